@@ -1,0 +1,294 @@
+//! From an HTTP request to a WebSocket connection: the decision table of netsvr specification
+//! section 2.2 in its corrected form, for a listener with several paths.
+//!
+//! Invariants: every answer but the 101 ends the TCP connection, says so, and is exactly the bytes
+//! of the table. What a client wrote goes into a response only if it is a token.
+//!
+//! Costs: a handful of allocations per handshake. No syscalls.
+
+use std::borrow::Cow;
+
+use memchr::memmem;
+
+use crate::config::model::{ClientProtocol, NetsvrCustomer, Route};
+use crate::wire::http::{Request, accept_key, is_token_byte};
+
+const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
+const PROTOCOLS: &str = "Sec-WebSocket-Protocol";
+
+/// A request that was accepted, and what of it a business process gets to know (section 2.3). Bytes
+/// that are not UTF-8 are replaced by U+FFFD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub protocol: ClientProtocol,
+    /// Whether permessage-deflate was agreed on.
+    pub deflate: bool,
+    /// The 101 as it goes to the socket.
+    pub response: Vec<u8>,
+    /// The query string without `?`, not decoded.
+    pub raw_query: String,
+    /// All offered sub-protocols. The first one was accepted.
+    pub sub_protocols: Vec<String>,
+    /// The first `X-Forwarded-For` line, or nothing.
+    pub x_forwarded_for: String,
+    /// The first `X-Real-IP` line, or nothing.
+    pub x_real_ip: String,
+}
+
+/// Decides about a request. `routes` are those of the listener; the origin is checked for netsvr
+/// only.
+///
+/// # Errors
+/// The exact bytes of the refusal. The TCP connection is to be closed after them.
+pub fn upgrade(
+    request: &Request<'_>,
+    routes: &[Route],
+    netsvr: &NetsvrCustomer,
+) -> Result<Opening, Vec<u8>> {
+    if request.method != "GET" {
+        return Err(refusal("405 Method Not Allowed", "", "Method Not Allowed"));
+    }
+    if request.header("Upgrade").unwrap_or_default().is_empty() {
+        return Err(refusal("200 OK", "", "Hello netsvr"));
+    }
+    let Some(route) = routes.iter().find(|route| route.path.as_bytes() == request.path) else {
+        return Err(refusal("404 Not Found", "", "Not Found"));
+    };
+    if route.protocol == ClientProtocol::Netsvr && !origin_allowed(request, &netsvr.allow_origin) {
+        return Err(refusal("403 Forbidden", "", "Forbidden"));
+    }
+    check_headers(request)?;
+    let Some(offer) = deflate_offer(request) else {
+        return Err(refusal("400 Bad Request", "", "invalid Sec-WebSocket-Extensions header"));
+    };
+    let key = request.header("Sec-WebSocket-Key").unwrap_or_default();
+    if key.is_empty() {
+        return Err(refusal("400 Bad Request", "", "missing Sec-WebSocket-Key"));
+    }
+    let offer = if netsvr.compression_level == 0 { Offer::None } else { offer };
+    let offered = sub_protocols(request);
+    Ok(Opening {
+        protocol: route.protocol,
+        deflate: offer != Offer::None,
+        response: switching_protocols(key, offered.first().copied(), offer),
+        raw_query: text(request.query),
+        sub_protocols: offered.into_iter().map(text).collect(),
+        x_forwarded_for: text(request.header("X-Forwarded-For").unwrap_or_default()),
+        x_real_ip: text(request.header("X-Real-IP").unwrap_or_default()),
+    })
+}
+
+/// The answer to what is not HTTP (row 2).
+pub fn bad_request() -> Vec<u8> {
+    refusal("400 Bad Request", "", "Bad Request")
+}
+
+/// The answer to a head that is too long (row 1 has no answer of its own; RFC 6585 section 5).
+pub fn too_large() -> Vec<u8> {
+    refusal("431 Request Header Fields Too Large", "", "Request Header Fields Too Large")
+}
+
+/// `extra` is empty or whole header lines.
+fn refusal(status: &str, extra: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\n{extra}\r\n{body}").into_bytes()
+}
+
+/// Row 6. A missing header counts as an empty one.
+fn origin_allowed(request: &Request<'_>, allowed: &[String]) -> bool {
+    let origin = request.header("Origin").unwrap_or_default();
+    allowed.is_empty() || allowed.iter().any(|part| memmem::find(origin, part.as_bytes()).is_some())
+}
+
+/// Rows 7 to 9.
+fn check_headers(request: &Request<'_>) -> Result<(), Vec<u8>> {
+    if !request.has_token("Upgrade", "websocket") {
+        return Err(refusal("400 Bad Request", "", "invalid Upgrade header"));
+    }
+    if !request.has_token("Connection", "upgrade") {
+        return Err(refusal("400 Bad Request", "", "invalid Connection header"));
+    }
+    if request.header("Sec-WebSocket-Version") != Some(b"13") {
+        let version = "Sec-WebSocket-Version: 13\r\n";
+        return Err(refusal("426 Upgrade Required", version, "Upgrade Required"));
+    }
+    Ok(())
+}
+
+/// Row 12.
+fn switching_protocols(key: &[u8], sub_protocol: Option<&[u8]>, offer: Offer) -> Vec<u8> {
+    let mut response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\nUpgrade: websocket\r\n",
+        accept_key(key)
+    )
+    .into_bytes();
+    if let Some(name) = sub_protocol.filter(|name| is_token(name)) {
+        response.extend_from_slice(b"Sec-WebSocket-Protocol: ");
+        response.extend_from_slice(name);
+        response.extend_from_slice(b"\r\n");
+    }
+    let window = match offer {
+        Offer::None => None,
+        Offer::Plain => Some(""),
+        Offer::FullWindow => Some("; server_max_window_bits=15"),
+    };
+    if let Some(window) = window {
+        response.extend_from_slice(
+            b"sec-websocket-extensions: permessage-deflate; \
+              server_no_context_takeover; client_no_context_takeover",
+        );
+        response.extend_from_slice(window.as_bytes());
+        response.extend_from_slice(b"\r\n");
+    }
+    response.extend_from_slice(b"\r\n");
+    response
+}
+
+/// Every offered sub-protocol as section 2.3 wants it: split at `,`, trimmed.
+fn sub_protocols<'a>(request: &Request<'a>) -> Vec<&'a [u8]> {
+    request
+        .header_lines(PROTOCOLS)
+        .filter(|line| !line.is_empty())
+        .flat_map(|line| line.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
+}
+
+/// What of a client's extensions can be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    None,
+    /// permessage-deflate; the response is that of the specification.
+    Plain,
+    /// The same with `server_max_window_bits=15`, which is what the gateway uses, but which the
+    /// response has to repeat (RFC 7692 section 7.1.2.1).
+    FullWindow,
+}
+
+/// The first acceptable permessage-deflate offer. `None`: a header line is malformed (row 10).
+fn deflate_offer(request: &Request<'_>) -> Option<Offer> {
+    let mut accepted = Offer::None;
+    for mut line in request.header_lines(EXTENSIONS) {
+        while !line.is_empty() {
+            let offer = extension(&mut line)?;
+            if accepted == Offer::None {
+                accepted = offer;
+            }
+        }
+    }
+    Some(accepted)
+}
+
+/// Reads one element of an extension list and the comma behind it (RFC 6455 section 9.1). An empty
+/// element is none (RFC 9110 section 5.6.1).
+fn extension(line: &mut &[u8]) -> Option<Offer> {
+    let name = token(line);
+    if name.is_empty() {
+        return end_of_element(line).then_some(Offer::None);
+    }
+    let mut params = Params { valid: name.eq_ignore_ascii_case(b"permessage-deflate"), seen: 0 };
+    while eat(line, b';') {
+        let name = token(line);
+        if name.is_empty() {
+            return None;
+        }
+        let value = if eat(line, b'=') { Some(value(line)?) } else { None };
+        params.take(name, value.as_deref());
+    }
+    end_of_element(line).then(|| params.offer())
+}
+
+/// Parameters of a permessage-deflate offer (RFC 7692 section 7.1).
+struct Params {
+    valid: bool,
+    /// One bit for each name that has occurred.
+    seen: u8,
+}
+
+impl Params {
+    const SERVER_WINDOW: u8 = 4;
+
+    /// An unknown or repeated parameter or a wrong value makes the offer one to decline, and so
+    /// does a window that is smaller than the one that the shared compressor uses.
+    fn take(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let (bit, valid) = match name {
+            b"server_no_context_takeover" => (1, value.is_none()),
+            b"client_no_context_takeover" => (2, value.is_none()),
+            b"server_max_window_bits" => (Self::SERVER_WINDOW, value == Some(b"15")),
+            b"client_max_window_bits" => (8, value.is_none_or(is_window_bits)),
+            _ => (0, false),
+        };
+        self.valid &= valid && self.seen & bit == 0;
+        self.seen |= bit;
+    }
+
+    fn offer(&self) -> Offer {
+        match self.valid {
+            false => Offer::None,
+            true if self.seen & Self::SERVER_WINDOW != 0 => Offer::FullWindow,
+            true => Offer::Plain,
+        }
+    }
+}
+
+fn is_window_bits(value: &[u8]) -> bool {
+    matches!(value, b"8" | b"9" | [b'1', b'0'..=b'5'])
+}
+
+fn skip_space(line: &mut &[u8]) {
+    *line = line.trim_ascii_start();
+}
+
+/// Consumes the byte and the white space around it, if it comes next.
+fn eat(line: &mut &[u8], byte: u8) -> bool {
+    skip_space(line);
+    match line.split_first() {
+        Some((first, rest)) if *first == byte => {
+            *line = rest;
+            skip_space(line);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Whether the element ends here. Consumes the comma.
+fn end_of_element(line: &mut &[u8]) -> bool {
+    eat(line, b',') || line.is_empty()
+}
+
+/// Consumes a token, which is empty if none comes next.
+fn token<'a>(line: &mut &'a [u8]) -> &'a [u8] {
+    skip_space(line);
+    let end = line.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(line.len());
+    let (token, rest) = line.split_at(end);
+    *line = rest;
+    token
+}
+
+/// Consumes a token or a quoted string that has a token in it. `None`: there is none.
+fn value<'a>(line: &mut &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    if line.first() != Some(&b'"') {
+        let token = token(line);
+        return (!token.is_empty()).then_some(Cow::Borrowed(token));
+    }
+    let mut value = Vec::new();
+    let mut bytes = line[1..].iter();
+    loop {
+        match bytes.next()? {
+            b'"' => break,
+            b'\\' => value.push(*bytes.next()?),
+            byte => value.push(*byte),
+        }
+    }
+    *line = bytes.as_slice();
+    is_token(&value).then_some(Cow::Owned(value))
+}

@@ -1,0 +1,92 @@
+//! Writing of frames: those of a server, and masked ones for everything that plays a client.
+//!
+//! Every frame of a server is unmasked and unfragmented (section 2.7). Costs: one allocation per
+//! frame, of exactly its size; a compressed one is first made in the deflater's buffer.
+
+use bytes::Bytes;
+
+use super::{CONTROL_BYTES_MAX, Opcode};
+use crate::wire::deflate::Deflater;
+
+/// Payloads longer than this are sent compressed to clients that agreed to it (section 2.7).
+pub const COMPRESS_ABOVE: usize = 256;
+
+const FIN: u8 = 0x80;
+const RSV1: u8 = 0x40;
+const CLOSE: u8 = 0x8;
+const PONG: u8 = 0xa;
+const MASKED: u8 = 0x80;
+
+/// A data message.
+pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
+    server_frame(FIN | opcode.bits(), payload)
+}
+
+/// A data message compressed with permessage-deflate, whether that makes it smaller or not.
+pub fn frame_compressed(opcode: Opcode, payload: &[u8], deflater: &mut Deflater) -> Bytes {
+    server_frame(FIN | RSV1 | opcode.bits(), deflater.deflate(payload))
+}
+
+/// The answer to a ping with this payload, which has at most 125 bytes.
+pub fn pong(payload: &[u8]) -> Bytes {
+    control(PONG, payload)
+}
+
+/// A close frame. The reason is cut to 123 bytes, between two characters.
+pub fn close(code: u16, reason: &str) -> Bytes {
+    let mut end = reason.len().min(CONTROL_BYTES_MAX - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut payload = [0; CONTROL_BYTES_MAX];
+    payload[..2].copy_from_slice(&code.to_be_bytes());
+    payload[2..2 + end].copy_from_slice(&reason.as_bytes()[..end]);
+    control(CLOSE, &payload[..2 + end])
+}
+
+/// The answer to a client's close frame with this payload, which has at most 125 bytes.
+pub fn close_echo(payload: &[u8]) -> Bytes {
+    control(CLOSE, payload)
+}
+
+/// A frame as a client sends it. `first_byte` has FIN, the reserved bits and the opcode.
+pub fn mask_frame(first_byte: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first_byte, MASKED, payload.len(), mask.len());
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+fn control(opcode: u8, payload: &[u8]) -> Bytes {
+    debug_assert!(payload.len() <= CONTROL_BYTES_MAX, "a control frame of {}", payload.len());
+    server_frame(FIN | opcode, &payload[..payload.len().min(CONTROL_BYTES_MAX)])
+}
+
+fn server_frame(first_byte: u8, payload: &[u8]) -> Bytes {
+    let mut frame = header(first_byte, 0, payload.len(), 0);
+    frame.extend_from_slice(payload);
+    Bytes::from(frame)
+}
+
+/// Starts a frame in a buffer of its final size; `extra` bytes stand between header and payload.
+fn header(first_byte: u8, masked: u8, len: usize, extra: usize) -> Vec<u8> {
+    let size = match len {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    let mut frame = Vec::with_capacity(size + extra + len);
+    frame.push(first_byte);
+    match size {
+        2 => frame.push(masked | len as u8),
+        4 => {
+            frame.push(masked | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(masked | 127);
+            frame.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    frame
+}
