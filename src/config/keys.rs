@@ -1,0 +1,349 @@
+//! The table of the keys that are not limits, and what is said about a key that nobody knows.
+//!
+//! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
+//! whose length is limited has both. Parser, error messages and reference are made from the rows.
+
+use crate::limits::{self, Unit};
+
+/// A configuration key that is not a plain number or duration. In keys of `[[listener]]` and its
+/// `routes` the index is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    pub key: &'static str,
+    pub kind: Kind,
+    /// As it is written in a file; empty if the key has no default.
+    pub default: &'static str,
+    /// What may be written, where `kind` does not say it.
+    pub allowed: &'static str,
+    /// In one line.
+    pub what: &'static str,
+    /// Whether SIGHUP applies a change.
+    pub reload: bool,
+}
+
+/// What a value must look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number within the bounds of its limit.
+    Number,
+    /// A text like `"5s"` within the bounds of its limit.
+    Duration,
+    /// A text.
+    Text,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Flag,
+    /// A list of texts.
+    Texts,
+    /// A list of whole numbers, each within the bounds of the limit.
+    Numbers,
+}
+
+/// Byte protocols that a listener speaks without HTTP.
+const LISTENER_PROTOCOLS: &[&str] = &["netsvr-worker", "netsvr-task"];
+/// Protocols of a route.
+const ROUTE_PROTOCOLS: &[&str] = &["netsvr", "echo"];
+
+const HEARTBEAT: &str = "\"~6YOt5rW35piO~\"";
+const PEM: &str = "path of a PEM file, relative to the working directory";
+
+/// The keys that are not limits, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    Key {
+        allowed: "list of CPUs and ranges, e.g. \"0-3,6\"",
+        ..text(
+            "runtime.cpus",
+            "\"\"",
+            "CPUs to run on, one shard each. Empty: all that the process may use.",
+        )
+    },
+    choice(
+        "runtime.slow_client",
+        "\"close\"",
+        &["close", "drop"],
+        "What happens to a client whose outbox is full.",
+    ),
+    Key {
+        allowed: "`address:port`; a host name is resolved at start",
+        ..text(
+            "listener.bind",
+            "",
+            "Address of the listener. Worker and task listeners need IPv4. Port 0 lets the kernel \
+             choose one.",
+        )
+    },
+    choice(
+        "listener.protocol",
+        "",
+        LISTENER_PROTOCOLS,
+        "What business processes speak on this listener. Either this or `routes`.",
+    ),
+    Key {
+        allowed: "path that begins with `/`, without query",
+        ..text("listener.routes.path", "", "Request path of WebSocket clients.")
+    },
+    choice(
+        "listener.routes.protocol",
+        "",
+        ROUTE_PROTOCOLS,
+        "What clients of this path speak. netsvr: the gateway's protocol; echo: every message \
+         comes back.",
+    ),
+    Key {
+        allowed: PEM,
+        reload: true,
+        ..text("listener.tls.cert", "", "Certificate chain; with it the listener speaks TLS only.")
+    },
+    Key { allowed: PEM, reload: true, ..text("listener.tls.key", "", "Key of the certificate.") },
+    Key {
+        allowed: PEM,
+        reload: true,
+        ..text(
+            "listener.tls.client_ca",
+            "",
+            "Authorities of client certificates; with it a client must show one (mutual TLS).",
+        )
+    },
+    Key {
+        allowed: "IPv4 address and port",
+        ..text(
+            "netsvr.advertise",
+            "\"\"",
+            "Address that uniqIds carry and SDKs are configured with. Empty: that of the task \
+             listener (generation 6) or worker listener (generation 5); 0.0.0.0 stands for the \
+             first IPv4 of the machine that is not loopback.",
+        )
+    },
+    Key {
+        kind: Kind::Numbers,
+        ..text("netsvr.metrics_items", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]", "")
+    },
+    Key {
+        kind: Kind::Texts,
+        allowed: "list of texts",
+        ..text(
+            "netsvr.customer.allow_origin",
+            "[]",
+            "Texts, one of which must occur in the `Origin` of a client. Empty: no check.",
+        )
+    },
+    text("netsvr.customer.heartbeat_message", HEARTBEAT, ""),
+    choice(
+        "netsvr.customer.send_message_type",
+        "\"text\"",
+        &["text", "binary"],
+        "Opcode of messages to clients.",
+    ),
+    Key {
+        allowed: "`http://` or `https://` URL",
+        ..text(
+            "netsvr.customer.on_open_callback_api",
+            "\"\"",
+            "URL that decides whether a client may open. Empty: every client may.",
+        )
+    },
+    Key {
+        allowed: "`http://` or `https://` URL",
+        ..text(
+            "netsvr.customer.on_close_callback_api",
+            "\"\"",
+            "URL that is told of every close. Empty: none.",
+        )
+    },
+    text("netsvr.worker.heartbeat_message", HEARTBEAT, ""),
+    choice(
+        "netsvr.worker.pick",
+        "\"round-robin\"",
+        &["round-robin", "sticky"],
+        "Which worker gets an event. sticky: all events of one client go to one worker while it \
+         lives.",
+    ),
+    choice(
+        "netsvr.worker.on_full",
+        "\"wait\"",
+        &["wait", "drop"],
+        "What happens to events while every worker's queue is full. wait: the clients that feed \
+         them are not read; drop: the event is dropped and counted.",
+    ),
+    flag("netsvr.worker.transfer_session", "Repeat the session of the client in every `Transfer`."),
+    flag("netsvr.worker.transfer_topics", "Repeat the topics of the client in every `Transfer`."),
+    text("netsvr.task.heartbeat_message", HEARTBEAT, ""),
+    Key {
+        allowed: "`address:port`, or empty",
+        ..text(
+            "admin.bind",
+            "\"127.0.0.1:9464\"",
+            "Address of `/metrics`, `/healthz` and `/readyz`. Empty: none.",
+        )
+    },
+    Key {
+        allowed: "`tracing` filter, e.g. \"info\" or \"warn,ringway::shard=debug\"",
+        ..text("log.filter", "\"info\"", "Which events are logged, to standard error.")
+    },
+    Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },
+];
+
+const fn text(key: &'static str, default: &'static str, what: &'static str) -> Key {
+    Key { key, kind: Kind::Text, default, allowed: "", what, reload: false }
+}
+
+const fn choice(
+    key: &'static str,
+    default: &'static str,
+    names: &'static [&'static str],
+    what: &'static str,
+) -> Key {
+    Key { kind: Kind::Choice(names), ..text(key, default, what) }
+}
+
+const fn flag(key: &'static str, what: &'static str) -> Key {
+    Key { kind: Kind::Flag, ..text(key, "true", what) }
+}
+
+/// The kind of a key; `None` if there is no such key.
+pub(super) fn kind(key: &str) -> Option<Kind> {
+    match KEYS.iter().find(|row| row.key == key) {
+        Some(row) => Some(row.kind),
+        None => limits::find(key).map(|limit| match limit.unit {
+            Unit::Milliseconds => Kind::Duration,
+            _ => Kind::Number,
+        }),
+    }
+}
+
+/// Every configuration key, those of [`crate::limits`] included, each once.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let known = |key: &str| KEYS.iter().any(|row| row.key == key);
+    let limits = limits::LIMITS.iter().map(|limit| limit.key);
+    let rest = limits.filter(move |key| *key != limits::FIXED && !known(key));
+    KEYS.iter().map(|row| row.key).chain(rest)
+}
+
+/// Whether the path is that of a table.
+pub(super) fn is_table(path: &str) -> bool {
+    all().any(|key| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// What to do about a key that does not exist: its successor if it is one of the Go gateway,
+/// otherwise the nearest key there is.
+pub(super) fn advice(unknown: &str) -> String {
+    if let Some(advice) = former(unknown) {
+        return advice;
+    }
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    // A key in the wrong table is nearer than another key of the same table.
+    let nearest = all().min_by_key(|key| {
+        let whole = distance(unknown, key);
+        (whole.min(distance(&last(unknown), &last(key)) + 2), whole)
+    });
+    let nearest = nearest.unwrap_or_default();
+    let shown = "`ringway check --print-reference` shows all keys";
+    format!("The nearest known key is `{nearest}`; {shown}")
+}
+
+/// Keys of the Go gateway (netsvr specification section 8) that have no namesake here; lower case,
+/// without underscores, without the table `netsvr`.
+const FORMER: &[(&str, &str)] = &[
+    ("loglevel", "Use log.filter, e.g. \"info\""),
+    ("logfile", "The log goes to standard error; let systemd or the shell redirect it"),
+    ("shutdownwaittime", "Use runtime.shutdown_timeout"),
+    ("pproflistenaddress", "Remove it; /metrics on admin.bind and `perf` take its place"),
+    ("autobahn", "Use a route with protocol = \"echo\""),
+    ("metrics.item", "Use netsvr.metrics_items"),
+    ("customer.multicore", "Use runtime.cpus"),
+    ("customer.listenaddress", "Use a [[listener]] with bind and routes"),
+    ("customer.handlepattern", "Use the path of a route in [[listener]]"),
+    ("customer.maxonlinenum", "Use netsvr.customer.max_online"),
+    ("customer.readdeadline", "Use netsvr.customer.heartbeat_interval"),
+    ("customer.senddeadline", "Use runtime.outbox_bytes_max and runtime.slow_client"),
+    ("customer.iomod", "Remove it; there is one mode, io_uring"),
+    ("customer.maxblockingonline", "Remove it; no connection blocks a thread"),
+    ("customer.tlscert", "Use tls = { cert, key } in [[listener]]"),
+    ("customer.tlskey", "Use tls = { cert, key } in [[listener]]"),
+    ("customer.callbackscriptfile", "Use netsvr.customer.on_open_callback_api"),
+    ("worker.listenaddress", "Use a [[listener]] with protocol = \"netsvr-worker\""),
+    ("worker.readbuffersize", "Use runtime.receive_buffer_bytes"),
+    ("worker.sendchancap", "Use netsvr.worker.queue_frames_max"),
+    ("worker.sendchandeadline", "Use netsvr.worker.on_full"),
+    ("task.listenaddress", "Use a [[listener]] with protocol = \"netsvr-task\""),
+    ("task.readbuffersize", "Use runtime.receive_buffer_bytes"),
+];
+
+fn former(unknown: &str) -> Option<String> {
+    let plain = |key: &str| key.to_lowercase().replace('_', "");
+    let wanted = plain(unknown);
+    let wanted = wanted.strip_prefix("netsvr.").unwrap_or(&wanted);
+    if let Some((_, advice)) = FORMER.iter().find(|(key, _)| *key == wanted) {
+        return Some((*advice).to_owned());
+    }
+    let same = |key: &&str| key.strip_prefix("netsvr.").is_some_and(|key| plain(key) == wanted);
+    all().find(same).map(|key| format!("Here it is called {key}"))
+}
+
+/// Edit distance (Levenshtein) in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_says_what_it_is_for_and_what_is_allowed() {
+        for key in KEYS {
+            let limit = limits::find(key.key);
+            assert_ne!(key.what.is_empty(), limit.is_none(), "{}", key.key);
+            let explained = limit.is_some() || !key.allowed.is_empty();
+            let by_kind = matches!(key.kind, Kind::Choice(_) | Kind::Flag);
+            assert!(explained || by_kind, "{}", key.key);
+        }
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("same", "same"), 0);
+    }
+
+    #[test]
+    fn a_typing_error_is_answered_with_the_key_that_was_meant() {
+        for (typed, meant) in [
+            ("netsvr.customer.max_onlin", "netsvr.customer.max_online"),
+            ("netsvr.max_online", "netsvr.customer.max_online"),
+            ("netsrv.worker.pick", "netsvr.worker.pick"),
+            ("runtime.cpu", "runtime.cpus"),
+            ("listener.tls.certificate", "listener.tls.cert"),
+            ("listner.bind", "listener.bind"),
+        ] {
+            assert!(advice(typed).contains(&format!("`{meant}`")), "{typed}: {}", advice(typed));
+        }
+    }
+
+    #[test]
+    fn keys_of_the_go_gateway_are_answered_with_what_takes_their_place() {
+        for (old, new) in [
+            ("Customer.Multicore", "runtime.cpus"),
+            ("netsvr.worker.send_chan_cap", "netsvr.worker.queue_frames_max"),
+            ("Worker.SendChanDeadline", "netsvr.worker.on_full"),
+            ("Customer.HeartbeatInterval", "netsvr.customer.heartbeat_interval"),
+            ("Limit.OnOpen", "netsvr.limit.on_open"),
+            ("Customer.TLSCert", "tls = { cert, key }"),
+        ] {
+            assert!(advice(old).contains(new), "{old}: {}", advice(old));
+        }
+    }
+}

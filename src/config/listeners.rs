@@ -1,0 +1,205 @@
+//! The listeners: addresses, protocols and routes, TLS files.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use super::error::{Complaint, ConfigError};
+use super::model::{ClientProtocol, Listener, Route, Service, TlsFiles};
+use super::settings::Settings;
+use crate::limits::LISTENERS_MAX;
+
+/// Bytes of a PEM file that are looked at.
+const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
+pub(super) fn listeners(settings: &Settings) -> Result<Vec<Listener>, ConfigError> {
+    let count = settings.count("listener");
+    let wanted = match count {
+        0 => "there is no listener",
+        1..=LISTENERS_MAX => "",
+        _ => "there are too many listeners",
+    };
+    if !wanted.is_empty() {
+        let complaint = Complaint::new(wanted)
+            .allowed(format!("1 to {LISTENERS_MAX} tables [[listener]]"))
+            .advise("ringway.example.toml shows one of each kind");
+        return Err(settings.error("listener", complaint));
+    }
+    (0..count).map(|index| listener(settings, &format!("listener.{index}"))).collect()
+}
+
+/// Refuses two sockets on one address. `admin` is that of the admin server.
+pub(super) fn check_overlap(
+    settings: &Settings,
+    listeners: &[Listener],
+    admin: Option<SocketAddr>,
+) -> Result<(), ConfigError> {
+    let named =
+        |(index, listener): (usize, &Listener)| (format!("listener.{index}.bind"), listener.bind);
+    let mut sockets: Vec<_> = listeners.iter().enumerate().map(named).collect();
+    sockets.extend(admin.map(|bind| ("admin.bind".to_owned(), bind)));
+    for (index, (path, bind)) in sockets.iter().enumerate() {
+        let same = sockets[..index].iter().find(|(_, other)| overlap(*bind, *other));
+        if let Some((other, _)) = same {
+            let complaint = Complaint::new(format!("{other} has port {} already", bind.port()))
+                .advise("Give each listener a port of its own");
+            return Err(settings.error(path, complaint));
+        }
+    }
+    Ok(())
+}
+
+/// Reads an address: literal or host name, and port. With `ipv4` an address of another family is
+/// refused, and of a name's addresses one that is not loopback is preferred (netsvr section 1).
+pub(super) fn address(
+    settings: &Settings,
+    path: &str,
+    ipv4: bool,
+) -> Result<SocketAddr, ConfigError> {
+    let text = settings.text(path)?;
+    let complaint = match resolve(&text, ipv4) {
+        Ok(address) if address.is_ipv4() || !ipv4 => return Ok(address),
+        Ok(_) => Complaint::new("this is not an IPv4 address")
+            .advise("uniqIds have four bytes for the address of the gateway; use IPv4 here"),
+        Err(complaint) => complaint,
+    };
+    Err(settings.error(path, complaint))
+}
+
+fn listener(settings: &Settings, path: &str) -> Result<Listener, ConfigError> {
+    if !settings.has(path) {
+        let complaint = Complaint::new("it is missing, but a later listener exists")
+            .advise("Number the listeners without gaps, from 0");
+        return Err(settings.error(path, complaint));
+    }
+    let service = service(settings, path)?;
+    let ipv4 = !matches!(service, Service::Http(_));
+    let bind = address(settings, &format!("{path}.bind"), ipv4)?;
+    Ok(Listener { bind, tls: tls(settings, path)?, service })
+}
+
+fn service(settings: &Settings, path: &str) -> Result<Service, ConfigError> {
+    let protocol = format!("{path}.protocol");
+    let routes = settings.count(&format!("{path}.routes"));
+    let complaint = match (settings.is_set(&protocol), routes) {
+        (false, 0) => Complaint::new("this listener has no route and no protocol").advise(
+            "Add routes = [ { path = \"/netsvr\", protocol = \"netsvr\" } ] for clients, or \
+                    protocol = \"netsvr-worker\" or \"netsvr-task\" for business processes",
+        ),
+        (true, 0) => {
+            return Ok(match settings.choice(&protocol)? {
+                "netsvr-worker" => Service::NetsvrWorker,
+                _ => Service::NetsvrTask,
+            });
+        }
+        (false, _) => return self::routes(settings, path, routes).map(Service::Http),
+        (true, _) => Complaint::new("this listener has both routes and a protocol")
+            .advise("Make two listeners of it, on two ports"),
+    };
+    Err(settings.error(path, complaint))
+}
+
+fn routes(settings: &Settings, path: &str, count: usize) -> Result<Vec<Route>, ConfigError> {
+    let mut routes: Vec<Route> = Vec::new();
+    for index in 0..count {
+        let at = format!("{path}.routes.{index}.path");
+        let request_path = settings.text(&at)?;
+        let complaint = if !is_request_path(&request_path) {
+            Complaint::new("this is not the path of a request")
+                .allowed("`/` and printable ASCII without space, `?` and `#`")
+        } else if routes.iter().any(|route| route.path == request_path) {
+            Complaint::new("this path has a route already").advise("Remove one of the two")
+        } else {
+            let protocol = settings.choice(&format!("{path}.routes.{index}.protocol"))?;
+            let protocol = match protocol {
+                "echo" => ClientProtocol::Echo,
+                _ => ClientProtocol::Netsvr,
+            };
+            routes.push(Route { path: request_path, protocol });
+            continue;
+        };
+        return Err(settings.error(&at, complaint));
+    }
+    Ok(routes)
+}
+
+fn is_request_path(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
+    path.starts_with('/') && path.bytes().all(plain)
+}
+
+fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError> {
+    let path = format!("{path}.tls");
+    if !settings.has(&path) {
+        return Ok(None);
+    }
+    let cert = pem(settings, &format!("{path}.cert"), "CERTIFICATE-----")?;
+    let key = pem(settings, &format!("{path}.key"), "PRIVATE KEY-----")?;
+    let client_ca = format!("{path}.client_ca");
+    let client_ca = match settings.is_set(&client_ca) {
+        true => Some(pem(settings, &client_ca, "CERTIFICATE-----")?),
+        false => None,
+    };
+    Ok(Some(TlsFiles { cert, key, client_ca }))
+}
+
+/// The path of a PEM file that can be read and has a block of the right kind. Whether certificate
+/// and key are valid and belong together is seen when the listener is set up.
+fn pem(settings: &Settings, path: &str, block: &str) -> Result<PathBuf, ConfigError> {
+    let file = PathBuf::from(settings.text(path)?);
+    let complaint = match first_bytes(&file) {
+        _ if file.as_os_str().is_empty() => Complaint::new("it is missing")
+            .allowed("path of a PEM file")
+            .advise("scripts/make-cert.sh makes certificates for trials"),
+        Ok(bytes) if String::from_utf8_lossy(&bytes).contains(block) => return Ok(file),
+        Ok(_) => Complaint::new(format!("the file has no \"{block}\" line"))
+            .allowed("PEM file")
+            .advise("scripts/make-cert.sh makes certificates for trials"),
+        Err(error) => Complaint::new(format!("the file can not be read: {error}")).advise(
+            "Check the path, which is relative to the working directory, and the permissions of \
+             the user that ringway runs as",
+        ),
+    };
+    Err(settings.error(path, complaint))
+}
+
+fn first_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(PEM_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn resolve(text: &str, ipv4: bool) -> Result<SocketAddr, Complaint> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let shape = |problem: String| {
+        Complaint::new(problem).allowed("address:port, e.g. \"0.0.0.0:6060\" or \"[::]:6060\"")
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| match text {
+        "" => shape("it is missing".to_owned()),
+        _ => shape("there is no port".to_owned()),
+    })?;
+    let port: u16 = port.parse().map_err(|_| shape(format!("{port:?} is not a port")))?;
+    if host.is_empty() || host.contains([':', '[', ']']) {
+        return Err(shape("there is no address before the port".to_owned()));
+    }
+    let found = (host, port).to_socket_addrs().map_err(|error| {
+        Complaint::new(format!("the host name can not be resolved: {error}"))
+            .advise("Use an IP address, or make the name known")
+    })?;
+    let found: Vec<_> = found.collect();
+    let preferred = |address: &&SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
+    let best = found.iter().find(|address| ipv4 && preferred(address));
+    let second = found.iter().find(|address| ipv4 && address.is_ipv4());
+    let best = best.or(second).or(found.first());
+    best.copied().ok_or_else(|| Complaint::new("the host name has no address"))
+}
+
+/// Whether two sockets would get in each other's way. `::` takes IPv4 connections as well.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_ip
+}

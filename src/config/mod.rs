@@ -1,0 +1,114 @@
+//! Configuration: defaults, a TOML file, `RINGWAY_*` environment variables over it, checked.
+//!
+//! [`load`] and [`demo_with_env`] give a [`model::Config`] in which every value is within the
+//! bounds of [`crate::limits`], or a [`ConfigError`] that says where which value is wrong, what is
+//! allowed and what to do. Invariant: a key is described in one place (`keys` or the limits table),
+//! from which parser, error messages and [`reference()`] are made. Read once, at start.
+
+mod check;
+mod env;
+mod error;
+mod file;
+mod keys;
+mod listeners;
+mod machine;
+pub mod model;
+mod reference;
+mod settings;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+
+pub use self::error::ConfigError;
+pub use self::keys::all as keys;
+pub use self::machine::raise_nofile;
+pub use self::model::Config;
+pub use self::reference::reference;
+
+use self::error::Complaint;
+use self::machine::Machine;
+use self::settings::Settings;
+
+/// A configuration that may be used, and what its owner should know about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub config: Config,
+    /// One sentence each, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// What `ringway demo` starts from.
+const DEMO: &str = r#"
+[[listener]]
+bind = "127.0.0.1:6060"
+routes = [ { path = "/netsvr", protocol = "netsvr" }, { path = "/echo", protocol = "echo" } ]
+
+[[listener]]
+bind = "127.0.0.1:6061"
+protocol = "netsvr-worker"
+
+[[listener]]
+bind = "127.0.0.1:6062"
+protocol = "netsvr-task"
+"#;
+const DEMO_FILE: &str = "built-in demo configuration";
+
+/// Reads a file and the environment of the process. Raises the soft limit of descriptors.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    load_with(path, std::env::vars_os())
+}
+
+/// As [`load`], with these environment variables.
+pub fn load_with(
+    path: &Path,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let settings = Settings { file: file.clone(), ..Settings::default() };
+        let complaint = Complaint::new(format!("the configuration can not be read: {error}"));
+        settings.error("", complaint.advise("Pass the path of a TOML file that ringway may read"))
+    })?;
+    let mut settings = file::parse(&text, &file)?;
+    env::overlay(&mut settings, variables)?;
+    check::build(&settings, &Machine::here())
+}
+
+/// The configuration of `ringway demo`, with the environment of the process over it. Everything
+/// stays on loopback.
+pub fn demo_with_env() -> Result<Loaded, ConfigError> {
+    demo_with(std::env::vars_os())
+}
+
+/// As [`demo_with_env`], with these environment variables.
+pub fn demo_with(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Loaded, ConfigError> {
+    let mut settings = file::parse(DEMO, DEMO_FILE)?;
+    env::overlay(&mut settings, variables)?;
+    let loaded = check::build(&settings, &Machine::here())?;
+    let outside = |bind: SocketAddr| !bind.ip().is_loopback();
+    let binds = loaded.config.listeners.iter().map(|listener| listener.bind);
+    let listener = binds.enumerate().find(|(_, bind)| outside(*bind));
+    let path = listener.map(|(index, _)| format!("listener.{index}.bind"));
+    let admin = loaded.config.admin.bind.filter(|bind| outside(*bind));
+    match path.or(admin.map(|_| "admin.bind".to_owned())) {
+        None => Ok(loaded),
+        Some(path) => {
+            let complaint = Complaint::new("the demo lets everybody in")
+                .allowed("addresses on loopback")
+                .advise("Write a configuration file and use `ringway serve --config <file>`");
+            Err(settings.error(&path, complaint))
+        }
+    }
+}
+
+impl Config {
+    /// The configuration of `ringway demo`, whatever the environment says.
+    pub fn demo() -> Config {
+        let settings = file::parse(DEMO, DEMO_FILE);
+        let loaded = settings.and_then(|settings| check::build(&settings, &Machine::here()));
+        loaded.expect("DEMO is a constant that depends on nothing of the machine").config
+    }
+}

@@ -1,0 +1,216 @@
+//! The typed configuration: what the rest of the program sees after the file, the environment and
+//! the defaults are merged and checked.
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::wire::netsvr::Generation;
+
+/// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or
+/// [`Config::demo`]; every value is within the bounds of [`crate::limits`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Number of this machine in the mesh, 1..=1023; part of connmix client ids.
+    pub node: u16,
+    pub runtime: Runtime,
+    pub listeners: Vec<Listener>,
+    pub netsvr: Netsvr,
+    pub admin: Admin,
+    pub log: Log,
+}
+
+/// Threads, memory and the life of the process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runtime {
+    /// CPUs to use, one shard each. Never empty.
+    pub cpus: Vec<usize>,
+    /// Client and backend connections that the process may hold, over all shards.
+    pub connections_max: u32,
+    /// Bytes that may wait for one client.
+    pub outbox_bytes_max: u32,
+    /// What happens to a client whose outbox is full.
+    pub slow_client: SlowClient,
+    /// Messages that may wait in one shard's mailbox.
+    pub mailbox_messages_max: u32,
+    /// Receive buffers per shard; a power of two.
+    pub receive_buffers: u16,
+    /// Bytes of one receive buffer.
+    pub receive_buffer_bytes: u32,
+    /// Time for a new connection to finish its TLS and HTTP handshakes.
+    pub handshake_timeout: Duration,
+    /// Time between a close frame and the end of the connection, if the peer does not answer.
+    pub close_timeout: Duration,
+    /// Time that SIGTERM allows for draining; then the process exits with code 1.
+    pub shutdown_timeout: Duration,
+}
+
+/// The rule for a client that does not read (design: order, pressure, loss).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowClient {
+    /// Close it with 1008 `slow consumer`.
+    Close,
+    /// Drop the new frame and keep the connection.
+    Drop,
+}
+
+/// One `[[listener]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    pub bind: SocketAddr,
+    pub tls: Option<TlsFiles>,
+    pub service: Service,
+}
+
+/// PEM files of a TLS listener; read at start and again at SIGHUP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Certificates of the authorities whose client certificates are required (mutual TLS).
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Service {
+    /// HTTP upgrade to WebSocket; the path selects the protocol.
+    Http(Vec<Route>),
+    /// netsvr business processes that register for events. Takes every command.
+    NetsvrWorker,
+    /// netsvr business processes that send commands and queries. Takes every command.
+    NetsvrTask,
+}
+
+/// One path of an HTTP listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub path: String,
+    pub protocol: ClientProtocol,
+}
+
+/// Protocols of WebSocket clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientProtocol {
+    Netsvr,
+    Echo,
+}
+
+/// `[netsvr]`: netsvr specification section 8, with its defaults unless the document says
+/// otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Netsvr {
+    pub generation: Generation,
+    /// The address that uniqIds carry and SDKs are configured with: by default that of the task
+    /// listener (generation 6) or of the worker listener (generation 5).
+    pub advertise: SocketAddrV4,
+    pub customer: NetsvrCustomer,
+    pub worker: NetsvrWorker,
+    pub task: NetsvrTask,
+    pub limit: NetsvrLimit,
+    /// Metric items (1..=13) that the `Metrics` command reports.
+    pub metrics_items: Vec<u8>,
+}
+
+/// Client side of netsvr.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetsvrCustomer {
+    /// Substrings, one of which must occur in `Origin`; empty: no check.
+    pub allow_origin: Vec<String>,
+    /// A client that sends nothing for longer is closed with 1001.
+    pub heartbeat_interval: Duration,
+    pub heartbeat_message: Vec<u8>,
+    /// Accepted WebSocket connections of the process; more are refused with 1013.
+    pub max_online: u32,
+    /// Bytes of one client message, after inflating.
+    pub receive_pack_limit: u32,
+    pub send_message_type: MessageType,
+    /// -2..=9; 0 switches permessage-deflate off.
+    pub compression_level: i8,
+    pub on_open_callback_api: Option<String>,
+    pub on_close_callback_api: Option<String>,
+    pub callback_api_deadline: Duration,
+    /// Callbacks of one shard that may be under way at the same time; further ones wait.
+    pub callbacks_max: u32,
+    pub limit_window: Duration,
+    pub limit_window_max_requests: u32,
+    pub limit_zero_window_max_requests: u32,
+}
+
+/// Opcode of frames to netsvr clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageType {
+    Text,
+    Binary,
+}
+
+/// Connections of business processes that register for events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetsvrWorker {
+    pub read_deadline: Duration,
+    pub send_deadline: Duration,
+    pub receive_pack_limit: u32,
+    pub heartbeat_message: Vec<u8>,
+    pub pick: WorkerPick,
+    pub on_full: WorkerFull,
+    /// Frames that may wait for one worker.
+    pub queue_frames_max: u32,
+    /// Bytes that may wait for one worker.
+    pub queue_bytes_max: u32,
+    /// Repeat the session in every Transfer (W12).
+    pub transfer_session: bool,
+    /// Repeat the topics in every Transfer (W12).
+    pub transfer_topics: bool,
+    /// Time after the answer to Register during which events wait (section 6.2, \[FIX\]).
+    pub register_delay: Duration,
+}
+
+/// Which worker gets an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerPick {
+    /// Round-robin per event.
+    RoundRobin,
+    /// One client's events stay with one worker while it lives.
+    Sticky,
+}
+
+/// What happens to events while every worker's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerFull {
+    /// Stop reading the clients that feed it.
+    Wait,
+    /// Drop the event and count it.
+    Drop,
+}
+
+/// Connections of business processes that send commands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetsvrTask {
+    pub read_deadline: Duration,
+    pub send_deadline: Duration,
+    pub receive_pack_limit: u32,
+    pub heartbeat_message: Vec<u8>,
+}
+
+/// The two global limiters (section 6.8); 0 is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetsvrLimit {
+    pub on_open: u32,
+    pub on_message: u32,
+}
+
+/// `/metrics`, `/healthz`, `/readyz`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `None` switches the admin server off.
+    pub bind: Option<SocketAddr>,
+}
+
+/// Where and how much is logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// `tracing` filter, e.g. `info` or `ringway::shard=debug`.
+    pub filter: String,
+    /// JSON lines instead of text.
+    pub json: bool,
+}

@@ -1,0 +1,403 @@
+//! What file and environment say, by key, and typed access to it with defaults and bounds.
+//!
+//! A path is a key with its tables, joined by dots; the elements of `[[listener]]` and of its
+//! `routes` have their index in it: `listener.0.routes.1.path`. Invariant: after
+//! [`Settings::check_keys`] every path has a key that is known.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::env;
+use super::error::{Complaint, ConfigError};
+use super::keys::{self, KEYS, Kind};
+use crate::limits::{self, Limit};
+
+/// A value, whatever its type.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    Number(i64),
+    Flag(bool),
+    Text(String),
+    List(Vec<Value>),
+    /// A table without keys; others are not values.
+    Table,
+    /// Anything that no key takes, as it was written, and what it is.
+    Other(String, &'static str),
+}
+
+impl Value {
+    /// As it would be written in a file.
+    pub fn show(&self) -> String {
+        match self {
+            Value::Number(number) => number.to_string(),
+            Value::Flag(flag) => flag.to_string(),
+            Value::Text(text) => format!("{text:?}"),
+            Value::List(list) => {
+                format!("[{}]", list.iter().map(Value::show).collect::<Vec<_>>().join(", "))
+            }
+            Value::Table => "{}".to_owned(),
+            Value::Other(text, _) => text.clone(),
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self {
+            Value::Number(_) => "a number",
+            Value::Flag(_) => "true or false",
+            Value::Text(_) => "a text",
+            Value::List(_) => "a list",
+            Value::Table => "a table",
+            Value::Other(_, name) => name,
+        }
+    }
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub value: Value,
+    /// Path of the file, or name of the environment variable.
+    pub file: String,
+    pub line: Option<u32>,
+}
+
+/// Everything that was said, by path.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub entries: BTreeMap<String, Entry>,
+    /// What to name where a key is missing.
+    pub file: String,
+}
+
+/// Characters of a value that an error shows.
+const SHOWN_MAX: usize = 120;
+
+impl Settings {
+    /// Whether the key was given, rather than left to its default.
+    pub fn is_set(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
+    }
+
+    /// Whether anything at or below the path was given.
+    pub fn has(&self, path: &str) -> bool {
+        let inside =
+            |key: &String| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.is_set(path) || self.entries.keys().any(inside)
+    }
+
+    /// Number of elements of an array of tables: one more than the highest index.
+    pub fn count(&self, path: &str) -> usize {
+        let index = |key: &String| {
+            let rest = key.strip_prefix(path)?.strip_prefix('.')?;
+            rest.split('.').next()?.parse::<usize>().ok()
+        };
+        self.entries.keys().filter_map(index).max().map_or(0, |highest| highest.saturating_add(1))
+    }
+
+    /// An error about the value of a path.
+    pub fn error(&self, path: &str, complaint: Complaint) -> ConfigError {
+        let entry = self.entries.get(path);
+        let mut value = entry.map(|entry| entry.value.show()).unwrap_or_default();
+        if let Some((cut, _)) = value.char_indices().nth(SHOWN_MAX) {
+            value.truncate(cut);
+            value.push_str("...");
+        }
+        ConfigError {
+            file: entry.map_or(self.file.as_str(), |entry| entry.file.as_str()).into(),
+            line: entry.and_then(|entry| entry.line),
+            key: path.into(),
+            value: value.into(),
+            problem: complaint.problem.into(),
+            allowed: complaint.allowed.into(),
+            to_do: complaint.to_do.into(),
+        }
+    }
+
+    /// Refuses what no key knows.
+    pub fn check_keys(&self) -> Result<(), ConfigError> {
+        for (path, entry) in &self.entries {
+            let Some(key) = key_of(path) else {
+                let complaint = Complaint::new("this is a list of tables")
+                    .allowed("[[listener]] with routes = [ { path, protocol } ]")
+                    .advise("In the environment the index is part of the name: LISTENER__0__BIND");
+                return Err(self.error(path, complaint));
+            };
+            let is_empty = entry.value == Value::Table || entry.value == Value::List(Vec::new());
+            let complaint = match keys::kind(&key) {
+                Some(_) if entry.value != Value::Table => continue,
+                None if keys::is_table(&key) && is_empty => continue,
+                None if !keys::is_table(&key) => {
+                    Complaint::new("there is no such key").advise(keys::advice(&key))
+                }
+                None => {
+                    Complaint::new(format!("{} where a table belongs", entry.value.type_name()))
+                        .allowed(members(&key))
+                }
+                Some(_) => Complaint::new("a table where a value belongs").allowed(allowed(&key)),
+            };
+            return Err(self.error(path, complaint));
+        }
+        Ok(())
+    }
+
+    /// A number of a type that holds the bounds of its limit.
+    pub fn number<T: TryFrom<i64>>(&self, path: &str) -> Result<T, ConfigError> {
+        match self.value(path) {
+            Value::Number(number) => self.bounded(path, number, |number| T::try_from(number).ok()),
+            value => Err(self.wrong_type(path, &value, "a whole number")),
+        }
+    }
+
+    /// A duration, e.g. `"1m30s"`.
+    pub fn duration(&self, path: &str) -> Result<Duration, ConfigError> {
+        let Value::Text(text) = self.value(path) else {
+            let value = self.value(path);
+            return Err(self.wrong_type(path, &value, "a duration, a text like \"5s\""));
+        };
+        let Some(milliseconds) = milliseconds(&text) else {
+            let complaint = Complaint::new("this is not a duration")
+                .allowed(format!("{}; units are ms, s, m and h", allowed_at(path)))
+                .advise("Write a whole number and its unit, e.g. \"100ms\", \"5s\" or \"1m30s\"");
+            return Err(self.error(path, complaint));
+        };
+        let duration = |ms| u64::try_from(ms).ok().map(Duration::from_millis);
+        self.bounded(path, milliseconds, duration)
+    }
+
+    /// A text; the empty one where nothing was given and there is no default.
+    pub fn text(&self, path: &str) -> Result<String, ConfigError> {
+        let text = match self.value(path) {
+            Value::Text(text) => text,
+            value => return Err(self.wrong_type(path, &value, "a text")),
+        };
+        match limit_of(path) {
+            Some(limit) => self.bounded(path, text.len() as i64, |_| Some(text)).map_err(|error| {
+                let limit = format!("{} to {} bytes", limit.min, limit.max);
+                ConfigError { allowed: limit.into(), ..error }
+            }),
+            None => Ok(text),
+        }
+    }
+
+    /// A text that is one of the choices of its key.
+    pub fn choice(&self, path: &str) -> Result<&'static str, ConfigError> {
+        let text = match self.value(path) {
+            Value::Text(text) => text,
+            value => return Err(self.wrong_type(path, &value, "a text")),
+        };
+        let names = match key_of(path).and_then(|key| keys::kind(&key)) {
+            Some(Kind::Choice(names)) => names,
+            _ => &[],
+        };
+        let found = names.iter().find(|name| **name == text).copied();
+        found.ok_or_else(|| {
+            let problem =
+                if self.is_set(path) { "there is no such choice" } else { "it is missing" };
+            self.error(path, Complaint::new(problem).allowed(allowed_at(path)))
+        })
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self, path: &str) -> Result<bool, ConfigError> {
+        match self.value(path) {
+            Value::Flag(flag) => Ok(flag),
+            value => Err(self.wrong_type(path, &value, "true or false")),
+        }
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, path: &str) -> Result<Vec<String>, ConfigError> {
+        self.list(path, "a list of texts", |value| match value {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// A list of numbers, each within the bounds of the limit.
+    pub fn numbers<T: TryFrom<i64>>(&self, path: &str) -> Result<Vec<T>, ConfigError> {
+        let numbers = self.list(path, "a list of whole numbers", |value| match value {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        })?;
+        let fit = |number| self.bounded(path, number, |number| T::try_from(number).ok());
+        numbers.into_iter().map(fit).collect()
+    }
+
+    fn list<T>(
+        &self,
+        path: &str,
+        expected: &'static str,
+        convert: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let value = self.value(path);
+        let list = match &value {
+            Value::List(list) => list.iter().map(convert).collect(),
+            _ => None,
+        };
+        list.ok_or_else(|| self.wrong_type(path, &value, expected))
+    }
+
+    /// What was given, or the default.
+    fn value(&self, path: &str) -> Value {
+        if let Some(entry) = self.entries.get(path) {
+            return entry.value.clone();
+        }
+        let key = key_of(path).unwrap_or_default();
+        match KEYS.iter().find(|row| row.key == key) {
+            Some(row) if row.default.is_empty() => Value::Text(String::new()),
+            Some(row) => env::toml_value(row.default),
+            None => match limits::find(&key) {
+                Some(limit) => env::toml_value(&limit.unit.show(limit.default)),
+                None => Value::Text(String::new()),
+            },
+        }
+    }
+
+    fn bounded<T>(
+        &self,
+        path: &str,
+        number: i64,
+        convert: impl FnOnce(i64) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let limit = limit_of(path);
+        let (min, max) = limit.map_or((i64::MIN, i64::MAX), |limit| (limit.min, limit.max));
+        if (min..=max).contains(&number)
+            && let Some(value) = convert(number)
+        {
+            return Ok(value);
+        }
+        let problem = if number < min { "this is too small" } else { "this is too large" };
+        let complaint = Complaint::new(problem).allowed(allowed_at(path));
+        Err(self.error(path, complaint.advise("Choose a value within these bounds")))
+    }
+
+    fn wrong_type(&self, path: &str, value: &Value, expected: &str) -> ConfigError {
+        let problem = format!("{} where {expected} belongs", value.type_name());
+        self.error(path, Complaint::new(problem).allowed(allowed_at(path)))
+    }
+}
+
+/// What may be written for a key; the words that errors and reference use.
+pub(super) fn allowed(key: &str) -> String {
+    let row = KEYS.iter().find(|row| row.key == key);
+    match (row.map(|row| row.kind), limits::find(key)) {
+        (Some(Kind::Choice(names)), _) => {
+            names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ")
+        }
+        (Some(Kind::Flag), _) => "true or false".to_owned(),
+        (Some(Kind::Numbers), Some(limit)) => format!("list of numbers, {}", bounds(limit)),
+        (Some(_), Some(limit)) => format!("text of {}", bounds(limit)),
+        (None, Some(limit)) => bounds(limit),
+        (Some(_), None) => row.map_or("", |row| row.allowed).to_owned(),
+        (None, None) => String::new(),
+    }
+}
+
+fn allowed_at(path: &str) -> String {
+    allowed(&key_of(path).unwrap_or_default())
+}
+
+fn limit_of(path: &str) -> Option<&'static Limit> {
+    key_of(path).and_then(|key| limits::find(&key))
+}
+
+fn bounds(limit: &Limit) -> String {
+    let (min, max) = (limit.unit.show(limit.min), limit.unit.show(limit.max));
+    format!("{min} to {max} {}", limit.unit.name()).trim_end().to_owned()
+}
+
+/// The keys of a table, in words.
+fn members(table: &str) -> String {
+    let mut members: Vec<&str> = Vec::new();
+    for key in keys::all() {
+        let rest = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.'));
+        if let Some(member) = rest.and_then(|rest| rest.split('.').next())
+            && !members.contains(&member)
+        {
+            members.push(member);
+        }
+    }
+    format!("a table with {}", members.join(", "))
+}
+
+/// The key of a path: without the indices of listeners and routes. `None` where one is missing.
+pub(super) fn key_of(path: &str) -> Option<String> {
+    let mut key = String::new();
+    let mut index_next = false;
+    for part in path.split('.') {
+        if index_next {
+            // Only one spelling, or `00` would be another element than `0`.
+            part.parse::<u16>().ok().filter(|index| index.to_string() == part)?;
+            index_next = false;
+            continue;
+        }
+        if !key.is_empty() {
+            key.push('.');
+        }
+        key.push_str(part);
+        index_next = key == "listener" || key == "listener.routes";
+    }
+    Some(key)
+}
+
+/// `"1m30s"` as milliseconds. `None` if it is not a duration or too long for the type.
+fn milliseconds(text: &str) -> Option<i64> {
+    let mut rest = text;
+    let mut total: i64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_len = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_len);
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(factor)?)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_whole_numbers_and_units() {
+        for (text, expected) in [
+            ("5s", Some(5000)),
+            ("100ms", Some(100)),
+            ("2m", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("1m30s", Some(90_000)),
+            ("0s", Some(0)),
+            ("", None),
+            ("5", None),
+            ("s", None),
+            ("1.5s", None),
+            ("-1s", None),
+            ("5 s", None),
+            ("5d", None),
+            ("99999999999999999h", None),
+            ("99999999999999999999s", None),
+        ] {
+            assert_eq!(milliseconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_the_index_of_a_list_of_tables_has_no_key() {
+        assert_eq!(key_of("node").as_deref(), Some("node"));
+        assert_eq!(key_of("listener.0.bind").as_deref(), Some("listener.bind"));
+        assert_eq!(key_of("listener.12.routes.3.path").as_deref(), Some("listener.routes.path"));
+        assert_eq!(key_of("listener.0.routes").as_deref(), Some("listener.routes"));
+        assert_eq!(key_of("listener.bind"), None);
+        assert_eq!(key_of("listener.00.bind"), None);
+        assert_eq!(key_of("listener.99999999999999999999.bind"), None);
+        assert_eq!(key_of("listener.0.routes.path"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! The style of the repository, checked: sizes, one-way imports, purity, `unsafe`, dead files,
+//! unfinished work. Each message has file, line and what to do.
+
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/source.rs"]
+mod source;
+
+use std::path::Path;
+
+use source::{Source, files, sources};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Everything that is compiled.
+fn all() -> Vec<Source> {
+    let found = sources(root(), &["src", "tests", "perf", "fuzz", "benches"]);
+    assert!(found.iter().any(|source| source.path == "src/lib.rs"), "src/ was not found");
+    found
+}
+
+fn check(found: Vec<String>) {
+    assert!(found.is_empty(), "{} found:\n{}\n", found.len(), found.join("\n"));
+}
+
+fn check_each(rule: impl Fn(&Source) -> Vec<String>) {
+    check(all().iter().flat_map(rule).collect());
+}
+
+#[test]
+fn files_functions_and_lines_are_short() {
+    check_each(rules::size);
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    check_each(rules::first_line);
+}
+
+#[test]
+fn imports_go_one_way() {
+    check_each(rules::imports);
+    for (place, _) in rules::IMPORTS {
+        let path = root().join("src").join(place);
+        // A protocol is one file or one folder.
+        let other = path.with_extension(if path.extension().is_some() { "" } else { "rs" });
+        assert!(path.exists() || other.exists(), "src/{place} has a row in IMPORTS but is gone");
+    }
+}
+
+#[test]
+fn wire_and_hub_are_pure() {
+    check_each(rules::purity);
+}
+
+#[test]
+fn unsafe_stands_where_it_may_and_says_why_it_is_sound() {
+    check_each(rules::unsafety);
+}
+
+#[test]
+fn no_file_is_dead() {
+    check(rules::dead(&all()));
+}
+
+#[test]
+fn nothing_is_unfinished() {
+    check_each(rules::unfinished);
+}
+
+#[test]
+fn texts_name_no_private_place() {
+    const TEXTS: [&str; 10] =
+        [".rs", ".toml", ".md", ".sh", ".service", ".proto", ".py", ".js", ".go", "/run"];
+    let mut found = Vec::new();
+    for (name, path) in files(root(), "") {
+        if TEXTS.iter().any(|end| name.ends_with(end)) {
+            let text = std::fs::read(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            found.extend(rules::prose(&name, &String::from_utf8_lossy(&text)));
+        }
+    }
+    check(found);
+}
+
+/// A rule, a file that breaks it, and the lines in which it does.
+type Sample = (fn(&Source) -> Vec<String>, &'static str, &'static str, &'static [usize]);
+
+const SAMPLES: &[Sample] = &[
+    (rules::first_line, "src/a.rs", "use std::fmt;\n", &[1]),
+    (rules::first_line, "src/a.rs", "//! A thing.\n", &[]),
+    (rules::unfinished, "src/a.rs", "fn a() {\n    todo!()\n}\n// todo!()\n", &[2]),
+    (rules::imports, "src/hub/a.rs", "use crate::wire::http;\n", &[1]),
+    (rules::imports, "src/hub/a.rs", "use crate::{hub, shard::ops};\n", &[1]),
+    (rules::imports, "src/hub/a.rs", "use crate::{\n    hub::{b, c as d},\n    limits,\n};\n", &[]),
+    (rules::imports, "src/hub/a.rs", "/// [`crate::shard`]\nuse crate::hub::b;\n", &[]),
+    (rules::imports, "src/hub/a.rs", "use super::super::shard;\n", &[1]),
+    (rules::imports, "src/log.rs", "use super::hub;\nmod tests {\n    use super::*;\n}\n", &[1]),
+    (rules::imports, "src/hub/mod.rs", "use super::a;\n", &[1]),
+    (rules::imports, "src/hub/a.rs", "use super::b;\n", &[]),
+    (rules::imports, "src/hub/a.rs", "fn a() -> crate::metrics::Rates {}\n", &[1]),
+    (rules::imports, "src/wire/netsvr.rs", "use crate::hub::{ConnId, push};\n", &[1]),
+    (rules::imports, "src/sidecar/a.rs", "use crate::shard::mailbox::Mail;\n", &[]),
+    (rules::imports, "src/sidecar/a.rs", "use crate::shard::mail;\n", &[1]),
+    (rules::imports, "src/gateway.rs", "use crate::shard::driver;\n", &[]),
+    (rules::purity, "src/wire/a.rs", "use std::time::Instant;\n// Instant\n", &[1]),
+    (rules::purity, "src/wire/a.rs", "tracing::info!();\nlet x = \"tokio\";\n", &[1]),
+    (rules::purity, "src/hub/a.rs", "mod tests {\n    use std::thread;\n}\n", &[]),
+    (rules::purity, "src/shard/a.rs", "use std::time::Instant;\n", &[]),
+    (rules::unsafety, "src/hub/a.rs", "// SAFETY: no.\nunsafe {}\n", &[2]),
+    (rules::unsafety, "src/hub/a.rs", "#![deny(unsafe_code)]\n// unsafe\n", &[]),
+    (rules::unsafety, "src/shard/ring/a.rs", "let a = 1;\nunsafe {}\n", &[2]),
+    (rules::unsafety, "src/shard/ring/a.rs", "// SAFETY: yes.\nlet a =\n    unsafe {};\n", &[]),
+    (rules::unsafety, "src/shard/ring/a.rs", "// SAFETY: yes.\nlet a = 1;\nunsafe {}\n", &[3]),
+    (rules::unsafety, "src/shard/ring/a.rs", "/// A.\npub unsafe fn a() {}\n", &[2]),
+    (rules::unsafety, "src/shard/ring/a.rs", "/// # Safety\n/// A.\nunsafe fn a() {}\n", &[]),
+];
+
+fn lines_of(found: &[String]) -> Vec<usize> {
+    let line = |message: &String| message.split(':').nth(1).and_then(|line| line.parse().ok());
+    found.iter().map(|message| line(message).expect("a message has a line")).collect()
+}
+
+#[test]
+fn the_rules_find_what_they_look_for() {
+    for (rule, path, text, expected) in SAMPLES {
+        let found = rule(&Source::new(path, text));
+        assert_eq!(lines_of(&found), *expected, "{path}: {text}: {found:?}");
+    }
+    assert_eq!(rules::prose("a.md", "a\nb \u{2014} c\n").len(), 1);
+    let root = Source::new("src/lib.rs", "//! A.\npub mod a;\n// mod b;\n");
+    let files = [root, Source::new("src/a/mod.rs", ""), Source::new("src/b.rs", "")];
+    let dead = rules::dead(&files);
+    assert!(dead.len() == 1 && dead[0].starts_with("src/b.rs:1: "), "{dead:?}");
+}
+
+#[test]
+fn sizes_are_measured() {
+    let function = |lines: usize| {
+        let body = "        a();\n".repeat(lines - 2);
+        format!("impl A {{\n    pub(crate) fn a(\n{body}    }}\n}}\n")
+            .replacen("a(\n", "a() {\n", 1)
+    };
+    let size = |text: &str| lines_of(&rules::size(&Source::new("src/a.rs", text)));
+    assert_eq!(size(&function(rules::FUNCTION_LINES_MAX)), [0; 0]);
+    assert_eq!(size(&function(rules::FUNCTION_LINES_MAX + 1)), [2]);
+    assert_eq!(size(&"\n".repeat(rules::FILE_LINES_MAX)), [0; 0]);
+    assert_eq!(size(&"\n".repeat(rules::FILE_LINES_MAX + 1)), [rules::FILE_LINES_MAX + 1]);
+    assert_eq!(size(&"\u{e4}".repeat(rules::LINE_COLUMNS_MAX)), [0; 0]);
+    assert_eq!(size(&"a".repeat(rules::LINE_COLUMNS_MAX + 1)), [1]);
+}
