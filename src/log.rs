@@ -1,0 +1,77 @@
+//! Logging: the subscriber of the process, and a brake for lines that could repeat without end.
+//!
+//! Lines go to standard error, as text or as JSON, one per event. Costs: nothing for a line that
+//! the filter rejects; a line that [`Every`] holds back costs one comparison.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Why logging could not be set up. The caller prints it and ends the process.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    #[error("not a log filter such as `info` or `ringway::shard=debug`: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("logging is set up already: {0}")]
+    Taken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sends everything that `filter` lets through to standard error. Once per process.
+pub fn init(filter: &str, json: bool) -> Result<(), InitError> {
+    let filter = EnvFilter::try_new(filter)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!json && std::io::stderr().is_terminal());
+    if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() }
+        .map_err(InitError::Taken)
+}
+
+/// Lets one event through per interval and counts the others.
+#[derive(Clone, Debug)]
+pub struct Every {
+    interval_ms: u64,
+    next_ms: u64,
+    suppressed: u64,
+}
+
+impl Every {
+    /// The first event always passes.
+    pub const fn new(interval_ms: u64) -> Every {
+        Every { interval_ms, next_ms: 0, suppressed: 0 }
+    }
+
+    /// Whether an event at `now_ms` (any clock that does not run backwards) may be logged, and if
+    /// so, how many were held back since the last one that was.
+    pub fn allow(&mut self, now_ms: u64) -> Option<u64> {
+        if now_ms < self.next_ms {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return None;
+        }
+        self.next_ms = now_ms.saturating_add(self.interval_ms);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_event_per_interval_passes_and_the_rest_is_counted() {
+        let mut every = Every::new(1000);
+        assert_eq!(every.allow(0), Some(0));
+        assert_eq!(every.allow(1), None);
+        assert_eq!(every.allow(999), None);
+        assert_eq!(every.allow(1000), Some(2));
+        assert_eq!(every.allow(1999), None);
+        assert_eq!(every.allow(9000), Some(1));
+        assert_eq!(every.allow(u64::MAX), Some(0));
+    }
+
+    #[test]
+    fn a_bad_filter_is_an_error_with_the_reason() {
+        let error = init("ringway=verbose", false).unwrap_err();
+        assert!(error.to_string().contains("not a log filter"), "{error}");
+    }
+}

@@ -1,0 +1,165 @@
+//! What the kernel knows about this process and its threads, read from `/proc` when somebody asks.
+//!
+//! The names are those that Prometheus client libraries agree on, except for the threads. A value
+//! that cannot be read is left out. Costs: a handful of small files per scrape, none of them on a
+//! shard.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use metrics::{Key, Unit};
+use metrics_exporter_prometheus::{LabelSet, formatting};
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Kind, Row};
+
+/// Threads whose names begin with one of these get a line of their own.
+const THREADS: [&str; 2] = ["shard", "sidecar"];
+
+const BUILD: Row = Row {
+    name: "ringway_build_info",
+    help: "Always 1; the version is in the label",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+};
+const START: Row = Row {
+    name: "process_start_time_seconds",
+    help: "When the process started, in seconds of Unix time",
+    kind: Kind::Gauge,
+    unit: Unit::Seconds,
+};
+const MEMORY: Row = Row {
+    name: "process_resident_memory_bytes",
+    help: "Resident memory",
+    kind: Kind::Gauge,
+    unit: Unit::Bytes,
+};
+const DESCRIPTORS: Row = Row {
+    name: "process_open_fds",
+    help: "Open file descriptors",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+};
+const DESCRIPTORS_MAX: Row = Row {
+    name: "process_max_fds",
+    help: "File descriptors that the process may open",
+    kind: Kind::Gauge,
+    unit: Unit::Count,
+};
+const CPU: Row = Row {
+    name: "process_cpu_seconds_total",
+    help: "CPU time of all threads, user and system",
+    kind: Kind::Counter,
+    unit: Unit::Seconds,
+};
+const THREAD_CPU: Row = Row {
+    name: "ringway_thread_cpu_seconds_total",
+    help: "CPU time of one shard or of the sidecar, user and system",
+    kind: Kind::Counter,
+    unit: Unit::Seconds,
+};
+
+/// Everything that [`render`] writes.
+pub(super) const ROWS: [Row; 7] =
+    [BUILD, START, MEMORY, DESCRIPTORS, DESCRIPTORS_MAX, CPU, THREAD_CPU];
+
+/// Appends all of it. `start` is the start of the process in Unix seconds.
+pub(super) fn render(out: &mut String, start: f64) {
+    family(out, &BUILD, [(Some(("version", env!("CARGO_PKG_VERSION"))), 1.0)]);
+    family(out, &START, [(None, start)]);
+    family(out, &MEMORY, resident_bytes().map(|bytes| (None, bytes as f64)));
+    family(out, &DESCRIPTORS, open_descriptors().map(|count| (None, count as f64)));
+    let limit = getrlimit(Resource::Nofile).current;
+    family(out, &DESCRIPTORS_MAX, limit.map(|count| (None, count as f64)));
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    family(out, &CPU, [(None, used.tv_sec as f64 + used.tv_nsec as f64 / 1e9)]);
+    let threads = thread_seconds();
+    let lines = threads.iter().map(|(name, seconds)| (Some(("thread", name.as_str())), *seconds));
+    family(out, &THREAD_CPU, lines);
+}
+
+/// The recorder of the library has integer counters only, so fractional seconds go past it.
+fn family<'a>(
+    out: &mut String,
+    row: &Row,
+    lines: impl IntoIterator<Item = (Option<(&'static str, &'a str)>, f64)>,
+) {
+    let unlabelled = LabelSet::from_key_and_global(&Key::from_name(""), &Default::default());
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_none() {
+        return;
+    }
+    formatting::write_help_line(out, row.name, None, None, row.help);
+    formatting::write_type_line(out, row.name, None, None, row.kind.name());
+    for (label, value) in lines {
+        let label = label.map(|(name, text)| (name, formatting::sanitize_label_value(text)));
+        formatting::write_metric_line(out, row.name, None, &unlabelled, label, value, None);
+    }
+    out.push('\n');
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Since Linux 6.2 the size of the directory is the number of descriptors; before, it is 0 and they
+/// have to be listed.
+fn open_descriptors() -> Option<u64> {
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),
+        count => Some(count),
+    }
+}
+
+/// Threads of one name count together.
+fn thread_seconds() -> BTreeMap<String, f64> {
+    let mut seconds = BTreeMap::new();
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return seconds };
+    for thread in threads.flatten() {
+        let Ok(name) = fs::read_to_string(thread.path().join("comm")) else { continue };
+        let name = name.trim_end();
+        if !THREADS.iter().any(|known| name.starts_with(known)) {
+            continue;
+        }
+        // First field of schedstat: nanoseconds on a CPU.
+        let Ok(times) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        let nanoseconds = times.split(' ').next().and_then(|field| field.parse::<u64>().ok());
+        if let Some(nanoseconds) = nanoseconds {
+            *seconds.entry(name.to_owned()).or_default() += nanoseconds as f64 / 1e9;
+        }
+    }
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_answers() {
+        assert!(resident_bytes().unwrap() > 1 << 20);
+        let files: Vec<_> =
+            (0..200).map(|_| fs::File::open("/proc/self/status").unwrap()).collect();
+        assert!(open_descriptors().unwrap() >= 200);
+        drop(files);
+    }
+
+    #[test]
+    fn threads_of_the_gateway_are_found_by_name() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let (started, ready) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("shard-77".into()).spawn(move || {
+            started.send(()).unwrap();
+            let _ = wait.recv();
+        });
+        ready.recv().unwrap();
+        let threads = thread_seconds();
+        assert!(threads.contains_key("shard-77"), "{threads:?}");
+        assert!(threads.keys().all(|name| THREADS.iter().any(|known| name.starts_with(known))));
+        drop(done);
+        thread.unwrap().join().unwrap();
+    }
+}

@@ -1,0 +1,303 @@
+//! The table of everything that shards count: name, meaning, type and unit, once.
+//!
+//! A line here is a field of [`Counters`] or [`Gauges`], a cell of what shards publish and a family
+//! on `/metrics`. Names follow Prometheus: base units, `_total` for counters.
+
+use metrics::Unit;
+
+use super::rates::ITEMS;
+
+/// One family of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+}
+
+/// Prometheus type of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+impl Kind {
+    /// The word in a `# TYPE` line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        }
+    }
+}
+
+/// Why something that was accepted was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DropReason {
+    /// No worker has registered for the event.
+    NoWorker,
+    /// Every worker's queue is full and the configuration says drop.
+    WorkerFull,
+    /// A worker ended and nobody was left to take what it had not been sent.
+    WorkerLost,
+    /// The client does not read.
+    SlowClient,
+    /// The connection was closing.
+    Closing,
+    /// The limiter of opens refused the client (netsvr metric item 8).
+    OpenLimiter,
+    /// The limiter of all messages (netsvr metric item 9).
+    MessageLimiter,
+    /// The limiter of one connection's messages (netsvr metric item 13).
+    ConnectionLimiter,
+    /// Too many delayed kicks wait.
+    TooManyJobs,
+    /// Too many callbacks at close wait; the event itself is not dropped.
+    CallbackSkipped,
+    /// The process ended first.
+    Shutdown,
+}
+
+impl DropReason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [DropReason; 11] = [
+        DropReason::NoWorker,
+        DropReason::WorkerFull,
+        DropReason::WorkerLost,
+        DropReason::SlowClient,
+        DropReason::Closing,
+        DropReason::OpenLimiter,
+        DropReason::MessageLimiter,
+        DropReason::ConnectionLimiter,
+        DropReason::TooManyJobs,
+        DropReason::CallbackSkipped,
+        DropReason::Shutdown,
+    ];
+
+    /// Value of the label `reason`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            DropReason::NoWorker => "no_worker",
+            DropReason::WorkerFull => "worker_full",
+            DropReason::WorkerLost => "worker_lost",
+            DropReason::SlowClient => "slow_client",
+            DropReason::Closing => "closing",
+            DropReason::OpenLimiter => "open_limiter",
+            DropReason::MessageLimiter => "message_limiter",
+            DropReason::ConnectionLimiter => "connection_limiter",
+            DropReason::TooManyJobs => "too_many_jobs",
+            DropReason::CallbackSkipped => "callback_skipped",
+            DropReason::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// The family of [`Counters::dropped`]; one line per shard and reason.
+pub const DROPPED: Row = Row {
+    name: "ringway_dropped_total",
+    help: "Messages, events, opens and callbacks that were given up, by reason",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+};
+
+macro_rules! table {
+    (
+        $(#[$doc:meta])*
+        $table:ident: $kind:ident $(+ $(#[$extra_doc:meta])* $extra:ident: $extra_type:ty)?;
+        $($field:ident $name:literal $unit:ident $help:literal)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $table {
+            $(#[doc = $help] pub $field: u64,)*
+            $($(#[$extra_doc])* pub $extra: $extra_type,)?
+        }
+
+        impl $table {
+            /// The families, in the order of their values.
+            pub const ROWS: &'static [Row] = &[
+                $(Row { name: $name, help: $help, kind: Kind::$kind, unit: Unit::$unit },)*
+            ];
+
+            /// The numbers that have a row.
+            pub(super) fn values(&self) -> impl Iterator<Item = u64> + use<> {
+                [$(self.$field,)*].into_iter()
+            }
+        }
+    };
+}
+
+table! {
+    /// What one shard has counted since the process started. Plain integers, changed in place.
+    Counters: Counter
+        + /// By [`DropReason`]; use [`Counters::count_dropped`].
+          dropped: [u64; DropReason::ALL.len()];
+
+    connections_accepted "ringway_connections_accepted_total" Count
+        "Connections accepted, of clients and of backends"
+    accept_failures "ringway_accept_failures_total" Count
+        "Accepts that failed, mostly for want of descriptors"
+    connections_refused "ringway_connections_refused_total" Count
+        "Connections closed at once, at the limit of connections or while draining"
+    upgrades_refused "ringway_upgrades_refused_total" Count
+        "HTTP requests answered with something else than an upgrade"
+    handshake_timeouts "ringway_handshake_timeouts_total" Count
+        "Connections that did not finish their TLS or HTTP handshake in time"
+    tls_handshakes "ringway_tls_handshakes_total" Count
+        "TLS handshakes finished"
+    tls_failures "ringway_tls_failures_total" Count
+        "TLS handshakes and sessions that failed"
+    opens_refused "ringway_opens_refused_total" Count
+        "Clients closed after the upgrade because they were not let in, for whatever reason"
+    opens "ringway_clients_opened_total" Count
+        "Clients whose open was allowed (netsvr metric item 1)"
+    closes "ringway_clients_closed_total" Count
+        "Client connections that ended (netsvr metric item 2)"
+    heartbeats "ringway_client_heartbeats_total" Count
+        "Heartbeat messages and ping frames of clients (netsvr metric item 3)"
+    idle_timeouts "ringway_idle_timeouts_total" Count
+        "Connections closed because nothing arrived on them"
+    protocol_violations "ringway_protocol_violations_total" Count
+        "Connections closed because of what the peer sent"
+    slow_client_closes "ringway_slow_clients_closed_total" Count
+        "Clients closed because they did not read what was sent to them"
+    messages_received "ringway_client_messages_received_total" Count
+        "Messages from clients"
+    message_bytes_received "ringway_client_messages_received_bytes_total" Bytes
+        "Bytes of those messages, after inflating"
+    events "ringway_worker_events_total" Count
+        "Frames with events handed to workers (netsvr metric item 4)"
+    event_bytes "ringway_worker_events_bytes_total" Bytes
+        "Bytes of those frames (netsvr metric item 5)"
+    events_failed "ringway_worker_events_failed_total" Count
+        "Failures to hand an event to a worker (netsvr metric item 10)"
+    events_rerouted "ringway_worker_events_rerouted_total" Count
+        "Events given to another worker because theirs had gone"
+    clients_blocked "ringway_clients_blocked_total" Count
+        "Times a client was not read because every worker's queue was full"
+    frames_written "ringway_client_frames_written_total" Count
+        "Frames with data written to clients (netsvr metric item 6)"
+    frame_bytes_written "ringway_client_frames_written_bytes_total" Bytes
+        "Bytes of those frames (netsvr metric item 7)"
+    frames_failed "ringway_client_frames_failed_total" Count
+        "Frames that could not be written to clients (netsvr metric item 11)"
+    frame_bytes_failed "ringway_client_frames_failed_bytes_total" Bytes
+        "Bytes of those frames (netsvr metric item 12)"
+    commands "ringway_commands_total" Count
+        "Commands received from backends, queries not included"
+    queries "ringway_queries_total" Count
+        "Queries received from backends"
+    callbacks_started "ringway_callbacks_started_total" Count
+        "HTTP callbacks handed to the sidecar"
+    callbacks_denied "ringway_callbacks_denied_total" Count
+        "Clients closed because their open callback said no"
+    callbacks_failed "ringway_callbacks_failed_total" Count
+        "Clients closed because their open callback failed"
+    mail_sent "ringway_mail_sent_total" Count
+        "Messages sent to other shards"
+    mail_overflowed "ringway_mail_overflowed_total" Count
+        "Messages kept back because the mailbox of the other shard was full"
+    turns "ringway_turns_total" Count
+        "Turns of the loop in which something happened"
+    sleeps "ringway_sleeps_total" Count
+        "Times the loop went to sleep"
+    sends "ringway_socket_sends_total" Count
+        "Send operations given to the kernel"
+    sends_stalled "ringway_socket_sends_stalled_total" Count
+        "Send operations that had to wait for the peer"
+    receives "ringway_socket_receives_total" Count
+        "Receive completions with data"
+    receive_buffers_exhausted "ringway_receive_buffers_exhausted_total" Count
+        "Times the kernel found no receive buffer"
+}
+
+table! {
+    /// What one shard has at the moment.
+    Gauges: Gauge;
+
+    connections "ringway_connections" Count
+        "Open connections, of clients and of backends"
+    clients "ringway_clients" Count
+        "Clients whose open was allowed"
+    workers "ringway_workers" Count
+        "Registered worker connections of this shard"
+    users "ringway_users" Count
+        "Users with a connection on this shard; one on two shards counts on both"
+    topics "ringway_topics" Count
+        "Topics with a member on this shard; one on two shards counts on both"
+    subscriptions "ringway_subscriptions" Count
+        "Pairs of client and topic"
+    event_queue_frames "ringway_worker_queue_frames" Count
+        "Frames that wait to be written to the workers of this shard"
+    event_queue_bytes "ringway_worker_queue_bytes" Bytes
+        "Bytes of those frames"
+    clients_waiting "ringway_clients_waiting" Count
+        "Clients that are not read until a worker's queue has room"
+    connections_stalled "ringway_connections_stalled" Count
+        "Connections whose peer does not take what is being sent"
+    timers "ringway_timers" Count
+        "Armed timers"
+}
+
+impl Counters {
+    /// Counts messages, events or opens that end here.
+    pub fn count_dropped(&mut self, reason: DropReason, count: u64) {
+        self.dropped[reason as usize] += count;
+    }
+
+    /// netsvr's 13 metric items (section 4.4); items 8, 9 and 13 are reasons of drops.
+    pub fn items(&self) -> [u64; ITEMS] {
+        let dropped = |reason| self.dropped[reason as usize];
+        [
+            self.opens,
+            self.closes,
+            self.heartbeats,
+            self.events,
+            self.event_bytes,
+            self.frames_written,
+            self.frame_bytes_written,
+            dropped(DropReason::OpenLimiter),
+            dropped(DropReason::MessageLimiter),
+            self.events_failed,
+            self.frames_failed,
+            self.frame_bytes_failed,
+            dropped(DropReason::ConnectionLimiter),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_in_order() {
+        for (number, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+        }
+    }
+
+    #[test]
+    fn every_item_has_a_counter_of_its_own() {
+        let mut counters = Counters {
+            opens: 1,
+            closes: 2,
+            heartbeats: 3,
+            events: 4,
+            event_bytes: 5,
+            frames_written: 6,
+            frame_bytes_written: 7,
+            events_failed: 10,
+            frames_failed: 11,
+            frame_bytes_failed: 12,
+            ..Counters::default()
+        };
+        counters.count_dropped(DropReason::OpenLimiter, 8);
+        counters.count_dropped(DropReason::MessageLimiter, 9);
+        counters.count_dropped(DropReason::ConnectionLimiter, 13);
+        assert_eq!(counters.items(), std::array::from_fn(|item| item as u64 + 1));
+    }
+}

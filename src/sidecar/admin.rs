@@ -1,0 +1,152 @@
+//! The admin HTTP server: `/metrics`, `/healthz`, `/readyz`, and an index at `/`.
+//!
+//! `/healthz` is 200 while this thread serves requests. It does not ask the shards: an idle shard
+//! sleeps and rightly does nothing; a shard that ends takes the process with it. `/readyz` is 200
+//! while clients are welcome: after all shards listen and until the process drains.
+//! Every connection carries one request and lives no longer than the time limit, so peers that are
+//! slow or silent cost one of 64 places for that time and no more. Costs: nothing between requests.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::log::Every;
+use crate::metrics::Registry;
+
+/// Connections served at once; further ones wait in the backlog.
+const CONNECTIONS_MAX: usize = 64;
+/// Pause after a failed accept: nearly always there is no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const LOG_INTERVAL_MS: u64 = 10_000;
+
+const INDEX: &str = "Ringway\n\n/metrics  Prometheus metrics\n/healthz  the process is alive\n\
+                     /readyz   the process takes clients\n";
+const TEXT: &str = "text/plain; charset=utf-8";
+/// What Prometheus expects of its text format.
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Where the process stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not every shard listens yet.
+    Starting,
+    /// Clients are welcome.
+    Ready,
+    /// The process is about to end.
+    Draining,
+}
+
+/// The phase, shared between the main thread, which sets it, and the admin server.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+impl Readiness {
+    /// Enters a phase.
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The phase that was entered last; at first [`Phase::Starting`].
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+/// What the pages show.
+#[derive(Clone)]
+struct Facts {
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+}
+
+/// Serves until it is dropped. `time_max` is what one connection may take, from accept to the end.
+pub(super) async fn serve(
+    listener: TcpListener,
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+    time_max: Duration,
+) {
+    let pages = pages(Facts { registry, readiness });
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let started = std::time::Instant::now();
+    let mut log = Every::new(LOG_INTERVAL_MS);
+    loop {
+        let place = places.clone().acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let pages = pages.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    let _ = tokio::time::timeout(time_max, answer(stream, pages)).await;
+                });
+            }
+            Err(error) => {
+                let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                if let Some(suppressed) = log.allow(now_ms) {
+                    tracing::warn!(%error, suppressed, "admin server cannot accept");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes over a listener that was bound before the runtime existed. Needs the runtime's context.
+pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// What goes wrong on one connection concerns nobody else and is not worth a line.
+async fn answer(stream: TcpStream, pages: Router) -> Result<(), hyper::Error> {
+    http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(HTTP_HEAD_BYTES_MAX)
+        .max_headers(HTTP_HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
+        .await
+}
+
+fn pages(facts: Facts) -> Router {
+    Router::new()
+        .route("/", get(|| async { text(StatusCode::OK, INDEX) }))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { text(StatusCode::OK, "ok\n") }))
+        .route("/readyz", get(ready))
+        .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })
+        .with_state(facts)
+}
+
+async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, METRICS_TEXT)], facts.registry.render())
+}
+
+async fn ready(State(facts): State<Facts>) -> impl IntoResponse {
+    match facts.readiness.phase() {
+        Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Ready => text(StatusCode::OK, "ready\n"),
+        Phase::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> impl IntoResponse {
+    (status, [(header::CONTENT_TYPE, TEXT)], body)
+}
