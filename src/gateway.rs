@@ -1,0 +1,339 @@
+//! Starts and stops a whole gateway: sockets, shards, sidecar.
+//!
+//! Everything that can fail at start fails here, before the first client is accepted, with a
+//! sentence that says what to do.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use glommio::ExecutorJoinHandle;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::model::{Config, Listener, Service};
+use crate::limits;
+use crate::metrics::Registry;
+use crate::shard::driver::{self, Clock, Notice, Parts};
+use crate::shard::mailbox::{Mail, MailSender, Mailbox, Request, SidecarSender};
+use crate::shard::ring::Settings;
+use crate::shard::{ListenerSettings, Shard, Shared};
+use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
+use crate::tls_files::{self, TlsFilesError};
+
+/// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
+/// `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can not listen on {address} ({what}): {reason}")]
+    Bind { address: SocketAddr, what: &'static str, reason: String },
+    #[error(transparent)]
+    Tls(#[from] TlsFilesError),
+    #[error("the sidecar thread can not start: {0}")]
+    Sidecar(io::Error),
+    #[error("a mailbox can not be made: {0}; raise the limit of open files (`ulimit -n`)")]
+    Mailbox(io::Error),
+    #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
+    Thread { shard: usize, cpu: usize, reason: String },
+    #[error("shard can not run: {0}")]
+    Shard(String),
+}
+
+/// A running gateway. Dropping it without [`Gateway::shut_down`] leaves its threads running.
+pub struct Gateway {
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    config: Arc<Config>,
+    shards: Vec<MailSender>,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    sidecar: (SidecarSender, JoinHandle<()>),
+    readiness: Arc<Readiness>,
+    notices: Receiver<Notice>,
+}
+
+impl Gateway {
+    /// Binds, starts all threads and waits until every shard listens.
+    pub fn start(mut config: Config) -> Result<Gateway, StartError> {
+        let shards = config.runtime.cpus.len();
+        let mut bound = bind_all(&config.listeners, shards)?;
+        let addresses: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
+        settle_advertised(&mut config, &addresses);
+        let config = Arc::new(config);
+        let listeners = listener_settings(&config, &addresses)?;
+        let admin = config.admin.bind.map(bind_admin).transpose()?;
+        let admin_address = admin.as_ref().and_then(|socket| socket.local_addr().ok());
+        let registry = Arc::new(Registry::new(shards));
+        let readiness = Arc::new(Readiness::default());
+        let (senders, mailboxes) = mailboxes(&config, shards)?;
+        let settings = sidecar_settings(&config, admin, readiness.clone(), shards);
+        let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
+            .map_err(StartError::Sidecar)?;
+        let (notice_sender, notices) = std::sync::mpsc::channel();
+        let shared = Shared::new(&config);
+        let clock = Clock::start();
+        let mut threads = Vec::new();
+        for (number, mailbox) in mailboxes.into_iter().enumerate() {
+            let cpu = config.runtime.cpus[number];
+            let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
+            let (config, shared, listeners) = (config.clone(), shared.clone(), listeners.clone());
+            let (senders, sidecar) = (senders.clone(), sidecar.0.clone());
+            let (notices, registry) = (notice_sender.clone(), registry.clone());
+            let seed = fastrand::usize(..);
+            let make = move || Parts {
+                cpu,
+                clock,
+                ring: ring_settings(&config),
+                shard: Shard::new(number as u8, shards, config, shared, listeners, seed),
+                listeners: sockets,
+                mailbox,
+                shards: senders,
+                sidecar,
+                published: registry.shard(number).expect("one per shard was made"),
+                notices,
+            };
+            threads.push(driver::spawn(number, cpu, make).map_err(|error| StartError::Thread {
+                shard: number,
+                cpu,
+                reason: error.to_string(),
+            })?);
+        }
+        let gateway = Gateway {
+            addresses,
+            admin: admin_address,
+            config,
+            shards: senders,
+            threads,
+            sidecar,
+            readiness,
+            notices,
+        };
+        gateway.await_ready()?;
+        Ok(gateway)
+    }
+
+    fn await_ready(&self) -> Result<(), StartError> {
+        for _ in &self.shards {
+            match self.notices.recv() {
+                Ok(Notice::Ready) => {}
+                Ok(Notice::Failed(reason)) => return Err(StartError::Shard(reason)),
+                other => return Err(StartError::Shard(format!("{other:?}"))),
+            }
+        }
+        self.readiness.set(Phase::Ready);
+        Ok(())
+    }
+
+    /// The address of each listener, in the order of the configuration; with the real ports where
+    /// the configuration says 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The address of the admin server, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// What the gateway runs with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Reads the certificates again; connections that are there keep theirs. Nothing changes for a
+    /// listener whose files can not be read.
+    pub fn reload_certificates(&self) -> Result<(), TlsFilesError> {
+        for (listener, settings) in self.config.listeners.iter().enumerate() {
+            if let Some(files) = &settings.tls {
+                let config = tls_files::load(files, alpn(&settings.service))?;
+                for shard in &self.shards {
+                    shard.send_blocking(Mail::Certificates { listener, config: config.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a shard fails; gives its reason. For the thread that waits for signals, too.
+    pub fn failure(&self, patience: Duration) -> Option<String> {
+        match self.notices.recv_timeout(patience) {
+            Ok(Notice::Failed(reason)) => Some(reason),
+            Ok(other) => Some(format!("a shard ended by itself: {other:?}")),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some("all shards ended".to_owned()),
+        }
+    }
+
+    /// Drains: stops accepting, says goodbye to clients, delivers their events, closes everything.
+    /// Returns whether that was finished within `runtime.shutdown_timeout`.
+    pub fn shut_down(self) -> bool {
+        let deadline = Instant::now() + self.config.runtime.shutdown_timeout;
+        self.readiness.set(Phase::Draining);
+        let mut finished = true;
+        for mail in [|| Mail::Drain, || Mail::Stop] {
+            self.shards.iter().for_each(|shard| shard.send_blocking(mail()));
+            finished &= self.await_notices(deadline);
+        }
+        let _ = self.sidecar.0.send(Request::Stop);
+        if finished {
+            for thread in self.threads {
+                let _ = thread.join();
+            }
+            let _ = self.sidecar.1.join();
+        }
+        finished
+    }
+
+    /// Waits for one notice of each shard.
+    fn await_notices(&self, deadline: Instant) -> bool {
+        self.shards.iter().all(|_| {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            self.notices.recv_timeout(patience).is_ok()
+        })
+    }
+}
+
+type Bound = (SocketAddr, Vec<OwnedFd>);
+
+/// Binds every listener once per shard.
+fn bind_all(listeners: &[Listener], shards: usize) -> Result<Vec<Bound>, StartError> {
+    listeners.iter().map(|listener| bind(listener, shards)).collect()
+}
+
+fn bind(listener: &Listener, shards: usize) -> Result<Bound, StartError> {
+    let what = match listener.service {
+        Service::Http(_) => "WebSocket clients",
+        Service::NetsvrWorker => "netsvr workers",
+        Service::NetsvrTask => "netsvr tasks",
+    };
+    let mut address = listener.bind;
+    let refused =
+        |address, error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
+    // With SO_REUSEPORT alone a second gateway would silently take some of the connections (W23).
+    if address.port() != 0 {
+        let probe = socket(address, false).map_err(|error| refused(address, error))?;
+        drop(probe);
+    }
+    let mut sockets = Vec::new();
+    for _ in 0..shards {
+        let socket = socket(address, true).map_err(|error| refused(address, error))?;
+        let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+        address = local.unwrap_or(address);
+        sockets.push(OwnedFd::from(socket));
+    }
+    Ok((address, sockets))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let what = "admin";
+    let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
+    TcpListener::bind(address).map_err(refused)
+}
+
+fn advice(error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has this port: end it or change `bind`",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: change `bind`",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
+        }
+        _ => "see the error of the system",
+    };
+    format!("{error}; {advice}")
+}
+
+/// Fills in the ports that the system has chosen, where uniqIds carry them.
+fn settle_advertised(config: &mut Config, addresses: &[SocketAddr]) {
+    let advertised = &mut config.netsvr.advertise;
+    if advertised.port() != 0 {
+        return;
+    }
+    let wanted = match config.netsvr.generation {
+        crate::config::model::Generation::G5 => Service::NetsvrWorker,
+        crate::config::model::Generation::G6 => Service::NetsvrTask,
+    };
+    let mut listeners = config.listeners.iter().zip(addresses);
+    if let Some((_, address)) = listeners.find(|(listener, _)| listener.service == wanted) {
+        advertised.set_port(address.port());
+    }
+}
+
+fn listener_settings(
+    config: &Config,
+    addresses: &[SocketAddr],
+) -> Result<Vec<ListenerSettings>, StartError> {
+    let settings = |(listener, address): (&Listener, &SocketAddr)| {
+        let alpn = alpn(&listener.service);
+        let tls = listener.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => *config.netsvr.advertise.ip(),
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+        };
+        let address = SocketAddrV4::new(ip, address.port());
+        Ok(ListenerSettings { service: listener.service.clone(), address, tls })
+    };
+    config.listeners.iter().zip(addresses).map(settings).collect()
+}
+
+fn alpn(service: &Service) -> &'static [&'static [u8]] {
+    match service {
+        Service::Http(_) => &[b"http/1.1"],
+        Service::NetsvrWorker | Service::NetsvrTask => &[],
+    }
+}
+
+fn mailboxes(
+    config: &Config,
+    shards: usize,
+) -> Result<(Vec<MailSender>, Vec<Mailbox>), StartError> {
+    let messages_max = config.runtime.mailbox_messages_max as usize;
+    let pairs: io::Result<Vec<_>> = (0..shards).map(|_| Mailbox::new(messages_max)).collect();
+    Ok(pairs.map_err(StartError::Mailbox)?.into_iter().unzip())
+}
+
+fn sidecar_settings(
+    config: &Config,
+    admin: Option<TcpListener>,
+    readiness: Arc<Readiness>,
+    shards: usize,
+) -> SidecarSettings {
+    let customer = &config.netsvr.customer;
+    SidecarSettings {
+        admin,
+        admin_time_max: limits::ADMIN_REQUEST_TIME,
+        readiness,
+        callbacks: Callbacks {
+            on_open: customer.on_open_callback_api.clone(),
+            on_close: customer.on_close_callback_api.clone(),
+            deadline: customer.callback_api_deadline,
+            answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
+        },
+        requests_max: customer.callbacks_max as usize * shards,
+    }
+}
+
+fn ring_settings(config: &Config) -> Settings {
+    Settings {
+        submission_entries: limits::RING_SUBMISSION_ENTRIES,
+        completion_entries: limits::RING_COMPLETION_ENTRIES,
+        buffers: config.runtime.receive_buffers,
+        buffer_bytes: config.runtime.receive_buffer_bytes,
+    }
+}

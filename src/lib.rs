@@ -1,0 +1,37 @@
+//! Ringway: a long-connection gateway for Linux, thread-per-core on io_uring.
+//!
+//! It terminates WebSocket and TCP clients, knows users, topics and sessions, passes what clients
+//! send to backend processes and what backends push to clients.
+//!
+//! # The life of a message
+//!
+//! A client's bytes land in a receive buffer of its shard's ring ([`shard::ring`]). The driver
+//! ([`shard::driver`]) hands them to the shard ([`shard::Shard`]), which decrypts them if the
+//! listener has TLS ([`wire::tls`]), cuts them into messages in place ([`wire::websocket`]) and
+//! lets the client's protocol decide ([`edge`]). A message for a worker is encoded once
+//! ([`wire::netsvr`]), kept until it is written ([`shard::links`]) and put into the outbox of the
+//! worker's connection, or mailed to the shard that has it ([`shard::mailbox`]).
+//!
+//! A backend's bytes take the same way to [`control`], which turns them into commands and questions
+//! in words that no protocol owns ([`hub::push`], [`hub::queries`]). Each shard applies a command
+//! to its own connections ([`hub`]): the payload is framed once and queued in the outbox of every
+//! connection that gets it. At the end of the turn each outbox becomes one send, and all sends one
+//! system call.
+//!
+//! What is not the data path (HTTP callbacks, metrics, admin) happens in the [`sidecar`].
+
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod edge;
+pub mod gateway;
+pub mod hub;
+pub mod limits;
+pub mod log;
+pub mod metrics;
+pub mod shard;
+pub mod sidecar;
+pub mod tls_files;
+pub mod wire;

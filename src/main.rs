@@ -1,0 +1,182 @@
+//! The command line: `serve`, `demo`, `check`.
+
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use ringway::config::{self, Loaded, model::Service};
+use ringway::demo::{self, Business};
+use ringway::gateway::Gateway;
+use ringway::log;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often the main thread looks whether a shard has failed.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+#[derive(Parser)]
+#[command(version, about = "Long-connection gateway: WebSocket and TCP clients on io_uring")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway with a configuration file.
+    Serve {
+        /// The TOML file. RINGWAY_* environment variables override its keys.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run every protocol on 127.0.0.1 with a built-in business process; needs no configuration.
+    Demo,
+    /// Check a configuration file, or print the reference of all keys.
+    Check {
+        /// The TOML file.
+        #[arg(long, required_unless_present = "print_reference")]
+        config: Option<PathBuf>,
+        /// Print the Markdown tables of all configuration keys and limits.
+        #[arg(long)]
+        print_reference: bool,
+    },
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    run(Args::parse().command).unwrap_or_else(|error| {
+        eprintln!("ringway: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve { config } => gateway(config::load(&config)?, false),
+        Command::Demo => gateway(config::demo_with_env()?, true),
+        Command::Check { config: Some(path), .. } => {
+            let loaded = config::load(&path)?;
+            loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+            println!("{} is valid", path.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { config: None, .. } => {
+            print!("{}", config::reference());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs until a signal or a failure; the exit code tells whether everything was drained.
+fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
+    let Loaded { config, warnings } = loaded;
+    log::init(&config.log.filter, config.log.json)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything is served, so that no signal finds the default action.
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let gateway = Gateway::start(config)?;
+    let business = if demo { Some(start_demo(&gateway)?) } else { None };
+    announce(&gateway);
+    if let Some(reason) = runtime.block_on(signals.watch(&gateway)) {
+        tracing::error!(%reason, "the gateway can not go on");
+        return Ok(ExitCode::FAILURE);
+    }
+    tracing::info!("draining; a second signal ends the process at once");
+    let drained = runtime.block_on(async {
+        let drain = tokio::task::spawn_blocking(move || gateway.shut_down());
+        tokio::select! {
+            drained = drain => drained.unwrap_or(false),
+            () = signals.end() => false,
+        }
+    });
+    if drained {
+        business.into_iter().for_each(Business::stop);
+        tracing::info!("drained");
+    } else {
+        tracing::error!("ended before everything was drained");
+    }
+    runtime.shutdown_background();
+    Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn announce(gateway: &Gateway) {
+    for (listener, address) in gateway.config().listeners.iter().zip(gateway.addresses()) {
+        let tls = listener.tls.is_some();
+        tracing::info!(%address, tls, service = ?listener.service, "listening");
+    }
+    if let Some(address) = gateway.admin_address() {
+        tracing::info!(%address, "admin: /metrics /healthz /readyz");
+    }
+    tracing::info!(cpus = ?gateway.config().runtime.cpus, "ready");
+}
+
+/// Starts the built-in business process and waits until it has registered.
+fn start_demo(gateway: &Gateway) -> Result<Business, Failure> {
+    let config = gateway.config();
+    let find = |service: &Service| -> Option<SocketAddr> {
+        let mut listeners = config.listeners.iter().zip(gateway.addresses());
+        listeners.find(|(listener, _)| listener.service == *service).map(|(_, address)| *address)
+    };
+    let worker = find(&Service::NetsvrWorker).ok_or("the demo needs a netsvr-worker listener")?;
+    let task = find(&Service::NetsvrTask).ok_or("the demo needs a netsvr-task listener")?;
+    let business = demo::start(worker, task, &config.netsvr)?;
+    if !business.wait_registered(Duration::from_secs(5)) {
+        return Err("the built-in business process could not register within 5 s".into());
+    }
+    Ok(business)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// A signal that ends the process.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
+        }
+    }
+
+    /// Waits for the end; SIGHUP reloads certificates meanwhile. Gives the reason of a failure.
+    async fn watch(&mut self, gateway: &Gateway) -> Option<String> {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return None,
+                _ = self.interrupt.recv() => return None,
+                _ = self.quit.recv() => return None,
+                _ = self.hangup.recv() => match gateway.reload_certificates() {
+                    Ok(()) => tracing::info!("certificates reloaded"),
+                    Err(error) => tracing::error!(%error, "certificates not reloaded"),
+                },
+                () = tokio::time::sleep(WATCH_INTERVAL) => {
+                    if let Some(reason) = gateway.failure(Duration::ZERO) {
+                        return Some(reason);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What must hold between two turns of a shard, over all its parts, as a check for tests.
+//!
+//! Costs: it walks everything. Nothing on the data path calls it.
+
+use std::collections::HashMap;
+
+use crate::limits::{ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::shard::Shard;
+use crate::shard::business::Tally;
+use crate::shard::conns::{Conn, Flags, Role};
+
+/// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
+const CONTROL_BYTES_MAX: usize = 1024;
+/// Connections that have left may stand in the waiting list for a while; so many at the least.
+pub(super) const WAITING_SPARE: usize = 64;
+
+/// What a test knows about the sizes that its peers use.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// The largest frame that a backend pushes.
+    pub frame_bytes_max: usize,
+    /// The largest piece in which bytes arrive.
+    pub piece_bytes_max: usize,
+}
+
+/// What a shard holds of what the process counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    pub connections: u32,
+    pub online: u32,
+}
+
+impl Shard {
+    /// Panics if an invariant does not hold. To be called between two turns.
+    pub fn audit(&self, sizes: Sizes) -> Holdings {
+        let (mut touched, mut waiting) = (HashMap::new(), HashMap::new());
+        self.touched.iter().for_each(|&slot| *touched.entry(slot).or_insert(0) += 1);
+        self.waiting.iter().for_each(|&id| *waiting.entry(id).or_insert(0) += 1);
+        let (mut stalls, mut members, mut online, mut timers) = (0, 0, 0, 0);
+        let mut sum = Tally::default();
+        for (slot, conn) in self.conns.iter() {
+            let times = touched.remove(&slot).unwrap_or(0);
+            assert_eq!(times, conn.flags.has(Flags::TOUCHED) as u32, "touched: slot {slot}");
+            let waits = conn.flags.has(Flags::WAITING) && !conn.flags.has(Flags::GONE);
+            let times = waiting.get(&self.conns.id(slot)).copied().unwrap_or(0);
+            assert!(times == waits as u32 || !waits, "in the waiting list: slot {slot}");
+            stalls += (conn.flags.has(Flags::STALLED) && !conn.flags.has(Flags::GONE)) as usize;
+            members += self.hub.id_of(slot).is_some() as usize;
+            online += conn.flags.has(Flags::ONLINE) as u32;
+            timers += self.timers.armed(slot) as usize;
+            let tally = self.audit_conn(slot, conn, sizes);
+            sum.questions += tally.questions;
+            sum.links += tally.links;
+            sum.workers += tally.workers;
+        }
+        assert!(touched.is_empty(), "free slots are touched: {touched:?}");
+        assert_eq!((self.stalls, self.hub.len()), (stalls, members), "stalls, members");
+        assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
+        assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
+        assert_eq!(self.links.audit(self.id), sum.links, "links to own workers");
+        let most = 2 * self.conns.len() + WAITING_SPARE;
+        assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
+        self.hub.check();
+        Holdings { connections: self.conns.len() as u32, online }
+    }
+
+    /// Panics unless nothing is left of any connection.
+    pub fn audit_empty(&self) {
+        assert!(self.conns.is_empty(), "{} connections are left", self.conns.len());
+        assert!(self.hub.is_empty(), "{} members are left", self.hub.len());
+        assert_eq!((self.hub.users(), self.hub.topics()), (0, 0), "users, topics");
+        assert!(self.timers.is_empty() && self.job_timers.is_empty(), "timers are left");
+        assert!(self.jobs.is_empty(), "{} jobs are left", self.jobs.len());
+        assert_eq!(self.links.queued(), (0, 0), "events are left");
+        assert!(self.links.is_empty() && self.workers == 0, "workers are left");
+        assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
+        let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
+        assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");
+        assert_eq!(self.stalls, 0, "stalls");
+        assert!(self.ops.is_empty() && self.mail.iter().all(|queue| queue.is_empty()), "output");
+    }
+
+    fn audit_conn(&self, slot: u32, conn: &Conn, sizes: Sizes) -> Tally {
+        let has = |bits: u16| conn.flags.has(bits);
+        let at = |what: &str| format!("slot {slot}, {:?}: {what}", conn.flags);
+        let member = self.hub.id_of(slot);
+        if has(Flags::GONE) {
+            assert!(matches!(conn.role, Role::Leaving) && member.is_none(), "{}", at("role"));
+            assert!(conn.outbox.is_empty() && conn.held.is_none(), "{}", at("memory"));
+            assert!(!self.timers.armed(slot) && !has(Flags::ONLINE), "{}", at("timer, online"));
+            return Tally::default();
+        }
+        assert_eq!(has(Flags::BLOCKED), has(Flags::PAUSED), "{}", at("blocked and paused"));
+        assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
+        assert!(!has(Flags::ENDED) || has(Flags::WAITING), "{}", at("ended, does not wait"));
+        assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
+        let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
+        assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
+        let id = matches!(conn.role, Role::Netsvr(_)).then(|| self.conns.id(slot));
+        assert_eq!(member, id, "{}", at("registration"));
+        self.audit_memory(slot, conn, sizes);
+        match &conn.role {
+            Role::Business(business) => {
+                let frames = self.config.netsvr.worker.queue_frames_max as usize;
+                let events_max = frames.max(self.mail.len());
+                business.audit(&conn.outbox, has(Flags::STALLED), events_max)
+            }
+            Role::Opening(_) | Role::Netsvr(_) => {
+                assert!(has(Flags::ONLINE), "{}", at("not counted as online"));
+                Tally::default()
+            }
+            _ => Tally::default(),
+        }
+    }
+
+    fn audit_memory(&self, slot: u32, conn: &Conn, sizes: Sizes) {
+        // What arrives during a pause is a few pieces, and a vector has room for twice its length.
+        let kept_max = 8 * sizes.piece_bytes_max;
+        let outbox_bytes_max = self.config.runtime.outbox_bytes_max as usize;
+        let (message_max, frames_max) = match &conn.role {
+            Role::Business(_) => (0, usize::MAX),
+            Role::Echo => {
+                let message_max = ECHO_MESSAGE_BYTES_MAX as usize;
+                (message_max, ECHO_OUTBOX_BYTES_MAX as usize + message_max)
+            }
+            _ => {
+                let message_max = self.config.netsvr.customer.receive_pack_limit as usize;
+                (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
+            }
+        };
+        let bytes = conn.outbox.bytes() as usize;
+        assert!(bytes <= frames_max, "slot {slot}: {bytes} bytes in the outbox");
+        let held = conn.held.as_ref().map_or(0, |held| held.len());
+        assert!(held <= kept_max, "slot {slot}: {held} bytes of input are held");
+        let decoder = conn.decoder.held();
+        assert!(decoder <= message_max + kept_max + CONTROL_BYTES_MAX, "slot {slot}: {decoder}");
+        if let Role::Greeting(greeting) = &conn.role {
+            let most = HTTP_HEAD_BYTES_MAX + sizes.piece_bytes_max;
+            assert!(greeting.head.len() <= most, "slot {slot}: {} bytes", greeting.head.len());
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! Backend connections that speak netsvr's length-prefixed protocol: reading, answering in order,
+//! registration and what becomes of it (netsvr sections 3, 6.2).
+//!
+//! Invariants: answers leave in the order of the questions; every event that was handed to a worker
+//! is either reported as written to its shard or given to another worker when this one is gone.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::control::worker::{self, Request};
+use crate::hub::ConnId;
+use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::links::{EventKind, WorkerInfo};
+use crate::shard::mailbox::Mail;
+use crate::shard::ops::Frame;
+use crate::shard::outbox::Outbox;
+use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
+
+/// Events a worker can ask for; other bits are kept and ignored.
+const EVENTS: i32 = EventKind::Open as i32 | EventKind::Close as i32 | EventKind::Message as i32;
+
+/// State of a backend connection.
+#[derive(Debug)]
+pub struct Business {
+    /// On a worker listener; else on a task listener. Both take every command (section 0).
+    worker: bool,
+    peer: SocketAddr,
+    /// Registration name (section 3.8).
+    name: String,
+    reader: FrameReader,
+    /// Questions that are not answered yet, in order, each with its answer once that is known.
+    questions: VecDeque<(u64, Option<Bytes>)>,
+    /// The event mask of the last successful registration.
+    mask: i32,
+    registered: bool,
+    /// Events that arrived before the answer to Register had time to be read (section 6.2).
+    pub settling: Option<Vec<(u8, Frame)>>,
+    settled_ms: u64,
+    /// Of each frame in the outbox or in flight: whose event it is (`None`: an answer), its bytes.
+    pub order: VecDeque<(Option<u8>, u32)>,
+    /// Bytes of the answers among them.
+    answer_bytes: usize,
+    /// Frames of the last send that are not known to be written.
+    pub flying: u32,
+    /// Bytes of the last send that are known to be written and reported.
+    pub flown_bytes: usize,
+    /// When the send under way stalled.
+    pub stalled_ms: u64,
+    leaving: Option<Leaving>,
+}
+
+/// What a backend connection has elsewhere in its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub questions: usize,
+    pub links: usize,
+    pub workers: usize,
+}
+
+/// A registration that is being ended.
+#[derive(Debug)]
+struct Leaving {
+    /// Shards that may still send events.
+    shards: usize,
+    /// Who waits for the end: shard and number of the question.
+    askers: Vec<(u8, u64)>,
+}
+
+impl Business {
+    /// A new connection, not registered.
+    pub fn new(worker: bool, peer: SocketAddr, name: String) -> Business {
+        Business {
+            worker,
+            peer,
+            name,
+            reader: FrameReader::new(),
+            questions: VecDeque::new(),
+            mask: 0,
+            registered: false,
+            settling: None,
+            settled_ms: 0,
+            order: VecDeque::new(),
+            answer_bytes: 0,
+            flying: 0,
+            flown_bytes: 0,
+            stalled_ms: 0,
+            leaving: None,
+        }
+    }
+
+    /// The name that a registration of this connection gets.
+    pub fn name(listener: SocketAddrV4, peer: SocketAddr, unix: u32) -> String {
+        wire::conn_id(listener, peer, unix)
+    }
+
+    /// Whether as many answers wait as may.
+    fn is_full(&self) -> bool {
+        self.questions.len() >= BUSINESS_QUERIES_MAX
+            || self.answer_bytes > BUSINESS_ANSWER_BYTES_MAX
+    }
+
+    /// For tests: panics if an invariant does not hold. `events_max` is how many events the shards
+    /// may give to one worker.
+    pub(super) fn audit(&self, outbox: &Outbox, stalled: bool, events_max: usize) -> Tally {
+        let flying = self.flying as usize;
+        let bytes = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
+            frames.map(|(_, bytes)| *bytes as usize).sum::<usize>()
+        };
+        assert_eq!(self.order.len(), outbox.frames() + flying, "frames of {}", self.name);
+        let queued = bytes(&mut self.order.iter().skip(flying));
+        assert!(stalled || outbox.bytes() as usize == queued, "bytes for {}", self.name);
+        let answers = bytes(&mut self.order.iter().filter(|(from, _)| from.is_none()));
+        assert_eq!(self.answer_bytes, answers, "bytes of answers to {}", self.name);
+        let events = self.order.iter().filter(|(from, _)| from.is_some()).count();
+        let early = self.settling.as_ref().map_or(0, Vec::len);
+        assert!(events + early <= events_max, "{events} and {early} events for {}", self.name);
+        assert!(self.questions.len() <= BUSINESS_QUERIES_MAX, "questions of {}", self.name);
+        assert!(self.registered || (events == 0 && self.settling.is_none()), "{}", self.name);
+        Tally {
+            questions: self.questions.len(),
+            links: self.registered as usize,
+            workers: (self.registered && self.leaving.is_none()) as usize,
+        }
+    }
+
+    fn events_waiting(&self) -> bool {
+        let early = self.settling.as_ref().is_some_and(|events| !events.is_empty());
+        early || self.order.iter().any(|(from, _)| from.is_some())
+    }
+}
+
+impl Shard {
+    pub(super) fn read_commands(&mut self, slot: u32, data: &[u8]) {
+        let mut input = data;
+        let Some(business) = self.business(slot) else { return };
+        let mut reader = std::mem::take(&mut business.reader);
+        let (is_worker, peer) = (business.worker, business.peer);
+        let config = self.config.clone();
+        let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
+        let (limit, heartbeat) = match is_worker {
+            true => (worker.receive_pack_limit, &worker.heartbeat_message),
+            false => (task.receive_pack_limit, &task.heartbeat_message),
+        };
+        loop {
+            let flags = self.conns[slot].flags;
+            if flags.has(Flags::GONE | Flags::DEAF) {
+                return;
+            }
+            if flags.has(Flags::BLOCKED) || self.blocks(slot) {
+                reader.stash(input);
+                break;
+            }
+            match reader.next(&mut input, limit, heartbeat) {
+                Ok(None) => break,
+                Ok(Some(Inbound::Heartbeat)) => self.alive(slot),
+                Ok(Some(Inbound::Command { cmd, body })) => {
+                    self.alive(slot);
+                    self.request(slot, cmd, body);
+                }
+                Err(error) => {
+                    self.counters.protocol_violations += 1;
+                    tracing::warn!(%peer, %error, "business connection closed");
+                    return self.finish(slot);
+                }
+            }
+        }
+        if let Some(business) = self.business(slot) {
+            business.reader = reader;
+        }
+    }
+
+    pub(super) fn business(&mut self, slot: u32) -> Option<&mut Business> {
+        match &mut self.conns[slot].role {
+            Role::Business(business) => Some(business),
+            _ => None,
+        }
+    }
+
+    fn alive(&mut self, slot: u32) {
+        self.conns[slot].active_ms = self.now.ms;
+    }
+
+    /// Whether the connection must wait because too many of its answers are not read; blocks it
+    /// then.
+    fn blocks(&mut self, slot: u32) -> bool {
+        let Some(business) = self.business(slot) else { return false };
+        let full = business.is_full();
+        if full {
+            self.block(slot, false);
+        }
+        full
+    }
+
+    /// Goes on reading a connection whose answers have been read.
+    pub(super) fn unblock_business(&mut self, slot: u32) {
+        if self.business(slot).is_some_and(|business| !business.is_full()) {
+            self.unblock(slot);
+        }
+    }
+
+    fn request(&mut self, slot: u32, cmd: Cmd, body: Bytes) {
+        self.counters.commands += 1;
+        match worker::request(cmd, body, &self.uniq_ids, self.config.netsvr.generation) {
+            Request::Commands(commands) => {
+                commands.into_iter().for_each(|command| self.dispatch(command));
+            }
+            Request::GuestKickLater { delay_s, command } => self.later(delay_s, command),
+            Request::Ask { query, shape } => self.ask(slot, query, shape),
+            Request::Metrics => self.ask_rates(slot),
+            Request::Limit { on_open, on_message } => self.limit(slot, on_open, on_message),
+            Request::Answer(bytes) => self.answer_now(slot, bytes),
+            Request::Register { events } => self.register(slot, events),
+            Request::RegisterUndecodable => {
+                let answer = wire::register_resp(RegisterCode::UnmarshalError, None);
+                self.answer_now(slot, answer);
+            }
+            Request::Unregister { conn_id } => self.ask_unregister(slot, &conn_id),
+            Request::Ignore(reason) => {
+                let peer = self.business(slot).map(|business| business.peer);
+                tracing::warn!(?peer, ?cmd, reason, "command ignored");
+            }
+        }
+    }
+
+    fn register(&mut self, slot: u32, events: i32) {
+        let conn = self.conns.id(slot);
+        let delay_ms = self.config.netsvr.worker.register_delay.as_millis() as u64;
+        let settled_ms = self.now.ms + delay_ms;
+        let Some(business) = self.business(slot) else { return };
+        if events & EVENTS == 0 {
+            let answer = wire::register_resp(RegisterCode::InvalidEvent, None);
+            return self.answer_now(slot, answer);
+        }
+        if business.mask > 0 {
+            let answer = wire::register_resp(RegisterCode::DuplicateRegister, None);
+            return self.answer_now(slot, answer);
+        }
+        business.mask = events;
+        let name = business.name.clone();
+        let again = std::mem::replace(&mut business.registered, true);
+        if !again {
+            business.settling = Some(Vec::new());
+            business.settled_ms = settled_ms;
+        }
+        let answer = wire::register_resp(RegisterCode::Success, Some(&name));
+        self.answer_now(slot, answer);
+        if again {
+            return;
+        }
+        self.workers += 1;
+        let worker = Arc::new(WorkerInfo { conn, name, events });
+        for shard in self.others() {
+            self.post(shard, Mail::WorkerAdded(worker.clone()));
+        }
+        self.links.add(worker);
+        self.rearm(slot);
+    }
+
+    /// The answer to Register has had its time: the events that wait follow.
+    fn settle(&mut self, slot: u32) {
+        let Some(business) = self.business(slot) else { return };
+        for (from, frame) in business.settling.take().unwrap_or_default() {
+            let Some(business) = self.business(slot) else { return };
+            business.order.push_back((Some(from), frame.len() as u32));
+            self.conns[slot].outbox.push(frame);
+        }
+        self.touch(slot);
+    }
+
+    fn ask_unregister(&mut self, slot: u32, name: &str) {
+        let number = self.question(slot);
+        match self.links.named(name) {
+            None => self.answer_question(number, wire::unregister_resp()),
+            Some(worker) if worker.shard() == self.id => self.unregister(self.id, number, worker),
+            Some(worker) => {
+                self.post(worker.shard(), Mail::Unregister { from: self.id, number, worker })
+            }
+        }
+    }
+
+    /// Ends the registration of a worker of this shard. The question is answered when no shard
+    /// gives it events any more and those that it was given are written.
+    pub(super) fn unregister(&mut self, from: u8, number: u64, worker: ConnId) {
+        let shards = self.mail.len();
+        let slot = self.conns.slot(worker);
+        let Some(business) = slot.and_then(|slot| self.business(slot)) else {
+            return self.unregister_done(from, number);
+        };
+        if let Some(leaving) = &mut business.leaving {
+            leaving.askers.push((from, number));
+            return self.left(worker);
+        }
+        business.leaving = Some(Leaving { shards, askers: vec![(from, number)] });
+        self.workers -= 1;
+        for shard in self.others() {
+            self.post(shard, Mail::WorkerLeaving { worker });
+        }
+        self.worker_leaving(worker);
+    }
+
+    /// One more shard gives the worker nothing any more.
+    pub(super) fn worker_left(&mut self, worker: ConnId) {
+        let slot = self.conns.slot(worker);
+        if let Some(business) = slot.and_then(|slot| self.business(slot))
+            && let Some(leaving) = &mut business.leaving
+        {
+            leaving.shards -= 1;
+            self.left(worker);
+        }
+    }
+
+    /// Answers those who wait for the end of a registration, if it has come.
+    fn left(&mut self, worker: ConnId) {
+        let Some(slot) = self.conns.slot(worker) else { return };
+        let Some(business) = self.business(slot) else { return };
+        if business.leaving.as_ref().is_none_or(|leaving| leaving.shards > 0)
+            || business.events_waiting()
+        {
+            return;
+        }
+        let Some(leaving) = &mut business.leaving else { return };
+        for (from, number) in std::mem::take(&mut leaving.askers) {
+            self.unregister_done(from, number);
+        }
+    }
+
+    fn unregister_done(&mut self, from: u8, number: u64) {
+        if from == self.id {
+            self.unregistered(number);
+        } else {
+            self.post(from, Mail::Unregistered { number });
+        }
+    }
+
+    /// The registration that a question of this shard wanted to end has ended.
+    pub(super) fn unregistered(&mut self, number: u64) {
+        self.answer_question(number, wire::unregister_resp());
+    }
+
+    /// Notes a question; its answer must come through `answer_question`.
+    pub(super) fn question(&mut self, slot: u32) -> u64 {
+        self.counters.queries += 1;
+        let number = self.asks.number(self.conns.id(slot));
+        if let Some(business) = self.business(slot) {
+            business.questions.push_back((number, None));
+        }
+        number
+    }
+
+    pub(super) fn answer_now(&mut self, slot: u32, answer: Bytes) {
+        let number = self.question(slot);
+        self.answer_question(number, answer);
+    }
+
+    /// Answers a question, when those before it are answered.
+    pub(super) fn answer_question(&mut self, number: u64, answer: Bytes) {
+        let Some(conn) = self.asks.asker(number) else { return };
+        let Some(slot) = self.conns.slot(conn) else { return };
+        let Some(business) = self.business(slot) else { return };
+        if let Some(question) = business.questions.iter_mut().find(|(n, _)| *n == number) {
+            question.1 = Some(answer);
+        }
+        loop {
+            let Some(business) = self.business(slot) else { return };
+            let ready = business.questions.front().is_some_and(|(_, answer)| answer.is_some());
+            let question = if ready { business.questions.pop_front() } else { None };
+            let Some((number, Some(answer))) = question else { break };
+            business.order.push_back((None, answer.len() as u32));
+            business.answer_bytes += answer.len();
+            self.asks.forget(number);
+            self.push(slot, answer);
+        }
+    }
+
+    /// Of the last send `written` bytes are out: the shards whose events these were are told.
+    pub(super) fn confirm_frames(&mut self, slot: u32, written: usize) {
+        // What TLS makes of the frames has other lengths; such a send counts when it is complete.
+        if self.conns[slot].tls.is_some() && written != usize::MAX {
+            return;
+        }
+        let worker = self.conns.id(slot);
+        let shards = self.mail.len();
+        let Some(business) = self.business(slot) else { return };
+        let mut counts = vec![0u32; shards];
+        while business.flying > 0
+            && let Some(&(from, len)) = business.order.front()
+            && written - business.flown_bytes >= len as usize
+        {
+            business.order.pop_front();
+            business.flying -= 1;
+            business.flown_bytes += len as usize;
+            match from {
+                Some(from) => counts[from as usize] += 1,
+                None => business.answer_bytes -= len as usize,
+            }
+        }
+        for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
+            if shard == self.id {
+                self.links.written(worker, count);
+            } else {
+                self.post(shard, Mail::EventsWritten { worker, count });
+            }
+        }
+        self.left(worker);
+    }
+
+    /// A backend connection has ended: its events go to other workers.
+    pub(super) fn business_lost(&mut self, slot: u32, business: Business) {
+        business.questions.iter().for_each(|(number, _)| self.asks.forget(*number));
+        if !business.registered {
+            return;
+        }
+        let worker = self.conns.id(slot);
+        // A send that did not stall is written; of one that did, what was out is confirmed.
+        let stalled = self.conns[slot].flags.has(Flags::STALLED);
+        let flying = if stalled { 0 } else { business.flying as usize };
+        let mut written = vec![0u32; self.mail.len()];
+        for from in business.order.iter().take(flying).filter_map(|(from, _)| *from) {
+            written[from as usize] += 1;
+        }
+        for shard in self.others() {
+            let written = written[shard as usize];
+            self.post(shard, Mail::WorkerGone { worker, written });
+        }
+        self.worker_gone(worker, written[self.id as usize]);
+        match business.leaving {
+            None => self.workers -= 1,
+            Some(leaving) => {
+                for (from, number) in leaving.askers {
+                    self.unregister_done(from, number);
+                }
+            }
+        }
+        tracing::info!(peer = %business.peer, "worker disconnected");
+    }
+
+    /// When something is due for a backend connection.
+    pub(super) fn business_deadline_ms(&self, slot: u32, business: &Business) -> u64 {
+        let netsvr = &self.config.netsvr;
+        let (read, send) = match business.worker {
+            true => (netsvr.worker.read_deadline, netsvr.worker.send_deadline),
+            false => (netsvr.task.read_deadline, netsvr.task.send_deadline),
+        };
+        let conn = &self.conns[slot];
+        let mut due_ms = conn.active_ms + read.as_millis() as u64;
+        if conn.flags.has(Flags::BLOCKED) {
+            due_ms = self.now.ms + read.as_millis() as u64;
+        }
+        if conn.flags.has(Flags::STALLED) {
+            due_ms = due_ms.min(business.stalled_ms + send.as_millis() as u64);
+        }
+        if business.settling.is_some() {
+            due_ms = due_ms.min(business.settled_ms);
+        }
+        due_ms
+    }
+
+    pub(super) fn business_timed_out(&mut self, slot: u32) {
+        let now_ms = self.now.ms;
+        let Some(business) = self.business(slot) else { return };
+        if business.settling.is_some() && business.settled_ms <= now_ms {
+            self.settle(slot);
+            return self.rearm(slot);
+        }
+        let Role::Business(business) = &self.conns[slot].role else { return };
+        if self.business_deadline_ms(slot, business) > now_ms {
+            return self.rearm(slot);
+        }
+        let peer: IpAddr = business.peer.ip();
+        let stalled = self.conns[slot].flags.has(Flags::STALLED);
+        let why = if stalled { "it does not read (send_deadline)" } else { "read_deadline" };
+        tracing::warn!(%peer, why, "business connection closed");
+        self.counters.idle_timeouts += 1;
+        self.finish(slot);
+    }
+}

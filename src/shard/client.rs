@@ -1,0 +1,399 @@
+//! WebSocket clients: from the first byte to the messages (netsvr sections 2.1 to 2.6).
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::config::model::{ClientProtocol, Service, WorkerFull};
+use crate::edge::echo;
+use crate::edge::netsvr::{Client, Inbound};
+use crate::edge::upgrade::{self, Opening as Upgrade};
+use crate::hub::ConnId;
+use crate::hub::limits::WindowRules;
+use crate::hub::push::{Change, CloseReason, TopicChange};
+use crate::limits::{ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX};
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::closing::SHUTDOWN;
+use crate::shard::conns::{Flags, Opening, Role};
+use crate::shard::links::EventKind;
+use crate::shard::ops::Op;
+use crate::wire::http::{self, Head};
+use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
+use crate::wire::websocket::{self, Event, Opcode, Rules};
+
+/// Close reasons of a refused open (section 2.4).
+const RESTART: CloseReason = CloseReason { code: 1012, text: "service restart" };
+const RATE_LIMITED: CloseReason =
+    CloseReason { code: 1013, text: "open rate limited, try again later" };
+/// Section 7.1; the original shows the client the error and with it the callback's address (W13).
+const CALLBACK_FAILED: CloseReason = CloseReason { code: 1011, text: "open callback failed" };
+const UNAUTHORIZED: CloseReason = CloseReason { code: 1008, text: "unauthorized" };
+
+impl Shard {
+    /// Handles bytes of a connection that is being read.
+    pub(super) fn take_in(&mut self, slot: u32, data: &mut [u8]) {
+        let Some(mut tls) = self.conns[slot].tls.take() else {
+            return self.feed(slot, data);
+        };
+        let mut plain = std::mem::take(&mut self.plain);
+        let was_handshaking = tls.handshaking();
+        let result = tls.read(data, &mut plain);
+        if was_handshaking && !tls.handshaking() {
+            self.counters.tls_handshakes += 1;
+        }
+        let ended = tls.peer_closed();
+        self.conns[slot].tls = Some(tls);
+        self.touch(slot);
+        if !plain.is_empty() {
+            self.feed(slot, &mut plain);
+        }
+        plain.clear();
+        plain.shrink_to(crate::limits::TLS_CHUNK_BYTES * 4);
+        self.plain = plain;
+        if let Err(error) = result {
+            self.counters.tls_failures += 1;
+            tracing::debug!(slot, %error, "TLS error");
+            self.linger(slot);
+        } else if ended {
+            self.ended(slot);
+        }
+    }
+
+    /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
+    pub(super) fn feed(&mut self, slot: u32, data: &mut [u8]) {
+        let conn = &mut self.conns[slot];
+        match &mut conn.role {
+            Role::Greeting(_) => self.greet(slot, data),
+            Role::Opening(_) => conn.decoder.stash(data),
+            Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
+            Role::Business(_) => self.read_commands(slot, data),
+            Role::Free => debug_assert!(false, "bytes for a free slot"),
+        }
+    }
+
+    /// Collects the request head; the bytes after it belong to the WebSocket stream.
+    fn greet(&mut self, slot: u32, data: &[u8]) {
+        let Role::Greeting(greeting) = &mut self.conns[slot].role else { return };
+        let mut head = std::mem::take(&mut greeting.head);
+        let seen = head.len();
+        head.extend_from_slice(data);
+        let refusal = match http::resume(&head, seen) {
+            Head::Partial => {
+                greeting.head = head;
+                return;
+            }
+            Head::Bad => upgrade::bad_request(),
+            Head::TooLarge => upgrade::too_large(),
+            Head::Complete { request, len } => {
+                let listener = &self.listeners[self.conns[slot].listener as usize];
+                let Service::Http(routes) = &listener.service else { return };
+                match upgrade::upgrade(&request, routes, &self.config.netsvr.customer) {
+                    Ok(upgrade) => return self.upgraded(slot, upgrade, &head[len..]),
+                    Err(refusal) => refusal,
+                }
+            }
+        };
+        self.counters.upgrades_refused += 1;
+        self.push(slot, Bytes::from(refusal));
+        self.linger(slot);
+    }
+
+    fn upgraded(&mut self, slot: u32, upgrade: Upgrade, rest: &[u8]) {
+        let conn = &mut self.conns[slot];
+        let Role::Greeting(greeting) = &conn.role else { return };
+        let peer = greeting.peer;
+        conn.decoder.stash(rest);
+        conn.active_ms = self.now.ms;
+        if upgrade.deflate {
+            conn.flags.set(Flags::DEFLATE);
+        }
+        conn.role = Role::Leaving;
+        self.push(slot, Bytes::from(upgrade.response));
+        if self.draining {
+            return self.refuse(slot, RESTART);
+        }
+        if upgrade.protocol == ClientProtocol::Echo {
+            self.conns[slot].role = Role::Echo;
+            self.rearm(slot);
+            return self.read_frames(slot, &mut []);
+        }
+        let online = self.shared.online.fetch_add(1, Ordering::Relaxed);
+        self.conns[slot].flags.set(Flags::ONLINE);
+        if online >= self.config.netsvr.customer.max_online {
+            return self.refuse(slot, RATE_LIMITED);
+        }
+        if !self.shared.open_limiter.take(self.now.ms.saturating_mul(1_000_000)) {
+            self.dropped(DropReason::OpenLimiter, 1);
+            return self.refuse(slot, RATE_LIMITED);
+        }
+        let info = OpenInfo {
+            raw_query: upgrade.raw_query,
+            sub_protocols: upgrade.sub_protocols,
+            x_forwarded_for: upgrade.x_forwarded_for,
+            x_real_ip: upgrade.x_real_ip,
+            remote_addr: peer.ip().to_canonical().to_string(),
+        };
+        self.conns[slot].role = Role::Opening(Box::new(Opening { info, verdict: None }));
+        // The time for the handshake does not run while the callback decides.
+        self.timers.cancel(slot);
+        match self.config.netsvr.customer.on_open_callback_api {
+            Some(_) => self.ask_callback(slot),
+            None => self.try_open(slot),
+        }
+    }
+
+    /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
+    fn refuse(&mut self, slot: u32, reason: CloseReason) {
+        self.counters.opens_refused += 1;
+        self.conns[slot].role = Role::Leaving;
+        self.close(slot, reason);
+        self.linger(slot);
+    }
+
+    fn ask_callback(&mut self, slot: u32) {
+        let Role::Opening(opening) = &self.conns[slot].role else { return };
+        let id = self.conns.id(slot);
+        let uniq_id = self.uniq_ids.encode(id);
+        let generation = self.config.netsvr.generation;
+        let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
+        self.hooks.open(id, body);
+        self.block(slot, false);
+    }
+
+    /// The callback at open has decided (section 7.1).
+    pub(super) fn verdict(&mut self, id: ConnId, verdict: Option<Box<Verdict>>) {
+        self.hooks.done();
+        let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
+        let Role::Opening(opening) = &mut self.conns[slot].role else { return };
+        match verdict {
+            Some(verdict) if verdict.allow => {
+                opening.verdict = Some(verdict);
+                self.try_open(slot);
+            }
+            denied => {
+                self.counters.callbacks_denied += denied.is_some() as u64;
+                self.counters.callbacks_failed += denied.is_none() as u64;
+                let data = denied.as_ref().map(|verdict| verdict.data.clone()).unwrap_or_default();
+                if !data.is_empty() {
+                    self.push_data(slot, data);
+                }
+                self.conns[slot].role = Role::Leaving;
+                let failed = denied.is_none();
+                self.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
+                self.unblock(slot);
+            }
+        }
+    }
+
+    /// Opens the connection, now or when a worker has room for the event.
+    pub(super) fn try_open(&mut self, slot: u32) {
+        let id = self.conns.id(slot);
+        let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
+        if wait && !self.links.ready(EventKind::Open, id, None) {
+            return self.block(slot, true);
+        }
+        let client = Role::Netsvr(Client::default());
+        let role = std::mem::replace(&mut self.conns[slot].role, client);
+        let Role::Opening(opening) = role else { return };
+        let Opening { info, verdict } = *opening;
+        self.counters.opens += 1;
+        self.hub.insert(id);
+        let verdict = verdict.map(|verdict| *verdict).unwrap_or_default();
+        self.hub.change(slot, &change_of(&verdict));
+        if !verdict.data.is_empty() {
+            self.push_data(slot, verdict.data);
+        }
+        self.conns[slot].active_ms = self.now.ms;
+        self.rearm(slot);
+        let generation = self.config.netsvr.generation;
+        let uniq_ids = self.uniq_ids.encode(id);
+        self.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
+        self.unblock(slot);
+    }
+
+    fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
+        let mut decoder = std::mem::take(&mut self.conns[slot].decoder);
+        let mut inflater = std::mem::take(&mut self.inflater);
+        loop {
+            if !self.wants_frames(slot) {
+                // A connection that is gone needs nothing any more.
+                if self.conns[slot].flags.has(Flags::BLOCKED) {
+                    decoder.stash(input);
+                }
+                break;
+            }
+            let rules = self.rules(slot);
+            match decoder.next(&mut input, rules, &mut inflater) {
+                Ok(None) => break,
+                Ok(Some(event)) => self.frame(slot, event),
+                Err(violation) => {
+                    self.violated(slot, violation);
+                    break;
+                }
+            }
+        }
+        self.inflater = inflater;
+        self.conns[slot].decoder = decoder;
+    }
+
+    /// Whether the next frame of a client can be handled; blocks the client if it has to wait.
+    fn wants_frames(&mut self, slot: u32) -> bool {
+        let conn = &self.conns[slot];
+        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED) {
+            return false;
+        }
+        match &conn.role {
+            Role::Netsvr(client) => {
+                let id = self.conns.id(slot);
+                let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
+                if wait
+                    && !conn.flags.has(Flags::CLOSING)
+                    && !self.links.ready(EventKind::Message, id, client.worker)
+                {
+                    self.block(slot, true);
+                    return false;
+                }
+            }
+            Role::Echo if conn.outbox.bytes() > ECHO_OUTBOX_BYTES_MAX => {
+                self.block(slot, false);
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn rules(&self, slot: u32) -> Rules {
+        let conn = &self.conns[slot];
+        let message_bytes_max = match conn.role {
+            Role::Echo => ECHO_MESSAGE_BYTES_MAX,
+            _ => self.config.netsvr.customer.receive_pack_limit,
+        };
+        Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE) }
+    }
+
+    fn frame(&mut self, slot: u32, event: Event<'_>) {
+        let closing = self.conns[slot].flags.has(Flags::CLOSING);
+        match event {
+            Event::Close(payload) => {
+                if !closing {
+                    self.conns[slot].flags.set(Flags::CLOSING);
+                    self.push(slot, websocket::close_echo(payload));
+                }
+                self.hang_up(slot);
+            }
+            // After a close frame from here nothing of the client counts any more (W9).
+            _ if closing => {}
+            Event::Pong(_) => {}
+            Event::Ping(payload) => {
+                self.conns[slot].active_ms = self.now.ms;
+                self.counters.heartbeats += 1;
+                let pong = websocket::pong(payload);
+                self.push_bounded(slot, pong);
+            }
+            Event::Message { opcode, data } => self.message(slot, opcode, data),
+        }
+    }
+
+    fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        self.counters.messages_received += 1;
+        self.counters.message_bytes_received += data.len() as u64;
+        let conn = &mut self.conns[slot];
+        conn.active_ms = self.now.ms;
+        let customer = &self.config.netsvr.customer;
+        match &mut conn.role {
+            Role::Netsvr(client) => {
+                let window = WindowRules {
+                    zero_window_max: customer.limit_zero_window_max_requests,
+                    max: customer.limit_window_max_requests,
+                    window_ms: customer.limit_window.as_millis() as u32,
+                };
+                let limiter = &self.shared.message_limiter;
+                let heartbeat = &customer.heartbeat_message;
+                match client.message(data, self.now.ms, heartbeat, &window, limiter) {
+                    Inbound::Heartbeat => self.counters.heartbeats += 1,
+                    Inbound::Forward => self.forward(slot, data),
+                    Inbound::OverConnectionLimit => {
+                        self.dropped(DropReason::ConnectionLimiter, 1);
+                    }
+                    Inbound::OverMessageLimit => {
+                        self.dropped(DropReason::MessageLimiter, 1);
+                    }
+                }
+            }
+            Role::Echo => {
+                let deflate = conn.flags.has(Flags::DEFLATE);
+                let deflater = self.deflater.as_mut().filter(|_| deflate);
+                let reply = echo::reply(opcode, data, deflater);
+                self.push(slot, reply);
+            }
+            _ => {}
+        }
+    }
+
+    fn forward(&mut self, slot: u32, data: &[u8]) {
+        let worker = &self.config.netsvr.worker;
+        let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
+        let uniq_id = self.uniq_ids.encode(self.conns.id(slot));
+        self.event(slot, EventKind::Message, |hub| {
+            let session = if with_session { hub.session(slot) } else { "" };
+            let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
+            wire::transfer(&uniq_id, hub.user(slot), session, topics, data)
+        });
+    }
+
+    /// Keeps the connection's input and lets TCP hold the peer back. With `waiting` it goes on when
+    /// the workers' queues have room, in its turn.
+    pub(super) fn block(&mut self, slot: u32, waiting: bool) {
+        let id = self.conns.id(slot);
+        let conn = &mut self.conns[slot];
+        conn.flags.set(Flags::BLOCKED);
+        if waiting && conn.flags.set(Flags::WAITING) {
+            self.waiting.push_back(id);
+            self.counters.clients_blocked += 1;
+        }
+        if conn.flags.set(Flags::PAUSED) {
+            self.ops.push(Op::Pause { slot });
+        }
+    }
+
+    /// Goes on with a client that was blocked: first what was kept, then its socket.
+    pub(super) fn unblock(&mut self, slot: u32) {
+        let flags = &mut self.conns[slot].flags;
+        flags.clear(Flags::BLOCKED | Flags::WAITING);
+        self.feed(slot, &mut []);
+        if self.conns[slot].flags.has(Flags::BLOCKED | Flags::GONE) {
+            return;
+        }
+        if let Some(mut held) = self.conns[slot].held.take() {
+            self.take_in(slot, &mut held);
+        }
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::BLOCKED | Flags::GONE) {
+            return;
+        }
+        if conn.flags.has(Flags::ENDED) {
+            return self.finish(slot);
+        }
+        if self.draining {
+            self.close(slot, SHUTDOWN);
+        }
+        let conn = &mut self.conns[slot];
+        if conn.flags.clear(Flags::PAUSED) {
+            self.ops.push(Op::Resume { slot });
+        }
+    }
+}
+
+fn change_of(verdict: &Verdict) -> Change {
+    let some = |text: &str| (!text.is_empty()).then(|| text.into());
+    Change {
+        session: some(&verdict.session),
+        user: some(&verdict.customer_id),
+        topics: (!verdict.topics.is_empty()).then(|| TopicChange::Add(verdict.topics.clone())),
+    }
+}

@@ -1,0 +1,215 @@
+//! How connections end, and what is due when their time is up (netsvr sections 2.5, 2.7, 2.8).
+//!
+//! There are three ways: `close` says goodbye with a close frame and waits for the peer's; `linger`
+//! writes what is queued, says that nothing follows and waits for the peer's end, so that no reset
+//! destroys what was written; `hang_up` closes as soon as everything is written. All of them end in
+//! `finish`, at the latest after `runtime.close_timeout`.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::hub::push::CloseReason;
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::ops::Op;
+use crate::wire::websocket::{self, Violation};
+
+const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
+pub(super) const SHUTDOWN: CloseReason = CloseReason { code: 1001, text: "server shutdown" };
+const SLOW: CloseReason = CloseReason { code: 1008, text: "slow consumer" };
+
+impl Shard {
+    /// Sends a close frame and waits for the peer's. Nothing is sent after it.
+    pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
+        if !self.conns[slot].flags.set(Flags::CLOSING) {
+            return;
+        }
+        self.push(slot, websocket::close(reason.code, reason.text));
+        self.rearm(slot);
+    }
+
+    /// Writes what is queued, says that nothing follows, then waits for the peer's end only.
+    pub(super) fn linger(&mut self, slot: u32) {
+        let flags = &mut self.conns[slot].flags;
+        flags.set(Flags::CLOSING);
+        flags.set(Flags::DEAF);
+        if flags.set(Flags::LINGER) {
+            self.touch(slot);
+            self.rearm(slot);
+        }
+    }
+
+    /// Closes as soon as everything is written.
+    pub(super) fn hang_up(&mut self, slot: u32) {
+        let flags = &mut self.conns[slot].flags;
+        flags.set(Flags::DEAF);
+        flags.set(Flags::HANG_UP);
+        self.touch(slot);
+        self.rearm(slot);
+    }
+
+    /// The client broke the WebSocket protocol (section 2.5).
+    pub(super) fn violated(&mut self, slot: u32, violation: Violation) {
+        self.counters.protocol_violations += 1;
+        self.close(slot, CloseReason { code: violation.code, text: violation.reason });
+        self.linger(slot);
+    }
+
+    /// The client does not read what it is sent; what waits for it is given up.
+    pub(super) fn too_slow(&mut self, slot: u32) {
+        self.give_up_outbox(slot, DropReason::SlowClient);
+        self.counters.slow_client_closes += 1;
+        self.close(slot, SLOW);
+    }
+
+    fn give_up_outbox(&mut self, slot: u32, reason: DropReason) {
+        let conn = &mut self.conns[slot];
+        let (frames, bytes) = conn.outbox.clear();
+        if frames > 0 && self.hub.id_of(slot).is_some() {
+            self.counters.frames_failed += frames;
+            self.counters.frame_bytes_failed += bytes;
+            self.dropped(reason, frames);
+        }
+    }
+
+    /// The last send was written: what the connection was waiting for happens now.
+    pub(super) fn written_out(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        let blocked = conn.flags.has(Flags::BLOCKED);
+        if blocked && matches!(conn.role, Role::Business(_)) {
+            self.unblock_business(slot);
+        } else if !conn.outbox.is_empty() {
+            // More is under way.
+        } else if conn.flags.has(Flags::HANG_UP) {
+            self.finish(slot);
+        } else if conn.flags.clear(Flags::LINGER) {
+            self.ops.push(Op::Shutdown { slot });
+        } else if blocked && matches!(conn.role, Role::Echo) {
+            self.unblock(slot);
+        }
+    }
+
+    /// Ends a connection: it leaves the registry, others are told, its socket is closed.
+    pub(super) fn finish(&mut self, slot: u32) {
+        if !self.conns[slot].flags.set(Flags::GONE) {
+            return;
+        }
+        self.timers.cancel(slot);
+        self.stalls -= self.conns[slot].flags.has(Flags::STALLED) as usize;
+        self.give_up_outbox(slot, DropReason::Closing);
+        let conn = &mut self.conns[slot];
+        conn.held = None;
+        conn.tls = None;
+        conn.decoder = Default::default();
+        if conn.flags.clear(Flags::ONLINE) {
+            self.shared.online.fetch_sub(1, Ordering::Relaxed);
+        }
+        match std::mem::replace(&mut conn.role, Role::Leaving) {
+            Role::Netsvr(client) => self.departed(slot, client),
+            Role::Business(business) => self.business_lost(slot, *business),
+            _ => {}
+        }
+        self.ops.push(Op::Close { slot });
+    }
+
+    /// Sets the timer of a connection to whatever is due next.
+    pub(super) fn rearm(&mut self, slot: u32) {
+        let conn = &self.conns[slot];
+        let runtime = &self.config.runtime;
+        let ending = conn.flags.has(Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF);
+        let deadline_ms = if ending {
+            self.now.ms + runtime.close_timeout.as_millis() as u64
+        } else {
+            match &conn.role {
+                Role::Greeting(_) => self.now.ms + runtime.handshake_timeout.as_millis() as u64,
+                Role::Business(business) => self.business_deadline_ms(slot, business),
+                _ => conn.active_ms + self.idle_ms() + 1,
+            }
+        };
+        self.timers.arm(slot, deadline_ms);
+    }
+
+    fn idle_ms(&self) -> u64 {
+        self.config.netsvr.customer.heartbeat_interval.as_millis() as u64
+    }
+
+    /// The timer of a connection has fired.
+    pub(super) fn timed_out(&mut self, slot: u32) {
+        let conn = &self.conns[slot];
+        let ending = conn.flags.has(Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF);
+        match &conn.role {
+            _ if conn.flags.has(Flags::GONE) => {}
+            _ if ending => self.finish(slot),
+            Role::Greeting(_) => {
+                self.counters.handshake_timeouts += 1;
+                self.finish(slot);
+            }
+            Role::Business(_) => self.business_timed_out(slot),
+            // A client that is not being read can not show that it is alive.
+            _ if conn.flags.has(Flags::BLOCKED) => {
+                self.conns[slot].active_ms = self.now.ms;
+                self.rearm(slot);
+            }
+            _ if self.now.ms.saturating_sub(conn.active_ms) > self.idle_ms() => {
+                self.counters.idle_timeouts += 1;
+                self.close(slot, IDLE);
+            }
+            _ => self.rearm(slot),
+        }
+    }
+
+    /// Stops accepting and closes every client; backend connections stay for the events.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        for listener in 0..self.listeners.len() {
+            self.ops.push(Op::Unlisten { listener });
+        }
+        let clients = |role: &Role| !matches!(role, Role::Business(_));
+        let open = self.conns.iter().filter(|(_, conn)| clients(&conn.role));
+        for slot in open.map(|(slot, _)| slot).collect::<Vec<_>>() {
+            match self.conns[slot].role {
+                Role::Greeting(_) => self.finish(slot),
+                _ if self.conns[slot].flags.has(Flags::GONE) => {}
+                // What it has sent comes first; `unblock` closes it then.
+                _ if self.conns[slot].flags.has(Flags::WAITING) => {}
+                _ => self.close(slot, SHUTDOWN),
+            }
+        }
+    }
+
+    /// Whether draining is over: no client is left and every event has been written to its worker.
+    pub fn drained(&self) -> bool {
+        let clients = |role: &Role| !matches!(role, Role::Business(_) | Role::Free);
+        self.draining
+            && self.links.queued().0 == 0
+            && self.hooks.is_idle()
+            && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
+    }
+
+    /// Closes every connection that is left, after what is queued for it.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        for slot in self.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
+            if !self.conns[slot].flags.has(Flags::GONE) {
+                self.hang_up(slot);
+            }
+        }
+    }
+
+    /// Whether the shard has stopped: nothing is left.
+    pub fn stopped(&self) -> bool {
+        self.stopping && self.conns.is_empty()
+    }
+
+    /// Queues bytes for a client unless its outbox is full.
+    pub(super) fn push_bounded(&mut self, slot: u32, bytes: Bytes) {
+        let outbox_bytes_max = self.config.runtime.outbox_bytes_max;
+        if self.conns[slot].outbox.has_room(bytes.len(), outbox_bytes_max) {
+            self.push(slot, bytes);
+        } else {
+            self.too_slow(slot);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Events of clients to workers, from both sides: this shard's clients, and the workers that are
+//! connected here (netsvr sections 3.7, 6.1; design: order, pressure, loss).
+
+use bytes::Bytes;
+
+use crate::config::model::WorkerFull;
+use crate::edge::netsvr::Client;
+use crate::hub::{ConnId, Hub};
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::links::{Event, EventKind, Placed};
+use crate::shard::mailbox::Mail;
+use crate::shard::ops::Frame;
+use crate::wire::netsvr as wire;
+
+/// Clients that are given room in one turn, so that a turn stays short.
+const GIVEN_PER_TURN: usize = 256;
+
+impl Shard {
+    /// Tells a worker about a client of this shard; the event is encoded only if somebody wants it.
+    pub(super) fn event(&mut self, slot: u32, kind: EventKind, encode: impl FnOnce(&Hub) -> Bytes) {
+        let client = self.conns.id(slot);
+        let Role::Netsvr(state) = &self.conns[slot].role else { return };
+        let mut sticky = state.worker;
+        if !self.links.wanted(kind) {
+            return self.dropped(DropReason::NoWorker, 1);
+        }
+        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
+        if may_drop && !self.links.ready(kind, client, sticky) {
+            self.counters.events_failed += 1;
+            return self.dropped(DropReason::WorkerFull, 1);
+        }
+        let frame = encode(&self.hub);
+        self.place(Event { kind, client, frame }, &mut sticky);
+        if let Role::Netsvr(state) = &mut self.conns[slot].role {
+            state.worker = sticky;
+        }
+    }
+
+    fn place(&mut self, event: Event, sticky: &mut Option<ConnId>) {
+        let frame = event.frame.clone();
+        match self.links.place(event, sticky) {
+            Placed::To(worker) => self.send_event(worker, frame),
+            Placed::Kept => {}
+            Placed::NoWorker => self.dropped(DropReason::NoWorker, 1),
+        }
+    }
+
+    fn send_event(&mut self, worker: ConnId, frame: Bytes) {
+        self.counters.events += 1;
+        self.counters.event_bytes += frame.len() as u64;
+        if worker.shard() == self.id {
+            self.deliver_event(self.id, worker, frame);
+        } else {
+            self.post(worker.shard(), Mail::Event { from: self.id, worker, frame });
+        }
+    }
+
+    /// An event for a worker of this shard. If the worker is gone the event is not lost: its shard
+    /// keeps it until it hears so, and gives it to the next one.
+    pub(super) fn deliver_event(&mut self, from: u8, worker: ConnId, frame: Bytes) {
+        let Some(slot) = self.conns.slot(worker) else { return };
+        let Role::Business(business) = &mut self.conns[slot].role else { return };
+        let frame = Frame::new(frame);
+        if let Some(early) = &mut business.settling {
+            early.push((from, frame));
+            return;
+        }
+        business.order.push_back((Some(from), frame.len() as u32));
+        self.conns[slot].outbox.push(frame);
+        self.touch(slot);
+    }
+
+    /// A client that was opened is gone: `departed` tells a worker, after the callback if there is
+    /// one.
+    pub(super) fn departed(&mut self, slot: u32, client: Client) {
+        let Some(departed) = self.hub.remove(slot) else { return };
+        self.counters.closes += 1;
+        let id = self.conns.id(slot);
+        let uniq_id = self.uniq_ids.encode(id);
+        let topics = departed.topics.iter().map(|topic| &**topic);
+        let (user, session) = (&departed.user, &departed.session);
+        let frame = wire::conn_close(&uniq_id, user, session, topics);
+        let event = Event { kind: EventKind::Close, client: id, frame };
+        if self.config.netsvr.customer.on_close_callback_api.is_some() {
+            // The body of the callback is the frame without its header.
+            let body = event.frame.slice(wire::HEADER..);
+            if let Err(event) = self.hooks.close(self.id, body, event, client.worker) {
+                self.dropped(DropReason::CallbackSkipped, 1);
+                self.place_close(event, client.worker);
+            }
+        } else {
+            self.place_close(event, client.worker);
+        }
+    }
+
+    /// The callback at close is over, whatever came of it (section 7.2).
+    pub(super) fn close_told(&mut self, number: u64) {
+        self.hooks.done();
+        if let Some((event, sticky)) = self.hooks.told(number) {
+            self.place_close(event, sticky);
+        }
+    }
+
+    fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
+        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
+        if may_drop && !self.links.ready(EventKind::Close, event.client, sticky) {
+            self.counters.events_failed += 1;
+            return self.dropped(DropReason::WorkerFull, 1);
+        }
+        self.place(event, &mut sticky);
+    }
+
+    /// A worker is gone: what it had not been sent goes to others.
+    pub(super) fn worker_gone(&mut self, worker: ConnId, written: u32) {
+        let again = self.links.gone(worker, written);
+        self.counters.events_rerouted += again as u64;
+        let lost = self.links.drop_unwanted() as u64;
+        self.counters.events_failed += lost;
+        self.dropped(DropReason::NoWorker, lost);
+    }
+
+    /// A worker unregisters: it gets nothing more from here, and its shard is told so.
+    pub(super) fn worker_leaving(&mut self, worker: ConnId) {
+        self.links.leave(worker);
+        let lost = self.links.drop_unwanted() as u64;
+        self.counters.events_failed += lost;
+        self.dropped(DropReason::NoWorker, lost);
+        if worker.shard() == self.id {
+            self.worker_left(worker);
+        } else {
+            self.post(worker.shard(), Mail::WorkerLeft { worker });
+        }
+    }
+
+    /// Gives the room in the workers' queues to the backlog, then to the clients that wait.
+    pub(super) fn give_room(&mut self) {
+        while let Some((worker, frame)) = self.links.unkeep() {
+            self.send_event(worker, frame);
+        }
+        for _ in 0..GIVEN_PER_TURN {
+            if !self.room_to_give() {
+                break;
+            }
+            let Some(id) = self.waiting.pop_front() else { break };
+            let Some(slot) = self.conns.slot(id) else { continue };
+            let conn = &mut self.conns[slot];
+            if !conn.flags.clear(Flags::WAITING) || conn.flags.has(Flags::GONE) {
+                continue;
+            }
+            match conn.role {
+                Role::Opening(_) => self.try_open(slot),
+                _ => self.unblock(slot),
+            }
+        }
+    }
+
+    /// Whether a client that waits can go on.
+    pub(super) fn room_to_give(&self) -> bool {
+        let Some(&id) = self.waiting.front() else { return false };
+        let Some(slot) = self.conns.slot(id) else { return true };
+        match &self.conns[slot].role {
+            Role::Opening(_) => self.links.ready(EventKind::Open, id, None),
+            Role::Netsvr(client) => self.links.ready(EventKind::Message, id, client.worker),
+            _ => true,
+        }
+    }
+
+    /// Leaves mail for another shard with the driver.
+    pub(super) fn post(&mut self, shard: u8, mail: Mail) {
+        debug_assert!(shard != self.id, "a shard does not write to itself");
+        self.counters.mail_sent += 1;
+        self.mail[shard as usize].push_back(mail);
+    }
+
+    /// The other shards.
+    pub(super) fn others(&self) -> impl Iterator<Item = u8> + use<> {
+        let id = self.id;
+        (0..self.mail.len()).map(|shard| shard as u8).filter(move |&shard| shard != id)
+    }
+}

@@ -1,0 +1,204 @@
+//! Messages from other threads to a shard: other shards, the sidecar, the main thread.
+//!
+//! A mailbox is a bounded channel and one eventfd. A sender wakes the shard only if it is asleep:
+//! the shard marks itself asleep, looks into the mailbox once more and only then waits, so no
+//! message is left lying. Costs: no system call while the receiver is busy, one `write` to wake it.
+//! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
+//! its own sockets until there is room (design: order, pressure, loss).
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use tokio::sync::mpsc;
+
+use crate::hub::ConnId;
+use crate::hub::push::Command;
+use crate::hub::queries::{Answer, Query};
+use crate::metrics::Rates;
+use crate::shard::links::WorkerInfo;
+use crate::wire::tls::ServerConfig;
+
+/// One message to a shard.
+#[derive(Debug)]
+pub enum Mail {
+    /// Do this to your connections. From the shard of the backend connection that asked.
+    Command(Arc<Command>),
+    /// Do this to your connections; the command concerns this shard alone.
+    Part(Command),
+    /// Answer this about your connections.
+    Ask { from: u8, number: u64, query: Arc<Query> },
+    /// The answer of one shard.
+    Answered { number: u64, answer: Answer },
+    /// What this shard counted, for the `Metrics` command.
+    AskRates { from: u8, number: u64 },
+    /// The answer to it.
+    Rates { number: u64, rates: Box<Rates> },
+    /// An event of a client on shard `from`, encoded, for a worker connection of this shard.
+    Event { from: u8, worker: ConnId, frame: Bytes },
+    /// So many events that this shard gave to `worker` have been written to its socket.
+    EventsWritten { worker: ConnId, count: u32 },
+    /// A worker registered.
+    WorkerAdded(Arc<WorkerInfo>),
+    /// A worker unregistered: give it nothing more, then tell its shard so.
+    WorkerLeaving { worker: ConnId },
+    /// Answer to `WorkerLeaving`: one more shard gives it nothing any more.
+    WorkerLeft { worker: ConnId },
+    /// A worker is gone; of this shard's events `written` more than acknowledged reached its
+    /// socket.
+    WorkerGone { worker: ConnId, written: u32 },
+    /// A backend connection of shard `from` asks for this worker to be unregistered.
+    Unregister { from: u8, number: u64, worker: ConnId },
+    /// The answer to it, when the last event before it has been written.
+    Unregistered { number: u64 },
+    /// What the HTTP callback at open said; `None`: it failed.
+    Opened { conn: ConnId, verdict: Option<Box<crate::wire::netsvr::Verdict>> },
+    /// The HTTP callback at close is over, whatever it said.
+    ClosedCallback { number: u64 },
+    /// New certificates for a listener.
+    Certificates { listener: usize, config: Arc<ServerConfig> },
+    /// Stop accepting, close clients with 1001, deliver their events.
+    Drain,
+    /// Close everything that is left and end the thread.
+    Stop,
+}
+
+/// What a shard asks of the sidecar. The answer comes as [`Mail`].
+#[derive(Debug)]
+pub enum Request {
+    /// May this connection be opened? (netsvr section 7.1) Answered by [`Mail::Opened`].
+    OnOpen { conn: ConnId, body: Bytes },
+    /// A connection was closed (section 7.2). Answered by [`Mail::ClosedCallback`].
+    OnClose { shard: u8, number: u64, body: Bytes },
+    /// End the thread.
+    Stop,
+}
+
+/// The way to the sidecar; one clone per thread.
+#[derive(Clone, Debug)]
+pub struct SidecarSender {
+    sender: mpsc::Sender<Request>,
+}
+
+impl SidecarSender {
+    /// A channel for so many requests.
+    pub fn new(requests_max: usize) -> (SidecarSender, mpsc::Receiver<Request>) {
+        let (sender, receiver) = mpsc::channel(requests_max);
+        (SidecarSender { sender }, receiver)
+    }
+
+    /// Hands a request over without waiting. A full channel gives it back, which cannot happen
+    /// while shards keep to `callbacks_max`. A sidecar that has ended swallows it: the process
+    /// ends.
+    pub fn send(&self, request: Request) -> Result<(), Request> {
+        match self.sender.try_send(request) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(request)) => Err(request),
+        }
+    }
+}
+
+/// Wakes a shard that sleeps.
+#[derive(Debug)]
+pub struct Waker {
+    asleep: AtomicBool,
+    eventfd: File,
+}
+
+impl Waker {
+    /// Creates the eventfd. Fails if the process has no descriptor left.
+    pub fn new() -> std::io::Result<Arc<Waker>> {
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        let eventfd: OwnedFd = rustix::event::eventfd(0, flags)?;
+        Ok(Arc::new(Waker { asleep: AtomicBool::new(false), eventfd: eventfd.into() }))
+    }
+
+    /// Marks the shard asleep. It must look into its mailbox once more before it waits.
+    pub fn sleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `wake`: either the sender sees `asleep`, or the shard sees the
+        // mail.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Marks the shard awake.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+            // Fails only when the counter is full, and then the shard is awake anyway.
+            let _ = (&self.eventfd).write(&1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+}
+
+/// The sending side; one clone per thread that writes to the shard.
+#[derive(Clone, Debug)]
+pub struct MailSender {
+    sender: Sender<Mail>,
+    waker: Arc<Waker>,
+}
+
+impl MailSender {
+    /// Puts a message into the mailbox and wakes the shard if it sleeps. A full mailbox gives the
+    /// message back. A shard that has ended swallows it: nobody is left to care.
+    pub fn send(&self, mail: Mail) -> Result<(), Mail> {
+        match self.sender.try_send(mail) {
+            Ok(()) => self.waker.wake(),
+            Err(TrySendError::Full(mail)) => return Err(mail),
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+        Ok(())
+    }
+
+    /// The same for threads that have nothing better to do than to wait for room (sidecar, main).
+    pub fn send_blocking(&self, mail: Mail) {
+        if self.sender.send(mail).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The receiving side, owned by the shard's driver.
+#[derive(Debug)]
+pub struct Mailbox {
+    receiver: Receiver<Mail>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// A mailbox for `messages_max` messages.
+    pub fn new(messages_max: usize) -> std::io::Result<(MailSender, Mailbox)> {
+        let (sender, receiver) = crossbeam_channel::bounded(messages_max);
+        let waker = Waker::new()?;
+        Ok((MailSender { sender, waker: waker.clone() }, Mailbox { receiver, waker }))
+    }
+
+    /// The next message, if there is one.
+    pub fn take(&self) -> Option<Mail> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
+    /// What wakes this shard.
+    pub fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+}

@@ -1,0 +1,507 @@
+//! The runtime of one core as a state machine: inputs in, operations out, time as an argument.
+//!
+//! A [`Shard`] owns its connections, its part of the users and topics, its timers and its counters.
+//! It is fed by a driver ([`driver`] on io_uring, [`sim`] in tests) under the contract in [`ops`]
+//! and never touches a socket, a clock or another thread itself. Other shards and the sidecar are
+//! reached through mail that the driver carries.
+//!
+//! The code is one `impl Shard` in several files: `client` the WebSocket side, `business` the
+//! backend connections, `commands` what backends ask for, `events` what clients tell them,
+//! `queries` questions over all shards, `closing` how connections end.
+//!
+//! Costs per message on the data path: no allocation for receiving, one for an event to a worker,
+//! one per push and wire format, none per delivery; no system call of its own (the driver batches
+//! them).
+
+mod audit;
+#[allow(unsafe_code)]
+pub mod buffers;
+mod business;
+mod client;
+mod closing;
+mod commands;
+pub mod conns;
+pub mod driver;
+mod events;
+mod hooks;
+pub mod links;
+pub mod mailbox;
+pub mod ops;
+pub mod outbox;
+mod queries;
+#[allow(unsafe_code)]
+pub mod ring;
+pub mod sim;
+pub mod timers;
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use slab::Slab;
+
+use crate::config::model::{Config, Service};
+use crate::hub::limits::SharedLimiter;
+use crate::hub::push::Command;
+use crate::hub::{ConnId, Hub};
+use crate::limits;
+use crate::metrics::{Counters, DropReason, Gauges, Meters};
+use crate::shard::business::Business;
+use crate::shard::conns::{Conns, Flags, Greeting, Role};
+use crate::shard::hooks::Hooks;
+use crate::shard::links::{LinkLimits, Links};
+use crate::shard::mailbox::{Mail, Request};
+use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::queries::Asks;
+use crate::shard::timers::Wheel;
+use crate::wire::deflate::{Deflater, Inflater};
+use crate::wire::netsvr::UniqIds;
+use crate::wire::tls::{ServerConfig, Tls};
+
+/// The time of a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since the process started; the same clock for all shards.
+    pub ms: u64,
+    /// Unix time in seconds.
+    pub unix: u32,
+}
+
+/// What the shards of a process share: exact process-wide limits. Touched once per connection, and
+/// once per message only where a global limiter is switched on.
+#[derive(Debug)]
+pub struct Shared {
+    pub open_limiter: SharedLimiter,
+    pub message_limiter: SharedLimiter,
+    /// Clients that count against `netsvr.customer.max_online`.
+    pub online: AtomicU32,
+    /// Sockets that count against `runtime.connections_max`.
+    pub connections: AtomicU32,
+}
+
+impl Shared {
+    /// The limiters as configured, nobody connected.
+    pub fn new(config: &Config) -> Arc<Shared> {
+        Arc::new(Shared {
+            open_limiter: SharedLimiter::new(config.netsvr.limit.on_open),
+            message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
+            online: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+        })
+    }
+}
+
+/// What a shard needs to know about one listener.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    pub service: Service,
+    /// The address as business processes know it; part of their registration names.
+    pub address: SocketAddrV4,
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// One shard; see the module.
+pub struct Shard {
+    id: u8,
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    listeners: Vec<ListenerSettings>,
+    now: Now,
+    conns: Conns,
+    hub: Hub,
+    uniq_ids: UniqIds,
+    timers: Wheel,
+    jobs: Slab<Command>,
+    job_timers: Wheel,
+    links: Links,
+    asks: Asks,
+    hooks: Hooks,
+    /// Connections with output to flush.
+    touched: Vec<u32>,
+    /// Connections whose last send is complete unless the driver says otherwise by the next turn.
+    unconfirmed: Vec<u32>,
+    /// Clients that wait for room in the workers' queues, in the order in which they began to.
+    waiting: VecDeque<ConnId>,
+    inflater: Inflater,
+    deflater: Option<Deflater>,
+    plain: Vec<u8>,
+    /// Operations for the driver, in order.
+    pub ops: Vec<Op>,
+    /// Mail for the other shards, by shard, in order.
+    pub mail: Vec<VecDeque<Mail>>,
+    counters: Counters,
+    meters: Meters,
+    workers: usize,
+    /// Connections with a stalled send.
+    stalls: usize,
+    draining: bool,
+    stopping: bool,
+}
+
+impl Shard {
+    /// Shard `id` of `shards`. `seed` only decides where round-robin begins.
+    pub fn new(
+        id: u8,
+        shards: usize,
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+        listeners: Vec<ListenerSettings>,
+        seed: usize,
+    ) -> Shard {
+        let worker = &config.netsvr.worker;
+        let share = |total: u32| (total as usize / shards).max(1);
+        let limits = LinkLimits {
+            frames_max: share(worker.queue_frames_max),
+            bytes_max: share(worker.queue_bytes_max),
+        };
+        let level = config.netsvr.customer.compression_level;
+        Shard {
+            id,
+            shared,
+            listeners,
+            now: Now::default(),
+            conns: Conns::new(id, config.runtime.connections_max),
+            hub: Hub::new(),
+            uniq_ids: UniqIds::new(config.netsvr.advertise),
+            timers: Wheel::new(),
+            jobs: Slab::new(),
+            job_timers: Wheel::new(),
+            links: Links::new(limits, worker.pick, seed),
+            asks: Asks::new(shards),
+            hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
+            touched: Vec::new(),
+            unconfirmed: Vec::new(),
+            waiting: VecDeque::new(),
+            inflater: Inflater::new(),
+            deflater: (level != 0).then(|| Deflater::new(level)),
+            plain: Vec::new(),
+            ops: Vec::new(),
+            mail: (0..shards).map(|_| VecDeque::new()).collect(),
+            counters: Counters::default(),
+            meters: Meters::new(0),
+            workers: 0,
+            stalls: 0,
+            draining: false,
+            stopping: false,
+            config,
+        }
+    }
+
+    /// Starts a turn: the clock moves and what is due happens.
+    pub fn begin_turn(&mut self, now: Now) {
+        debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
+        self.now = now;
+        self.counters.turns += 1;
+        self.meters.tick(now.ms, &self.counters.items());
+        self.timers.advance(now.ms);
+        while let Some(slot) = self.timers.expired() {
+            self.timed_out(slot);
+        }
+        self.job_timers.advance(now.ms);
+        while let Some(job) = self.job_timers.expired() {
+            let command = self.jobs.remove(job as usize);
+            self.dispatch(command);
+        }
+    }
+
+    /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
+    pub fn accepted(&mut self, listener: usize, peer: SocketAddr) -> Option<u32> {
+        let total = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let full = total >= self.config.runtime.connections_max;
+        let role = self.first_role(listener, peer);
+        let slot = match full || self.draining {
+            true => None,
+            false => self.conns.open(self.now.unix, listener as u16, role, self.now.ms),
+        };
+        let Some(slot) = slot else {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.counters.connections_refused += 1;
+            return None;
+        };
+        self.counters.connections_accepted += 1;
+        if let Some(config) = &self.listeners[listener].tls {
+            match Tls::new(config.clone()) {
+                Ok(tls) => self.conns[slot].tls = Some(Box::new(tls)),
+                Err(error) => {
+                    tracing::error!(listener, %error, "TLS can not start; check the certificate");
+                    self.finish(slot);
+                    return Some(slot);
+                }
+            }
+        }
+        self.rearm(slot);
+        Some(slot)
+    }
+
+    fn first_role(&self, listener: usize, peer: SocketAddr) -> Role {
+        let settings = &self.listeners[listener];
+        match settings.service {
+            Service::Http(_) => Role::Greeting(Box::new(Greeting { peer, head: Vec::new() })),
+            Service::NetsvrWorker | Service::NetsvrTask => {
+                let worker = settings.service == Service::NetsvrWorker;
+                let name = Business::name(settings.address, peer, self.now.unix);
+                Role::Business(Box::new(Business::new(worker, peer, name)))
+            }
+        }
+    }
+
+    /// Bytes arrived. They may be changed in place (unmasked, decrypted).
+    pub fn received(&mut self, slot: u32, data: &mut [u8]) {
+        self.counters.receives += 1;
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::ENDED) {
+            return;
+        }
+        if conn.flags.has(Flags::BLOCKED) {
+            conn.held.get_or_insert_default().extend_from_slice(data);
+            return;
+        }
+        self.take_in(slot, data);
+    }
+
+    /// The peer has ended its side, or the connection is broken.
+    pub fn ended(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE) {
+            return;
+        }
+        // What a client sent before it left still counts, once there is room for it.
+        let waits = conn.flags.has(Flags::WAITING) && !conn.flags.has(Flags::CLOSING);
+        if waits && matches!(conn.role, Role::Netsvr(_)) {
+            conn.flags.set(Flags::ENDED);
+            return;
+        }
+        self.finish(slot);
+    }
+
+    /// The last send could not be completed at once; `written` of its bytes are out.
+    pub fn stalled(&mut self, slot: u32, written: usize) {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE) {
+            return;
+        }
+        conn.flags.set(Flags::STALLED);
+        conn.outbox.stall(written);
+        self.stalls += 1;
+        self.counters.sends_stalled += 1;
+        if let Role::Business(business) = &mut conn.role {
+            business.stalled_ms = self.now.ms;
+            self.confirm_frames(slot, written);
+            self.rearm(slot);
+        }
+    }
+
+    /// A stalled send is over; after an error `written` of its bytes are out.
+    pub fn sent(&mut self, slot: u32, result: Result<(), usize>) {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE) {
+            return;
+        }
+        conn.flags.clear(Flags::STALLED);
+        conn.outbox.unstall();
+        self.stalls -= 1;
+        match result {
+            Ok(()) => {
+                if matches!(conn.role, Role::Business(_)) {
+                    self.confirm_frames(slot, usize::MAX);
+                    self.rearm(slot);
+                }
+                self.touch(slot);
+            }
+            Err(written) => {
+                if matches!(conn.role, Role::Business(_)) {
+                    self.confirm_frames(slot, written);
+                }
+                self.ended(slot);
+            }
+        }
+    }
+
+    /// The socket of a slot is closed; the slot is free.
+    pub fn closed(&mut self, slot: u32) {
+        debug_assert!(self.conns[slot].flags.has(Flags::GONE));
+        self.conns.free(slot);
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The listener could not accept: most often the process has no descriptor left.
+    pub fn accept_failed(&mut self) {
+        self.counters.accept_failures += 1;
+    }
+
+    /// A message from another thread.
+    pub fn mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Command(command) => self.apply(&command),
+            Mail::Part(command) => self.apply(&command),
+            Mail::Ask { from, number, query } => self.answer_ask(from, number, &query),
+            Mail::Answered { number, answer } => self.answered(number, answer),
+            Mail::AskRates { from, number } => self.answer_rates(from, number),
+            Mail::Rates { number, rates } => self.rates_answered(number, &rates),
+            Mail::Event { from, worker, frame } => self.deliver_event(from, worker, frame),
+            Mail::EventsWritten { worker, count } => self.links.written(worker, count),
+            Mail::WorkerAdded(worker) => self.links.add(worker),
+            Mail::WorkerLeaving { worker } => self.worker_leaving(worker),
+            Mail::WorkerLeft { worker } => self.worker_left(worker),
+            Mail::WorkerGone { worker, written } => self.worker_gone(worker, written),
+            Mail::Unregister { from, number, worker } => self.unregister(from, number, worker),
+            Mail::Unregistered { number } => self.unregistered(number),
+            Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
+            Mail::ClosedCallback { number } => self.close_told(number),
+            Mail::Certificates { listener, config } => {
+                self.listeners[listener].tls = Some(config);
+            }
+            Mail::Drain => self.drain(),
+            Mail::Stop => self.stop(),
+        }
+    }
+
+    /// Ends a turn: room that has come up is used, and everything queued becomes operations.
+    pub fn end_turn(&mut self) {
+        for slot in std::mem::take(&mut self.unconfirmed) {
+            self.confirm(slot);
+        }
+        self.give_room();
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            self.flush(slot);
+        }
+        // What was touched while flushing waits for the next turn; the vector is reused.
+        touched.append(&mut self.touched);
+        self.touched = touched;
+    }
+
+    /// The next request for the sidecar, if its turn has come.
+    pub fn next_request(&mut self) -> Option<Request> {
+        let request = self.hooks.next();
+        self.counters.callbacks_started += request.is_some() as u64;
+        request
+    }
+
+    /// Whether there is something to do in another turn without any input.
+    pub fn busy(&self) -> bool {
+        !self.touched.is_empty() || !self.unconfirmed.is_empty() || self.room_to_give()
+    }
+
+    /// When the next turn must come at the latest, in milliseconds of the process clock.
+    pub fn next_ms(&self) -> Option<u64> {
+        match (self.timers.next_ms(), self.job_timers.next_ms()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Marks a connection for the flush at the end of the turn.
+    fn touch(&mut self, slot: u32) {
+        if self.conns[slot].flags.set(Flags::TOUCHED) {
+            self.touched.push(slot);
+        }
+    }
+
+    /// Queues bytes for a connection, whatever its outbox holds already.
+    fn push(&mut self, slot: u32, bytes: bytes::Bytes) {
+        self.conns[slot].outbox.push(Frame::new(bytes));
+        self.touch(slot);
+    }
+
+    fn flush(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        conn.flags.clear(Flags::TOUCHED);
+        if conn.flags.has(Flags::GONE | Flags::STALLED) {
+            return;
+        }
+        let taken = conn.outbox.take();
+        let client = !matches!(conn.role, Role::Business(_));
+        if let Some(taken) = &taken {
+            if client {
+                self.counters.frames_written += taken.data_frames as u64;
+                self.counters.frame_bytes_written += taken.data_bytes;
+            } else if let Role::Business(business) = &mut conn.role {
+                business.flying = taken.frames;
+                business.flown_bytes = 0;
+            }
+        }
+        let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
+        let batch = taken.map(|taken| taken.batch);
+        let batch = match &mut conn.tls {
+            None => batch,
+            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty()),
+        };
+        if !conn.outbox.is_empty() && conn.flags.set(Flags::TOUCHED) {
+            self.touched.push(slot);
+        }
+        let watched = !client || ends || conn.flags.has(Flags::BLOCKED);
+        let Some(batch) = batch else {
+            return if watched {
+                self.confirm(slot)
+            };
+        };
+        self.ops.push(Op::Send { slot, batch });
+        self.counters.sends += 1;
+        if watched {
+            self.unconfirmed.push(slot);
+        }
+    }
+
+    /// The last send is complete, unless it stalled.
+    fn confirm(&mut self, slot: u32) {
+        let conn = &self.conns[slot];
+        if conn.flags.has(Flags::GONE | Flags::STALLED) {
+            return;
+        }
+        if matches!(conn.role, Role::Business(_)) {
+            self.confirm_frames(slot, usize::MAX);
+        }
+        self.written_out(slot);
+    }
+
+    /// Feeds the counters and the gauges of this moment to whoever publishes them.
+    pub fn report(&self) -> (Counters, Gauges) {
+        let (event_frames, event_bytes) = self.links.queued();
+        let gauges = Gauges {
+            connections: self.conns.len() as u64,
+            clients: self.hub.len() as u64,
+            workers: self.workers as u64,
+            users: self.hub.users() as u64,
+            topics: self.hub.topics() as u64,
+            subscriptions: self.hub.subscriptions() as u64,
+            event_queue_frames: event_frames as u64,
+            event_queue_bytes: event_bytes as u64,
+            clients_waiting: self.waiting.len() as u64,
+            connections_stalled: self.stalls as u64,
+            timers: (self.timers.len() + self.job_timers.len()) as u64,
+        };
+        (self.counters, gauges)
+    }
+
+    fn dropped(&mut self, reason: DropReason, count: u64) {
+        self.counters.count_dropped(reason, count);
+    }
+}
+
+/// Encrypts what is to be sent, behind what the TLS session itself wants to say; with `last` the
+/// session ends after it.
+fn seal(tls: &mut Tls, batch: Option<Batch>, last: bool) -> Option<Batch> {
+    let mut out = Vec::new();
+    tls.output(&mut out);
+    if let Some(batch) = batch {
+        let mut write = |bytes: &[u8]| {
+            for chunk in bytes.chunks(limits::TLS_CHUNK_BYTES) {
+                // Fails only before the handshake is over, and nothing is sent before that.
+                let _ = tls.write(chunk);
+                tls.output(&mut out);
+            }
+        };
+        match &batch {
+            Batch::One(frame) => write(frame),
+            Batch::Many(frames) => frames.iter().for_each(|frame| write(frame)),
+            Batch::Own(bytes) => write(bytes),
+        }
+    }
+    if last {
+        tls.close_notify();
+        tls.output(&mut out);
+    }
+    (!out.is_empty()).then_some(Batch::Own(out))
+}

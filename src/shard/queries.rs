@@ -1,0 +1,189 @@
+//! Questions of backends over all shards: each shard answers for its part, the one that was asked
+//! merges the parts (netsvr sections 3.6, 6.7, 6.8).
+//!
+//! Questions travel through the same mailboxes as commands, so a question sees the effects of every
+//! earlier command of its connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::control::worker::{self, Next, Shape};
+use crate::hub::ConnId;
+use crate::hub::queries::{Answer, Query};
+use crate::metrics::Rates;
+use crate::shard::Shard;
+use crate::shard::mailbox::Mail;
+use crate::wire::netsvr::{self as wire, MetricItem};
+
+/// Questions of this shard's backend connections that are not answered yet.
+#[derive(Debug)]
+pub struct Asks {
+    shards: usize,
+    number: u64,
+    open: HashMap<u64, Ask>,
+}
+
+#[derive(Debug)]
+struct Ask {
+    conn: ConnId,
+    /// Shards whose part is missing.
+    missing: usize,
+    about: About,
+}
+
+#[derive(Debug)]
+enum About {
+    /// Answered in some other way.
+    Other,
+    Query {
+        query: Arc<Query>,
+        shape: Shape,
+        answer: Answer,
+    },
+    Rates(Box<Rates>),
+}
+
+impl Asks {
+    /// For a process of so many shards.
+    pub fn new(shards: usize) -> Asks {
+        Asks { shards, number: 0, open: HashMap::new() }
+    }
+
+    /// Numbers a question of a connection.
+    pub fn number(&mut self, conn: ConnId) -> u64 {
+        self.number += 1;
+        self.open.insert(self.number, Ask { conn, missing: self.shards, about: About::Other });
+        self.number
+    }
+
+    /// Who asked, if the question is still open.
+    pub fn asker(&self, number: u64) -> Option<ConnId> {
+        self.open.get(&number).map(|ask| ask.conn)
+    }
+
+    /// The question is answered, or nobody wants the answer any more.
+    pub fn forget(&mut self, number: u64) {
+        self.open.remove(&number);
+    }
+
+    /// Questions that are not answered.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    fn begin(&mut self, number: u64, about: About) {
+        if let Some(ask) = self.open.get_mut(&number) {
+            ask.missing = self.shards;
+            ask.about = about;
+        }
+    }
+
+    /// Adds a shard's part; gives what the question is about when the last part is there.
+    fn add(&mut self, number: u64, merge: impl FnOnce(&mut About)) -> Option<About> {
+        let ask = self.open.get_mut(&number)?;
+        merge(&mut ask.about);
+        ask.missing -= 1;
+        (ask.missing == 0).then(|| std::mem::replace(&mut ask.about, About::Other))
+    }
+}
+
+impl Shard {
+    /// A backend connection asks about connections, users or topics.
+    pub(super) fn ask(&mut self, slot: u32, query: Query, shape: Shape) {
+        let number = self.question(slot);
+        self.ask_all(number, query, shape);
+    }
+
+    fn ask_all(&mut self, number: u64, query: Query, shape: Shape) {
+        let query = Arc::new(query);
+        let answer = Answer::empty(&query);
+        self.asks.begin(number, About::Query { query: query.clone(), shape, answer });
+        for shard in self.others() {
+            self.post(shard, Mail::Ask { from: self.id, number, query: query.clone() });
+        }
+        let answer = self.hub.answer(&query);
+        self.answered(number, answer);
+    }
+
+    /// Another shard asks about the connections of this one.
+    pub(super) fn answer_ask(&mut self, from: u8, number: u64, query: &Query) {
+        let answer = self.hub.answer(query);
+        self.post(from, Mail::Answered { number, answer });
+    }
+
+    /// One shard's part of an answer.
+    pub(super) fn answered(&mut self, number: u64, part: Answer) {
+        let merge = |about: &mut About| {
+            if let About::Query { answer, .. } = about {
+                answer.merge(part);
+            }
+        };
+        let Some(About::Query { query, shape, answer }) = self.asks.add(number, merge) else {
+            return;
+        };
+        match worker::answer(shape, answer.finish(&query), &self.uniq_ids) {
+            Next::Done(frame) => self.answer_question(number, frame),
+            Next::Ask(query, shape) => self.ask_all(number, query, shape),
+        }
+    }
+
+    /// A backend connection asks for the metric items.
+    pub(super) fn ask_rates(&mut self, slot: u32) {
+        let number = self.question(slot);
+        self.asks.begin(number, About::Rates(Box::default()));
+        for shard in self.others() {
+            self.post(shard, Mail::AskRates { from: self.id, number });
+        }
+        let rates = self.rates();
+        self.rates_answered(number, &rates);
+    }
+
+    fn rates(&mut self) -> Rates {
+        self.meters.rates(self.now.ms, &self.counters.items())
+    }
+
+    /// Another shard asks what this one has counted.
+    pub(super) fn answer_rates(&mut self, from: u8, number: u64) {
+        let rates = Box::new(self.rates());
+        self.post(from, Mail::Rates { number, rates });
+    }
+
+    /// One shard's part of the metric items.
+    pub(super) fn rates_answered(&mut self, number: u64, part: &Rates) {
+        let merge = |about: &mut About| {
+            if let About::Rates(rates) = about {
+                rates.merge(part);
+            }
+        };
+        let Some(About::Rates(rates)) = self.asks.add(number, merge) else { return };
+        let items = self.config.netsvr.metrics_items.iter().filter_map(|&item| {
+            let rate = rates.item(item)?;
+            Some(MetricItem {
+                item: item as i32,
+                count: rate.count as i64,
+                mean_rate: rate.mean as f32,
+                rate1: rate.rate1 as f32,
+                rate5: rate.rate5 as f32,
+                rate15: rate.rate15 as f32,
+            })
+        });
+        let frame = wire::metrics_resp(&items.collect::<Vec<_>>());
+        self.answer_question(number, frame);
+    }
+
+    /// Sets the process-wide limiters and answers with what is in force (section 6.8, W15).
+    pub(super) fn limit(&mut self, slot: u32, on_open: i32, on_message: i32) {
+        let shared = &self.shared;
+        let wanted = [(&shared.open_limiter, on_open), (&shared.message_limiter, on_message)];
+        for (limiter, rate) in wanted {
+            if rate > 0 {
+                limiter.set_rate(rate as u32);
+            }
+        }
+        let [on_open, on_message] = wanted.map(|(limiter, _)| limiter.rate() as i32);
+        let answer: Bytes = wire::limit_resp(on_open, on_message);
+        self.answer_now(slot, answer);
+    }
+}
