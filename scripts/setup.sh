@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# What a fresh Debian or Ubuntu needs to build and run Ringway. Sourced by run.sh and test.sh.
+#
+# Installs only what is missing, and asks for root (directly or by sudo) only for that. Afterwards
+# cargo is in PATH and the limits of this shell are as high as it may raise them.
+
+# A sentence on standard error, and the end.
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+note() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this needs root: $*. Run it as root, or install sudo"
+    fi
+}
+
+# Fetches the lists of Debian packages, once.
+package_lists() {
+    command -v apt-get >/dev/null || return
+    if [[ -z ${package_lists_are_fresh:-} ]]; then
+        as_root apt-get update -qq
+        package_lists_are_fresh=yes
+    fi
+}
+
+# Debian packages. Never removes one.
+packages() {
+    package_lists || die "there is no apt-get here. Install what these Debian packages have: $*"
+    note "installing $*"
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends --no-remove "$@" >/dev/null
+}
+
+build_tools() {
+    local missing=()
+    command -v gcc >/dev/null || missing+=(gcc)
+    [[ -e /usr/include/stdio.h ]] || missing+=(libc6-dev)
+    command -v make >/dev/null || missing+=(make)
+    command -v pkg-config >/dev/null || missing+=(pkg-config)
+    command -v curl >/dev/null || missing+=(curl)
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || missing+=(ca-certificates)
+    if ((${#missing[@]} > 0)); then
+        packages "${missing[@]}"
+    fi
+}
+
+# Whether version $1 is at least version $2.
+at_least() {
+    [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
+}
+
+# Prints the version of the compiler that cargo would use here; nothing if there is none.
+rust_version() {
+    local version
+    version=$(rustc --version 2>/dev/null) && cargo --version >/dev/null 2>&1 || return 0
+    version=${version#rustc }
+    printf '%s' "${version%%[ -]*}"
+}
+
+rust_is_enough() {
+    local version
+    version=$(rust_version)
+    [[ -n $version ]] && at_least "$version" "$1"
+}
+
+# The packages called rustc are older than what is needed, or become so; rustup is not.
+install_rust() {
+    if ! command -v rustup >/dev/null && ! command -v rustc >/dev/null && package_lists &&
+        apt-cache show rustup >/dev/null 2>&1; then
+        packages rustup
+    fi
+    if command -v rustup >/dev/null; then
+        rustup toolchain install stable --profile minimal
+        # For this shell; what the user has chosen as default stays so.
+        export RUSTUP_TOOLCHAIN=stable
+    else
+        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs |
+            sh -s -- -y --profile minimal --no-modify-path ||
+            die "https://sh.rustup.rs could not be used. Install Rust as https://rustup.rs says"
+    fi
+}
+
+# A toolchain that is new enough already is used as it is.
+rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    [[ -n $wanted ]] || die "Cargo.toml has no rust-version"
+    export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    rust_is_enough "$wanted" && return
+    # A compiler of the distribution may stand before that of rustup.
+    export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    hash -r
+    rust_is_enough "$wanted" && return
+    found=$(rust_version)
+    note "installing Rust $wanted or newer; found: ${found:-none}"
+    install_rust
+    hash -r
+    found=$(rust_version)
+    rust_is_enough "$wanted" ||
+        die "Rust $wanted is needed, found: ${found:-none}. See https://rustup.rs"
+}
+
+kernel() {
+    local release disabled
+    release=$(uname -r)
+    at_least "${release%%-*}" 6.1 ||
+        die "the kernel is $release, but Ringway needs Linux 6.1 or newer. Upgrade the kernel"
+    disabled=$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0)
+    if [[ $disabled == 2 || ($disabled == 1 && $EUID -ne 0) ]]; then
+        die "io_uring is switched off (kernel.io_uring_disabled = $disabled)." \
+            "Allow it: sudo sysctl kernel.io_uring_disabled=0"
+    fi
+}
+
+# Raises the soft limits of this shell, and the hard ones where that is allowed.
+limits() {
+    local descriptors=1048576
+    if [[ $(ulimit -S -n) != unlimited && $(ulimit -S -n) -lt $descriptors ]]; then
+        ulimit -S -n "$descriptors" 2>/dev/null || ulimit -n "$descriptors" 2>/dev/null ||
+            ulimit -S -n "$(ulimit -H -n)" || true
+    fi
+    ulimit -l unlimited 2>/dev/null || ulimit -S -l "$(ulimit -H -l)" || true
+    # glommio's own rings insist on so much (KiB).
+    if [[ $(ulimit -l) != unlimited && $(ulimit -l) -lt 512 ]]; then
+        die "this shell may lock only $(ulimit -l) KiB of memory, 512 are needed." \
+            "Raise memlock in /etc/security/limits.conf, or run this as root"
+    fi
+}
+
+set_up() {
+    kernel
+    build_tools
+    rust
+    limits
+}
