@@ -1,0 +1,192 @@
+//! A table of things by name, for users and topics: found by name through a hash table, by index
+//! without one. The index of a thing stays the same while it exists.
+//!
+//! Invariants: a name occurs once; the hash table and the slab hold the same things.
+//! Costs: a lookup hashes the name once and compares it once. The hash table takes 8 bytes per
+//! name, so that growing it never reads the names. Opening a new name allocates the name; nothing
+//! else does, apart from growth. Room that is no longer needed is given back.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::hash_table::{Entry, HashTable};
+use slab::Slab;
+
+/// See the module. The keys of the hash differ from table to table, so that names which collide in
+/// one process do not in the next.
+pub(super) struct Names<T> {
+    things: Slab<(Arc<str>, T)>,
+    table: HashTable<Key>,
+    keys: hashbrown::DefaultHashBuilder,
+}
+
+impl<T: Default> Names<T> {
+    pub fn new() -> Names<T> {
+        Names { things: Slab::new(), table: HashTable::new(), keys: Default::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.things.len()
+    }
+
+    pub fn find(&self, name: &str) -> Option<u32> {
+        let hash = self.keys.hash_one(name) as u32;
+        let is_it = |key: &Key| key.hash == hash && *self.things[key.index as usize].0 == *name;
+        self.table.find(spread(hash), is_it).map(|key| key.index)
+    }
+
+    /// The indexes of those names that exist, each once, in no useful order.
+    pub fn find_all(&self, names: &[Box<str>]) -> Vec<u32> {
+        let mut found: Vec<u32> = names.iter().filter_map(|name| self.find(name)).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Finds the thing of this name or makes an empty one.
+    pub fn open(&mut self, name: &str) -> u32 {
+        let hash = self.keys.hash_one(name) as u32;
+        let is_it = |key: &Key| key.hash == hash && *self.things[key.index as usize].0 == *name;
+        let rehash = |key: &Key| spread(key.hash);
+        match self.table.entry(spread(hash), is_it, rehash) {
+            Entry::Occupied(entry) => entry.get().index,
+            Entry::Vacant(entry) => {
+                let index = self.things.insert((Arc::from(name), T::default()));
+                debug_assert!(index < u32::MAX as usize);
+                let index = index as u32;
+                entry.insert(Key { hash, index });
+                index
+            }
+        }
+    }
+
+    /// `index` must be that of a thing that exists; so for all that follow.
+    pub fn name(&self, index: u32) -> &Arc<str> {
+        &self.things[index as usize].0
+    }
+
+    pub fn thing(&self, index: u32) -> &T {
+        &self.things[index as usize].1
+    }
+
+    pub fn thing_mut(&mut self, index: u32) -> &mut T {
+        &mut self.things[index as usize].1
+    }
+
+    pub fn remove(&mut self, index: u32) -> T {
+        let (name, thing) = self.things.remove(index as usize);
+        let hash = self.keys.hash_one(&*name) as u32;
+        let entry = self.table.find_entry(spread(hash), |key| key.index == index);
+        debug_assert!(entry.is_ok());
+        if let Ok(entry) = entry {
+            entry.remove();
+        }
+        give_back_table(&mut self.table, |key| spread(key.hash));
+        if self.things.is_empty() {
+            // Indexes must not move, so the slab gives back its room only here.
+            self.things = Slab::new();
+        }
+        thing
+    }
+
+    /// Indexes, names and things, in the order of the indexes.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<str>, &T)> {
+        let things = self.things.iter();
+        things.map(|(index, (name, thing))| (index as u32, name, thing))
+    }
+
+    /// Panics if an invariant of the module does not hold.
+    pub fn check(&self) {
+        assert_eq!(self.table.len(), self.things.len());
+        for (index, name, _) in self.iter() {
+            assert_eq!(self.find(name), Some(index), "{name} is not found");
+        }
+        assert!(self.table.capacity() <= TABLE_KEPT.max(8 * self.table.len()));
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Key {
+    hash: u32,
+    index: u32,
+}
+
+/// hashbrown takes the bucket from the low bits and seven more bits from the top.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
+/// Capacity below which a vector is left as it is.
+pub(super) const VEC_KEPT: usize = 16;
+
+/// Capacity below which a hash table is left as it is.
+const TABLE_KEPT: usize = 64;
+
+/// Shrinks a vector that uses less than a quarter of its room to twice what it uses: constant cost
+/// per removal on average.
+pub(super) fn give_back<T>(vec: &mut Vec<T>) {
+    if vec.capacity() > VEC_KEPT && vec.len() < vec.capacity() / 4 {
+        vec.shrink_to(2 * vec.len());
+    }
+}
+
+/// The same for a hash table, at an eighth.
+pub(super) fn give_back_table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
+    if table.capacity() > TABLE_KEPT && table.len() < table.capacity() / 8 {
+        table.shrink_to(2 * table.len(), hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_until_it_is_removed() {
+        let mut names = Names::<u32>::new();
+        let first = names.open("first");
+        let second = names.open("second");
+        assert_eq!(names.open("first"), first);
+        assert_ne!(first, second);
+        *names.thing_mut(first) = 7;
+        assert_eq!(names.find_all(&["second".into(), "x".into(), "second".into()]), [second]);
+        assert_eq!(names.remove(first), 7);
+        assert_eq!(names.find("first"), None);
+        assert_eq!(names.find("second"), Some(second));
+        assert_eq!(names.len(), 1);
+        names.check();
+    }
+
+    /// Of so many names some have the same 32 bits of hash.
+    #[test]
+    fn names_are_told_apart_by_more_than_the_hash() {
+        let mut names = Names::<()>::new();
+        for n in 0..300_000 {
+            assert_eq!(names.open(&n.to_string()), n);
+        }
+        assert!((0..300_000).all(|n| names.find(&n.to_string()) == Some(n)));
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let mut names = Names::<u32>::new();
+        let all: Vec<u32> = (0..10_000).map(|n| names.open(&n.to_string())).collect();
+        let peak = names.table.capacity();
+        for &index in &all[10..] {
+            names.remove(index);
+        }
+        names.check();
+        assert!(names.table.capacity() < peak / 32);
+        for &index in &all[..10] {
+            names.remove(index);
+        }
+        names.check();
+        assert_eq!(names.things.capacity(), 0);
+
+        let mut vec = vec![0_u8; 10_000];
+        while vec.pop().is_some() {
+            give_back(&mut vec);
+            assert!(vec.capacity() <= VEC_KEPT.max(4 * vec.len() + 4));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a backend asks the gateway to do with connections, in words that no protocol owns.
+//!
+//! A backend protocol decodes its messages into [`Command`]s; every shard applies the part that
+//! concerns its own connections. Costs: one allocation per push for the shared [`Payload`], one
+//! more per wire format that is really needed.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::hub::ConnId;
+
+/// Wire formats of a payload that are the same for every connection that needs them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Format {
+    /// A WebSocket text frame.
+    WsText,
+    /// A WebSocket binary frame.
+    WsBinary,
+    /// A compressed WebSocket text frame (permessage-deflate without context takeover).
+    WsTextDeflate,
+    /// A compressed WebSocket binary frame.
+    WsBinaryDeflate,
+}
+
+impl Format {
+    const COUNT: usize = 4;
+}
+
+/// The bytes of a push and their encoded forms, shared by all shards. Each form is made by the
+/// first shard that needs it, at most once per push.
+#[derive(Debug)]
+pub struct Payload {
+    raw: Bytes,
+    formats: [OnceLock<Bytes>; Format::COUNT],
+}
+
+impl Payload {
+    /// A payload without any wire format yet.
+    pub fn new(raw: Bytes) -> Arc<Payload> {
+        Arc::new(Payload { raw, formats: [const { OnceLock::new() }; Format::COUNT] })
+    }
+
+    /// The bytes as the backend gave them.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// The payload in a wire format; `encode` makes it from the raw bytes if nobody has yet.
+    pub fn format(&self, format: Format, encode: impl FnOnce(&[u8]) -> Bytes) -> &Bytes {
+        self.formats[format as usize].get_or_init(|| encode(&self.raw))
+    }
+}
+
+/// Whom a command reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The listed connections; one listed twice is reached twice. Unknown ids are skipped.
+    Conns(Vec<ConnId>),
+    /// Every connection of the listed users, once each.
+    Users(Vec<Box<str>>),
+    /// Every member of each listed topic, in order, once per time its topic is listed.
+    Topics(Vec<Box<str>>),
+    /// Every registered connection.
+    All,
+}
+
+/// How the topics of a connection change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicChange {
+    /// Leave all topics, then join these.
+    Replace(Vec<Box<str>>),
+    /// Join these as well.
+    Add(Vec<Box<str>>),
+    /// Leave these.
+    Remove(Vec<Box<str>>),
+}
+
+/// What an update changes about one connection. `None` leaves a thing as it is; empty strings
+/// clear.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub topics: Option<TopicChange>,
+    pub session: Option<Box<str>>,
+    pub user: Option<Box<str>>,
+}
+
+/// Why a connection is closed: WebSocket close code and reason text (at most 123 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseReason {
+    pub code: u16,
+    pub text: &'static str,
+}
+
+/// One thing to do. Commands of one backend connection take effect in order for any given client.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Send the payloads, in order, to every connection of the target.
+    Push { target: Target, payloads: Vec<Arc<Payload>> },
+    /// Change what is known about a connection, then send it the payload. A connection that is
+    /// closing is left alone.
+    Update { conn: ConnId, change: Change, payload: Option<Arc<Payload>> },
+    /// End topics; every connection that lost at least one gets the payload once.
+    DeleteTopics { topics: Vec<Box<str>>, payload: Option<Arc<Payload>> },
+    /// Send the payload, then close with the reason. With `guests_only`, connections that have a
+    /// user or a session are left alone.
+    Kick { target: Target, payload: Option<Arc<Payload>>, reason: CloseReason, guests_only: bool },
+}
