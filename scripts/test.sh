@@ -27,11 +27,16 @@ components() {
     fi
 }
 
-# What the tests with other languages' client libraries need.
+build_dir=${CARGO_TARGET_DIR:-target}
+
+# Client libraries of other languages against the real binary.
 clients() {
-    if [[ -x tests/clients/setup.sh ]]; then
-        tests/clients/setup.sh
-    fi
+    tests/clients/run.sh "$build_dir/debug/ringway"
+}
+
+# Every scenario of the load generator once, at a tiny size: whether they work, not how fast.
+scenarios() {
+    "$build_dir/debug/ringway-perf" smoke --server "$build_dir/debug/ringway"
 }
 
 documentation() {
@@ -40,9 +45,11 @@ documentation() {
 
 set_up
 components
-step "client libraries" clients
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+step "build" cargo build --locked --workspace
 step "tests" cargo test --locked --workspace
+step "client libraries" clients
+step "load scenarios" scenarios
 step "documentation" documentation
 printf '==> all passed in %d s\n' "$SECONDS"

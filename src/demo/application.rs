@@ -1,8 +1,8 @@
 //! The demo's business rules (netsvr specification, section 13): events of the gateway in, commands
 //! and queries out. No socket and no clock.
 //!
-//! Every event appends at most a few frames to the output, for each query exactly one entry waits for
-//! its answer, and answers come in the order of the queries. State about clients lives in the
+//! Every event appends at most a few frames to the output, for each query exactly one entry waits
+//! for its answer, and answers come in the order of the queries. State about clients lives in the
 //! gateway (session, customerId, topics), so nothing grows here with their number.
 //!
 //! Costs: one JSON document parsed and one written per client message; no system calls.
@@ -200,8 +200,8 @@ impl Application {
         Ok(())
     }
 
-    /// Cmd 15, the login of load tests: a new customerId, topics of two random letters and a session
-    /// of a given length.
+    /// Cmd 15, the login of load tests: a new customerId, topics of two random letters and a
+    /// session of a given length.
     fn forged_sign_in(
         &mut self,
         from: &pb::Transfer,

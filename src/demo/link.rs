@@ -3,8 +3,8 @@
 //! Invariants: a frame that is announced is stored only as far as it has arrived; a frame that the
 //! gateway would refuse for its size is never written.
 //!
-//! Costs: one read per up to 64 KiB of frames, one write per batch of frames; the body of an incoming
-//! frame is a slice of the receive buffer.
+//! Costs: one read per up to 64 KiB of frames, one write per batch of frames; the body of an
+//! incoming frame is a slice of the receive buffer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,8 +27,8 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One connection to the gateway. The halves are separate so that reading and writing can be awaited
-/// at the same time.
+/// One connection to the gateway. The halves are separate so that reading and writing can be
+/// awaited at the same time.
 pub(super) struct Link {
     pub incoming: Incoming,
     pub outgoing: Outgoing,

@@ -1,11 +1,11 @@
 //! The business process of `ringway demo`: it speaks to the gateway over real TCP, exactly as a
-//! process with a netsvr SDK would, and to clients in the demo protocol of the netsvr specification,
-//! section 13.
+//! process with a netsvr SDK would, and to clients in the demo protocol of the netsvr
+//! specification, section 13.
 //!
 //! It has a thread of its own with two connections: one that is registered for all events, one for
 //! commands and queries. Queries are pipelined; commands that follow from one read of events leave
-//! in one write. Nothing grows without a bound: while the gateway does not take commands or does not
-//! answer queries, no more events are read, and the gateway's own queue rules apply.
+//! in one write. Nothing grows without a bound: while the gateway does not take commands or does
+//! not answer queries, no more events are read, and the gateway's own queue rules apply.
 //!
 //! If a connection is lost both are made anew after a pause, for as long as it takes.
 //!
@@ -57,7 +57,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Starts the demo business process on a thread of its own.
 ///
 /// `worker` and `task` are addresses of the gateway's listeners; with generation 5 they may be the
-/// same. The heartbeat texts and the generation come from `netsvr`. The gateway need not listen yet.
+/// same. The heartbeat texts and the generation come from `netsvr`. The gateway need not listen
+/// yet.
 ///
 /// # Errors
 /// The thread or its runtime can not be made.
@@ -173,12 +174,9 @@ impl Process {
             let unanswered = self.application.forget_queries();
             // The end of the connection is how a gateway says that it stops.
             if error.kind() == io::ErrorKind::UnexpectedEof {
-                tracing::info!(
-                    unanswered,
-                    "the gateway has closed the connection of the demo business"
-                );
+                tracing::info!(unanswered, "the gateway has ended the demo business's connection");
             } else {
-                tracing::warn!(%error, unanswered, "demo business has no connection to the gateway");
+                tracing::warn!(%error, unanswered, "demo business is not connected");
             }
             select! {
                 _ = &mut stop => return,
@@ -193,7 +191,8 @@ impl Process {
         let task = Link::connect(self.task).await?;
         let mut worker = Link::connect(self.worker).await?;
         let conn_id = timeout(REGISTER_TIMEOUT, register(&mut worker)).await??;
-        tracing::info!(worker = %self.worker, task = %self.task, conn_id, "demo business registered");
+        let (worker_port, task_port) = (self.worker.port(), self.task.port());
+        tracing::info!(worker_port, task_port, conn_id, "demo business registered");
         Ok(Session { worker, task, conn_id, stop_until: None, unregistered: false })
     }
 }

@@ -386,6 +386,9 @@ impl Shard {
         let worker = self.conns.id(slot);
         let shards = self.mail.len();
         let Some(business) = self.business(slot) else { return };
+        if business.flying == 0 {
+            return;
+        }
         let mut counts = vec![0u32; shards];
         while business.flying > 0
             && let Some(&(from, len)) = business.order.front()

@@ -23,6 +23,9 @@ const SLOW: CloseReason = CloseReason { code: 1008, text: "slow consumer" };
 impl Shard {
     /// Sends a close frame and waits for the peer's. Nothing is sent after it.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
+        if self.conns[slot].flags.has(Flags::GONE) {
+            return;
+        }
         if !self.conns[slot].flags.set(Flags::CLOSING) {
             return;
         }
@@ -33,6 +36,9 @@ impl Shard {
     /// Writes what is queued, says that nothing follows, then waits for the peer's end only.
     pub(super) fn linger(&mut self, slot: u32) {
         let flags = &mut self.conns[slot].flags;
+        if flags.has(Flags::GONE) {
+            return;
+        }
         flags.set(Flags::CLOSING);
         flags.set(Flags::DEAF);
         if flags.set(Flags::LINGER) {
@@ -44,6 +50,9 @@ impl Shard {
     /// Closes as soon as everything is written.
     pub(super) fn hang_up(&mut self, slot: u32) {
         let flags = &mut self.conns[slot].flags;
+        if flags.has(Flags::GONE) {
+            return;
+        }
         flags.set(Flags::DEAF);
         flags.set(Flags::HANG_UP);
         self.touch(slot);

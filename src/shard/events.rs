@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::config::model::WorkerFull;
+use crate::config::model::{WorkerFull, WorkerPick};
 use crate::edge::netsvr::Client;
 use crate::hub::{ConnId, Hub};
 use crate::metrics::DropReason;
@@ -139,27 +139,38 @@ impl Shard {
         while let Some((worker, frame)) = self.links.unkeep() {
             self.send_event(worker, frame);
         }
-        for _ in 0..GIVEN_PER_TURN {
-            if !self.room_to_give() {
-                break;
-            }
+        let sticky = self.config.netsvr.worker.pick == WorkerPick::Sticky;
+        let mut given = 0;
+        for _ in 0..self.waiting.len() {
             let Some(id) = self.waiting.pop_front() else { break };
             let Some(slot) = self.conns.slot(id) else { continue };
-            let conn = &mut self.conns[slot];
-            if !conn.flags.clear(Flags::WAITING) || conn.flags.has(Flags::GONE) {
+            if self.conns[slot].flags.has(Flags::GONE) {
                 continue;
             }
-            match conn.role {
+            if !self.has_room(id, slot) {
+                // Others may have another worker only if workers are sticky.
+                if !sticky {
+                    self.waiting.push_front(id);
+                    break;
+                }
+                self.waiting.push_back(id);
+                continue;
+            }
+            self.conns[slot].flags.clear(Flags::WAITING);
+            match self.conns[slot].role {
                 Role::Opening(_) => self.try_open(slot),
                 _ => self.unblock(slot),
             }
+            given += 1;
+            if given == GIVEN_PER_TURN {
+                break;
+            }
         }
+        self.room_left = given == GIVEN_PER_TURN;
     }
 
     /// Whether a client that waits can go on.
-    pub(super) fn room_to_give(&self) -> bool {
-        let Some(&id) = self.waiting.front() else { return false };
-        let Some(slot) = self.conns.slot(id) else { return true };
+    fn has_room(&self, id: ConnId, slot: u32) -> bool {
         match &self.conns[slot].role {
             Role::Opening(_) => self.links.ready(EventKind::Open, id, None),
             Role::Netsvr(client) => self.links.ready(EventKind::Message, id, client.worker),

@@ -123,6 +123,8 @@ pub struct Shard {
     unconfirmed: Vec<u32>,
     /// Clients that wait for room in the workers' queues, in the order in which they began to.
     waiting: VecDeque<ConnId>,
+    /// More of them could go on than one turn allows.
+    room_left: bool,
     inflater: Inflater,
     deflater: Option<Deflater>,
     plain: Vec<u8>,
@@ -173,6 +175,7 @@ impl Shard {
             touched: Vec::new(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
+            room_left: false,
             inflater: Inflater::new(),
             deflater: (level != 0).then(|| Deflater::new(level)),
             plain: Vec::new(),
@@ -381,7 +384,7 @@ impl Shard {
 
     /// Whether there is something to do in another turn without any input.
     pub fn busy(&self) -> bool {
-        !self.touched.is_empty() || !self.unconfirmed.is_empty() || self.room_to_give()
+        !self.touched.is_empty() || !self.unconfirmed.is_empty() || self.room_left
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.

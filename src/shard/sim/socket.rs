@@ -37,9 +37,9 @@ pub struct Socket {
     /// Bytes that the gateway has written and the peer has not read.
     pub(super) outbound: VecDeque<u8>,
     /// The rest of a send that did not fit, and how much of it is written.
-    stalled: Option<(Vec<u8>, usize)>,
+    pub(super) stalled: Option<(Vec<u8>, usize)>,
     /// Where in `written` the last send began.
-    begun: usize,
+    pub(super) begun: usize,
 }
 
 impl Socket {
