@@ -51,6 +51,9 @@ protocol = "netsvr-worker"
 [[listener]]
 bind = "127.0.0.1:6062"
 protocol = "netsvr-task"
+
+[netsvr.customer]
+compression_level = 1
 "#;
 const DEMO_FILE: &str = "built-in demo configuration";
 

@@ -191,7 +191,7 @@ fn a_frame_that_is_no_event_ends_the_connections() {
 
 #[test]
 fn a_gateway_that_takes_no_commands_is_sent_no_more_than_a_bounded_amount() {
-    const EVENTS: usize = 128 * 1024;
+    const EVENTS: usize = 64 * 1024;
     let gateway = Gateway::new();
     let _business = gateway.business();
     let Connections { mut worker, mut task } = gateway.accept();

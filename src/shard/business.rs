@@ -164,7 +164,9 @@ impl Shard {
                 }
                 Err(error) => {
                     self.counters.protocol_violations += 1;
-                    tracing::warn!(%peer, %error, "business connection closed");
+                    if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                        tracing::warn!(%peer, %error, unsaid, "business connection closed");
+                    }
                     return self.finish(slot);
                 }
             }
@@ -222,7 +224,9 @@ impl Shard {
             Request::Unregister { conn_id } => self.ask_unregister(slot, &conn_id),
             Request::Ignore(reason) => {
                 let peer = self.business(slot).map(|business| business.peer);
-                tracing::warn!(?peer, ?cmd, reason, "command ignored");
+                if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                    tracing::warn!(?peer, ?cmd, reason, unsaid, "command ignored");
+                }
             }
         }
     }
@@ -477,7 +481,9 @@ impl Shard {
         let peer: IpAddr = business.peer.ip();
         let stalled = self.conns[slot].flags.has(Flags::STALLED);
         let why = if stalled { "it does not read (send_deadline)" } else { "read_deadline" };
-        tracing::warn!(%peer, why, "business connection closed");
+        if let Some(unsaid) = self.complaints.allow(now_ms) {
+            tracing::warn!(%peer, why, unsaid, "business connection closed");
+        }
         self.counters.idle_timeouts += 1;
         self.finish(slot);
     }

@@ -74,7 +74,9 @@ impl Shard {
     /// Keeps a command for later (`ForceOfflineGuest` with a delay).
     pub(super) fn later(&mut self, delay_s: u32, command: Command) {
         if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
-            tracing::warn!(GUEST_KICKS_WAITING_MAX, "too many delayed kicks wait; one is dropped");
+            if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
+            }
             return self.dropped(DropReason::TooManyJobs, 1);
         }
         let job = self.jobs.insert(command) as u32;

@@ -23,6 +23,7 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use crate::log::Every;
 use crate::metrics::Published;
 use crate::shard::mailbox::{MailSender, Mailbox, SidecarSender};
 use crate::shard::ops::Op;
@@ -131,6 +132,7 @@ struct Driver {
     /// Whether such mail is left from the last turn.
     congested: bool,
     relisten_ms: Vec<(usize, u64)>,
+    complaints: Every,
     published_ms: u64,
     drained: bool,
     sleeps: u64,
@@ -157,6 +159,7 @@ impl Driver {
             held: VecDeque::new(),
             congested: false,
             relisten_ms: Vec::new(),
+            complaints: Every::new(1000),
             published_ms: 0,
             drained: false,
             sleeps: 0,
@@ -245,8 +248,10 @@ impl Driver {
             }
             Event::AcceptFailed { listener, error } => {
                 shard.accept_failed();
+                if let Some(unsaid) = self.complaints.allow(now_ms) {
+                    tracing::warn!(listener, %error, unsaid, "can not accept; trying again");
+                }
                 if !self.relisten_ms.iter().any(|(other, _)| *other == listener) {
-                    tracing::warn!(listener, %error, "can not accept; trying again");
                     self.relisten_ms.push((listener, now_ms + RELISTEN_MS));
                 }
             }

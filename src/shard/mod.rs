@@ -46,6 +46,7 @@ use crate::hub::limits::SharedLimiter;
 use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
+use crate::log::Every;
 use crate::metrics::{Counters, DropReason, Gauges, Meters};
 use crate::shard::business::Business;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
@@ -134,6 +135,8 @@ pub struct Shard {
     pub mail: Vec<VecDeque<Mail>>,
     counters: Counters,
     meters: Meters,
+    /// Keeps what peers cause from flooding the log: one line a second and shard.
+    complaints: Every,
     workers: usize,
     /// Connections with a stalled send.
     stalls: usize,
@@ -183,6 +186,7 @@ impl Shard {
             mail: (0..shards).map(|_| VecDeque::new()).collect(),
             counters: Counters::default(),
             meters: Meters::new(0),
+            complaints: Every::new(1000),
             workers: 0,
             stalls: 0,
             draining: false,
@@ -227,7 +231,9 @@ impl Shard {
             match Tls::new(config.clone()) {
                 Ok(tls) => self.conns[slot].tls = Some(Box::new(tls)),
                 Err(error) => {
-                    tracing::error!(listener, %error, "TLS can not start; check the certificate");
+                    if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                        tracing::error!(listener, %error, unsaid, "TLS can not start");
+                    }
                     self.finish(slot);
                     return Some(slot);
                 }

@@ -25,12 +25,13 @@ pub const CLIENTS: usize = 0;
 pub const WORKERS: usize = 1;
 pub const TASKS: usize = 2;
 
-/// The demo's configuration on free ports, with two shards and no admin server.
+/// The demo's configuration on free ports, with two shards, no compression and no admin server.
 pub fn config() -> Config {
     let mut config = Config::demo();
     config.listeners.iter_mut().for_each(|listener| listener.bind.set_port(0));
     config.netsvr.advertise.set_port(0);
     config.admin.bind = None;
+    config.netsvr.customer.compression_level = 0;
     let first = config.runtime.cpus[0];
     let second = *config.runtime.cpus.last().expect("there is a first");
     config.runtime.cpus = vec![first, second];

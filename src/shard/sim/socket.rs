@@ -26,8 +26,8 @@ pub struct Socket {
     pub broken: bool,
     /// The gateway has closed the connection, or never accepted it.
     pub closed: bool,
-    /// What the gateway has sent at the very end and the kernel did not take.
-    pub cut: Vec<u8>,
+    /// Everything that the gateway has sent, whether the kernel has taken it or not.
+    pub sent: Vec<u8>,
     pub(super) slot: Option<u32>,
     /// The peer has ended its side, or the connection is broken.
     pub(super) inbound_ended: bool,
@@ -67,6 +67,7 @@ impl Socket {
         assert!(!bytes.is_empty(), "a send of nothing");
         assert!(self.stalled.is_none(), "two sends on one socket would lose their order");
         assert!(!self.closed && !self.outbound_ended, "a send after the end");
+        self.sent.extend_from_slice(&bytes);
         self.begun = self.written.len();
         let written = match (self.broken, fails) {
             (true, true) => 0,
@@ -86,7 +87,6 @@ impl Socket {
     pub(super) fn go_on(&mut self, socket_bytes_max: usize) -> Option<Result<(), usize>> {
         let (rest, mut written) = self.stalled.take()?;
         if self.broken {
-            self.cut = rest;
             return Some(Err(written));
         }
         let count = self.room(socket_bytes_max).min(rest.len());
@@ -111,9 +111,7 @@ impl Socket {
 
     pub(super) fn close(&mut self) {
         self.closed = true;
-        if let Some((rest, _)) = self.stalled.take() {
-            self.cut = rest;
-        }
+        self.stalled = None;
     }
 
     fn take(&mut self, bytes: &[u8]) {
