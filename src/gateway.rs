@@ -7,10 +7,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -74,7 +74,7 @@ impl Gateway {
         let settings = sidecar_settings(&config, admin, readiness.clone(), shards);
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
-        let (notice_sender, notices) = std::sync::mpsc::channel();
+        let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
         let clock = Clock::start();
         let mut threads = Vec::new();

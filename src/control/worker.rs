@@ -1,9 +1,9 @@
 //! netsvr business processes: what a frame of theirs asks for (netsvr sections 6.3 to 6.8), and the
 //! responses to their queries.
 //!
-//! Pure functions. What needs more than the frame (connections, registrations, limiters) is left to
-//! the shard. Costs of a push: the target list, the list of payloads and one shared payload, which is a
-//! slice of the frame.
+//! Pure functions. What needs more than the frame (connections, registrations, limiters) is left
+//! to the shard. Costs of a push: the target list, the list of payloads and one shared payload,
+//! which is a slice of the frame.
 
 use std::sync::Arc;
 
@@ -361,7 +361,7 @@ fn topic_customer_conns(
     };
     let conns: HashMap<&str, &[ConnId]> = lists(&users).collect();
     let found = |user: &Arc<str>| conns.get_key_value(&**user).map(|(user, conns)| (*user, *conns));
-    let topics: Vec<(&str, Vec<(&str, &[ConnId])>)> = lists(topics)
+    let topics: Vec<(&str, Vec<_>)> = lists(topics)
         .map(|(topic, users)| (topic, users.iter().filter_map(found).collect()))
         .collect();
     let topics = topics.iter().map(|(topic, users)| (*topic, users.iter().copied()));

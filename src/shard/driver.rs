@@ -91,7 +91,7 @@ pub struct Parts {
     pub shards: Vec<MailSender>,
     pub sidecar: SidecarSender,
     pub published: Arc<Published>,
-    pub notices: std::sync::mpsc::Sender<Notice>,
+    pub notices: crossbeam_channel::Sender<Notice>,
 }
 
 /// Starts the thread of a shard, pinned to its CPU. Its first notice says whether it runs.

@@ -1,9 +1,9 @@
 //! Responses (section 5.3): whole frames, one allocation of exact size each, whatever they list.
 //!
 //! Entries of maps have key and value also when these are default, all else is canonical (section
-//! 3.5). Counts saturate at the maximum of int32. A response that would be longer than a frame can be
-//! (4 GiB) becomes the empty response: exactly one response follows each query, and no part of a list
-//! is passed off as the whole.
+//! 3.5). Counts saturate at the maximum of int32. A response that would be longer than a frame can
+//! be (4 GiB) becomes the empty response: exactly one response follows each query, and no part of
+//! a list is passed off as the whole.
 
 use bytes::Bytes;
 

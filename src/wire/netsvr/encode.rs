@@ -1,5 +1,5 @@
-//! Writing protobuf messages of exactly known size: [`Encode::size`] first, then [`Encode::put`] into
-//! one buffer (section 3.5).
+//! Writing protobuf messages of exactly known size: [`Encode::size`] first, then [`Encode::put`]
+//! into one buffer (section 3.5).
 //!
 //! All field numbers of the protocol are below 16, so every key is one byte.
 
@@ -56,7 +56,12 @@ pub(super) fn len_field_size(len: usize) -> usize {
 
 /// The part of such a field before its contents.
 pub(super) fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
-    out.push(tag << 3 | LEN);
+    let key = tag << 3 | LEN;
+    // Almost every string is short.
+    if let Ok(short @ 0..0x80) = u8::try_from(len) {
+        return out.extend_from_slice(&[key, short]);
+    }
+    out.push(key);
     encode_varint(len as u64, out);
 }
 

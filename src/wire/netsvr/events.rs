@@ -1,8 +1,8 @@
 //! Events: what the gateway tells a business, or asks its HTTP callback (sections 5.1, 5.4 and 7).
 //!
 //! Costs: one allocation of exact size per event, two passes over the topics.
-//! An event that would be longer than a frame can be (4 GiB) goes without session and topics, which
-//! are the parts that no limit on one message bounds.
+//! An event that would be longer than a frame can be (4 GiB) goes without session and topics: those
+//! may have come in many frames, customer and data in one each.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -220,7 +220,9 @@ mod tests {
             sub_protocols in vec(text(), 0..4),
         ) {
             let [raw_query, x_forwarded_for, x_real_ip, remote_addr] = fields;
-            let info = OpenInfo { raw_query, sub_protocols, x_forwarded_for, x_real_ip, remote_addr };
+            let info = OpenInfo {
+                raw_query, sub_protocols, x_forwarded_for, x_real_ip, remote_addr,
+            };
             let OpenInfo { raw_query, sub_protocols, x_forwarded_for, x_real_ip, remote_addr } =
                 info.clone();
             let open = proto::ConnOpen6 {

@@ -1,10 +1,10 @@
 //! Frames of a business connection, cut out of the byte stream (sections 3.1 to 3.3).
 //!
-//! Invariants: the frames do not depend on how the stream is cut into pieces; what is held grows with
-//! the bytes received and never reaches beyond the frame that they belong to.
-//! Costs: one allocation and one copy per frame that lies complete in the input. A frame that comes in
-//! pieces is copied once and its buffer grown a logarithmic number of times, so it costs O(length). An
-//! idle connection holds nothing.
+//! Invariants: the frames do not depend on how the stream is cut into pieces; what is held grows
+//! with the bytes received and never reaches beyond the frame that they belong to.
+//! Costs: one allocation and one copy per frame that lies complete in the input. A frame that
+//! comes in pieces is copied once and its buffer grown a logarithmic number of times, so it costs
+//! O(length). An idle connection holds nothing.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -55,8 +55,9 @@ impl FrameReader {
         FrameReader::default()
     }
 
-    /// Takes bytes from the front of `input` until they complete a frame. `None`: all of it was taken
-    /// and more is needed. `limit` is `ReceivePackLimit`: bytes of command number and message.
+    /// Takes bytes from the front of `input` until they complete a frame. `None`: all of it was
+    /// taken and more is needed. `limit` is `ReceivePackLimit`: bytes of command number and
+    /// message.
     pub fn next(
         &mut self,
         input: &mut &[u8],
@@ -69,8 +70,8 @@ impl FrameReader {
         }
     }
 
-    /// Like [`FrameReader::next`], but gives what follows the length, whatever it is. For the business
-    /// side of the protocol.
+    /// Like [`FrameReader::next`], but gives what follows the length, whatever it is. For the
+    /// business side of the protocol.
     pub fn payload(&mut self, input: &mut &[u8], limit: u32) -> Result<Option<Bytes>, FrameError> {
         if !self.stash.is_empty() {
             let mut stash = std::mem::take(&mut self.stash);

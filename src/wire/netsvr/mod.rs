@@ -1,11 +1,11 @@
 //! netsvr's protocol between the gateway and business processes: frames, ids and messages, sans-io
 //! (netsvr sections 2.9 and 3 to 7).
 //!
-//! Invariants: nothing here trusts a length from the network; every frame that is written has exactly
-//! the size that was computed for it and a length that fits its header.
-//! Costs: a frame that is read is one allocation, its payload a slice of it; a frame that is written
-//! is one allocation of exact size. [`proto`] has the messages as prost types; what this module reads
-//! and writes on the data path is coded by hand, and tested against them.
+//! Invariants: nothing here trusts a length from the network; every frame that is written has
+//! exactly the size that was computed for it and a length that fits its header.
+//! Costs: a frame that is read is one allocation, its payload a slice of it; a frame that is
+//! written is one allocation of exact size. [`proto`] has the messages as prost types; what this
+//! module reads and writes on the data path is coded by hand, and tested against them.
 
 /// Responses.
 pub mod answers;

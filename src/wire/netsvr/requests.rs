@@ -3,8 +3,8 @@
 //! What cannot be read as protobuf, invalid UTF-8 in a string included, is an error. As in the Go
 //! gateway unknown fields, and known ones of another wire type, are skipped; of a single field that
 //! occurs repeatedly the last one counts.
-//! Costs: names are one allocation each, uniqIds none: they are turned into [`ConnId`]s, and those that
-//! cannot be of this gateway are dropped at once. Payloads are slices of the frame.
+//! Costs: names are one allocation each, uniqIds none: they are turned into `ConnId`s, and those
+//! that cannot be of this gateway are dropped at once. Payloads are slices of the frame.
 
 use std::ops::Range;
 
@@ -220,8 +220,8 @@ pub fn info_delete(body: Bytes, ids: &UniqIds) -> Result<InfoDelete, DecodeError
     Ok(InfoDelete { conn, session, customer_id, topics, data: fields.into_slice(data) })
 }
 
-/// A list of targets and the flags beside it: `CheckOnlineReq`, the `Topic...Req`s, `ConnInfoReq` and
-/// `ConnInfoByCustomerIdReq`.
+/// A list of targets and the flags beside it: `CheckOnlineReq`, the `Topic...Req`s, `ConnInfoReq`
+/// and `ConnInfoByCustomerIdReq`.
 #[derive(Debug)]
 pub struct Question<T> {
     pub targets: Vec<T>,
@@ -323,8 +323,8 @@ impl Fields {
         std::str::from_utf8(&self.body[range]).map_err(|_| DecodeError::NotUtf8)
     }
 
-    /// A part of the body. The usual place of a payload is the end, which costs no second allocation
-    /// for sharing the first.
+    /// A part of the body. The usual place of a payload is the end, which costs no second
+    /// allocation for sharing the first.
     fn into_slice(self, range: Range<usize>) -> Bytes {
         let mut body = self.body;
         if range.end == body.len() {
@@ -449,7 +449,8 @@ mod tests {
                 prop_assert_eq!(update.conn, ids.decode(&read.uniq_id));
                 prop_assert_eq!(&*update.session, &read.new_session);
                 prop_assert_eq!(&*update.customer_id, &read.new_customer_id);
-                prop_assert_eq!((update.topics, update.data), (listed(&read.new_topics), read.data));
+                let topics = listed(&read.new_topics);
+                prop_assert_eq!((update.topics, update.data), (topics, read.data));
             }
             if let Ok(read) = proto::ConnInfoDelete::decode(soup.clone()) {
                 let delete = info_delete(soup, &ids).unwrap();

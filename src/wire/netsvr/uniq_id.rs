@@ -1,7 +1,7 @@
 //! Names of connections on the wire: uniqId of clients, connId of registrations.
 //!
-//! A uniqId encodes a [`ConnId`], so it leads back to the connection without a table. No allocation,
-//! except for the `String` of a connId.
+//! A uniqId encodes a [`ConnId`], so it leads back to the connection without a table. No
+//! allocation, except for the `String` of a connId.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
@@ -23,8 +23,8 @@ impl UniqIds {
     /// `advertise` is the address that SDKs are configured with.
     pub fn new(advertise: SocketAddrV4) -> UniqIds {
         let mut prefix = [0; PREFIX];
-        hex(&advertise.ip().octets(), &mut prefix[..8]);
-        hex(&advertise.port().to_be_bytes(), &mut prefix[8..]);
+        prefix[..8].copy_from_slice(&hex((*advertise.ip()).into()));
+        prefix[8..].copy_from_slice(&hex(advertise.port().into())[4..]);
         UniqIds { prefix }
     }
 
@@ -32,8 +32,8 @@ impl UniqIds {
     pub fn encode(&self, conn: ConnId) -> [u8; UniqIds::LEN] {
         let mut text = [0; UniqIds::LEN];
         text[..PREFIX].copy_from_slice(&self.prefix);
-        hex(&conn.generation().to_be_bytes(), &mut text[12..20]);
-        hex(&conn.index().to_be_bytes(), &mut text[20..]);
+        text[12..20].copy_from_slice(&hex(conn.generation()));
+        text[20..].copy_from_slice(&hex(conn.index()));
         text
     }
 
@@ -48,45 +48,50 @@ impl UniqIds {
     }
 }
 
-/// The name of a registration (section 3.8): 32 hex characters. Of an IPv6 peer it has the last four
-/// bytes.
+/// The name of a registration (section 3.8): 32 hex characters. Of an IPv6 peer it has the last
+/// four bytes.
 pub fn conn_id(listener: SocketAddrV4, peer: SocketAddr, unix_seconds: u32) -> String {
-    let ip = match peer.ip() {
-        IpAddr::V4(ip) => ip.octets(),
-        IpAddr::V6(ip) => {
-            let [.., a, b, c, d] = ip.octets();
-            [a, b, c, d]
-        }
+    let peer_ip = match peer.ip() {
+        IpAddr::V4(ip) => u32::from(ip),
+        IpAddr::V6(ip) => u128::from(ip) as u32,
     };
-    let mut text = [0; 32];
-    hex(&listener.ip().octets(), &mut text[..8]);
-    hex(&listener.port().to_be_bytes(), &mut text[8..12]);
-    hex(&ip, &mut text[12..20]);
-    hex(&peer.port().to_be_bytes(), &mut text[20..24]);
-    hex(&unix_seconds.to_be_bytes(), &mut text[24..]);
-    text.iter().map(|&digit| digit as char).collect()
+    let ports = (listener.port() as u32) << 16 | peer.port() as u32;
+    let [listener_ip, peer_ip, ports, seconds] =
+        [(*listener.ip()).into(), peer_ip, ports, unix_seconds].map(hex);
+    let (listener_port, peer_port) = ports.split_at(4);
+    let parts: [&[u8]; 5] = [&listener_ip, listener_port, &peer_ip, peer_port, &seconds];
+    parts.iter().flat_map(|part| part.iter()).map(|&digit| digit as char).collect()
 }
 
-/// Writes two digits per byte; `out` has room for exactly that.
-fn hex(bytes: &[u8], out: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    debug_assert_eq!(out.len(), bytes.len() * 2);
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[(byte >> 4) as usize];
-        pair[1] = DIGITS[(byte & 0xf) as usize];
+/// Eight lower-case digits, made all at once: one nibble per byte, then the distance to its digit.
+fn hex(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut nibbles = number as u64;
+    nibbles = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff;
+    nibbles = (nibbles | nibbles << 8) & 0x00ff_00ff_00ff_00ff;
+    nibbles = (nibbles | nibbles << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (nibbles + ONES * 6) >> 4 & ONES;
+    (nibbles + ONES * b'0' as u64 + letters * (b'a' - b'0' - 10) as u64).to_be_bytes()
+}
+
+/// The value of each lower-case digit; `NO_DIGIT` for everything else.
+const DIGITS: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        value += 1;
     }
-}
+    values
+};
+const NO_DIGIT: u8 = 0xff;
 
-/// Reads up to eight lower-case digits.
+/// Reads eight lower-case digits.
 fn unhex(text: &[u8]) -> Option<u32> {
-    text.iter().try_fold(0, |number: u32, &digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(number << 4 | value as u32)
-    })
+    let values = text.iter().map(|&digit| DIGITS[digit as usize]);
+    let (number, seen) = values
+        .fold((0, 0), |(number, seen), value| (number << 4 | (value & 0xf) as u32, seen | value));
+    (seen < 16).then_some(number)
 }
 
 #[cfg(test)]
@@ -105,6 +110,16 @@ mod tests {
         for conn in [ConnId::from_parts(0, 0), ConnId::from_parts(u32::MAX, u32::MAX)] {
             let text = ids().encode(conn);
             assert_eq!(ids().decode(std::str::from_utf8(&text).unwrap()), Some(conn));
+        }
+    }
+
+    #[test]
+    fn digits_are_those_of_the_standard_library() {
+        let numbers = (0..32).map(|bit| 1 << bit).chain([0, u32::MAX, 0x89ab_cdef, 0x0123_4567]);
+        for number in numbers.chain((0..=255).map(|byte| byte * 0x0101_0101)) {
+            let text = format!("{number:08x}");
+            assert_eq!(hex(number), text.as_bytes());
+            assert_eq!(unhex(text.as_bytes()), Some(number));
         }
     }
 
