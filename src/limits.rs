@@ -67,7 +67,7 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 /// Bytes of the reason in a WebSocket close frame (RFC 6455 section 5.5: 125 with the code).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Bytes that one send to a socket gathers.
-pub const SEND_BYTES_MAX: usize = 256 * 1024;
+pub const SEND_BYTES_MAX: usize = 64 * 1024;
 /// Frames that one send to a socket gathers; the kernel takes 1024 pieces (`IOV_MAX`).
 pub const SEND_FRAMES_MAX: usize = 1024;
 /// Frames of one send that have at most so many bytes together are copied into one buffer.
@@ -276,7 +276,7 @@ pub const LIMITS: &[Limit] = &[
         "netsvr.worker.send_deadline",
         Unit::Milliseconds,
         [10 * SECOND, 100, HOUR],
-        "Time in which a worker connection must take what is being sent to it.",
+        "Time in which a worker connection must take one send: 64 KiB, or one larger frame.",
         "The connection is closed; events it had not been sent go to the next worker.",
     ),
     row(

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringway::metrics::{Counters, Gauges, Registry};
-use ringway::shard::mailbox::{Mailbox, Request};
 use ringway::shard::mailbox::SidecarSender;
+use ringway::shard::mailbox::{Mailbox, Request};
 use ringway::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 
 /// Nothing here takes that long unless it is broken.

@@ -1,3 +1,60 @@
-//! Load generator.
+//! `ringway-perf`: puts load on a gateway and says what a message costs it.
+//!
+//! One thread, pinned to a CPU that the server does not have, drives all connections with epoll.
+//! The figure that counts is the server's CPU time per message: on a shared machine it is steadier
+//! than time on the clock. Every scenario is measured in turn with the floor (`src/bin/floor.rs`),
+//! and what is reported are medians and the ratio to it. README.md has the scenarios and the
+//! figures, RESULTS.md what was measured.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod net;
+mod netsvr;
+mod options;
+mod report;
+mod rig;
+mod run;
+mod scenario;
+mod server;
+mod suite;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::{Options, Scenario};
+use crate::run::Entry;
+
+/// What can go wrong is told to whoever started this, and ends it.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    match start(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringway-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(mut options: Options) -> Result<()> {
+    let load_cpu = options.load_cpu.or(server::cpus()?.last().copied());
+    options.load_cpu = load_cpu;
+    load_cpu.map_or(Ok(()), server::pin)?;
+    let results = match options.scenario {
+        Scenario::Suite => suite::suite(&options)?,
+        Scenario::Smoke => suite::smoke(&options)?,
+        _ => vec![measure(&options)?],
+    };
+    report::write(&options, &results)
+}
+
+/// Measures one scenario and prints its table.
+fn measure(options: &Options) -> Result<(Options, Vec<Entry>)> {
+    let mut entries = run::entries(options)?;
+    run::all(&mut entries, options.runs)?;
+    println!("{}", report::table(options, &entries));
+    Ok((options.clone(), entries))
+}

@@ -6,7 +6,7 @@
 //!   waits in the [`Ring`](crate::shard::ring::Ring), or named by one [`Received`]. Only in the
 //!   last case does anybody here look into it; a `Received` cannot be copied.
 //! * `lent` counts the second and third place, `free() = count - lent`.
-//! * The memory outlives every operation that may write into it: [`Buffers`] is dropped after the
+//! * The memory outlives every operation that may write into it: `Buffers` is dropped after the
 //!   ring, and leaked if the kernel did not end its receives in time.
 //!
 //! Costs: no system call and no allocation per message. Giving a buffer back writes 16 bytes; the

@@ -38,6 +38,8 @@ pub struct Business {
     /// The event mask of the last successful registration.
     mask: i32,
     registered: bool,
+    /// The question that the first successful registration is, until it is answered.
+    registering: Option<u64>,
     /// Events that arrived before the answer to Register had time to be read (section 6.2).
     pub settling: Option<Vec<(u8, Frame)>>,
     settled_ms: u64,
@@ -49,6 +51,8 @@ pub struct Business {
     pub flying: u32,
     /// Bytes of the last send that are known to be written and reported.
     pub flown_bytes: usize,
+    /// The last send has stalled or failed: only what was confirmed of it is written.
+    incomplete: bool,
     /// When the send under way stalled.
     pub stalled_ms: u64,
     leaving: Option<Leaving>,
@@ -82,12 +86,14 @@ impl Business {
             questions: VecDeque::new(),
             mask: 0,
             registered: false,
+            registering: None,
             settling: None,
             settled_ms: 0,
             order: VecDeque::new(),
             answer_bytes: 0,
             flying: 0,
             flown_bytes: 0,
+            incomplete: false,
             stalled_ms: 0,
             leaving: None,
         }
@@ -233,36 +239,46 @@ impl Shard {
 
     fn register(&mut self, slot: u32, events: i32) {
         let conn = self.conns.id(slot);
-        let delay_ms = self.config.netsvr.worker.register_delay.as_millis() as u64;
-        let settled_ms = self.now.ms + delay_ms;
         let Some(business) = self.business(slot) else { return };
         if events & EVENTS == 0 {
             let answer = wire::register_resp(RegisterCode::InvalidEvent, None);
             return self.answer_now(slot, answer);
         }
-        if business.mask > 0 {
+        if business.mask > 0 || business.leaving.is_some() {
             let answer = wire::register_resp(RegisterCode::DuplicateRegister, None);
             return self.answer_now(slot, answer);
         }
         business.mask = events;
         let name = business.name.clone();
-        let again = std::mem::replace(&mut business.registered, true);
-        if !again {
-            business.settling = Some(Vec::new());
-            business.settled_ms = settled_ms;
-        }
         let answer = wire::register_resp(RegisterCode::Success, Some(&name));
-        self.answer_now(slot, answer);
-        if again {
-            return;
+        if std::mem::replace(&mut business.registered, true) {
+            return self.answer_now(slot, answer);
         }
+        business.settling = Some(Vec::new());
+        business.settled_ms = u64::MAX;
         self.workers += 1;
         let worker = Arc::new(WorkerInfo { conn, name, events });
         for shard in self.others() {
             self.post(shard, Mail::WorkerAdded(worker.clone()));
         }
         self.links.add(worker);
-        self.rearm(slot);
+        // Once the answer is out no event may be dropped for want of a worker, on whichever shard.
+        let number = self.question(slot);
+        if let Some(business) = self.business(slot) {
+            business.registering = Some(number);
+        }
+        self.answer_when_known(number, answer);
+    }
+
+    /// The answer to Register is on its way: events wait until it has had its time.
+    fn registered(&mut self, slot: u32) {
+        let delay_ms = self.config.netsvr.worker.register_delay.as_millis() as u64;
+        let settled_ms = self.now.ms + delay_ms;
+        if let Some(business) = self.business(slot) {
+            business.registering = None;
+            business.settled_ms = settled_ms;
+            self.rearm(slot);
+        }
     }
 
     /// The answer to Register has had its time: the events that wait follow.
@@ -376,20 +392,26 @@ impl Shard {
             let Some((number, Some(answer))) = question else { break };
             business.order.push_back((None, answer.len() as u32));
             business.answer_bytes += answer.len();
+            let registering = business.registering == Some(number);
             self.asks.forget(number);
             self.push(slot, answer);
+            if registering {
+                self.registered(slot);
+            }
         }
     }
 
     /// Of the last send `written` bytes are out: the shards whose events these were are told.
     pub(super) fn confirm_frames(&mut self, slot: u32, written: usize) {
-        // What TLS makes of the frames has other lengths; such a send counts when it is complete.
-        if self.conns[slot].tls.is_some() && written != usize::MAX {
-            return;
-        }
+        let encrypted = self.conns[slot].tls.is_some();
         let worker = self.conns.id(slot);
         let shards = self.mail.len();
         let Some(business) = self.business(slot) else { return };
+        business.incomplete = written != usize::MAX;
+        // What TLS makes of the frames has other lengths; such a send counts when it is complete.
+        if encrypted && business.incomplete {
+            return;
+        }
         if business.flying == 0 {
             return;
         }
@@ -424,8 +446,7 @@ impl Shard {
         }
         let worker = self.conns.id(slot);
         // A send that did not stall is written; of one that did, what was out is confirmed.
-        let stalled = self.conns[slot].flags.has(Flags::STALLED);
-        let flying = if stalled { 0 } else { business.flying as usize };
+        let flying = if business.incomplete { 0 } else { business.flying as usize };
         let mut written = vec![0u32; self.mail.len()];
         for from in business.order.iter().take(flying).filter_map(|(from, _)| *from) {
             written[from as usize] += 1;

@@ -314,6 +314,10 @@ impl Shard {
                 };
                 let limiter = &self.shared.message_limiter;
                 let heartbeat = &customer.heartbeat_message;
+                // What nobody wants takes nothing from the limiters (section 2.6, step 1).
+                if !self.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
+                    return self.dropped(DropReason::NoWorker, 1);
+                }
                 match client.message(data, self.now.ms, heartbeat, &window, limiter) {
                     Inbound::Heartbeat => self.counters.heartbeats += 1,
                     Inbound::Forward => self.forward(slot, data),

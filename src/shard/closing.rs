@@ -89,8 +89,8 @@ impl Shard {
         let blocked = conn.flags.has(Flags::BLOCKED);
         if blocked && matches!(conn.role, Role::Business(_)) {
             self.unblock_business(slot);
-        } else if !conn.outbox.is_empty() {
-            // More is under way.
+        } else if !conn.outbox.is_empty() || conn.flags.has(Flags::TOUCHED) {
+            // More is under way, or the TLS session has something to say.
         } else if conn.flags.has(Flags::HANG_UP) {
             self.finish(slot);
         } else if conn.flags.clear(Flags::LINGER) {

@@ -213,7 +213,9 @@ impl Driver {
             self.drained = true;
             let _ = self.parts.notices.send(Notice::Drained);
         }
-        Ok(active || self.parts.shard.busy() || self.ring.pending())
+        // Input that was held back can be handled now that the mail is out.
+        let released = !self.held.is_empty() && !self.congested;
+        Ok(active || released || self.parts.shard.busy() || self.ring.pending())
     }
 
     /// Feeds what the ring has collected to the shard, unless mail is in the way.
@@ -318,14 +320,14 @@ impl Driver {
     /// Makes sure that whatever comes from now on writes to the eventfd; returns whether nothing
     /// came before that.
     fn fall_asleep(&mut self) -> io::Result<bool> {
-        let waker = self.parts.mailbox.waker();
-        waker.sleep();
-        if !self.parts.mailbox.is_empty() {
-            waker.awake();
-            return Ok(false);
-        }
+        self.parts.mailbox.waker().sleep();
+        self.ring.set_notify(true);
         self.ring.submit()?;
-        Ok(!self.ring.pending())
+        if self.parts.mailbox.is_empty() && !self.ring.pending() {
+            return Ok(true);
+        }
+        self.awake();
+        Ok(false)
     }
 
     async fn sleep(&mut self, wait: &mut Option<Wait>) {
@@ -351,7 +353,13 @@ impl Driver {
         if woken.await {
             *wait = None;
         }
+        self.awake();
+    }
+
+    /// From now on nobody needs to write to the eventfd.
+    fn awake(&mut self) {
         self.parts.mailbox.waker().awake();
+        self.ring.set_notify(false);
     }
 
     fn sleep_time(&self) -> Option<Duration> {

@@ -51,6 +51,13 @@ pub struct Event {
     pub frame: Bytes,
 }
 
+/// An event that waits, and the worker that its client had by then.
+#[derive(Clone, Debug)]
+struct Kept {
+    event: Event,
+    own: Option<ConnId>,
+}
+
 /// What became of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Placed {
@@ -75,7 +82,7 @@ pub struct Links {
     links: Vec<Link>,
     /// Round-robin position per kind of event; starts anywhere.
     next: [usize; 3],
-    backlog: VecDeque<Event>,
+    backlog: VecDeque<Kept>,
     backlog_bytes: usize,
     limits: LinkLimits,
     pick: WorkerPick,
@@ -164,7 +171,7 @@ impl Links {
         };
         let Some(place) = place else {
             self.backlog_bytes += event.frame.len();
-            self.backlog.push_back(event);
+            self.backlog.push_back(Kept { event, own: *sticky });
             return Placed::Kept;
         };
         let conn = self.give(place, event);
@@ -176,8 +183,8 @@ impl Links {
 
     /// Takes the next event of the backlog that can go out now, and says where.
     pub fn unkeep(&mut self) -> Option<(ConnId, Bytes)> {
-        let event = self.backlog.front()?.clone();
-        let place = self.choose(&event, None)?;
+        let Kept { event, own } = self.backlog.front()?.clone();
+        let place = self.choose(&event, own)?;
         self.backlog.pop_front();
         self.backlog_bytes -= event.frame.len();
         let frame = event.frame.clone();
@@ -188,8 +195,8 @@ impl Links {
     pub fn drop_unwanted(&mut self) -> usize {
         let links = &self.links;
         let before = self.backlog.len();
-        self.backlog.retain(|event| links.iter().any(|link| link.wants(event.kind)));
-        self.backlog_bytes = self.backlog.iter().map(|event| event.frame.len()).sum();
+        self.backlog.retain(|kept| links.iter().any(|link| link.wants(kept.event.kind)));
+        self.backlog_bytes = self.backlog.iter().map(|kept| kept.event.frame.len()).sum();
         before - self.backlog.len()
     }
 
@@ -220,7 +227,7 @@ impl Links {
         let link = self.links.remove(place);
         self.backlog_bytes += link.bytes;
         for event in link.unwritten.iter().rev() {
-            self.backlog.push_front(event.clone());
+            self.backlog.push_front(Kept { event: event.clone(), own: None });
         }
         link.unwritten.len()
     }
@@ -234,12 +241,13 @@ impl Links {
 
     /// For tests: panics if an invariant does not hold. Returns the workers of a shard.
     pub(super) fn audit(&self, shard: u8) -> usize {
-        let bytes = |events: &VecDeque<Event>| events.iter().map(|e| e.frame.len()).sum::<usize>();
-        assert_eq!(self.backlog_bytes, bytes(&self.backlog), "bytes in the backlog");
+        let kept: usize = self.backlog.iter().map(|kept| kept.event.frame.len()).sum();
+        assert_eq!(self.backlog_bytes, kept, "bytes in the backlog");
         for link in &self.links {
             let LinkLimits { frames_max, bytes_max } = self.limits;
             let last = link.unwritten.back().map_or(0, |event| event.frame.len());
-            assert_eq!(link.bytes, bytes(&link.unwritten), "bytes for {:?}", link.worker);
+            let bytes: usize = link.unwritten.iter().map(|event| event.frame.len()).sum();
+            assert_eq!(link.bytes, bytes, "bytes for {:?}", link.worker);
             assert!(link.unwritten.len() <= frames_max, "frames for {:?}", link.worker);
             assert!(link.bytes < bytes_max + last.max(1), "bytes for {:?}", link.worker);
         }

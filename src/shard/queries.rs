@@ -43,6 +43,8 @@ enum About {
         answer: Answer,
     },
     Rates(Box<Rates>),
+    /// Only whether every shard has got that far; the answer is known.
+    Known(Bytes),
 }
 
 impl Asks {
@@ -120,13 +122,25 @@ impl Shard {
                 answer.merge(part);
             }
         };
-        let Some(About::Query { query, shape, answer }) = self.asks.add(number, merge) else {
-            return;
+        let (query, shape, answer) = match self.asks.add(number, merge) {
+            Some(About::Query { query, shape, answer }) => (query, shape, answer),
+            Some(About::Known(frame)) => return self.answer_question(number, frame),
+            _ => return,
         };
         match worker::answer(shape, answer.finish(&query), &self.uniq_ids) {
             Next::Done(frame) => self.answer_question(number, frame),
             Next::Ask(query, shape) => self.ask_all(number, query, shape),
         }
+    }
+
+    /// Answers a question when every shard has handled the mail that was posted before it.
+    pub(super) fn answer_when_known(&mut self, number: u64, answer: Bytes) {
+        self.asks.begin(number, About::Known(answer));
+        let query = Arc::new(Query::Online(Vec::new()));
+        for shard in self.others() {
+            self.post(shard, Mail::Ask { from: self.id, number, query: query.clone() });
+        }
+        self.answered(number, Answer::Online(Vec::new()));
     }
 
     /// A backend connection asks for the metric items.

@@ -197,12 +197,8 @@ impl Ring {
 
     /// Accepts again after `AcceptFailed`. Does nothing if it is accepting already.
     pub fn relisten(&mut self, listener: usize) {
-        let Some(entry) = self.listeners.get_mut(listener) else {
-            return;
-        };
-        let Some(fd) = entry.fd.as_ref().filter(|_| !entry.armed) else {
-            return;
-        };
+        let Some(entry) = self.listeners.get_mut(listener) else { return };
+        let Some(fd) = entry.fd.as_ref().filter(|_| !entry.armed) else { return };
         let target = types::Fd(fd.as_raw_fd());
         entry.armed = true;
         self.accepting += 1;
@@ -214,9 +210,7 @@ impl Ring {
     /// Takes no more connections and closes the listening socket; the system resets what waits in
     /// its backlog. Accepted connections that were not reported yet are closed.
     pub fn unlisten(&mut self, listener: usize) {
-        let Some(entry) = self.listeners.get_mut(listener) else {
-            return;
-        };
+        let Some(entry) = self.listeners.get_mut(listener) else { return };
         let Some(fd) = entry.fd.take() else { return };
         let (generation, armed) = (entry.generation, entry.armed);
         if armed {
@@ -245,12 +239,10 @@ impl Ring {
     }
 
     /// Writes a batch. It is attempted with the next `submit` and over after it unless `Stalled` is
-    /// reported. To be called neither for a slot that stalled nor, without need, twice per submit:
-    /// the second time submits at once.
+    /// reported. Not to be called for a slot that stalled. A second time before `submit` submits at
+    /// once; if the first then stalls, the second follows it, and one `Sent` stands for both.
     pub fn send(&mut self, slot: u32, batch: Batch) {
-        let Some(socket) = self.sockets.get_mut(slot as usize) else {
-            return;
-        };
+        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
         if socket.life != Life::Open || batch.is_empty() {
             return;
         }
@@ -280,9 +272,7 @@ impl Ring {
 
     /// Receives no more until `resume`. What was received already is still reported.
     pub fn pause(&mut self, slot: u32) {
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         socket.paused = true;
         if socket.receive == Receive::Armed {
             socket.receive = Receive::Cancelling;
@@ -293,9 +283,7 @@ impl Ring {
 
     /// Receives again.
     pub fn resume(&mut self, slot: u32) {
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         socket.paused = false;
         self.arm(slot);
     }
@@ -303,9 +291,7 @@ impl Ring {
     /// Sends a FIN, after everything that was handed over before.
     pub fn shutdown(&mut self, slot: u32) {
         let turn = self.turn;
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         if socket.turn == turn {
             let generation = socket.generation;
             return self.fins.push((slot, generation));
@@ -315,9 +301,7 @@ impl Ring {
 
     /// Closes the socket. What the socket's buffer holds is still sent, a stalled send is given up.
     pub fn close(&mut self, slot: u32) {
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         socket.life = Life::Closing;
         let generation = socket.generation;
         let fd = socket.fd.take();
@@ -360,9 +344,7 @@ impl Ring {
     #[expect(clippy::should_implement_trait, reason = "no iterator: it goes on after None")]
     pub fn next(&mut self) -> Option<Event> {
         while let Some((slot, generation, written)) = self.stalls.pop_front() {
-            let Some(socket) = self.opened(slot).filter(|s| s.generation == generation) else {
-                continue;
-            };
+            let Some(socket) = self.opened_as(slot, generation) else { continue };
             if let Some(stalled) = &mut socket.stalled {
                 stalled.told = true;
             }

@@ -121,7 +121,7 @@ pub(super) struct Socket {
 }
 
 // The memory goal: what a million idle connections cost here.
-const _: () = assert!(size_of::<Socket>() <= 32);
+const _: () = assert!(size_of::<Socket>() <= 24);
 
 impl Socket {
     pub(super) const FREE: Socket = Socket {

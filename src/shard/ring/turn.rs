@@ -65,9 +65,7 @@ impl Ring {
 
     /// Starts receiving, if that is wanted and not under way.
     pub(super) fn arm(&mut self, slot: u32) {
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         if socket.paused || socket.receive != Receive::Off {
             return;
         }
@@ -81,12 +79,8 @@ impl Ring {
     /// are buffers. One that finds none goes to the end of the line.
     pub(super) fn arm_starved(&mut self) {
         for _ in 0..self.buffers.free() {
-            let Some((slot, generation)) = self.starved.pop_front() else {
-                return;
-            };
-            let Some(socket) = self.opened_as(slot, generation) else {
-                continue;
-            };
+            let Some((slot, generation)) = self.starved.pop_front() else { return };
+            let Some(socket) = self.opened_as(slot, generation) else { continue };
             if socket.receive == Receive::Starved {
                 socket.receive = Receive::Off;
                 self.arm(slot);
@@ -151,9 +145,7 @@ impl Ring {
     /// What an inline send left over goes out asynchronously. If the connection is broken the
     /// failure is reported like that of an asynchronous send, behind what has been received.
     fn fall_back(&mut self, place: u32, result: i32) {
-        let Some(inline) = self.inline.get_mut(place as usize) else {
-            return;
-        };
+        let Some(inline) = self.inline.get_mut(place as usize) else { return };
         let (slot, generation) = (inline.slot, inline.generation);
         let batch = mem::replace(&mut inline.batch, Batch::Own(Vec::new()));
         let written = usize::try_from(result).unwrap_or(0);
@@ -172,9 +164,7 @@ impl Ring {
 
     /// Keeps what is left of a batch with its socket. An operation has to follow.
     pub(super) fn stall(&mut self, slot: u32, batch: Batch, written: usize) {
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         debug_assert!(socket.stalled.is_none());
         socket.stalled = Some(Box::new(Stalled::new(batch, written)));
         let generation = socket.generation;
@@ -183,9 +173,7 @@ impl Ring {
 
     /// Goes on with a stalled send.
     pub(super) fn send_piece(&mut self, slot: u32) {
-        let Some(socket) = self.opened(slot) else {
-            return;
-        };
+        let Some(socket) = self.opened(slot) else { return };
         let target = socket.target();
         let tag = Tag { kind: Kind::Send, generation: socket.generation, index: slot };
         if let Some(stalled) = &mut socket.stalled {
@@ -196,9 +184,7 @@ impl Ring {
 
     /// A closed slot whose last operation is over is free.
     pub(super) fn free_if_over(&mut self, slot: u32) {
-        let Some(socket) = self.sockets.get_mut(slot as usize) else {
-            return;
-        };
+        let Some(socket) = self.sockets.get_mut(slot as usize) else { return };
         let over = !socket.receive_in_flight() && socket.stalled.is_none();
         if socket.life != Life::Closing || !over {
             return;

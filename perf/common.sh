@@ -1,0 +1,87 @@
+# Shared by the scripts beside it; not to be run.
+# shellcheck shell=bash
+
+target=${CARGO_TARGET_DIR:-target}
+load_log=
+load_pid=
+
+die() {
+    echo "$*" >&2
+    exit 1
+}
+
+# need PROGRAM: it is installed.
+need() {
+    command -v "$1" >/dev/null && return
+    die "$1 is missing: apt-get install linux-perf (Debian), linux-tools-\$(uname -r) (Ubuntu)"
+}
+
+# build [DIRECTORY]: gateway, load and floor of a checkout. Frame pointers make the call graphs.
+build() {
+    (
+        cd "${1:-.}" || exit
+        RUSTFLAGS="${RUSTFLAGS:--C force-frame-pointers=yes}" \
+            cargo build --release --locked -p ringway -p ringway-perf --bins
+    )
+}
+
+# start_load SCENARIO SECONDS [options]: starts the load and waits until it measures.
+start_load() {
+    local scenario=$1 seconds=$2
+    shift 2
+    load_log=$(mktemp)
+    "$target/release/ringway-perf" "$scenario" --no-floor --runs 1 --warmup 1 \
+        --seconds "$((seconds + 2))" "$@" >"$load_log" &
+    load_pid=$!
+    trap 'kill "$load_pid" 2>/dev/null || true' EXIT
+    local deadline=$((SECONDS + 60))
+    until [[ -n $(shard_threads) ]] && busy; do
+        kill -0 "$load_pid" 2>/dev/null || die "the load ended early"
+        ((SECONDS < deadline)) || die "the scenario does not begin"
+        sleep 0.2
+    done
+    sleep 1
+}
+
+end_load() {
+    wait "$load_pid"
+    trap - EXIT
+}
+
+gateway_pid() {
+    pgrep -P "$load_pid" -x ringway | head -n 1
+}
+
+# The threads of the shards, with commas.
+shard_threads() {
+    local pid task
+    pid=$(gateway_pid) || true
+    [[ -n $pid ]] || return 0
+    for task in "/proc/$pid/task"/*; do
+        if [[ $(cat "$task/comm" 2>/dev/null) == shard-* ]]; then
+            basename "$task"
+        fi
+    done | paste -sd,
+}
+
+# Whether the load has connected its clients: their number does not change any more.
+busy() {
+    local pid before
+    pid=$(gateway_pid) || true
+    [[ -n $pid ]] || return 1
+    before=$(find "/proc/$pid/fd" -maxdepth 1 2>/dev/null | wc -l)
+    sleep 0.3
+    [[ $before -gt 40 && $before == "$(find "/proc/$pid/fd" -maxdepth 1 2>/dev/null | wc -l)" ]]
+}
+
+# first_event EVENT...: the first that the machine can count.
+first_event() {
+    local event
+    for event in "$@"; do
+        if ! perf stat -e "$event" true 2>&1 | grep -q 'not supported\|not counted'; then
+            echo "$event"
+            return
+        fi
+    done
+    die "perf can count none of: $*"
+}

@@ -1,0 +1,157 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures a Ringway gateway, or any server that speaks plain WebSocket echo or broadcast.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ringway-perf", version)]
+pub struct Options {
+    /// What to measure; `suite` measures the figures of RESULTS.md, `smoke` runs everything once
+    /// at a tiny size.
+    pub scenario: Scenario,
+    /// The `ringway` program; by default the one beside this program.
+    #[arg(long)]
+    pub server: Option<PathBuf>,
+    /// A second `ringway` program, measured in turn with the first; ratios are to it as well.
+    #[arg(long)]
+    pub against: Option<PathBuf>,
+    /// A running server instead of `--server`; `echo`, `churn` and `broadcast` only.
+    #[arg(long, requires = "pid")]
+    pub addr: Option<SocketAddr>,
+    /// The process behind `--addr`.
+    #[arg(long, requires = "addr")]
+    pub pid: Option<u32>,
+    /// Request target of clients with `--addr`.
+    #[arg(long, default_value = "/")]
+    pub path: String,
+    /// The `floor` program; by default the one beside this program.
+    #[arg(long)]
+    pub floor: Option<PathBuf>,
+    /// Do not measure the floor.
+    #[arg(long)]
+    pub no_floor: bool,
+    /// CPU of the server; `cross-shard` uses the load's as well.
+    #[arg(long, default_value_t = 0)]
+    pub server_cpu: usize,
+    /// CPU of the load; by default the last one.
+    #[arg(long)]
+    pub load_cpu: Option<usize>,
+    /// Runs of each server, in turn; reported are medians.
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Seconds of load before it.
+    #[arg(long, default_value_t = 1.0)]
+    pub warmup: f64,
+    /// Writes the results to a file as well; `-` is standard output.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Writes a chart.
+    #[arg(long)]
+    pub svg: Option<PathBuf>,
+    /// Counts system calls with `perf stat`, in one more run.
+    #[arg(long)]
+    pub syscalls: bool,
+    #[command(flatten)]
+    pub size: Size,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Memory and CPU of connections that do nothing.
+    Idle,
+    /// Every client has one message under way that comes back.
+    Echo,
+    /// A backend sends to everybody.
+    Broadcast,
+    /// A backend sends to random clients.
+    Unicast,
+    /// Clients send to a worker.
+    Transfer,
+    /// Clients send to a worker, which answers.
+    Roundtrip,
+    /// Connect, upgrade, disconnect.
+    Churn,
+    /// Clients send to a worker, which publishes to the sender's group.
+    Groupchat,
+    /// `broadcast` while some clients do not read.
+    Slow,
+    /// A backend publishes to a topic; each client is in many.
+    Topics,
+    /// Publisher and members on different shards, against the same shard.
+    CrossShard,
+    Suite,
+    Smoke,
+}
+
+impl Scenario {
+    /// Everything that is measured by itself.
+    pub const ALL: [Scenario; 11] = [
+        Scenario::Idle,
+        Scenario::Echo,
+        Scenario::Broadcast,
+        Scenario::Unicast,
+        Scenario::Transfer,
+        Scenario::Roundtrip,
+        Scenario::Churn,
+        Scenario::Groupchat,
+        Scenario::Slow,
+        Scenario::Topics,
+        Scenario::CrossShard,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// Sizes; each scenario has its own defaults (see README.md).
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Size {
+    /// Connections.
+    #[arg(long)]
+    pub clients: Option<usize>,
+    /// `idle`: connections at the first look; the slope is from there to `--clients`.
+    #[arg(long)]
+    pub first: Option<usize>,
+    /// Bytes of a message, at least 24.
+    #[arg(long)]
+    pub payload: Option<usize>,
+    /// Publishes at a time.
+    #[arg(long)]
+    pub publishes: Option<usize>,
+    /// Messages under way at a time (`unicast`, `groupchat`), connections (`churn`).
+    #[arg(long)]
+    pub window: Option<usize>,
+    /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`).
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Topics of each client.
+    #[arg(long)]
+    pub topics: Option<usize>,
+    /// Members of the topic that is published to.
+    #[arg(long)]
+    pub members: Option<usize>,
+    /// `topics`: publish to topics as they are popular, not to the one of `--members`.
+    #[arg(long)]
+    pub mixed: bool,
+    /// Bytes of a client's session.
+    #[arg(long)]
+    pub session: Option<usize>,
+    /// `idle`: plain connections without user and topic.
+    #[arg(long)]
+    pub bare: bool,
+    /// `groupchat`: part of 40 groups of 2,500.
+    #[arg(long)]
+    pub scale: Option<f64>,
+    /// `churn`: clients of netsvr instead of echo.
+    #[arg(long)]
+    pub netsvr: bool,
+}

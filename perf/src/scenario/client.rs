@@ -1,0 +1,180 @@
+//! Scenarios without a backend: `idle`, `echo`, `churn`.
+
+use std::time::Duration;
+
+use super::{Figure, Load};
+use crate::Result;
+use crate::net::Options;
+use crate::netsvr::ConnInfoUpdate;
+use crate::options::Size;
+use crate::rig::{Rig, message, stamp};
+use crate::usage::resident;
+
+/// Connections that do nothing. Bound to a user and a topic each, unless `--bare`.
+pub struct Idle {
+    figures: Vec<Figure>,
+}
+
+impl Idle {
+    pub fn prepare(size: &Size, rig: &mut Rig) -> Result<Idle> {
+        let last = size.clients.unwrap_or(19_000);
+        let first = size.first.unwrap_or(5_000).min(last.saturating_sub(1));
+        let empty = resident(rig.server.pid)?;
+        let bare = size.bare || rig.server.worker.is_none();
+        let sizes = if bare {
+            rig.echo_clients(first)?;
+            let early = settled(rig)?;
+            rig.echo_clients(last - first)?;
+            [early, settled(rig)?]
+        } else {
+            Idle::known_clients(size, rig, first, last)?
+        };
+        let slope = sizes[1].saturating_sub(sizes[0]) as f64 / (last - first) as f64;
+        let whole = sizes[1].saturating_sub(empty) as f64 / last as f64;
+        let figures = vec![
+            Figure::new("rss_slope_bytes", slope),
+            Figure::new("rss_whole_bytes", whole),
+            Figure::new("rss_empty_mib", empty as f64 / (1 << 20) as f64),
+        ];
+        Ok(Idle { figures })
+    }
+
+    fn known_clients(size: &Size, rig: &mut Rig, first: usize, last: usize) -> Result<[u64; 2]> {
+        let mut clients = rig.netsvr_clients(0, 0)?;
+        let task = rig.task()?;
+        let session = "s".repeat(size.session.unwrap_or(0));
+        let mut known = 0;
+        let mut sizes = [0; 2];
+        for (size, total) in sizes.iter_mut().zip([first, last]) {
+            rig.more_clients(&mut clients, total - known)?;
+            let ids = clients.uniq_ids.split_off(known);
+            rig.update(task, &ids, |number| ConnInfoUpdate {
+                new_customer_id: format!("user-{}", known + number),
+                new_topics: vec![format!("topic-{}", (known + number) % 100)],
+                new_session: session.clone(),
+                ..ConnInfoUpdate::default()
+            })?;
+            clients.uniq_ids.extend(ids);
+            known = total;
+            *size = settled(rig)?;
+        }
+        Ok(sizes)
+    }
+}
+
+/// Resident memory after everything has come to rest.
+fn settled(rig: &mut Rig) -> Result<u64> {
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(resident(rig.server.pid)?)
+}
+
+impl Load for Idle {
+    fn step(&mut self, rig: &mut Rig) -> Result<()> {
+        rig.net.wait(Duration::from_millis(50)).map(drop)
+    }
+
+    fn finish(&mut self, _rig: &mut Rig) -> Result<Vec<Figure>> {
+        Ok(std::mem::take(&mut self.figures))
+    }
+}
+
+/// Every client sends a message, and the next one when it is back; or, with a rate, one client
+/// after the other at fixed times, whether answers are there or not. Then latency counts from the
+/// time at which the message was to be sent.
+pub struct Echo {
+    clients: Vec<u32>,
+    payload: usize,
+    /// Nanoseconds between two messages.
+    interval: Option<u64>,
+    due: u64,
+    turn: usize,
+}
+
+impl Echo {
+    pub fn prepare(size: &Size, rig: &mut Rig) -> Result<Echo> {
+        let clients = rig.echo_clients(size.clients.unwrap_or(1000))?;
+        let payload = size.payload.unwrap_or(64);
+        let interval = size.rate.map(|rate| (1e9 / rate) as u64);
+        let due = rig.tally.now();
+        if interval.is_none() {
+            for &client in &clients {
+                let now = rig.tally.now();
+                rig.net.send(client, &message(payload, now, 0))?;
+            }
+        }
+        Ok(Echo { clients, payload, interval, due, turn: 0 })
+    }
+
+    /// Sends what is due; gives the time until the next is.
+    fn send_due(&mut self, rig: &mut Rig, interval: u64) -> Result<Duration> {
+        while self.due <= rig.tally.now() {
+            let client = self.clients[self.turn % self.clients.len()];
+            rig.net.send(client, &message(self.payload, self.due, 0))?;
+            self.turn += 1;
+            self.due += interval;
+        }
+        Ok(Duration::from_nanos(self.due.saturating_sub(rig.tally.now())))
+    }
+}
+
+impl Load for Echo {
+    fn step(&mut self, rig: &mut Rig) -> Result<()> {
+        let patience = match self.interval {
+            Some(interval) => self.send_due(rig, interval)?,
+            None => Duration::from_secs(5),
+        };
+        let ready = rig.net.wait(patience)?;
+        if ready.is_empty() && self.interval.is_none() {
+            return Err("no echo within 5 s".into());
+        }
+        for client in ready {
+            let now = rig.tally.now();
+            let mut count = 0;
+            rig.net.read(client, |payload| {
+                if let Some((sent, _)) = stamp(payload) {
+                    rig.tally.count(sent, now);
+                    count += 1;
+                }
+            })?;
+            if self.interval.is_none() {
+                for _ in 0..count {
+                    rig.net.send(client, &message(self.payload, now, 0))?;
+                }
+            }
+        }
+        rig.net.closed.is_empty().then_some(()).ok_or_else(|| "the server closed a client".into())
+    }
+}
+
+/// Connections that are opened, upgraded and closed; `--window` at a time.
+pub struct Churn {
+    path: String,
+    window: usize,
+}
+
+impl Churn {
+    pub fn prepare(size: &Size, rig: &mut Rig) -> Result<Churn> {
+        let netsvr = size.netsvr && rig.server.worker.is_some();
+        let path = if netsvr { "/netsvr".to_owned() } else { rig.server.echo_path.clone() };
+        rig.echo_clients(size.clients.unwrap_or(0))?;
+        Ok(Churn { path, window: size.window.unwrap_or(64) })
+    }
+}
+
+impl Load for Churn {
+    fn step(&mut self, rig: &mut Rig) -> Result<()> {
+        let began = rig.tally.now();
+        let mut clients = Vec::with_capacity(self.window);
+        for _ in 0..self.window {
+            let options = Options { source: Some(rig.net.next_source()), receive_buffer: None };
+            clients.push(rig.net.connect(rig.server.client, options, &self.path)?);
+        }
+        rig.net.await_upgrades(&clients)?;
+        let now = rig.tally.now();
+        for client in clients {
+            rig.net.close(client);
+            rig.tally.count(began, now);
+        }
+        Ok(())
+    }
+}

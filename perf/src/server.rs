@@ -1,0 +1,200 @@
+//! The server under test: a gateway or a floor that is started here, or one that runs already.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::Result;
+
+/// How long a server may take until it listens.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a floor does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    Echo,
+    Broadcast,
+}
+
+/// A server that can be measured.
+#[derive(Clone, Debug)]
+pub enum Contender {
+    /// A `ringway` program.
+    Gateway(PathBuf),
+    /// The `floor` program.
+    Floor(PathBuf, Floor),
+    /// A running process that somebody else controls.
+    Running { client: SocketAddr, pid: u32, path: String },
+}
+
+/// A server that runs. Ends with this, unless it belongs to somebody else.
+pub struct Server {
+    pub pid: u32,
+    pub client: SocketAddr,
+    /// Request target of clients for the scenarios `echo` and `churn`.
+    pub echo_path: String,
+    /// The backend listeners of a gateway.
+    pub worker: Option<SocketAddr>,
+    pub task: Option<SocketAddr>,
+    child: Option<Child>,
+    _config: Option<tempfile::NamedTempFile>,
+}
+
+impl Server {
+    /// Starts a server on the given CPUs, or finds the running one.
+    pub fn start(contender: &Contender, cpus: &[usize]) -> Result<Server> {
+        match contender {
+            Contender::Gateway(program) => gateway(program, cpus),
+            Contender::Floor(program, floor) => start_floor(program, *floor, cpus[0]),
+            Contender::Running { client, pid, path } => Ok(Server {
+                pid: *pid,
+                client: *client,
+                echo_path: path.clone(),
+                worker: None,
+                task: None,
+                child: None,
+                _config: None,
+            }),
+        }
+    }
+
+    /// The worker listener.
+    pub fn worker(&self) -> Result<SocketAddr> {
+        self.worker.ok_or_else(|| "this scenario needs a gateway, not --addr".into())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn gateway(program: &Path, cpus: &[usize]) -> Result<Server> {
+    let (client, worker, task) = (free_address()?, free_address()?, free_address()?);
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
+    file.write_all(config(client, worker, task, cpus).as_bytes())?;
+    let mut command = Command::new(program);
+    command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
+    command.stderr(Stdio::inherit());
+    let child = on_all_cpus(|| command.spawn())?;
+    let server = Server {
+        pid: child.id(),
+        client,
+        echo_path: "/echo".to_owned(),
+        worker: Some(worker),
+        task: Some(task),
+        child: Some(child),
+        _config: Some(file),
+    };
+    for address in [client, worker, task] {
+        await_listener(address)?;
+    }
+    Ok(server)
+}
+
+/// Limits that would stop the load are out of the way; everything else is the default.
+fn config(client: SocketAddr, worker: SocketAddr, task: SocketAddr, cpus: &[usize]) -> String {
+    let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
+    let cpus = cpus.join(",");
+    format!(
+        r#"
+[runtime]
+cpus = "{cpus}"
+
+[[listener]]
+bind = "{client}"
+routes = [ {{ path = "/netsvr", protocol = "netsvr" }}, {{ path = "/echo", protocol = "echo" }} ]
+
+[[listener]]
+bind = "{worker}"
+protocol = "netsvr-worker"
+
+[[listener]]
+bind = "{task}"
+protocol = "netsvr-task"
+
+[netsvr.customer]
+heartbeat_interval = "1h"
+max_online = 19000
+limit_window_max_requests = 4294967295
+limit_zero_window_max_requests = 4294967295
+
+[admin]
+bind = ""
+
+[log]
+filter = "warn"
+"#
+    )
+}
+
+fn start_floor(program: &Path, floor: Floor, cpu: usize) -> Result<Server> {
+    let mode = match floor {
+        Floor::Echo => "echo",
+        Floor::Broadcast => "broadcast",
+    };
+    let mut command = Command::new(program);
+    command.args([mode, &cpu.to_string()]).stdout(Stdio::piped());
+    let mut child = on_all_cpus(|| command.spawn())
+        .map_err(|error| format!("{}: {error} (build it, or --no-floor)", program.display()))?;
+    let mut line = String::new();
+    let output = child.stdout.take().ok_or("the floor has no output")?;
+    BufReader::new(output).read_line(&mut line)?;
+    let client = line.trim().parse().map_err(|_| format!("the floor said {line:?}"))?;
+    Ok(Server {
+        pid: child.id(),
+        client,
+        echo_path: "/".to_owned(),
+        worker: None,
+        task: None,
+        child: Some(child),
+        _config: None,
+    })
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn await_listener(address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + START_PATIENCE;
+    while TcpStream::connect(address).is_err() {
+        if Instant::now() > deadline {
+            return Err(format!("nothing listens on {address} after {START_PATIENCE:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Runs the calling thread on one CPU.
+pub fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// CPUs that this process could use when it started.
+pub fn cpus() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+}
+
+/// A child inherits the CPUs of its parent, which is pinned to one.
+fn on_all_cpus<T>(action: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
+    let own = sched_getaffinity(None)?;
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    sched_setaffinity(None, &all)?;
+    let result = action();
+    sched_setaffinity(None, &own)?;
+    Ok(result?)
+}

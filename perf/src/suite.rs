@@ -1,0 +1,113 @@
+//! Many scenarios at once: the figures to reach, and the smoke test.
+
+use crate::options::{Options, Scenario, Size};
+use crate::run::Entry;
+use crate::{Result, measure};
+
+type Results = Vec<(Options, Vec<Entry>)>;
+
+/// Every scenario once, at a size that shows that it works and no more.
+pub fn smoke(options: &Options) -> Result<Results> {
+    let mut results = Vec::new();
+    for scenario in Scenario::ALL {
+        if scenario == Scenario::CrossShard && options.load_cpu == Some(options.server_cpu) {
+            println!("{} needs two CPUs; left out\n", scenario.name());
+            continue;
+        }
+        let size = Size {
+            clients: Some(60),
+            first: Some(30),
+            members: Some(20),
+            topics: Some(5),
+            scale: Some(0.001),
+            window: Some(8),
+            ..Size::default()
+        };
+        let runs = 1;
+        let (seconds, warmup) = (0.2, 0.05);
+        let options = Options { scenario, size, runs, seconds, warmup, ..options.clone() };
+        results.push(measure(&options)?);
+    }
+    Ok(results)
+}
+
+/// The figures of the table in RESULTS.md, as a table in Markdown.
+pub fn suite(options: &Options) -> Result<Results> {
+    let mut results = Results::new();
+    let mut of = |scenario, size| -> Result<usize> {
+        results.push(measure(&Options { scenario, size, ..options.clone() })?);
+        Ok(results.len() - 1)
+    };
+    let clients = |clients| Size { clients: Some(clients), ..Size::default() };
+    let many = Size { publishes: Some(10), ..clients(1000) };
+    let broadcast = of(Scenario::Broadcast, clients(1000))?;
+    let broadcast_10k = of(Scenario::Broadcast, clients(10_000))?;
+    let broadcast_19k = of(Scenario::Broadcast, clients(19_000))?;
+    let ten = of(Scenario::Broadcast, many)?;
+    let echo = of(Scenario::Echo, clients(1000))?;
+    let roundtrip = of(Scenario::Roundtrip, clients(1000))?;
+    let transfer = of(Scenario::Transfer, clients(1000))?;
+    let unicast = of(Scenario::Unicast, clients(1000))?;
+    let topics = of(Scenario::Topics, clients(5000))?;
+    let cross = of(Scenario::CrossShard, Size::default())?;
+    let churn = of(Scenario::Churn, Size::default())?;
+    let idle = of(Scenario::Idle, clients(19_000))?;
+    let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
+    let groupchat = of(Scenario::Groupchat, Size::default())?;
+    let slow = of(Scenario::Slow, clients(1000))?;
+    let table = Table { results: &results };
+    table.head();
+    table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
+    table.floor("broadcast to 10,000, 128 B, ratio to the floor", broadcast_10k, 1.10);
+    table.line("10 publishes per turn, us per delivery", table.cpu(ten), 0.30);
+    table.line("the same, against one per turn", table.over(ten, broadcast), 0.16);
+    table.floor("echo, 1,000 connections, 64 B, ratio to the floor", echo, 1.15);
+    table.line("user-space share in broadcast", table.value(broadcast, "user_share"), 0.06);
+    table.line("RSS per idle connection, bytes", table.value(idle, "rss_slope_bytes"), 512.0);
+    table.line("with a 2 KiB session, bytes", table.value(session, "rss_slope_bytes"), 2867.0);
+    table.line("topics against broadcast", table.over(topics, broadcast), 1.10);
+    table.line("roundtrip against echo", table.over(roundtrip, echo), 2.2);
+    table.line("cross-shard against same shard", table.value(cross, "cross_to_same_ratio"), 1.10);
+    table.floor("churn, ratio to the floor", churn, 1.30);
+    table.line("19,000 members against 1,000", table.over(broadcast_19k, broadcast), 1.35);
+    table.line("idle CPU with 19,000, percent", table.value(idle, "cpu_percent"), 0.3);
+    table.line("transfer, us per message", table.cpu(transfer), f64::NAN);
+    table.line("unicast, us per message", table.cpu(unicast), f64::NAN);
+    table.line("groupchat, us per delivery", table.cpu(groupchat), f64::NAN);
+    table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
+    Ok(results)
+}
+
+struct Table<'a> {
+    results: &'a Results,
+}
+
+impl Table<'_> {
+    fn head(&self) {
+        println!("| figure | measured | target |\n|---|---|---|");
+    }
+
+    fn line(&self, name: &str, value: Option<f64>, target: f64) {
+        let value = value.map_or("-".to_owned(), crate::report::number);
+        let target = if target.is_nan() { "-".to_owned() } else { format!("<= {target}") };
+        println!("| {name} | {value} | {target} |");
+    }
+
+    fn floor(&self, name: &str, result: usize, target: f64) {
+        let (_, entries) = &self.results[result];
+        let floor = entries.iter().find(|entry| entry.name == "floor");
+        self.line(name, floor.and_then(|floor| entries[0].ratio(floor, "cpu_us")), target);
+    }
+
+    fn value(&self, result: usize, name: &str) -> Option<f64> {
+        self.results[result].1[0].median(name)
+    }
+
+    fn cpu(&self, result: usize) -> Option<f64> {
+        self.value(result, "cpu_us")
+    }
+
+    fn over(&self, one: usize, other: usize) -> Option<f64> {
+        Some(self.cpu(one)? / self.cpu(other)?)
+    }
+}

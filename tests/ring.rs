@@ -1,0 +1,21 @@
+//! The socket ring against real sockets on the running kernel. What it says about the kernel in its
+//! documentation is shown in `src/shard/ring/kernel.rs`; here is what the shard relies on.
+//!
+//! Nothing here sleeps: [`support::Bench::event`] waits on the ring's eventfd, 20 s at the most.
+
+#![forbid(unsafe_code)]
+
+#[path = "ring/accepting.rs"]
+mod accepting;
+#[path = "ring/closing.rs"]
+mod closing;
+#[path = "ring/limits.rs"]
+mod limits;
+#[path = "ring/receiving.rs"]
+mod receiving;
+#[path = "ring/sending.rs"]
+mod sending;
+#[path = "ring/storm.rs"]
+mod storm;
+#[path = "ring/support.rs"]
+mod support;
