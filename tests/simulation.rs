@@ -17,6 +17,8 @@ mod commands;
 mod peers;
 #[path = "simulation/plan.rs"]
 mod plan;
+#[path = "simulation/scenes.rs"]
+mod scenes;
 #[path = "simulation/story.rs"]
 mod story;
 #[path = "simulation/streams.rs"]

@@ -55,8 +55,8 @@ fn netsvr(criterion: &mut Criterion) {
     let ids = UniqIds::new("127.0.0.1:6062".parse().expect("an address"));
     let conn = ConnId::new(1, 1234, 1_700_000_000);
     let uniq_id = String::from_utf8(ids.encode(conn).to_vec()).expect("hex");
-    let cast = SingleCast { uniq_id, data: vec![b'x'; 64] }.encode_to_vec();
-    let publish = TopicPublish { topics: vec!["room-17".into()], data: vec![b'x'; 128] };
+    let cast = SingleCast { uniq_id, data: vec![b'x'; 64].into() }.encode_to_vec();
+    let publish = TopicPublish { topics: vec!["room-17".into()], data: vec![b'x'; 128].into() };
     let frame = {
         let body = publish.encode_to_vec();
         let mut frame = (body.len() as u32 + 4).to_be_bytes().to_vec();

@@ -143,10 +143,10 @@ fn chart(results: &[(Options, Vec<Entry>)]) -> String {
             let median = entry.median(name).unwrap_or(0.0);
             let (label, width) = (number(median), median / top * WIDTH);
             let baseline = y + 13.0;
+            let _ = writeln!(body, r#"<text x="10" y="{baseline}">{} {label}</text>"#, entry.name);
             let _ = writeln!(
                 body,
-                r#"<text x="10" y="{baseline}">{} {label}</text><rect x="{LEFT}" y="{y}" width="{width:.1}" height="16" fill="{colour}"/>"#,
-                entry.name
+                r#"<rect x="{LEFT}" y="{y}" width="{width:.1}" height="16" fill="{colour}"/>"#
             );
             for value in values(entry) {
                 let (x, middle) = (LEFT + value / top * WIDTH, y + 8.0);
@@ -157,9 +157,7 @@ fn chart(results: &[(Options, Vec<Entry>)]) -> String {
         y += LINE / 2.0;
     }
     let width = LEFT + WIDTH + 20.0;
-    format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" font-family="sans-serif" font-size="13">
-{body}</svg>
-"#
-    )
+    let size = format!(r#"width="{width}" height="{y}""#);
+    let font = r#"font-family="sans-serif" font-size="13""#;
+    format!("<svg xmlns=\"http://www.w3.org/2000/svg\" {size} {font}>\n{body}</svg>\n")
 }

@@ -15,7 +15,7 @@ use crate::{CLOSE, OPEN, reset};
 
 const STORM: usize = 30_000;
 const THREADS: usize = 4;
-const GROWTH_KIB_MAX: u64 = 32 << 10;
+const GROWTH_KIB_MAX: u64 = 64 << 10;
 
 #[test]
 fn ten_thousand_connections_that_never_upgrade_are_gone_after_the_timeout() {

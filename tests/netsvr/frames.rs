@@ -394,7 +394,7 @@ fn a_frame_that_announces_more_than_there_can_be_is_too_big_and_hurts_nobody() {
     let mut bystander = server.client();
     for len in [u64::MAX >> 1, 1 << 62, 1 << 32, (1 << 31) + 5, 2 * 1024 * 1024 + 1] {
         let header = [&[FIN_BINARY, 0x80 | 127], &len.to_be_bytes()[..], &[1, 2, 3, 4]].concat();
-        expect_plain(&server, 1009, "message too big", &[header.clone()]);
+        expect_plain(&server, 1009, "message too big", std::slice::from_ref(&header));
         let mut fragment = header;
         fragment[0] = CONTINUATION;
         let frames = [masked(TEXT, b"a"), fragment];

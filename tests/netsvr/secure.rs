@@ -1,5 +1,5 @@
-//! TLS through sockets: clients on `wss`, workers with certificates of their own. What the TLS layer
-//! does with single bytes is in `tests/tls.rs`.
+//! TLS through sockets: clients on `wss`, workers with certificates of their own. What the TLS
+//! layer does with single bytes is in `tests/tls.rs`.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! What the tests of netsvr share: a gateway with one known client on each shard, and marks.
 //!
-//! That something was *not* sent is shown by what comes after it: commands of one backend connection
-//! reach a client in order (specification section 3.6), so what was sent before a mark comes before
-//! it, and what is not there by then never comes.
+//! That something was *not* sent is shown by what comes after it: commands of one backend
+//! connection reach a client in order (specification section 3.6), so what was sent before a mark
+//! comes before it, and what is not there by then never comes.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};

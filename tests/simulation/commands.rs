@@ -98,7 +98,8 @@ impl Story {
 
     fn fault(&mut self, business: usize) {
         match self.rng.u8(..10) {
-            0..5 => self.businesses[business].reading ^= true,
+            0..4 => self.businesses[business].reading ^= true,
+            4 => self.flood(business),
             5..7 => self.unregister(business),
             7..9 => {
                 let business = &mut self.businesses[business];
@@ -125,6 +126,15 @@ impl Story {
         }
     }
 
+    /// More questions than may be under way at one time, and nobody reads the answers for a while.
+    fn flood(&mut self, business: usize) {
+        self.businesses[business].reading = false;
+        for _ in 0..self.rng.usize(50..150) {
+            self.ask_count(business);
+        }
+        self.push(business);
+    }
+
     /// Ends the registration of some connection whose name is known, or of none.
     fn unregister(&mut self, business: usize) {
         let named: Vec<usize> =
@@ -146,6 +156,7 @@ impl Story {
     fn payload(&mut self, business: usize, to: To, copies: usize) -> (Bytes, usize) {
         let len = match self.rng.u8(..8) {
             0 => self.rng.usize(..PAYLOAD_BYTES_MAX - 40),
+            _ if self.plan.fat => PAYLOAD_BYTES_MAX / 2 + self.rng.usize(..PAYLOAD_BYTES_MAX / 4),
             1 => 250 + self.rng.usize(..10),
             _ => self.rng.usize(..60),
         };
@@ -168,6 +179,9 @@ impl Story {
         let known = |client: &&Client| world.socket(client.peer).id.is_some();
         let mut known: Vec<usize> =
             self.clients.iter().filter(known).map(|client| client.number).collect();
+        if self.plan.fat {
+            known.drain(..known.len().saturating_sub(4));
+        }
         self.rng.shuffle(&mut known);
         known.truncate(self.rng.usize(1..5));
         known

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use ringway::config::model::{Config, Generation, MessageType, SlowClient, WorkerFull, WorkerPick};
+use ringway::config::model::{
+    Config, Generation, Listener, MessageType, SlowClient, WorkerFull, WorkerPick,
+};
 use ringway::shard::ListenerSettings;
 use ringway::shard::sim::Weather;
 use ringway::wire::netsvr::Verdict;
@@ -54,6 +56,8 @@ pub struct Plan {
     pub hasty: bool,
     /// The callback says more than yes.
     pub verdicts: bool,
+    /// Backends push much to few clients.
+    pub fat: bool,
 }
 
 static DEMO: LazyLock<Config> = LazyLock::new(Config::demo);
@@ -106,18 +110,19 @@ impl Plan {
             limits,
             hasty,
             verdicts,
+            fat: percent(rng, 20),
         }
     }
 
     /// The listeners of the demo.
-    pub fn listeners(&self) -> Vec<ListenerSettings> {
-        let address = self.config.netsvr.advertise;
-        let settings = |listener: &ringway::config::model::Listener| ListenerSettings {
+    pub fn listeners(config: &Config) -> Vec<ListenerSettings> {
+        let address = config.netsvr.advertise;
+        let settings = |listener: &Listener| ListenerSettings {
             service: listener.service.clone(),
             address,
             tls: None,
         };
-        self.config.listeners.iter().map(settings).collect()
+        config.listeners.iter().map(settings).collect()
     }
 }
 

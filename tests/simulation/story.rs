@@ -68,7 +68,7 @@ impl Story {
     pub fn new(seed: u64) -> Story {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::new(&mut rng);
-        let (config, listeners) = (plan.config.clone(), plan.listeners());
+        let (config, listeners) = (plan.config.clone(), Plan::listeners(&plan.config));
         let world = World::new(seed, plan.shards, config, listeners, plan.weather);
         let netsvr = &plan.config.netsvr;
         Story {

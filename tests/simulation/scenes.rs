@@ -1,0 +1,303 @@
+//! Short stories with a purpose: what random ones would hardly come across.
+
+use std::time::Duration;
+
+use ringway::config::model::{Config, SlowClient, WorkerFull};
+use ringway::metrics::{Counters, DropReason};
+use ringway::shard::mailbox::Mail;
+use ringway::shard::sim::{Peer, Weather, World};
+use ringway::wire::netsvr::proto::{self, Cmd};
+use ringway::wire::netsvr::{UniqIds, Verdict};
+use ringway::wire::websocket::mask_frame;
+
+use crate::peers::{Business, Client, Expect, Kind};
+use crate::plan::{CLIENTS, Plan, WORKERS};
+use crate::streams::{self, Frame, Told};
+
+const ROUNDS_MAX: usize = 20_000;
+const FRAME_BYTES_MAX: usize = 10_000;
+
+/// A gateway of one shard in fair weather.
+struct Scene {
+    world: World,
+    ids: UniqIds,
+    clients: usize,
+}
+
+impl Scene {
+    fn new(change: impl FnOnce(&mut Config, &mut Weather)) -> Scene {
+        let mut config = Config::demo();
+        config.runtime.connections_max = 100;
+        let mut weather = Weather {
+            mailbox_messages_max: 100,
+            socket_bytes_max: 100_000,
+            piece_bytes_max: 100_000,
+            jump_every: 0,
+            jump_ms_max: 0,
+            callback_fails_percent: 0,
+            callback_denies_percent: 0,
+            callback_verdict: Verdict::default,
+        };
+        change(&mut config, &mut weather);
+        let ids = UniqIds::new(config.netsvr.advertise);
+        let listeners = Plan::listeners(&config);
+        Scene { world: World::new(1, 1, config, listeners, weather), ids, clients: 0 }
+    }
+
+    fn settle(&mut self) {
+        self.world.settle(ROUNDS_MAX);
+        self.world.audit(FRAME_BYTES_MAX);
+    }
+
+    /// A client whose upgrade is on its way.
+    fn client(&mut self, kind: Kind) -> Peer {
+        let peer = self.world.connect(CLIENTS);
+        let client = Client::new(peer, self.clients, kind, false);
+        self.clients += 1;
+        self.world.write(peer, &client.request());
+        peer
+    }
+
+    fn send(&mut self, client: Peer, first: u8, payload: &[u8]) {
+        self.world.write(client, &mask_frame(first, [1, 2, 3, 4], payload));
+    }
+
+    fn frames(&self, client: Peer) -> Vec<Frame> {
+        streams::client(&self.world.socket(client).written).frames
+    }
+
+    /// A worker for all events, after its registration was answered.
+    fn worker(&mut self) -> Business {
+        let peer = self.world.connect(WORKERS);
+        let mut worker = Business::new(peer, 0);
+        let message = proto::RegisterReq { events: 7, ..Default::default() };
+        worker.ask(Cmd::Register, &message, Expect::Registered(0));
+        self.tell(&mut worker);
+        worker
+    }
+
+    /// Writes what the backend has queued.
+    fn tell(&mut self, business: &mut Business) {
+        let bytes = business.pending.take_all();
+        self.world.write(business.peer, &bytes);
+        self.settle();
+    }
+
+    fn told(&self, business: &Business) -> Vec<Told> {
+        let mut rest = &self.world.socket(business.peer).written[..];
+        let mut told = Vec::new();
+        while let Some((frame, size)) = streams::told(rest, false) {
+            told.push(frame);
+            rest = &rest[size..];
+        }
+        told
+    }
+
+    fn uniq_id(&self, client: Peer) -> String {
+        let id = self.world.socket(client).id.expect("it was accepted");
+        String::from_utf8_lossy(&self.ids.encode(id)).into_owned()
+    }
+
+    fn counters(&self) -> Counters {
+        self.world.shards().next().expect("there is one shard").report().0
+    }
+}
+
+fn dropped(counters: &Counters, reason: DropReason) -> u64 {
+    counters.dropped[reason as usize]
+}
+
+fn close_frame(code: u16, text: &str) -> Frame {
+    Frame::Close([&code.to_be_bytes()[..], text.as_bytes()].concat())
+}
+
+/// A client that reads nothing gets `count` pushes of 1000 bytes, each listed twice.
+fn push_twice(scene: &mut Scene, client: Peer, count: usize) {
+    let mut task = Business::new(scene.world.connect(WORKERS), 1);
+    let uniq_id = scene.uniq_id(client);
+    for _ in 0..count {
+        let uniq_ids = vec![uniq_id.clone(), uniq_id.clone()];
+        let data = vec![b'x'; 1000].into();
+        task.command(Cmd::Multicast, &proto::Multicast { uniq_ids, data });
+    }
+    scene.tell(&mut task);
+}
+
+#[test]
+fn a_slow_client_is_told_so_and_every_push_is_counted_once() {
+    let mut scene = Scene::new(|config, weather| {
+        config.runtime.outbox_bytes_max = 4096;
+        config.runtime.slow_client = SlowClient::Close;
+        weather.socket_bytes_max = 1500;
+    });
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    push_twice(&mut scene, client, 10);
+    while !scene.world.read(client, usize::MAX).is_empty() {
+        scene.settle();
+    }
+    let frames = scene.frames(client);
+    let slow = close_frame(1008, "slow consumer");
+    assert_eq!(frames.last(), Some(&slow), "{} frames", frames.len());
+    let counters = scene.counters();
+    let lost = dropped(&counters, DropReason::SlowClient) + dropped(&counters, DropReason::Closing);
+    assert_eq!(counters.frames_written + lost, 20, "{lost} were dropped");
+    assert_eq!(counters.frames_written as usize, frames.len() - 1);
+}
+
+#[test]
+fn a_slow_client_may_lose_pushes_and_stay_even_if_it_pings() {
+    let mut scene = Scene::new(|config, weather| {
+        config.runtime.outbox_bytes_max = 4096;
+        config.runtime.slow_client = SlowClient::Drop;
+        weather.socket_bytes_max = 1500;
+    });
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    for _ in 0..4 {
+        push_twice(&mut scene, client, 3);
+        (0..50).for_each(|_| scene.send(client, 0x89, &[b'p'; 100]));
+        scene.settle();
+    }
+    while !scene.world.read(client, usize::MAX).is_empty() {
+        scene.settle();
+    }
+    assert!(scene.world.is_open(client));
+    let data = |frame: &&Frame| matches!(frame, Frame::Data { .. });
+    let counters = scene.counters();
+    let delivered = scene.frames(client).iter().filter(data).count() as u64;
+    assert_eq!(delivered + dropped(&counters, DropReason::SlowClient), 24);
+}
+
+#[test]
+fn pushes_that_a_client_leaves_behind_are_counted_and_nothing_else_is() {
+    let mut scene = Scene::new(|_, weather| weather.socket_bytes_max = 1500);
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    push_twice(&mut scene, client, 5);
+    (0..5).for_each(|_| scene.send(client, 0x89, b"ping"));
+    scene.settle();
+    scene.world.reset(client);
+    scene.settle();
+    let counters = scene.counters();
+    assert_eq!(counters.frames_written + dropped(&counters, DropReason::Closing), 10);
+}
+
+#[test]
+fn an_echo_client_may_ping_while_its_echo_waits() {
+    let mut scene = Scene::new(|config, weather| {
+        config.runtime.outbox_bytes_max = 4096;
+        weather.socket_bytes_max = 500;
+    });
+    let client = scene.client(Kind::Echo);
+    scene.send(client, 0x82, &[b'x'; 8000]);
+    scene.send(client, 0x89, b"ping");
+    scene.send(client, 0x82, b"more");
+    scene.settle();
+    while !scene.world.read(client, usize::MAX).is_empty() {
+        scene.settle();
+    }
+    let data = |payload: &[u8]| Frame::Data { text: false, payload: payload.to_vec() };
+    let expected = [data(&[b'x'; 8000]), Frame::Pong(b"ping".to_vec()), data(b"more")];
+    assert!(scene.frames(client) == expected, "{} frames", scene.frames(client).len());
+}
+
+#[test]
+fn refused_clients_take_no_place_from_others() {
+    let mut scene = Scene::new(|config, _| config.netsvr.customer.max_online = 1);
+    let first = scene.client(Kind::Netsvr);
+    scene.settle();
+    let refused = scene.client(Kind::Netsvr);
+    scene.settle();
+    let reason = close_frame(1013, "open rate limited, try again later");
+    assert_eq!(scene.frames(refused), [reason]);
+    assert!(!scene.world.socket(refused).closed, "the refused client is still there");
+    scene.world.hang_up(first);
+    scene.settle();
+    let second = scene.client(Kind::Netsvr);
+    scene.settle();
+    assert!(scene.world.is_open(second), "the place of the first one is free");
+}
+
+#[test]
+fn a_backend_that_waits_for_room_gets_nothing_but_answers_during_a_drain() {
+    let mut scene = Scene::new(|_, weather| weather.socket_bytes_max = 100);
+    let mut task = Business::new(scene.world.connect(WORKERS), 0);
+    (0..200).for_each(|_| task.ask_raw(Cmd::UniqIdCount, b"", Expect::AtLeast(0)));
+    scene.tell(&mut task);
+    scene.world.tell_all(|| Mail::Drain);
+    scene.settle();
+    while !scene.world.read(task.peer, usize::MAX).is_empty() {
+        scene.settle();
+    }
+    assert_eq!(scene.told(&task).len(), 200);
+    assert_eq!(scene.world.socket(task.peer).written.len(), 200 * 8);
+}
+
+#[test]
+fn a_stall_that_is_not_yet_known_when_a_worker_times_out_loses_nothing() {
+    for (steps, wait_ms) in (1..6).flat_map(|steps| [150, 250].map(|wait_ms| (steps, wait_ms))) {
+        let mut scene = Scene::new(|config, weather| {
+            config.netsvr.worker.read_deadline = Duration::from_millis(200);
+            config.netsvr.worker.register_delay = Duration::ZERO;
+            weather.socket_bytes_max = 300;
+        });
+        let worker = scene.worker();
+        scene.world.pass(20);
+        let client = scene.client(Kind::Netsvr);
+        scene.settle();
+        (0..20).for_each(|_| scene.send(client, 0x82, &[b'x'; 40]));
+        (0..steps).for_each(|_| scene.world.step());
+        scene.world.pass(wait_ms);
+        scene.settle();
+        scene.world.pass(1000);
+        scene.settle();
+        let socket = scene.world.socket(worker.peer);
+        assert!(socket.closed, "the worker has said nothing for too long");
+        let (mut sure, mut rest) = (0, &socket.written[..socket.sure]);
+        while let Some((told, size)) = streams::told(rest, false) {
+            sure += matches!(told, Told::Event { .. }) as u64;
+            rest = &rest[size..];
+        }
+        let counters = scene.counters();
+        let reasons = [DropReason::NoWorker, DropReason::WorkerLost];
+        let lost: u64 = reasons.iter().map(|reason| dropped(&counters, *reason)).sum();
+        assert_eq!(sure + lost, 21, "{sure} written, {lost} dropped: {steps} steps, {wait_ms} ms");
+    }
+}
+
+#[test]
+fn clients_that_leave_while_they_wait_leave_nothing_behind() {
+    let mut scene = Scene::new(|config, weather| {
+        config.netsvr.worker.on_full = WorkerFull::Wait;
+        config.netsvr.worker.queue_frames_max = 1;
+        weather.socket_bytes_max = 60;
+    });
+    scene.worker();
+    scene.world.pass(100);
+    (0..3).for_each(|_| _ = scene.client(Kind::Netsvr));
+    scene.settle();
+    for _ in 0..500 {
+        let client = scene.client(Kind::Netsvr);
+        scene.settle();
+        scene.world.reset(client);
+        scene.world.pass(10);
+        scene.settle();
+    }
+}
+
+#[test]
+fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
+    let mut scene = Scene::new(|config, _| {
+        config.netsvr.customer.on_open_callback_api = Some("http://application/open".to_owned());
+        config.netsvr.customer.callbacks_max = 1;
+    });
+    for _ in 0..500 {
+        let client = scene.client(Kind::Netsvr);
+        for _ in 0..4 {
+            scene.world.step();
+        }
+        scene.world.reset(client);
+        scene.world.audit(FRAME_BYTES_MAX);
+    }
+}
