@@ -17,8 +17,10 @@ use crate::Result;
 
 /// Connections that are opened before their answers are waited for; below any listen backlog.
 const CONNECT_BATCH: usize = 256;
-/// Clients of one source address: ephemeral ports are 28,232 by default.
-const CLIENTS_PER_ADDRESS: usize = 20_000;
+/// Clients of one source address. The system's search for a free port becomes slow when half of
+/// them (14,116 by default) are taken, so the others get ports below those that it searches.
+const CLIENTS_PER_ADDRESS: usize = 10_000;
+const FIRST_PORT: u16 = 20_000;
 const RECEIVE_BYTES: usize = 256 << 10;
 const EVENTS: usize = 1024;
 /// FIN and opcode of a text message.
@@ -54,6 +56,8 @@ pub struct Net {
     events: Vec<epoll::Event>,
     /// Source addresses of short connections; each is used for some, then the next.
     sources: u32,
+    /// Clients that `connect_clients` has opened.
+    clients: usize,
     /// Connections that the server has closed.
     pub closed: Vec<u32>,
 }
@@ -67,6 +71,7 @@ impl Net {
             buffer: vec![0; RECEIVE_BYTES],
             events: Vec::with_capacity(EVENTS),
             sources: 0,
+            clients: 0,
             closed: Vec::new(),
         })
     }
@@ -83,9 +88,8 @@ impl Net {
         for first in (0..count).step_by(CONNECT_BATCH) {
             let last = (first + CONNECT_BATCH).min(count);
             for number in first..last {
-                // The system finds ports much faster for sockets that are not bound.
-                let block = (number / CLIENTS_PER_ADDRESS) as u8;
-                let source = (block > 0).then(|| Ipv4Addr::new(127, 0, 0, 1 + block));
+                let source = source(self.clients)?;
+                self.clients += 1;
                 let options = Options { source, receive_buffer: None };
                 clients.push(self.connect(server, options, &path(number))?);
             }
@@ -102,7 +106,7 @@ impl Net {
             socket.set_recv_buffer_size(bytes)?;
         }
         if let Some(source) = options.source {
-            socket.bind(&SocketAddr::from((source, 0)).into())?;
+            socket.bind(&source.into())?;
         }
         socket.connect(&server.into())?;
         let peer = self.add(socket, Framing::Upgrade)?;
@@ -117,10 +121,11 @@ impl Net {
 
     /// A source address for short connections: the next one after some hundred, so that closed
     /// ones in TIME_WAIT do not use up the ports.
-    pub fn next_source(&mut self) -> Ipv4Addr {
+    pub fn next_source(&mut self) -> SocketAddr {
         self.sources += 1;
         let block = (self.sources / 512) % 0xfffe + 1;
-        Ipv4Addr::new(127, 1, (block >> 8) as u8, block as u8)
+        let address = Ipv4Addr::new(127, 1, (block >> 8) as u8, block as u8);
+        SocketAddr::from((address, 0))
     }
 
     /// Waits until connections are upgraded.
@@ -288,9 +293,17 @@ impl Net {
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// `None`: the system chooses.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<SocketAddr>,
     /// Bytes that the system may hold for it.
     pub receive_buffer: Option<usize>,
+}
+
+/// Where a client connects from; `None`: the system chooses.
+fn source(number: usize) -> Result<Option<SocketAddr>> {
+    let block = u8::try_from(number / CLIENTS_PER_ADDRESS)?;
+    let port = FIRST_PORT + (number % CLIENTS_PER_ADDRESS) as u16;
+    let address = Ipv4Addr::new(127, 0, 1, block);
+    Ok((block > 0).then(|| SocketAddr::from((address, port))))
 }
 
 /// A masked text message as bytes.

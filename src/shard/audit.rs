@@ -11,8 +11,9 @@ use crate::shard::conns::{Conn, Flags, Role};
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
 const CONTROL_BYTES_MAX: usize = 1024;
-/// Connections that have left may stand in the waiting list for a while; so many at the least.
-pub(super) const WAITING_SPARE: usize = 64;
+/// Connections that have left stay in the lists of those who wait until there are more of them than
+/// connections, and this many.
+pub(super) const LEFT_SPARE: usize = 64;
 
 /// What a test knows about the sizes that its peers use.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +59,9 @@ impl Shard {
         assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
         assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
         assert_eq!(self.links.audit(self.id), sum.links, "links to own workers");
-        let most = 2 * self.conns.len() + WAITING_SPARE;
+        let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
         assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
+        assert!(self.hooks.opens() <= most, "{} callbacks at open wait", self.hooks.opens());
         self.hub.check();
         Holdings { connections: self.conns.len() as u32, online }
     }

@@ -499,6 +499,10 @@ impl Shard {
         if self.business_deadline_ms(slot, business) > now_ms {
             return self.rearm(slot);
         }
+        // Whether the last send has stalled is told after the timers of a turn.
+        if business.flying > 0 && !business.incomplete {
+            return self.timers.arm(slot, now_ms + 1);
+        }
         let peer: IpAddr = business.peer.ip();
         let stalled = self.conns[slot].flags.has(Flags::STALLED);
         let why = if stalled { "it does not read (send_deadline)" } else { "read_deadline" };

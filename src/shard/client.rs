@@ -14,6 +14,7 @@ use crate::hub::push::{Change, CloseReason, TopicChange};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
 use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::{Flags, Opening, Role};
 use crate::shard::links::EventKind;
@@ -146,7 +147,12 @@ impl Shard {
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
     fn refuse(&mut self, slot: u32, reason: CloseReason) {
         self.counters.opens_refused += 1;
-        self.conns[slot].role = Role::Leaving;
+        let conn = &mut self.conns[slot];
+        conn.role = Role::Leaving;
+        // Its place is free at once, not when its close frame was answered.
+        if conn.flags.clear(Flags::ONLINE) {
+            self.shared.online.fetch_sub(1, Ordering::Relaxed);
+        }
         self.close(slot, reason);
         self.linger(slot);
     }
@@ -158,6 +164,9 @@ impl Shard {
         let generation = self.config.netsvr.generation;
         let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
         self.hooks.open(id, body);
+        if self.hooks.opens() > 2 * self.conns.len() + LEFT_SPARE {
+            self.hooks.retain_opens(|id| self.conns.slot(id).is_some());
+        }
         self.block(slot, false);
     }
 
@@ -293,7 +302,7 @@ impl Shard {
                 self.conns[slot].active_ms = self.now.ms;
                 self.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
-                self.push_bounded(slot, pong);
+                self.push_pong(slot, pong);
             }
             Event::Message { opcode, data } => self.message(slot, opcode, data),
         }
@@ -356,12 +365,16 @@ impl Shard {
         let id = self.conns.id(slot);
         let conn = &mut self.conns[slot];
         conn.flags.set(Flags::BLOCKED);
+        if conn.flags.set(Flags::PAUSED) {
+            self.ops.push(Op::Pause { slot });
+        }
         if waiting && conn.flags.set(Flags::WAITING) {
             self.waiting.push_back(id);
             self.counters.clients_blocked += 1;
-        }
-        if conn.flags.set(Flags::PAUSED) {
-            self.ops.push(Op::Pause { slot });
+            // Of those who have left only so many stay in the list.
+            if self.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
+                self.waiting.retain(|id| self.conns.slot(*id).is_some());
+            }
         }
     }
 
@@ -383,7 +396,7 @@ impl Shard {
         if conn.flags.has(Flags::ENDED) {
             return self.finish(slot);
         }
-        if self.draining {
+        if self.draining && !matches!(self.conns[slot].role, Role::Business(_)) {
             self.close(slot, SHUTDOWN);
         }
         let conn = &mut self.conns[slot];

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use crate::config::model::SlowClient;
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
@@ -68,6 +69,10 @@ impl Shard {
 
     /// The client does not read what it is sent; what waits for it is given up.
     pub(super) fn too_slow(&mut self, slot: u32) {
+        // One push may overflow an outbox several times; the close frame stays in it.
+        if self.conns[slot].flags.has(Flags::CLOSING) {
+            return;
+        }
         self.give_up_outbox(slot, DropReason::SlowClient);
         self.counters.slow_client_closes += 1;
         self.close(slot, SLOW);
@@ -212,12 +217,14 @@ impl Shard {
         self.stopping && self.conns.is_empty()
     }
 
-    /// Queues bytes for a client unless its outbox is full.
-    pub(super) fn push_bounded(&mut self, slot: u32, bytes: Bytes) {
-        let outbox_bytes_max = self.config.runtime.outbox_bytes_max;
-        if self.conns[slot].outbox.has_room(bytes.len(), outbox_bytes_max) {
-            self.push(slot, bytes);
-        } else {
+    /// Queues a pong unless the outbox is full. An echo client is not read then, which bounds it.
+    pub(super) fn push_pong(&mut self, slot: u32, pong: Bytes) {
+        let runtime = &self.config.runtime;
+        let conn = &self.conns[slot];
+        let echo = matches!(conn.role, Role::Echo);
+        if echo || conn.outbox.has_room(pong.len(), runtime.outbox_bytes_max) {
+            self.push(slot, pong);
+        } else if runtime.slow_client == SlowClient::Close {
             self.too_slow(slot);
         }
     }

@@ -1,9 +1,10 @@
 //! HTTP callbacks of this shard (netsvr section 7): how many are under way, and what waits for
 //! them.
 //!
-//! The sidecar makes the requests; here is only the bound on how many it gets at a time. Callbacks
-//! at open wait with their connection; callbacks at close outlive theirs, so their number is
-//! bounded too, and beyond it the callback is left out (and counted) rather than the event.
+//! The sidecar makes the requests; here is only the bound on how many it gets at a time. Callbacks at
+//! open wait with their connection; those of connections that have left are forgotten before they
+//! become many. Callbacks at close outlive their connection, so their number is bounded too, and
+//! beyond it the callback is left out (and counted) rather than the event.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -20,6 +21,8 @@ pub struct Hooks {
     under_way_max: usize,
     under_way: usize,
     queue: VecDeque<Request>,
+    /// How many of the queue are callbacks at open.
+    opens: usize,
     /// Close events that are told to a worker when their callback is over.
     closes: HashMap<u64, (Event, Option<ConnId>)>,
     number: u64,
@@ -32,6 +35,7 @@ impl Hooks {
             under_way_max,
             under_way: 0,
             queue: VecDeque::new(),
+            opens: 0,
             closes: HashMap::new(),
             number: 0,
         }
@@ -39,7 +43,23 @@ impl Hooks {
 
     /// Asks whether a connection may be opened.
     pub fn open(&mut self, conn: ConnId, body: Bytes) {
+        self.opens += 1;
         self.queue.push_back(Request::OnOpen { conn, body });
+    }
+
+    /// Callbacks at open that wait.
+    pub fn opens(&self) -> usize {
+        self.opens
+    }
+
+    /// Forgets the callbacks at open that wait, except those that are still wanted.
+    pub fn retain_opens(&mut self, wanted: impl Fn(ConnId) -> bool) {
+        self.queue.retain(|request| match request {
+            Request::OnOpen { conn, .. } => wanted(*conn),
+            _ => true,
+        });
+        let open = |request: &&Request| matches!(request, Request::OnOpen { .. });
+        self.opens = self.queue.iter().filter(open).count();
     }
 
     /// Tells that a connection was closed; the event is given back by [`Hooks::told`]. With too
@@ -77,6 +97,7 @@ impl Hooks {
         }
         let request = self.queue.pop_front()?;
         self.under_way += 1;
+        self.opens -= matches!(request, Request::OnOpen { .. }) as usize;
         Some(request)
     }
 

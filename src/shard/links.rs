@@ -147,6 +147,9 @@ impl Links {
     /// Whether an event of this kind can be placed now without growing a queue past its limit. With
     /// no worker for the kind the answer is yes: the event is dropped and counted.
     pub fn ready(&self, kind: EventKind, client: ConnId, sticky: Option<ConnId>) -> bool {
+        if !self.wanted(kind) {
+            return true;
+        }
         if !self.backlog.is_empty() {
             return false;
         }
@@ -154,8 +157,7 @@ impl Links {
             let place = self.sticky(kind, client, sticky);
             return place.is_none_or(|place| self.links[place].has_room(&self.limits));
         }
-        let mut takers = self.links.iter().filter(|link| link.wants(kind)).peekable();
-        takers.peek().is_none() || takers.any(|link| link.has_room(&self.limits))
+        self.links.iter().any(|link| link.wants(kind) && link.has_room(&self.limits))
     }
 
     /// Places an event: with the next worker that has room, or at the end of the backlog. `sticky`

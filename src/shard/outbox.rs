@@ -90,14 +90,16 @@ impl Outbox {
         self.stalled_bytes = 0;
     }
 
-    /// Throws away what is queued; returns how many frames and bytes that were.
+    /// Throws away what is queued; returns how many data frames and bytes of them that were.
     pub fn clear(&mut self) -> (u64, u64) {
+        self.queued_bytes = 0;
         let frames = match std::mem::take(&mut self.queue) {
-            Queue::Empty => 0,
-            Queue::One(_) => 1,
-            Queue::Many(frames) => frames.len() as u64,
+            Queue::Empty => return (0, 0),
+            Queue::One(frame) => vec![frame],
+            Queue::Many(frames) => frames,
         };
-        (frames, std::mem::take(&mut self.queued_bytes) as u64)
+        let given_up = Taken::of(Batch::Own(Vec::new()), &frames);
+        (given_up.data_frames as u64, given_up.data_bytes)
     }
 
     /// Takes what goes out in one send: everything, up to the limits of a send. Small frames are

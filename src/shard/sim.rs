@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 
 use crate::config::model::Config;
 use crate::shard::audit::Sizes;
+use crate::shard::conns::Flags;
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::Op;
 use crate::shard::{ListenerSettings, Now, Shard, Shared};
@@ -307,14 +308,20 @@ impl World {
                 continue;
             }
             let Some(&index) = cell.slots.get(&end.slot()) else { continue };
-            let socket = &mut self.sockets[index];
+            // The shard may have given the connection up in this very turn.
+            let gone = cell.shard.conns[end.slot()].flags.has(Flags::GONE);
+            let mut known = |written| {
+                if !gone {
+                    self.sockets[index].known(written);
+                }
+            };
             match end {
                 End::Stalled { slot, written } => {
-                    socket.known(written);
+                    known(written);
                     cell.shard.stalled(slot, written);
                 }
                 End::Sent { slot, result } => {
-                    socket.known(result.err().unwrap_or(usize::MAX));
+                    known(result.err().unwrap_or(usize::MAX));
                     cell.shard.sent(slot, result);
                 }
                 End::Closed { slot } => {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::model::Config;
+use ringway::config::model::{Config, Generation};
 use ringway::wire::netsvr::proto;
 
 use crate::common::*;
@@ -172,6 +172,29 @@ fn both_listeners_take_every_command() {
         drop(client);
         wait_until("the client is gone", || business.online_count() == 0);
     }
+}
+
+#[test]
+fn generation_5_needs_no_task_listener() {
+    let mut config = config();
+    config.netsvr.generation = Generation::G5;
+    config.listeners.remove(TASKS);
+    let server = Server::start(config);
+    // One connection for events, and another one for everything else.
+    let mut main = Business::connect(server.address(WORKERS));
+    let name = main.register(OPEN | MESSAGE).conn_id;
+    let mut task = Business::connect(server.address(WORKERS));
+    let mut client = server.client();
+    let id = main.expect::<proto::ConnOpen5>(cmd::CONN_OPEN).uniq_id;
+    client.send_text("hello");
+    assert_eq!(main.transfer().uniq_id, id);
+    // One-way commands may come on the main connection as well.
+    main.single_cast(&id, "from the main connection");
+    assert_eq!(client.frame().text(), "from the main connection");
+    task.single_cast(&id, "from the task connection");
+    assert_eq!(client.frame().text(), "from the task connection");
+    assert_eq!(task.online_count(), 1);
+    unregister(&mut task, &name);
 }
 
 #[test]
@@ -381,33 +404,43 @@ fn a_large_command_in_many_segments_is_one_command() {
 
 #[test]
 fn a_thousand_pipelined_queries_are_answered_in_order() {
-    let stage = Stage::new(config());
+    let mut stage = Stage::new(config());
+    stage.update(0, "", "42", &["room"]);
+    stage.update(1, "", "42", &["room"]);
+    assert_eq!(stage.task.online_count(), 2);
+    let rooms = proto::TopicCustomerIdToUniqIdsListReq { topics: strings(&["room"]) };
     // Several connections, so that some are on either shard.
     for _ in 0..4 {
         let mut task = stage.server.task();
         let mut frames = Vec::new();
         for number in 0..1000 {
-            // Gathered answers, immediate answers and undecodable questions in turn.
-            frames.extend(match number % 4 {
-                0 => question(&stage.ids[number / 4 % 2], number),
-                1 => business_frame(cmd::UNIQ_ID_COUNT, b""),
-                2 => framed(cmd::LIMIT, &proto::LimitReq::default()),
+            // Gathered once and twice, answered at once, and undecodable.
+            frames.extend(match number % 5 {
+                0 => question(&stage.ids[number / 5 % 2], number),
+                1 => framed(cmd::TOPIC_CUSTOMER_ID_TO_UNIQ_IDS_LIST, &rooms),
+                2 => business_frame(cmd::UNIQ_ID_COUNT, b""),
+                3 => framed(cmd::LIMIT, &proto::LimitReq::default()),
                 _ => business_frame(cmd::CONN_INFO, TRUNCATED),
             });
         }
         let mut writer = task.socket.try_clone().expect("a descriptor is left");
         let writing = std::thread::spawn(move || std::io::Write::write_all(&mut writer, &frames));
         for number in 0..1000 {
-            match number % 4 {
+            match number % 5 {
                 0 => {
                     let answer: proto::CheckOnlineResp = task.expect(cmd::CHECK_ONLINE);
                     assert_eq!(answer.uniq_ids.len(), number, "the answer to another question");
                 }
                 1 => {
+                    let answer: proto::TopicCustomerIdToUniqIdsListResp =
+                        task.expect(cmd::TOPIC_CUSTOMER_ID_TO_UNIQ_IDS_LIST);
+                    assert_eq!(answer.items["room"].items["42"].uniq_ids.len(), 2);
+                }
+                2 => {
                     let answer: proto::UniqIdCountResp = task.expect(cmd::UNIQ_ID_COUNT);
                     assert_eq!(answer.count, 2);
                 }
-                2 => assert_eq!(task.frame(), (cmd::LIMIT, Vec::new())),
+                3 => assert_eq!(task.frame(), (cmd::LIMIT, Vec::new())),
                 _ => assert_eq!(task.frame(), (cmd::CONN_INFO, Vec::new())),
             }
         }

@@ -421,3 +421,47 @@ fn the_close_callback_is_for_those_who_were_opened_only() {
     request.answer("200 OK", b"");
     assert!(application.request_within(Duration::from_millis(100)).is_none());
 }
+
+#[test]
+fn a_shutdown_waits_for_close_callbacks_and_the_events_after_them() {
+    let application = HttpServer::start();
+    let server = Server::start(with_on_close(&application));
+    let mut worker = server.worker(OPEN | CLOSE);
+    let mut ids = BTreeSet::new();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = server.client();
+            ids.insert(worker.opened());
+            std::thread::spawn(move || {
+                assert_eq!(client.frame().close(), (1001, "server shutdown"));
+                client.send_close(1001);
+                client.expect_end();
+            })
+        })
+        .collect();
+    let stopping = std::thread::spawn(move || server.stop());
+    let requests: Vec<Request> = (0..4).map(|_| application.request()).collect();
+    requests.into_iter().for_each(|request| request.answer("204 No Content", b""));
+    let closed: BTreeSet<String> = (0..4).map(|_| worker.closed().uniq_id).collect();
+    assert_eq!(closed, ids);
+    assert_eq!(worker.try_frame(), None);
+    assert!(stopping.join().expect("no panic"), "it drains in time");
+    clients.into_iter().for_each(|client| client.join().expect("a goodbye"));
+}
+
+#[test]
+fn a_shutdown_says_goodbye_to_those_whose_open_is_pending() {
+    let application = HttpServer::start();
+    let mut config = with_on_open(&application);
+    config.netsvr.customer.callback_api_deadline = Duration::from_millis(500);
+    config.runtime.close_timeout = Duration::from_millis(200);
+    let server = Server::start(config);
+    let mut worker = server.worker(ALL);
+    let mut client = server.client();
+    let _pending = application.request();
+    let stopping = std::thread::spawn(move || server.stop());
+    assert_eq!(client.frame().close(), (1001, "server shutdown"));
+    client.expect_end();
+    assert!(stopping.join().expect("no panic"), "it drains in time");
+    assert_eq!(worker.try_frame(), None, "nobody hears of it");
+}

@@ -1,7 +1,7 @@
 //! Events: who gets them and what is in them (specification sections 2.3, 2.9, 3.7, 6.1).
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
@@ -283,6 +283,24 @@ fn bytes_that_are_not_utf8_are_replaced() {
     assert_eq!(open.raw_query, "a=\u{fffd}");
     assert_eq!(open.x_forwarded_for, "\u{fffd}");
     assert_eq!(open.x_real_ip, "\u{fffd}ok");
+}
+
+#[test]
+fn an_ipv6_peer_has_no_brackets_and_a_mapped_one_is_ipv4() {
+    if TcpListener::bind(("::1", 0)).is_err() {
+        return eprintln!("skipped: this machine has no IPv6");
+    }
+    let mut config = config();
+    config.listeners[CLIENTS].bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let server = Server::start(config);
+    let mut worker = server.worker(OPEN);
+    let port = server.address(CLIENTS).port();
+    let peers = [IpAddr::from(Ipv6Addr::LOCALHOST), IpAddr::from(Ipv4Addr::LOCALHOST)];
+    for (peer, expected) in peers.into_iter().zip(["::1", "127.0.0.1"]) {
+        let _client = Client::open(SocketAddr::from((peer, port)), "/netsvr");
+        let open: proto::ConnOpen6 = worker.expect(cmd::CONN_OPEN);
+        assert_eq!(open.remote_addr, expected);
+    }
 }
 
 /// Opens clients and checks their uniqIds: the address, the time, and that none comes twice.

@@ -184,6 +184,7 @@ fn the_message_limiter_is_one_for_both_shards() {
     let refill = start.elapsed().as_secs_f64() * 10.0;
     assert!(count >= 10, "{count} passed, the burst is 10");
     assert!((count as f64) < 12.0 + refill, "{count} passed");
+    wait_until("tokens come back", || passed(&mut stage, &mut worker, 2) > 0);
 }
 
 #[test]
@@ -238,6 +239,7 @@ fn the_open_limiter_refuses_with_1013_and_is_counted() {
     let metrics = metrics(&mut task);
     assert_eq!((metrics[&1], metrics[&8]), (open as i64, 12 - open as i64));
     assert_eq!(task.online_count(), open as i32);
+    wait_until("tokens come back", || let_in(&server).is_some());
 }
 
 #[test]
@@ -379,28 +381,60 @@ fn clients_wait_for_a_full_worker_and_nothing_is_lost() {
     let mut config = config_with_admin();
     config.netsvr.worker.queue_frames_max = 4;
     config.netsvr.worker.send_deadline = Duration::from_secs(60);
-    config.netsvr.worker.register_delay = Duration::ZERO;
+    config.netsvr.customer.heartbeat_interval = Duration::from_millis(800);
     let server = Server::start(config);
-    let mut worker = server.worker(MESSAGE);
+    let mut worker = server.worker(MESSAGE | CLOSE);
     let mut client = server.client();
-    let mut socket = client.socket.try_clone().expect("a descriptor is left");
     let writing = std::thread::spawn(move || {
         let mut text = "x".repeat(1_000_000);
         for number in 0..40 {
             text.replace_range(..2, &format!("{number:02}"));
-            let frame = masked(0x81, text.as_bytes());
-            std::io::Write::write_all(&mut socket, &frame).expect("the gateway reads in the end");
+            client.send_text(&text);
         }
     });
     wait_until("the client has to wait", || {
         prometheus_sum(&server, "ringway_clients_waiting", "") == 1.0
     });
+    // Who waits can not show that it is alive and is not cut for that; a silent echo client is.
+    for _ in 0..2 {
+        let mut silent = Client::open(server.address(CLIENTS), "/echo");
+        assert_eq!(silent.frame().close(), (1001, "heartbeat timeout"));
+    }
+    assert_eq!(prometheus_sum(&server, "ringway_clients_waiting", ""), 1.0);
     for number in 0..40 {
         let data = worker.transfer().data;
         assert_eq!((&data[..2], data.len()), (format!("{number:02}").as_bytes(), 1_000_000));
     }
+    // The client has left as soon as it had sent everything.
     writing.join().expect("all was written");
-    expect_silence(&mut client);
+    worker.closed();
+}
+
+#[test]
+fn clients_whose_open_nobody_wants_do_not_wait_for_a_full_worker() {
+    let mut config = config_with_admin();
+    config.netsvr.worker.queue_frames_max = 4;
+    config.netsvr.worker.send_deadline = Duration::from_secs(60);
+    config.runtime.cpus.truncate(1);
+    let server = Server::start(config);
+    let mut worker = server.worker(MESSAGE | CLOSE);
+    let mut task = server.task();
+    let leaving = server.client();
+    let mut client = server.client();
+    let writing = std::thread::spawn(move || {
+        let text = "x".repeat(1_000_000);
+        (0..40).for_each(|_| client.send_text(&text));
+    });
+    wait_until("the client has to wait", || {
+        prometheus_sum(&server, "ringway_clients_waiting", "") == 1.0
+    });
+    // A close can not wait in its client, only in the gateway.
+    drop(leaving);
+    wait_until("it has left", || task.online_count() == 1);
+    let _late = server.client();
+    wait_until("another one is let in", || task.online_count() == 2);
+    (0..41).for_each(|_| drop(worker.frame()));
+    writing.join().expect("all was written");
 }
 
 #[test]

@@ -111,6 +111,23 @@ fn the_answer_comes_first_and_events_wait_a_moment() {
 }
 
 #[test]
+fn right_after_the_answer_every_shard_knows_the_worker() {
+    let mut config = config();
+    config.netsvr.worker.register_delay = Duration::ZERO;
+    let mut stage = Stage::new(config);
+    for round in 0..100 {
+        let mut worker = Business::connect(stage.server.address(WORKERS));
+        let name = worker.register(MESSAGE).conn_id;
+        let text = round.to_string();
+        stage.clients.iter_mut().for_each(|client| client.send_text(&text));
+        for _ in 0..2 {
+            assert_eq!(worker.transfer().data, text.as_bytes());
+        }
+        unregister(&mut stage.task, &name);
+    }
+}
+
+#[test]
 fn a_worker_can_end_its_own_registration_after_its_last_event() {
     let mut stage = Stage::new(config());
     let mut leaving = Business::connect(stage.server.address(WORKERS));

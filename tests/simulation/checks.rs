@@ -94,7 +94,7 @@ fn clients(story: &Story, counters: &Counters) -> u64 {
                 let data = |frame: &&Frame| matches!(frame, Frame::Data { .. });
                 handed += sent.frames.iter().filter(data).count() as u64;
                 let stream = streams::client(&socket.written);
-                let cut = socket.sent.len() > socket.written.len();
+                let cut = socket.sent.len() > socket.sure;
                 assert!(stream.rest == 0 || cut, "client {}: half a frame", client.number);
                 upgraded(story, client, &stream.head);
                 if !stream.head.is_empty() {

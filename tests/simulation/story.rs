@@ -15,7 +15,7 @@ use crate::peers::{Business, Client, Expect, Kind, REFUSED};
 use crate::plan::{
     CLIENTS, Ending, PAYLOAD_BYTES_MAX, Plan, VERDICT_SESSION, VERDICT_TOPIC, VERDICT_USER,
 };
-use crate::streams::{Told, told};
+use crate::streams::{self, Frame, Told, told};
 
 /// Rounds of turns after which the gateway must have come to rest.
 const ROUNDS_MAX: usize = 50_000;
@@ -378,7 +378,11 @@ impl Story {
         for client in &mut self.clients {
             let socket = self.world.socket(client.peer);
             client.survived = match client.kind {
-                Kind::Netsvr => client.steady && self.world.is_open(client.peer),
+                Kind::Netsvr => {
+                    let frames = streams::client(&socket.sent).frames;
+                    let closing = matches!(frames.last(), Some(Frame::Close(_)));
+                    client.steady && !closing && self.world.is_open(client.peer)
+                }
                 Kind::Echo => !socket.closed,
                 Kind::Refused(_) | Kind::Silent => socket.id.is_some() && !self.plan.hasty,
             };

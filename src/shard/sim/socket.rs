@@ -38,6 +38,8 @@ pub struct Socket {
     pub(super) outbound: VecDeque<u8>,
     /// The rest of a send that did not fit, and how much of it is written.
     pub(super) stalled: Option<(Vec<u8>, usize)>,
+    /// A send has failed, and so will all others.
+    pub(super) failed: bool,
     /// Where in `written` the last send began.
     pub(super) begun: usize,
 }
@@ -69,9 +71,10 @@ impl Socket {
         assert!(!self.closed && !self.outbound_ended, "a send after the end");
         self.sent.extend_from_slice(&bytes);
         self.begun = self.written.len();
-        let written = match (self.broken, fails) {
-            (true, true) => 0,
-            (true, false) => bytes.len(),
+        self.failed |= self.broken && fails;
+        let written = match (self.failed, self.broken) {
+            (true, _) => 0,
+            (_, true) => bytes.len(),
             _ => self.room(socket_bytes_max).min(bytes.len()),
         };
         self.take(&bytes[..written]);
@@ -87,6 +90,7 @@ impl Socket {
     pub(super) fn go_on(&mut self, socket_bytes_max: usize) -> Option<Result<(), usize>> {
         let (rest, mut written) = self.stalled.take()?;
         if self.broken {
+            self.failed = true;
             return Some(Err(written));
         }
         let count = self.room(socket_bytes_max).min(rest.len());
