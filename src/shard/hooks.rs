@@ -1,10 +1,10 @@
 //! HTTP callbacks of this shard (netsvr section 7): how many are under way, and what waits for
 //! them.
 //!
-//! The sidecar makes the requests; here is only the bound on how many it gets at a time. Callbacks at
-//! open wait with their connection; those of connections that have left are forgotten before they
-//! become many. Callbacks at close outlive their connection, so their number is bounded too, and
-//! beyond it the callback is left out (and counted) rather than the event.
+//! The sidecar makes the requests; here is only the bound on how many it gets at a time. Callbacks
+//! at open wait with their connection; those of connections that have left are forgotten before
+//! they become many. Callbacks at close outlive their connection, so their number is bounded too,
+//! and beyond it the callback is left out (and counted) rather than the event.
 
 use std::collections::{HashMap, VecDeque};
 
