@@ -3,7 +3,7 @@
 //! Time is an argument: milliseconds since the shard started. A clock that stands still or jumps
 //! forward is fine, one that goes backward is taken as standing still.
 //!
-//! A tick is 16 ms. [`LEVELS`] levels of 64 buckets cover one digit (base 64) of the tick each; a
+//! A tick is 16 ms. `LEVELS` levels of 64 buckets cover one digit (base 64) of the tick each; a
 //! timer is in the bucket of the highest digit in which its tick differs from the current one, so
 //! that the first occupied bucket of the lowest occupied level is always the next one to look at.
 //! Timers more than a top level away (198 days) share one more bucket and are looked at once per
@@ -14,7 +14,7 @@
 //!   may be earlier: moving a deadline back only writes the deadline, the timer is moved when its
 //!   bucket begins. A connection that re-arms its timer with every message costs one write each.
 //! * A list is circular and doubly linked through `nodes`; `occupied` has the bit of a bucket
-//!   exactly while its head is not [`NONE`].
+//!   exactly while its head is not `NONE`.
 //!
 //! Costs: 24 bytes per key up to the highest one ever armed, no other allocation, no system call.
 //! `arm`, `cancel`, `expired` are O(1); `advance` is O(levels) per occupied bucket that it passes,

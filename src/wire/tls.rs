@@ -16,7 +16,7 @@
 //!
 //! Costs: an input is copied once, to be decrypted in place, and rustls allocates once per record
 //! in each direction. Between calls `incoming` holds less than a record, during the handshake up to
-//! [`INCOMING_BYTES_MAX`]; `outgoing` what [`Tls::output`] did not take yet.
+//! `INCOMING_BYTES_MAX`; `outgoing` what [`Tls::output`] did not take yet.
 
 use std::mem;
 use std::sync::Arc;
