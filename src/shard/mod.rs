@@ -13,7 +13,7 @@
 //! one per push and wire format, none per delivery; no system call of its own (the driver batches
 //! them).
 
-mod audit;
+pub mod audit;
 #[allow(unsafe_code)]
 pub mod buffers;
 mod business;

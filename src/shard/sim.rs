@@ -45,7 +45,7 @@ pub struct Weather {
 }
 
 /// A peer's end of a simulated connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Peer(usize);
 
 /// Shards, sockets, mail and time.

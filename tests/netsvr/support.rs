@@ -248,16 +248,16 @@ pub fn config_with_admin() -> Config {
     config
 }
 
-/// Two registered workers, the first on shard 0 and the second on shard 1, with their names. Needs
-/// the admin server, which tells where they are.
+/// Two registered workers, the first on shard 0 and the second on shard 1, with their names; there
+/// must be no others. Needs the admin server, which tells where they are.
 pub fn worker_pair(server: &Server, events: i32) -> [(Business, String); 2] {
     let counts = || {
         let mut counts = prometheus(server, "ringway_workers");
         counts.sort_by(|a, b| a.0.cmp(&b.0));
         [counts[0].1, counts[1].1]
     };
-    let before = counts();
-    let mut expected = before;
+    let mut expected = [0.0; 2];
+    wait_until("earlier workers are gone", || counts() == expected);
     [0, 1].map(|shard| {
         expected[shard] += 1.0;
         for _ in 0..200 {

@@ -267,12 +267,14 @@ fn events(story: &Story, counters: &Counters) -> u64 {
     let Delivery { sure, inversions, homes } = delivery;
     let rerouted = counters.events_rerouted;
     assert!(inversions <= rerouted, "{inversions} inversions, but {rerouted} given again");
-    let netsvr = &story.plan.config.netsvr;
-    let steady = story.businesses.iter().all(|business| !business.lost && !business.leaves);
-    let whole = story.plan.whole_masks && steady && rerouted == 0;
-    if netsvr.worker.pick == WorkerPick::Sticky && whole && !story.plan.hasty {
-        for (client, homes) in homes {
-            assert_eq!(homes.len(), 1, "events of client {client} went to {homes:?}");
+    let pick = story.plan.config.netsvr.worker.pick;
+    let none = |wanted: &dyn Fn(&Business) -> bool| !story.businesses.iter().any(wanted);
+    if pick == WorkerPick::Sticky && story.plan.whole_masks && none(&|b| b.leaves) {
+        assert_eq!(inversions, 0, "a client's events are in order even after a worker was lost");
+        if none(&|b| b.lost) && rerouted == 0 && !story.plan.hasty {
+            for (client, homes) in homes {
+                assert_eq!(homes.len(), 1, "events of client {client} went to {homes:?}");
+            }
         }
     }
     let forwarded = forwarded(story, counters);

@@ -1,11 +1,16 @@
 //! Short stories with a purpose: what random ones would hardly come across.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::config::model::{Config, SlowClient, WorkerFull};
 use ringway::metrics::{Counters, DropReason};
+use ringway::shard::audit::Sizes;
 use ringway::shard::mailbox::Mail;
+use ringway::shard::ops::Op;
 use ringway::shard::sim::{Peer, Weather, World};
+use ringway::shard::{Now, Shard, Shared};
 use ringway::wire::netsvr::proto::{self, Cmd};
 use ringway::wire::netsvr::{UniqIds, Verdict};
 use ringway::wire::websocket::mask_frame;
@@ -302,19 +307,32 @@ fn clients_that_leave_while_they_wait_leave_nothing_behind() {
     }
 }
 
+/// Request and reset arrive together, so that the shard hears of both in one turn.
 #[test]
 fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
-    let mut scene = Scene::new(|config, _| {
-        config.netsvr.customer.on_open_callback_api = Some("http://application/open".to_owned());
-        config.netsvr.customer.callbacks_max = 1;
-        config.runtime.connections_max = 10;
-    });
-    for _ in 0..500 {
-        let client = scene.client(Kind::Netsvr);
-        for _ in 0..4 {
-            scene.world.step();
-        }
-        scene.world.reset(client);
-        scene.world.audit(FRAME_BYTES_MAX);
+    let mut config = Config::demo();
+    config.netsvr.customer.on_open_callback_api = Some("http://application/open".to_owned());
+    config.netsvr.customer.callbacks_max = 1;
+    config.runtime.connections_max = 10;
+    let (listeners, config) = (Plan::listeners(&config), Arc::new(config));
+    let mut shard = Shard::new(0, 1, config.clone(), Shared::new(&config), listeners, 0);
+    let mut gone = Vec::new();
+    for ms in 0..500 {
+        shard.begin_turn(Now { ms, unix: 1_700_000_000 });
+        gone.drain(..).for_each(|slot| shard.closed(slot));
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let slot = shard.accepted(CLIENTS, peer).expect("there is a free slot");
+        let mut request = Client::new(Peer::default(), 0, Kind::Netsvr, false).request();
+        shard.received(slot, &mut request);
+        shard.ended(slot);
+        shard.end_turn();
+        let closes = shard.ops.drain(..).filter_map(|op| match op {
+            Op::Close { slot } => Some(slot),
+            _ => None,
+        });
+        gone.extend(closes);
+        let requests = std::iter::from_fn(|| shard.next_request()).count();
+        assert_eq!(requests, (ms == 0) as usize, "one callback at a time");
+        shard.audit(Sizes { frame_bytes_max: 0, piece_bytes_max: request.len() });
     }
 }
