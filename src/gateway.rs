@@ -206,11 +206,7 @@ fn bind_all(listeners: &[Listener], shards: usize) -> Result<Vec<Bound>, StartEr
 }
 
 fn bind(listener: &Listener, shards: usize) -> Result<Bound, StartError> {
-    let what = match listener.service {
-        Service::Http(_) => "WebSocket clients",
-        Service::NetsvrWorker => "netsvr workers",
-        Service::NetsvrTask => "netsvr tasks",
-    };
+    let what = listener.service.describe();
     let mut address = listener.bind;
     let refused =
         |address, error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
@@ -295,7 +291,9 @@ fn listener_settings(
 fn alpn(service: &Service) -> &'static [&'static [u8]] {
     match service {
         Service::Http(_) => &[b"http/1.1"],
-        Service::NetsvrWorker | Service::NetsvrTask => &[],
+        Service::Im => &[b"im/1"],
+        Service::ConnmixApi => &[b"http/1.1"],
+        _ => &[],
     }
 }
 

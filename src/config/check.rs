@@ -12,6 +12,7 @@ use super::listeners::{address, check_overlap, listeners};
 use super::machine::Machine;
 use super::model::*;
 use super::settings::{Settings, allowed};
+use super::{connmix, im, mesh, xxim};
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
@@ -25,6 +26,10 @@ pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, Co
         node: settings.number("node")?,
         runtime: runtime(settings, machine)?,
         netsvr: netsvr(settings, &listeners, machine)?,
+        xxim: xxim::read(settings)?,
+        connmix: connmix::read(settings)?,
+        im: im::read(settings)?,
+        mesh: mesh::read(settings)?,
         admin: admin(settings)?,
         log: log(settings)?,
         listeners,
@@ -288,7 +293,7 @@ fn has_netsvr_route(listeners: &[Listener]) -> bool {
     let is_netsvr = |route: &Route| route.protocol == ClientProtocol::Netsvr;
     listeners.iter().any(|listener| match &listener.service {
         Service::Http(routes) => routes.iter().any(is_netsvr),
-        Service::NetsvrWorker | Service::NetsvrTask => false,
+        _ => false,
     })
 }
 
@@ -309,7 +314,7 @@ fn log(settings: &Settings) -> Result<Log, ConfigError> {
 fn warnings(settings: &Settings, config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
-        let business = !matches!(listener.service, Service::Http(_));
+        let business = listener.service.is_for_backends();
         let verified = listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if business && !listener.bind.ip().is_loopback() && !verified {
             warnings.push(format!(

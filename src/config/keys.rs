@@ -3,6 +3,7 @@
 //! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
+use super::{connmix, im, mesh, xxim};
 use crate::limits::{self, Unit};
 
 /// A configuration key that is not a plain number or duration. In keys of `[[listener]]` and its
@@ -41,15 +42,16 @@ pub enum Kind {
 }
 
 /// Byte protocols that a listener speaks without HTTP.
-const LISTENER_PROTOCOLS: &[&str] = &["netsvr-worker", "netsvr-task"];
+const LISTENER_PROTOCOLS: &[&str] =
+    &["netsvr-worker", "netsvr-task", "xxim-tcp", "connmix-api", "connmix", "im"];
 /// Protocols of a route.
-const ROUTE_PROTOCOLS: &[&str] = &["netsvr", "echo"];
+const ROUTE_PROTOCOLS: &[&str] = &["netsvr", "xxim", "connmix", "im", "echo"];
 
 const HEARTBEAT: &str = "\"~6YOt5rW35piO~\"";
 const PEM: &str = "path of a PEM file, relative to the working directory";
 
-/// The keys that are not limits, in the order of the reference.
-pub const KEYS: &[Key] = &[
+/// The keys of the process, its listeners and netsvr that are not limits.
+const KEYS: &[Key] = &[
     Key {
         allowed: "list of CPUs and ranges, e.g. \"0-3,6\"",
         ..text(
@@ -77,7 +79,8 @@ pub const KEYS: &[Key] = &[
         "listener.protocol",
         "",
         LISTENER_PROTOCOLS,
-        "What business processes speak on this listener. Either this or `routes`.",
+        "What is spoken on this listener without a WebSocket. netsvr-worker, netsvr-task, connmix-api: \
+         backends; xxim-tcp, connmix, im: clients. Either this or `routes`.",
     ),
     Key {
         allowed: "path that begins with `/`, without query",
@@ -87,8 +90,7 @@ pub const KEYS: &[Key] = &[
         "listener.routes.protocol",
         "",
         ROUTE_PROTOCOLS,
-        "What clients of this path speak. netsvr: the gateway's protocol; echo: every message \
-         comes back.",
+        "What clients of this path speak. echo: every message comes back.",
     ),
     Key {
         allowed: PEM,
@@ -184,11 +186,11 @@ pub const KEYS: &[Key] = &[
     Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },
 ];
 
-const fn text(key: &'static str, default: &'static str, what: &'static str) -> Key {
+pub(super) const fn text(key: &'static str, default: &'static str, what: &'static str) -> Key {
     Key { key, kind: Kind::Text, default, allowed: "", what, reload: false }
 }
 
-const fn choice(
+pub(super) const fn choice(
     key: &'static str,
     default: &'static str,
     names: &'static [&'static str],
@@ -197,13 +199,13 @@ const fn choice(
     Key { kind: Kind::Choice(names), ..text(key, default, what) }
 }
 
-const fn flag(key: &'static str, what: &'static str) -> Key {
+pub(super) const fn flag(key: &'static str, what: &'static str) -> Key {
     Key { kind: Kind::Flag, ..text(key, "true", what) }
 }
 
 /// The kind of a key; `None` if there is no such key.
 pub(super) fn kind(key: &str) -> Option<Kind> {
-    match KEYS.iter().find(|row| row.key == key) {
+    match find(key) {
         Some(row) => Some(row.kind),
         None => limits::find(key).map(|limit| match limit.unit {
             Unit::Milliseconds => Kind::Duration,
@@ -212,12 +214,23 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
     }
 }
 
+/// The rows of every area, in the order of the reference.
+pub(super) fn rows() -> impl Iterator<Item = &'static Key> {
+    const AREAS: &[&[Key]] = &[KEYS, xxim::KEYS, connmix::KEYS, im::KEYS, mesh::KEYS];
+    AREAS.iter().flat_map(|rows| rows.iter())
+}
+
+/// The row of a key that is no plain limit.
+pub(super) fn find(key: &str) -> Option<&'static Key> {
+    rows().find(|row| row.key == key)
+}
+
 /// Every configuration key, those of [`crate::limits`] included, each once.
 pub fn all() -> impl Iterator<Item = &'static str> {
-    let known = |key: &str| KEYS.iter().any(|row| row.key == key);
-    let limits = limits::LIMITS.iter().map(|limit| limit.key);
+    let known = |key: &str| find(key).is_some();
+    let limits = limits::all().map(|limit| limit.key);
     let rest = limits.filter(move |key| *key != limits::FIXED && !known(key));
-    KEYS.iter().map(|row| row.key).chain(rest)
+    rows().map(|row| row.key).chain(rest)
 }
 
 /// Whether the path is that of a table.
@@ -303,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_key_says_what_it_is_for_and_what_is_allowed() {
-        for key in KEYS {
+        for key in rows() {
             let limit = limits::find(key.key);
             assert_ne!(key.what.is_empty(), limit.is_none(), "{}", key.key);
             let explained = limit.is_some() || !key.allowed.is_empty();

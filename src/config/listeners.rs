@@ -75,7 +75,8 @@ fn listener(settings: &Settings, path: &str) -> Result<Listener, ConfigError> {
         return Err(settings.error(path, complaint));
     }
     let service = service(settings, path)?;
-    let ipv4 = !matches!(service, Service::Http(_));
+    // uniqIds and registration names have four bytes for the address.
+    let ipv4 = matches!(service, Service::NetsvrWorker | Service::NetsvrTask);
     let bind = address(settings, &format!("{path}.bind"), ipv4)?;
     Ok(Listener { bind, tls: tls(settings, path)?, service })
 }
@@ -85,12 +86,16 @@ fn service(settings: &Settings, path: &str) -> Result<Service, ConfigError> {
     let routes = settings.count(&format!("{path}.routes"));
     let complaint = match (settings.is_set(&protocol), routes) {
         (false, 0) => Complaint::new("this listener has no route and no protocol").advise(
-            "Add routes = [ { path = \"/netsvr\", protocol = \"netsvr\" } ] for clients, or \
-                    protocol = \"netsvr-worker\" or \"netsvr-task\" for business processes",
+            "Add routes = [ { path = \"/netsvr\", protocol = \"netsvr\" } ] for WebSocket clients, \
+             or a protocol such as \"netsvr-worker\" for business processes",
         ),
         (true, 0) => {
             return Ok(match settings.choice(&protocol)? {
                 "netsvr-worker" => Service::NetsvrWorker,
+                "xxim-tcp" => Service::XximTcp,
+                "connmix-api" => Service::ConnmixApi,
+                "connmix" => Service::Connmix,
+                "im" => Service::Im,
                 _ => Service::NetsvrTask,
             });
         }
@@ -115,6 +120,9 @@ fn routes(settings: &Settings, path: &str, count: usize) -> Result<Vec<Route>, C
             let protocol = settings.choice(&format!("{path}.routes.{index}.protocol"))?;
             let protocol = match protocol {
                 "echo" => ClientProtocol::Echo,
+                "xxim" => ClientProtocol::Xxim,
+                "connmix" => ClientProtocol::Connmix,
+                "im" => ClientProtocol::Im,
                 _ => ClientProtocol::Netsvr,
             };
             routes.push(Route { path: request_path, protocol });

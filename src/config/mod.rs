@@ -6,15 +6,19 @@
 //! from which parser, error messages and [`reference()`] are made. Read once, at start.
 
 mod check;
+mod connmix;
 mod env;
 mod error;
 mod file;
+mod im;
 mod keys;
 mod listeners;
 mod machine;
+mod mesh;
 pub mod model;
 mod reference;
 mod settings;
+mod xxim;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

@@ -5,6 +5,10 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::connmix::Connmix;
+pub use super::im::Im;
+pub use super::mesh::Mesh;
+pub use super::xxim::Xxim;
 pub use crate::wire::netsvr::Generation;
 
 /// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or
@@ -16,6 +20,10 @@ pub struct Config {
     pub runtime: Runtime,
     pub listeners: Vec<Listener>,
     pub netsvr: Netsvr,
+    pub xxim: Xxim,
+    pub connmix: Connmix,
+    pub im: Im,
+    pub mesh: Mesh,
     pub admin: Admin,
     pub log: Log,
 }
@@ -80,6 +88,34 @@ pub enum Service {
     NetsvrWorker,
     /// netsvr business processes that send commands and queries. Takes every command.
     NetsvrTask,
+    /// xxim clients over TCP (xxim section 7.2).
+    XximTcp,
+    /// connmix backends: HTTP, and WebSocket on `/ws/v1` (connmix section 1).
+    ConnmixApi,
+    /// connmix clients over TCP.
+    Connmix,
+    /// IM clients over TCP.
+    Im,
+}
+
+impl Service {
+    /// In words, for people.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Service::Http(_) => "WebSocket clients",
+            Service::NetsvrWorker => "netsvr workers",
+            Service::NetsvrTask => "netsvr tasks",
+            Service::XximTcp => "xxim clients",
+            Service::ConnmixApi => "connmix API",
+            Service::Connmix => "connmix clients",
+            Service::Im => "IM clients",
+        }
+    }
+
+    /// Whether backends use it, who command the gateway and may see everything.
+    pub fn is_for_backends(&self) -> bool {
+        matches!(self, Service::NetsvrWorker | Service::NetsvrTask | Service::ConnmixApi)
+    }
 }
 
 /// One path of an HTTP listener.
@@ -93,6 +129,9 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientProtocol {
     Netsvr,
+    Xxim,
+    Connmix,
+    Im,
     Echo,
 }
 

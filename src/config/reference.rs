@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
-use super::keys::{self, KEYS};
+use super::keys;
 use super::settings::allowed;
-use crate::limits::{self, FIXED, LIMITS, Limit};
+use super::{connmix, im, mesh, xxim};
+use crate::limits::{self, FIXED, Limit};
 
 /// The tables of a configuration file, and what is said above each.
-const TABLES: [(&str, &str, &str); 11] = [
+const TABLES: &[(&str, &str, &str)] = &[
     ("", "Top of the file", ""),
     ("runtime", "`[runtime]`", ""),
     (
@@ -27,13 +28,16 @@ const TABLES: [(&str, &str, &str); 11] = [
     ("netsvr.worker", "`[netsvr.worker]`", ""),
     ("netsvr.task", "`[netsvr.task]`", ""),
     ("netsvr.limit", "`[netsvr.limit]`", ""),
-    ("admin", "`[admin]`, `[log]`", ""),
 ];
+
+/// What comes last.
+const LAST: (&str, &str, &str) = ("admin", "`[admin]`, `[log]`", "");
 
 /// All keys and all limits as Markdown tables, with a line feed at the end.
 pub fn reference() -> String {
     let mut out = String::new();
-    for (table, title, intro) in TABLES {
+    let areas = [TABLES, xxim::TABLES, connmix::TABLES, im::TABLES, mesh::TABLES, &[LAST]];
+    for &(table, title, intro) in areas.into_iter().flatten() {
         let _ = writeln!(out, "#### {title}\n");
         if !intro.is_empty() {
             let _ = writeln!(out, "{intro}\n");
@@ -49,7 +53,7 @@ pub fn reference() -> String {
     }
     out.push_str("#### Limits that can not be configured\n\n");
     out.push_str("| limit | what | when it is reached |\n|---|---|---|\n");
-    for limit in LIMITS.iter().filter(|limit| limit.key == FIXED) {
+    for limit in limits::all().filter(|limit| limit.key == FIXED) {
         let (value, unit) = (limit.unit.show(limit.max), limit.unit.name());
         let _ = writeln!(out, "| {value} {unit} | {} | {} |", limit.what, limit.when_hit);
     }
@@ -58,7 +62,7 @@ pub fn reference() -> String {
 
 fn row(out: &mut String, key: &str, table: &str) {
     let limit: Option<&Limit> = limits::find(key);
-    let row = KEYS.iter().find(|row| row.key == key);
+    let row = keys::find(key);
     let default = match (row, limit) {
         (Some(row), _) => row.default.to_owned(),
         (None, Some(limit)) => limit.unit.show(limit.default),
@@ -90,7 +94,7 @@ mod tests {
         let reference = reference();
         let rows = |line: &&str| line.starts_with("| ") && !line.starts_with("| key");
         let count = reference.lines().filter(rows).filter(|l| !l.starts_with("| limit")).count();
-        let fixed = LIMITS.iter().filter(|limit| limit.key == FIXED).count();
+        let fixed = limits::all().filter(|limit| limit.key == FIXED).count();
         assert_eq!(count, keys::all().count() + fixed);
         assert!(reference.contains("| `max_online` | `100000` | 1 to 16000000 connections |"));
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::env;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, KEYS, Kind};
+use super::keys::{self, Kind};
 use crate::limits::{self, Limit};
 
 /// A value, whatever its type.
@@ -243,7 +243,7 @@ impl Settings {
             return entry.value.clone();
         }
         let key = key_of(path).unwrap_or_default();
-        match KEYS.iter().find(|row| row.key == key) {
+        match keys::find(&key) {
             Some(row) if row.default.is_empty() => Value::Text(String::new()),
             Some(row) => env::toml_value(row.default),
             None => match limits::find(&key) {
@@ -279,7 +279,7 @@ impl Settings {
 
 /// What may be written for a key; the words that errors and reference use.
 pub(super) fn allowed(key: &str) -> String {
-    let row = KEYS.iter().find(|row| row.key == key);
+    let row = keys::find(key);
     match (row.map(|row| row.kind), limits::find(key)) {
         (Some(Kind::Choice(names)), _) => {
             names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ")

@@ -25,8 +25,12 @@ pub struct Opening {
     pub deflate: bool,
     /// The 101 as it goes to the socket.
     pub response: Vec<u8>,
+    /// The path of the request.
+    pub path: String,
     /// The query string without `?`, not decoded.
     pub raw_query: String,
+    /// Every header line, name as it came. Empty for protocols that have no use for them.
+    pub headers: Vec<(String, String)>,
     /// All offered sub-protocols. The first one was accepted.
     pub sub_protocols: Vec<String>,
     /// The first `X-Forwarded-For` line, or nothing.
@@ -48,10 +52,11 @@ pub fn upgrade(
     if request.method != "GET" {
         return Err(refusal("405 Method Not Allowed", "", "Method Not Allowed"));
     }
+    let route = routes.iter().find(|route| route.path.as_bytes() == request.path);
     if request.header("Upgrade").unwrap_or_default().is_empty() {
-        return Err(refusal("200 OK", "", "Hello netsvr"));
+        return Err(not_an_upgrade(route, routes));
     }
-    let Some(route) = routes.iter().find(|route| route.path.as_bytes() == request.path) else {
+    let Some(route) = route else {
         return Err(refusal("404 Not Found", "", "Not Found"));
     };
     if route.protocol == ClientProtocol::Netsvr && !origin_allowed(request, &netsvr.allow_origin) {
@@ -65,13 +70,18 @@ pub fn upgrade(
     if key.is_empty() {
         return Err(refusal("400 Bad Request", "", "missing Sec-WebSocket-Key"));
     }
-    let offer = if netsvr.compression_level == 0 { Offer::None } else { offer };
+    let netsvrs = matches!(route.protocol, ClientProtocol::Netsvr | ClientProtocol::Echo);
+    let compress = netsvr.compression_level != 0 && netsvrs;
+    let offer = if compress { offer } else { Offer::None };
     let offered = sub_protocols(request);
+    let headers = || request.headers().map(|(name, value)| (name.to_owned(), text(value)));
     Ok(Opening {
         protocol: route.protocol,
         deflate: offer != Offer::None,
-        response: switching_protocols(key, offered.first().copied(), offer),
+        response: switching_protocols(key, accepted(route.protocol, &offered), offer),
+        path: text(request.path),
         raw_query: text(request.query),
+        headers: if netsvrs { Vec::new() } else { headers().collect() },
         sub_protocols: offered.into_iter().map(text).collect(),
         x_forwarded_for: text(request.header("X-Forwarded-For").unwrap_or_default()),
         x_real_ip: text(request.header("X-Real-IP").unwrap_or_default()),
@@ -86,6 +96,30 @@ pub fn bad_request() -> Vec<u8> {
 /// The answer to a head that is too long (row 1 has no answer of its own; RFC 6585 section 5).
 pub fn too_large() -> Vec<u8> {
     refusal("431 Request Header Fields Too Large", "", "Request Header Fields Too Large")
+}
+
+/// The answer to a plain GET. Load balancers of netsvr look for its greeting; elsewhere the answer
+/// says what is missing (xxim section 1.1).
+fn not_an_upgrade(route: Option<&Route>, routes: &[Route]) -> Vec<u8> {
+    let greets = |route: &Route| matches!(route.protocol, ClientProtocol::Netsvr);
+    match route {
+        Some(route) if !greets(route) && route.protocol != ClientProtocol::Echo => {
+            b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Content-Length: 16\r\n\r\nUpgrade Required"
+                .to_vec()
+        }
+        None if !routes.iter().any(greets) => refusal("404 Not Found", "", "Not Found"),
+        _ => refusal("200 OK", "", "Hello netsvr"),
+    }
+}
+
+/// The sub-protocol that the client is told: its first one in netsvr, only a known one elsewhere.
+fn accepted<'a>(protocol: ClientProtocol, offered: &[&'a [u8]]) -> Option<&'a [u8]> {
+    match protocol {
+        ClientProtocol::Netsvr | ClientProtocol::Echo => offered.first().copied(),
+        ClientProtocol::Im => offered.iter().copied().find(|name| *name == b"im.v1"),
+        ClientProtocol::Xxim | ClientProtocol::Connmix => None,
+    }
 }
 
 /// `extra` is empty or whole header lines.

@@ -11,6 +11,7 @@
 
 mod id;
 pub mod limits;
+pub mod login;
 mod names;
 pub mod push;
 pub mod queries;

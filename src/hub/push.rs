@@ -28,18 +28,40 @@ impl Format {
     const COUNT: usize = 4;
 }
 
+/// Whether a payload is text or binary, as far as the backend has said so. Protocols that know the
+/// difference follow it; the others take the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// The receiver's protocol decides.
+    #[default]
+    Unspecified,
+    Text,
+    Binary,
+}
+
 /// The bytes of a push and their encoded forms, shared by all shards. Each form is made by the
 /// first shard that needs it, at most once per push.
 #[derive(Debug)]
 pub struct Payload {
     raw: Bytes,
+    kind: Kind,
     formats: [OnceLock<Bytes>; Format::COUNT],
 }
 
 impl Payload {
     /// A payload without any wire format yet.
     pub fn new(raw: Bytes) -> Arc<Payload> {
-        Arc::new(Payload { raw, formats: [const { OnceLock::new() }; Format::COUNT] })
+        Payload::of_kind(raw, Kind::Unspecified)
+    }
+
+    /// The same, text or binary.
+    pub fn of_kind(raw: Bytes, kind: Kind) -> Arc<Payload> {
+        Arc::new(Payload { raw, kind, formats: [const { OnceLock::new() }; Format::COUNT] })
+    }
+
+    /// Whether the backend says that it is text or binary.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The bytes as the backend gave them.
@@ -91,6 +113,24 @@ pub struct Change {
 pub struct CloseReason {
     pub code: u16,
     pub text: &'static str,
+}
+
+/// What became of a command: deliveries, not connections; a connection that gets two payloads
+/// counts twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Queued for a connection, or changed at it.
+    pub done: u64,
+    /// A connection was found but could not take it: closing, or its outbox is full.
+    pub failed: u64,
+}
+
+impl Outcome {
+    /// Adds what another shard, or another payload, came to.
+    pub fn add(&mut self, other: Outcome) {
+        self.done += other.done;
+        self.failed += other.failed;
+    }
 }
 
 /// One thing to do. Commands of one backend connection take effect in order for any given client.

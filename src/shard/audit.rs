@@ -22,6 +22,8 @@ pub struct Sizes {
     pub frame_bytes_max: usize,
     /// The largest piece in which bytes arrive.
     pub piece_bytes_max: usize,
+    /// How many workers there are at one time.
+    pub workers_max: usize,
 }
 
 /// What a shard holds of what the process counts.
@@ -58,7 +60,7 @@ impl Shard {
         assert_eq!((self.stalls, self.hub.len()), (stalls, members), "stalls, members");
         assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
         assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
-        assert_eq!(self.links.audit(self.id), sum.links, "links to own workers");
+        assert_eq!(self.links.audit(self.id, sizes.workers_max), sum.links, "links to own workers");
         let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
         assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
         assert!(self.hooks.opens() <= most, "{} callbacks at open wait", self.hooks.opens());

@@ -1,5 +1,6 @@
 //! WebSocket clients: from the first byte to the messages (netsvr sections 2.1 to 2.6).
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use crate::edge::netsvr::{Client, Inbound};
 use crate::edge::upgrade::{self, Opening as Upgrade};
 use crate::hub::ConnId;
 use crate::hub::limits::WindowRules;
+use crate::hub::login;
 use crate::hub::push::{Change, CloseReason, TopicChange};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX};
 use crate::metrics::DropReason;
@@ -24,7 +26,6 @@ use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
 use crate::wire::websocket::{self, Event, Opcode, Rules};
 
 /// Close reasons of a refused open (section 2.4).
-const RESTART: CloseReason = CloseReason { code: 1012, text: "service restart" };
 const RATE_LIMITED: CloseReason =
     CloseReason { code: 1013, text: "open rate limited, try again later" };
 /// Section 7.1; the original shows the client the error and with it the callback's address (W13).
@@ -69,6 +70,11 @@ impl Shard {
             Role::Opening(_) => conn.decoder.stash(data),
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
             Role::Business(_) => self.read_commands(slot, data),
+            _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
+            Role::Xxim(_) => self.xxim_bytes(slot, data),
+            Role::Connmix(_) => self.connmix_bytes(slot, data),
+            Role::Im(_) => self.im_bytes(slot, data),
+            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
     }
@@ -100,7 +106,7 @@ impl Shard {
         self.linger(slot);
     }
 
-    fn upgraded(&mut self, slot: u32, upgrade: Upgrade, rest: &[u8]) {
+    fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
         let conn = &mut self.conns[slot];
         let Role::Greeting(greeting) = &conn.role else { return };
         let peer = greeting.peer;
@@ -109,16 +115,24 @@ impl Shard {
         if upgrade.deflate {
             conn.flags.set(Flags::DEFLATE);
         }
+        conn.flags.set(Flags::WEBSOCKET);
         conn.role = Role::Leaving;
-        self.push(slot, Bytes::from(upgrade.response));
-        if self.draining {
-            return self.refuse(slot, RESTART);
+        self.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
+        match upgrade.protocol {
+            ClientProtocol::Netsvr => return self.netsvr_upgraded(slot, peer, upgrade),
+            ClientProtocol::Echo => {
+                self.conns[slot].role = Role::Echo;
+                self.rearm(slot);
+            }
+            ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
+            ClientProtocol::Connmix => self.connmix_upgraded(slot, peer, upgrade),
+            ClientProtocol::Im => self.im_upgraded(slot, peer, upgrade),
         }
-        if upgrade.protocol == ClientProtocol::Echo {
-            self.conns[slot].role = Role::Echo;
-            self.rearm(slot);
-            return self.read_frames(slot, &mut []);
-        }
+        // What came with the request.
+        self.feed(slot, &mut []);
+    }
+
+    fn netsvr_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let online = self.shared.online.fetch_add(1, Ordering::Relaxed);
         self.conns[slot].flags.set(Flags::ONLINE);
         if online >= self.config.netsvr.customer.max_online {
@@ -271,6 +285,9 @@ impl Shard {
                 self.block(slot, false);
                 return false;
             }
+            Role::Xxim(_) => return self.xxim_ready(slot),
+            Role::Connmix(_) => return self.connmix_ready(slot),
+            Role::Im(_) => return self.im_ready(slot),
             _ => {}
         }
         true
@@ -280,6 +297,9 @@ impl Shard {
         let conn = &self.conns[slot];
         let message_bytes_max = match conn.role {
             Role::Echo => ECHO_MESSAGE_BYTES_MAX,
+            Role::Xxim(_) => self.xxim_message_bytes_max(),
+            Role::Connmix(_) => self.connmix_message_bytes_max(),
+            Role::Im(_) => self.im_message_bytes_max(),
             _ => self.config.netsvr.customer.receive_pack_limit,
         };
         Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE) }
@@ -344,6 +364,9 @@ impl Shard {
                 let reply = echo::reply(opcode, data, deflater);
                 self.push(slot, reply);
             }
+            Role::Xxim(_) => self.xxim_message(slot, opcode, data),
+            Role::Connmix(_) => self.connmix_message(slot, opcode, data),
+            Role::Im(_) => self.im_message(slot, opcode, data),
             _ => {}
         }
     }
@@ -396,12 +419,27 @@ impl Shard {
         if conn.flags.has(Flags::ENDED) {
             return self.finish(slot);
         }
-        if self.draining && !matches!(self.conns[slot].role, Role::Business(_)) {
+        if self.draining && !self.conns[slot].role.is_backend() {
             self.close(slot, SHUTDOWN);
         }
         let conn = &mut self.conns[slot];
         if conn.flags.clear(Flags::PAUSED) {
             self.ops.push(Op::Resume { slot });
+        }
+    }
+}
+
+impl Shard {
+    /// A verifier has decided about a login.
+    pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
+        let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
+        match self.conns[slot].role {
+            Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
+            Role::Im(_) => self.im_verified(slot, number, verdict),
+            _ => {}
         }
     }
 }

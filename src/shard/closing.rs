@@ -22,10 +22,14 @@ pub(super) const SHUTDOWN: CloseReason = CloseReason { code: 1001, text: "server
 const SLOW: CloseReason = CloseReason { code: 1008, text: "slow consumer" };
 
 impl Shard {
-    /// Sends a close frame and waits for the peer's. Nothing is sent after it.
+    /// Sends a close frame and waits for the peer's. Nothing is sent after it. Without a WebSocket
+    /// there is no frame, and only the end of the stream follows.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
         if self.conns[slot].flags.has(Flags::GONE) {
             return;
+        }
+        if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
+            return self.linger(slot);
         }
         if !self.conns[slot].flags.set(Flags::CLOSING) {
             return;
@@ -80,7 +84,7 @@ impl Shard {
 
     fn give_up_outbox(&mut self, slot: u32, reason: DropReason) {
         let conn = &mut self.conns[slot];
-        let (frames, bytes) = conn.outbox.clear();
+        let (frames, bytes) = conn.outbox.clear(conn.flags.has(Flags::WEBSOCKET));
         if frames > 0 && self.hub.id_of(slot).is_some() {
             self.counters.frames_failed += frames;
             self.counters.frame_bytes_failed += bytes;
@@ -123,6 +127,10 @@ impl Shard {
         match std::mem::replace(&mut conn.role, Role::Leaving) {
             Role::Netsvr(client) => self.departed(slot, client),
             Role::Business(business) => self.business_lost(slot, *business),
+            Role::Xxim(conn) => self.xxim_departed(slot, *conn),
+            Role::Connmix(conn) => self.connmix_departed(slot, *conn),
+            Role::Im(conn) => self.im_departed(slot, *conn),
+            Role::ConnmixApi(conn) => self.connmix_api_departed(slot, *conn),
             _ => {}
         }
         self.ops.push(Op::Close { slot });
@@ -139,6 +147,10 @@ impl Shard {
             match &conn.role {
                 Role::Greeting(_) => self.now.ms + runtime.handshake_timeout.as_millis() as u64,
                 Role::Business(business) => self.business_deadline_ms(slot, business),
+                Role::Xxim(_) => self.xxim_deadline_ms(slot),
+                Role::Connmix(_) => self.connmix_deadline_ms(slot),
+                Role::Im(_) => self.im_deadline_ms(slot),
+                Role::ConnmixApi(_) => self.connmix_api_deadline_ms(slot),
                 _ => conn.active_ms + self.idle_ms() + 1,
             }
         };
@@ -161,6 +173,10 @@ impl Shard {
                 self.finish(slot);
             }
             Role::Business(_) => self.business_timed_out(slot),
+            Role::Xxim(_) => self.xxim_timed_out(slot),
+            Role::Connmix(_) => self.connmix_timed_out(slot),
+            Role::Im(_) => self.im_timed_out(slot),
+            Role::ConnmixApi(_) => self.connmix_api_timed_out(slot),
             // A client that is not being read can not show that it is alive.
             _ if conn.flags.has(Flags::BLOCKED) => {
                 self.conns[slot].active_ms = self.now.ms;
@@ -180,7 +196,7 @@ impl Shard {
         for listener in 0..self.listeners.len() {
             self.ops.push(Op::Unlisten { listener });
         }
-        let clients = |role: &Role| !matches!(role, Role::Business(_));
+        let clients = |role: &Role| !role.is_backend();
         let open = self.conns.iter().filter(|(_, conn)| clients(&conn.role));
         for slot in open.map(|(slot, _)| slot).collect::<Vec<_>>() {
             match self.conns[slot].role {
@@ -195,7 +211,7 @@ impl Shard {
 
     /// Whether draining is over: no client is left and every event has been written to its worker.
     pub fn drained(&self) -> bool {
-        let clients = |role: &Role| !matches!(role, Role::Business(_) | Role::Free);
+        let clients = |role: &Role| !role.is_backend() && !matches!(role, Role::Free);
         self.draining
             && self.links.queued().0 == 0
             && self.hooks.is_idle()

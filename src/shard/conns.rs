@@ -11,6 +11,7 @@ use crate::edge;
 use crate::hub::ConnId;
 use crate::shard::business::Business;
 use crate::shard::outbox::Outbox;
+use crate::shard::{connmix, connmix_api, im, xxim};
 use crate::wire::netsvr::{OpenInfo, Verdict};
 use crate::wire::tls::Tls;
 use crate::wire::websocket::Decoder;
@@ -43,10 +44,25 @@ pub enum Role {
     Netsvr(edge::netsvr::Client),
     /// A client of the echo protocol.
     Echo,
-    /// A backend connection.
+    /// An xxim client.
+    Xxim(Box<xxim::Conn>),
+    /// A connmix client.
+    Connmix(Box<connmix::Conn>),
+    /// An IM client.
+    Im(Box<im::Conn>),
+    /// A connection of a netsvr business process.
     Business(Box<Business>),
+    /// A connection to the connmix API.
+    ConnmixApi(Box<connmix_api::Conn>),
     /// Refused or closing without having been opened; only waits for its end.
     Leaving,
+}
+
+impl Role {
+    /// Whether a backend is at the other end. It outlives the clients when the gateway ends.
+    pub fn is_backend(&self) -> bool {
+        matches!(self, Role::Business(_) | Role::ConnmixApi(_))
+    }
 }
 
 /// A connection whose request head is incomplete.
@@ -95,6 +111,8 @@ impl Flags {
     pub const ONLINE: u16 = 1 << 11;
     /// In the list of connections that wait for room in the workers' queues.
     pub const WAITING: u16 = 1 << 12;
+    /// Upgraded to a WebSocket; without it the protocol runs on the bare stream.
+    pub const WEBSOCKET: u16 = 1 << 13;
 
     /// Whether any of the bits is set.
     pub fn has(self, bits: u16) -> bool {

@@ -21,8 +21,7 @@ impl Shard {
     /// Tells a worker about a client of this shard; the event is encoded only if somebody wants it.
     pub(super) fn event(&mut self, slot: u32, kind: EventKind, encode: impl FnOnce(&Hub) -> Bytes) {
         let client = self.conns.id(slot);
-        let Role::Netsvr(state) = &self.conns[slot].role else { return };
-        let mut sticky = state.worker;
+        let mut sticky = self.worker_of(slot).copied().unwrap_or_default();
         if !self.links.wanted(kind) {
             return self.dropped(DropReason::NoWorker, 1);
         }
@@ -33,8 +32,19 @@ impl Shard {
         }
         let frame = encode(&self.hub);
         self.place(Event { kind, client, frame }, &mut sticky);
-        if let Role::Netsvr(state) = &mut self.conns[slot].role {
-            state.worker = sticky;
+        if let Some(worker) = self.worker_of(slot) {
+            *worker = sticky;
+        }
+    }
+
+    /// Which worker gets the events of a client, if they are picked sticky.
+    fn worker_of(&mut self, slot: u32) -> Option<&mut Option<ConnId>> {
+        match &mut self.conns[slot].role {
+            Role::Netsvr(client) => Some(&mut client.worker),
+            Role::Xxim(conn) => Some(&mut conn.worker),
+            Role::Connmix(conn) => Some(&mut conn.worker),
+            Role::Im(conn) => Some(&mut conn.worker),
+            _ => None,
         }
     }
 
@@ -174,6 +184,9 @@ impl Shard {
         match &self.conns[slot].role {
             Role::Opening(_) => self.links.ready(EventKind::Open, id, None),
             Role::Netsvr(client) => self.links.ready(EventKind::Message, id, client.worker),
+            Role::Xxim(conn) => self.links.ready(EventKind::Message, id, conn.worker),
+            Role::Connmix(conn) => self.links.ready(EventKind::Message, id, conn.worker),
+            Role::Im(conn) => self.links.ready(EventKind::Message, id, conn.worker),
             _ => true,
         }
     }

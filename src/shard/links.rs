@@ -241,12 +241,17 @@ impl Links {
         (frames + self.backlog.len(), bytes + self.backlog_bytes)
     }
 
-    /// For tests: panics if an invariant does not hold. Returns the workers of a shard.
-    pub(super) fn audit(&self, shard: u8) -> usize {
+    /// For tests: panics if an invariant does not hold, with so many workers at one time. Returns
+    /// how many there are on a shard.
+    pub(super) fn audit(&self, shard: u8, workers_max: usize) -> usize {
+        let LinkLimits { frames_max, bytes_max } = self.limits;
         let kept: usize = self.backlog.iter().map(|kept| kept.event.frame.len()).sum();
         assert_eq!(self.backlog_bytes, kept, "bytes in the backlog");
+        // Besides closes the backlog has only what workers had been given that are lost.
+        let waits = |kept: &&Kept| kept.event.kind != EventKind::Close;
+        let again = self.backlog.iter().filter(waits).count();
+        assert!(again <= workers_max * frames_max, "{again} in the backlog");
         for link in &self.links {
-            let LinkLimits { frames_max, bytes_max } = self.limits;
             let last = link.unwritten.back().map_or(0, |event| event.frame.len());
             let bytes: usize = link.unwritten.iter().map(|event| event.frame.len()).sum();
             assert_eq!(link.bytes, bytes, "bytes for {:?}", link.worker);

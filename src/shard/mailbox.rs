@@ -17,7 +17,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::mpsc;
 
 use crate::hub::ConnId;
-use crate::hub::push::Command;
+use crate::hub::login::{self, Login};
+use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
@@ -31,9 +32,11 @@ pub enum Mail {
     /// Do this to your connections; the command concerns this shard alone.
     Part(Command),
     /// Answer this about your connections.
-    Ask { from: u8, number: u64, query: Arc<Query> },
+    Ask { query: Arc<Query>, reply: ReplyTo },
+    /// Do this to your connections and say what came of it.
+    Tell { command: Arc<Command>, reply: ReplyTo },
     /// The answer of one shard.
-    Answered { number: u64, answer: Answer },
+    Replied { number: u64, reply: Reply },
     /// What this shard counted, for the `Metrics` command.
     AskRates { from: u8, number: u64 },
     /// The answer to it.
@@ -59,12 +62,32 @@ pub enum Mail {
     Opened { conn: ConnId, verdict: Option<Box<crate::wire::netsvr::Verdict>> },
     /// The HTTP callback at close is over, whatever it said.
     ClosedCallback { number: u64 },
+    /// What became of [`Request::Verify`].
+    Verified { conn: ConnId, number: u32, verdict: login::Verdict },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
     Drain,
     /// Close everything that is left and end the thread.
     Stop,
+}
+
+/// Who gets a [`Reply`].
+#[derive(Clone, Debug)]
+pub enum ReplyTo {
+    /// A shard, which knows the question by its number.
+    Shard { shard: u8, number: u64 },
+    /// The sidecar: one reply per shard arrives in this channel.
+    Sidecar(mpsc::UnboundedSender<Reply>),
+}
+
+/// One shard's part of an answer.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// To [`Mail::Ask`].
+    Answer(Answer),
+    /// To [`Mail::Tell`].
+    Outcome(Outcome),
 }
 
 /// What a shard asks of the sidecar. The answer comes as [`Mail`].
@@ -74,6 +97,8 @@ pub enum Request {
     OnOpen { conn: ConnId, body: Bytes },
     /// A connection was closed (section 7.2). Answered by [`Mail::ClosedCallback`].
     OnClose { shard: u8, number: u64, body: Bytes },
+    /// Is this client who it says? Answered by [`Mail::Verified`] with the same number.
+    Verify { conn: ConnId, number: u32, login: Box<Login> },
     /// End the thread.
     Stop,
 }

@@ -5,9 +5,10 @@
 //! and never touches a socket, a clock or another thread itself. Other shards and the sidecar are
 //! reached through mail that the driver carries.
 //!
-//! The code is one `impl Shard` in several files: `client` the WebSocket side, `business` the
-//! backend connections, `commands` what backends ask for, `events` what clients tell them,
-//! `queries` questions over all shards, `closing` how connections end.
+//! The code is one `impl Shard` in several files: `client` from the first byte to the messages,
+//! `xxim`, `connmix` and `im` what those clients say, `business` and `connmix_api` the backend
+//! connections, `commands` what backends ask for, `fan_out` how it reaches clients, `events` what
+//! clients tell workers, `queries` questions over all shards, `closing` how connections end.
 //!
 //! Costs per message on the data path: no allocation for receiving, one for an event to a worker,
 //! one per push and wire format, none per delivery; no system call of its own (the driver batches
@@ -20,10 +21,14 @@ mod business;
 mod client;
 mod closing;
 mod commands;
+pub mod connmix;
+pub mod connmix_api;
 pub mod conns;
 pub mod driver;
 mod events;
+mod fan_out;
 mod hooks;
+pub mod im;
 pub mod links;
 pub mod mailbox;
 pub mod ops;
@@ -33,6 +38,7 @@ mod queries;
 pub mod ring;
 pub mod sim;
 pub mod timers;
+pub mod xxim;
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -252,6 +258,10 @@ impl Shard {
                 let name = Business::name(settings.address, peer, self.now.unix);
                 Role::Business(Box::new(Business::new(worker, peer, name)))
             }
+            Service::XximTcp => Role::Xxim(Box::new(xxim::Conn::new(peer))),
+            Service::ConnmixApi => Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))),
+            Service::Connmix => Role::Connmix(Box::new(connmix::Conn::new(peer))),
+            Service::Im => Role::Im(Box::new(im::Conn::new(peer))),
         }
     }
 
@@ -342,10 +352,11 @@ impl Shard {
     /// A message from another thread.
     pub fn mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Command(command) => self.apply(&command),
-            Mail::Part(command) => self.apply(&command),
-            Mail::Ask { from, number, query } => self.answer_ask(from, number, &query),
-            Mail::Answered { number, answer } => self.answered(number, answer),
+            Mail::Command(command) => _ = self.apply(&command),
+            Mail::Part(command) => _ = self.apply(&command),
+            Mail::Ask { query, reply } => self.answer_ask(&query, reply),
+            Mail::Tell { command, reply } => self.answer_tell(&command, reply),
+            Mail::Replied { number, reply } => self.replied(number, reply),
             Mail::AskRates { from, number } => self.answer_rates(from, number),
             Mail::Rates { number, rates } => self.rates_answered(number, &rates),
             Mail::Event { from, worker, frame } => self.deliver_event(from, worker, frame),
@@ -358,6 +369,7 @@ impl Shard {
             Mail::Unregistered { number } => self.unregistered(number),
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
             Mail::ClosedCallback { number } => self.close_told(number),
+            Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
@@ -420,8 +432,8 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
-        let taken = conn.outbox.take();
-        let client = !matches!(conn.role, Role::Business(_));
+        let taken = conn.outbox.take(conn.flags.has(Flags::WEBSOCKET));
+        let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {
                 self.counters.frames_written += taken.data_frames as u64;

@@ -90,36 +90,38 @@ impl Outbox {
         self.stalled_bytes = 0;
     }
 
-    /// Throws away what is queued; returns how many data frames and bytes of them that were.
-    pub fn clear(&mut self) -> (u64, u64) {
+    /// Throws away what is queued; returns how many data frames and bytes of them that were. See
+    /// [`Outbox::take`] for `websocket`.
+    pub fn clear(&mut self, websocket: bool) -> (u64, u64) {
         self.queued_bytes = 0;
         let frames = match std::mem::take(&mut self.queue) {
             Queue::Empty => return (0, 0),
             Queue::One(frame) => vec![frame],
             Queue::Many(frames) => frames,
         };
-        let given_up = Taken::of(Batch::Own(Vec::new()), &frames);
+        let given_up = Taken::of(&frames, websocket);
         (given_up.data_frames as u64, given_up.data_bytes)
     }
 
     /// Takes what goes out in one send: everything, up to the limits of a send. Small frames are
-    /// copied into one buffer, which is cheaper for the kernel than many iovecs.
-    pub fn take(&mut self) -> Option<Taken> {
+    /// copied into one buffer, which is cheaper for the kernel than many iovecs. Only on a
+    /// `websocket` are there frames that are no data.
+    pub fn take(&mut self, websocket: bool) -> Option<Taken> {
         let taken = match std::mem::take(&mut self.queue) {
             Queue::Empty => return None,
             Queue::One(frame) => {
-                let mut taken = Taken::of(Batch::Own(Vec::new()), std::slice::from_ref(&frame));
+                let mut taken = Taken::of(std::slice::from_ref(&frame), websocket);
                 taken.batch = Batch::One(frame);
                 taken
             }
-            Queue::Many(frames) => self.take_many(frames),
+            Queue::Many(frames) => self.take_many(frames, websocket),
         };
         self.taken_bytes = taken.batch.len() as u32;
         self.queued_bytes -= self.taken_bytes;
         Some(taken)
     }
 
-    fn take_many(&mut self, mut frames: Vec<Frame>) -> Taken {
+    fn take_many(&mut self, mut frames: Vec<Frame>, websocket: bool) -> Taken {
         let mut bytes = 0;
         let fits = |frame: &&Frame| {
             bytes += frame.len();
@@ -131,7 +133,7 @@ impl Outbox {
             self.queue = Queue::Many(rest);
         }
         let total: usize = frames.iter().map(|frame| frame.len()).sum();
-        let mut taken = Taken::of(Batch::Own(Vec::new()), &frames);
+        let mut taken = Taken::of(&frames, websocket);
         taken.batch = if total <= COALESCE_BYTES_MAX {
             let mut joined = Vec::with_capacity(total);
             frames.iter().for_each(|frame| joined.extend_from_slice(frame));
@@ -144,11 +146,13 @@ impl Outbox {
 }
 
 impl Taken {
-    fn of(batch: Batch, frames: &[Frame]) -> Taken {
+    /// What the frames are; the batch is still empty.
+    fn of(frames: &[Frame], websocket: bool) -> Taken {
+        let batch = Batch::Own(Vec::new());
         let mut taken = Taken { batch, frames: frames.len() as u32, data_frames: 0, data_bytes: 0 };
         for frame in frames {
             // RFC 6455 section 5.5: control opcodes have the fourth bit set.
-            if frame.first().is_some_and(|byte| byte & 0x08 == 0) {
+            if !websocket || frame.first().is_some_and(|byte| byte & 0x08 == 0) {
                 taken.data_frames += 1;
                 taken.data_bytes += frame.len() as u64;
             }
@@ -186,7 +190,7 @@ mod tests {
         }
         assert_eq!(outbox.bytes() as usize, expected.len());
         let mut sent = Vec::new();
-        while let Some(taken) = outbox.take() {
+        while let Some(taken) = outbox.take(true) {
             assert!(taken.batch.len() <= SEND_BYTES_MAX);
             sent.extend(bytes_of(&taken.batch));
         }
@@ -198,16 +202,16 @@ mod tests {
     fn small_frames_are_joined_and_large_ones_are_gathered() {
         let mut outbox = Outbox::default();
         outbox.push(frame(0x81, 100));
-        assert!(matches!(outbox.take(), Some(Taken { batch: Batch::One(_), .. })));
+        assert!(matches!(outbox.take(true), Some(Taken { batch: Batch::One(_), .. })));
         outbox.push(frame(0x81, 100));
         outbox.push(frame(0x8a, 5));
-        let taken = outbox.take().expect("two frames were pushed");
+        let taken = outbox.take(true).expect("two frames were pushed");
         assert!(matches!(taken.batch, Batch::Own(_)));
         assert_eq!((taken.frames, taken.data_frames, taken.data_bytes), (2, 1, 100));
         outbox.push(frame(0x82, COALESCE_BYTES_MAX));
         outbox.push(frame(0x82, 1));
-        assert!(matches!(outbox.take(), Some(Taken { batch: Batch::Many(_), .. })));
-        assert!(outbox.take().is_none());
+        assert!(matches!(outbox.take(true), Some(Taken { batch: Batch::Many(_), .. })));
+        assert!(outbox.take(true).is_none());
     }
 
     #[test]
@@ -215,7 +219,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(frame(2, SEND_BYTES_MAX + 1));
         outbox.push(frame(2, 1));
-        assert_eq!(outbox.take().map(|taken| taken.batch.len()), Some(SEND_BYTES_MAX + 1));
-        assert_eq!(outbox.take().map(|taken| taken.batch.len()), Some(1));
+        assert_eq!(outbox.take(true).map(|taken| taken.batch.len()), Some(SEND_BYTES_MAX + 1));
+        assert_eq!(outbox.take(true).map(|taken| taken.batch.len()), Some(1));
     }
 }

@@ -11,10 +11,12 @@ use bytes::Bytes;
 
 use crate::control::worker::{self, Next, Shape};
 use crate::hub::ConnId;
+use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::metrics::Rates;
 use crate::shard::Shard;
-use crate::shard::mailbox::Mail;
+use crate::shard::commands::Spread;
+use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::wire::netsvr::{self as wire, MetricItem};
 
 /// Questions of this shard's backend connections that are not answered yet.
@@ -45,6 +47,8 @@ enum About {
     Rates(Box<Rates>),
     /// Only whether every shard has got that far; the answer is known.
     Known(Bytes),
+    /// What a command came to.
+    Command(Outcome),
 }
 
 impl Asks {
@@ -76,8 +80,12 @@ impl Asks {
     }
 
     fn begin(&mut self, number: u64, about: About) {
+        self.begin_with(number, about, self.shards);
+    }
+
+    fn begin_with(&mut self, number: u64, about: About, shards: usize) {
         if let Some(ask) = self.open.get_mut(&number) {
-            ask.missing = self.shards;
+            ask.missing = shards;
             ask.about = about;
         }
     }
@@ -103,20 +111,93 @@ impl Shard {
         let answer = Answer::empty(&query);
         self.asks.begin(number, About::Query { query: query.clone(), shape, answer });
         for shard in self.others() {
-            self.post(shard, Mail::Ask { from: self.id, number, query: query.clone() });
+            let reply = ReplyTo::Shard { shard: self.id, number };
+            self.post(shard, Mail::Ask { query: query.clone(), reply });
         }
         let answer = self.hub.answer(&query);
         self.answered(number, answer);
     }
 
-    /// Another shard asks about the connections of this one.
-    pub(super) fn answer_ask(&mut self, from: u8, number: u64, query: &Query) {
+    /// Somebody asks about the connections of this shard.
+    pub(super) fn answer_ask(&mut self, query: &Query, to: ReplyTo) {
         let answer = self.hub.answer(query);
-        self.post(from, Mail::Answered { number, answer });
+        self.reply(to, Reply::Answer(answer));
+    }
+
+    /// Somebody wants to know what a command comes to here.
+    pub(super) fn answer_tell(&mut self, command: &Command, to: ReplyTo) {
+        let outcome = self.apply(command);
+        self.reply(to, Reply::Outcome(outcome));
+    }
+
+    /// Sends this shard's part of an answer.
+    pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) {
+        match to {
+            ReplyTo::Shard { shard, number } if shard == self.id => self.replied(number, reply),
+            ReplyTo::Shard { shard, number } => self.post(shard, Mail::Replied { number, reply }),
+            // Nobody waits any more if it fails.
+            ReplyTo::Sidecar(sender) => _ = sender.send(reply),
+        }
+    }
+
+    /// One shard's part of an answer to a question of this shard.
+    pub(super) fn replied(&mut self, number: u64, reply: Reply) {
+        match reply {
+            Reply::Answer(part) => self.answered(number, part),
+            Reply::Outcome(part) => self.told(number, part),
+        }
+    }
+
+    /// Carries a command to every shard that it concerns; whoever asked under this number hears
+    /// what it came to ([`Asks::number`]).
+    pub(super) fn tell(&mut self, number: u64, command: Command) {
+        let spread = self.spread(command);
+        let shards = match &spread {
+            Spread::Nobody => 0,
+            Spread::One(..) => 1,
+            Spread::Parts(parts) => parts.len(),
+            Spread::All(_) => self.mail.len(),
+        };
+        self.asks.begin_with(number, About::Command(Outcome::default()), shards.max(1));
+        match spread {
+            Spread::Nobody => self.told(number, Outcome::default()),
+            Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
+            Spread::Parts(parts) => {
+                for (shard, command) in parts {
+                    self.tell_shard(number, shard, &Arc::new(command));
+                }
+            }
+            Spread::All(command) => {
+                for shard in 0..self.mail.len() as u8 {
+                    self.tell_shard(number, shard, &command);
+                }
+            }
+        }
+    }
+
+    fn tell_shard(&mut self, number: u64, shard: u8, command: &Arc<Command>) {
+        if shard == self.id {
+            let outcome = self.apply(command);
+            return self.told(number, outcome);
+        }
+        let reply = ReplyTo::Shard { shard: self.id, number };
+        self.post(shard, Mail::Tell { command: command.clone(), reply });
+    }
+
+    /// What a command came to on one shard.
+    fn told(&mut self, number: u64, part: Outcome) {
+        let merge = |about: &mut About| {
+            if let About::Command(outcome) = about {
+                outcome.add(part);
+            }
+        };
+        if let Some(About::Command(outcome)) = self.asks.add(number, merge) {
+            self.connmix_api_told(number, outcome);
+        }
     }
 
     /// One shard's part of an answer.
-    pub(super) fn answered(&mut self, number: u64, part: Answer) {
+    fn answered(&mut self, number: u64, part: Answer) {
         let merge = |about: &mut About| {
             if let About::Query { answer, .. } = about {
                 answer.merge(part);
@@ -138,7 +219,8 @@ impl Shard {
         self.asks.begin(number, About::Known(answer));
         let query = Arc::new(Query::Online(Vec::new()));
         for shard in self.others() {
-            self.post(shard, Mail::Ask { from: self.id, number, query: query.clone() });
+            let reply = ReplyTo::Shard { shard: self.id, number };
+            self.post(shard, Mail::Ask { query: query.clone(), reply });
         }
         self.answered(number, Answer::Online(Vec::new()));
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::model::Config;
+use crate::hub::login;
 use crate::shard::audit::Sizes;
 use crate::shard::conns::Flags;
 use crate::shard::mailbox::{Mail, Request};
@@ -196,13 +197,23 @@ impl World {
     }
 
     /// Panics if an invariant of a shard does not hold, or one of all shards together.
-    pub fn audit(&self, frame_bytes_max: usize) {
+    pub fn audit(&self, frame_bytes_max: usize, workers_max: usize) {
         let piece_bytes_max = self.weather.piece_bytes_max;
+        let sizes = Sizes { frame_bytes_max, piece_bytes_max, workers_max };
         let (mut connections, mut online) = (0, 0);
         for cell in &self.cells {
-            let holdings = cell.shard.audit(Sizes { frame_bytes_max, piece_bytes_max });
+            let holdings = cell.shard.audit(sizes);
             connections += holdings.connections;
             online += holdings.online;
+        }
+        for socket in self.sockets.iter().filter(|socket| !socket.closed) {
+            let Some(slot) = socket.slot else { continue };
+            let conn = &self.cells[socket.shard].shard.conns[slot];
+            let counted = conn.outbox.bytes() as usize >= socket.stalled_bytes();
+            assert!(
+                counted || !conn.flags.has(Flags::STALLED),
+                "slot {slot}: bytes of a stalled send"
+            );
         }
         assert_eq!(self.counts(), (connections, online), "connections and clients online");
     }
@@ -467,6 +478,11 @@ impl World {
                 Request::OnClose { shard, number, .. } => {
                     let mail = Mail::ClosedCallback { number };
                     self.cells[shard as usize].mailbox.push_back(mail);
+                }
+                Request::Verify { conn, number, .. } => {
+                    let verdict = login::Verdict::Accepted { profile: None };
+                    let mail = Mail::Verified { conn, number, verdict };
+                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
                 Request::Stop => {}
             }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod hooks;
+mod login;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -26,6 +27,7 @@ use crate::shard::mailbox::{Mail, MailSender, Request, SidecarSender};
 pub use admin::{Phase, Readiness};
 pub use hooks::Callbacks;
 use hooks::Hooks;
+use login::Logins;
 
 /// Name of the thread; metrics show its CPU time under it.
 const THREAD: &str = "sidecar";
@@ -88,6 +90,7 @@ fn run(
     shards: Vec<MailSender>,
 ) {
     let hooks = Arc::new(hooks);
+    let logins = Arc::new(Logins::new());
     let shards: Arc<[MailSender]> = shards.into();
     runtime.block_on(async {
         while let Some(request) = requests.recv().await {
@@ -104,6 +107,14 @@ fn run(
                     tokio::spawn(async move {
                         hooks.on_close(body).await;
                         deliver(&shards, shard, Mail::ClosedCallback { number }).await;
+                    });
+                }
+                Request::Verify { conn, number, login } => {
+                    let (logins, shards) = (logins.clone(), shards.clone());
+                    tokio::spawn(async move {
+                        let verdict = logins.verify(&login).await;
+                        let mail = Mail::Verified { conn, number, verdict };
+                        deliver(&shards, conn.shard(), mail).await;
                     });
                 }
                 Request::Stop => break,

@@ -61,6 +61,11 @@ impl<'a> Request<'a> {
             .map(|header| header.value.trim_ascii())
     }
 
+    /// Every header line: name as it came, value without the white space around it.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.headers.iter().map(|header| (header.name, header.value.trim_ascii()))
+    }
+
     /// Whether a header with a comma-separated list has this element, in any case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.header_lines(name)

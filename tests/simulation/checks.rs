@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 use ringway::config::model::{MessageType, SlowClient, WorkerPick};
 use ringway::metrics::{Counters, DropReason};
+use ringway::shard::sim::Socket;
 use ringway::wire::netsvr::proto::{self, Cmd};
 
 use crate::peers::{Business, Client, Expect, Kind, Question, REFUSED, parse};
@@ -86,7 +87,7 @@ fn clients(story: &Story, counters: &Counters) -> u64 {
     for client in &story.clients {
         let socket = story.world.socket(client.peer);
         match client.kind {
-            Kind::Refused(row) => refused(client, row, &socket.written),
+            Kind::Refused(row) => refused(client, row, socket),
             Kind::Silent => assert!(socket.written.is_empty(), "an answer to half a request"),
             Kind::Netsvr | Kind::Echo => {
                 let sent = streams::client(&socket.sent);
@@ -108,9 +109,11 @@ fn clients(story: &Story, counters: &Counters) -> u64 {
     delivered.values().map(|copies| *copies as u64).sum()
 }
 
-fn refused(client: &Client, row: usize, written: &[u8]) {
+fn refused(client: &Client, row: usize, socket: &Socket) {
     let expected = format!("HTTP/1.1 {}", REFUSED[row].1).into_bytes();
-    let whole = !client.survived || written == expected;
+    let written = &socket.written[..];
+    let cut = socket.sent.len() > socket.sure;
+    let whole = !client.survived || cut || written == expected;
     assert!(whole && expected.starts_with(written), "{}", String::from_utf8_lossy(written));
 }
 
@@ -302,12 +305,24 @@ fn forwarded(story: &Story, counters: &Counters) -> u64 {
     let echoes = messages(&|client| client.kind == Kind::Echo && client.survived);
     let received = counters.messages_received - echoes;
     let sent = messages(&|client| client.kind == Kind::Netsvr);
-    let certain = messages(&|client| client.kind == Kind::Netsvr && client.survived);
+    let certain = messages(&|client| client.kind == Kind::Netsvr && complete(story, client));
     assert!(received <= sent, "{received} messages received of {sent}");
     assert!(received >= certain, "{received} messages received, but {certain} were complete");
     let heartbeats = if story.plan.heartbeats { counters.heartbeats } else { 0 };
     let limiters = [DropReason::ConnectionLimiter, DropReason::MessageLimiter];
     received - heartbeats - dropped(counters, &limiters)
+}
+
+/// Whether everything that the client has sent must have been received.
+fn complete(story: &Story, client: &Client) -> bool {
+    let ended = client.ended_open && !story.plan.hasty && story.plan.ending == Ending::Leave;
+    let closed = || {
+        let socket = story.world.socket(client.peer);
+        let frames = streams::client(&socket.sent).frames;
+        let closing = matches!(frames.last(), Some(Frame::Close(_)));
+        client.done || closing || socket.sent.len() > socket.sure
+    };
+    client.survived || (ended && !closed())
 }
 
 #[derive(Default)]

@@ -199,7 +199,8 @@ impl Story {
             42..52 => self.cast_to_all(business),
             52..60 => self.cast_to_user(business),
             60..72 => self.change(business),
-            72..90 => self.topic(business),
+            72..88 => self.topic(business),
+            88..90 => self.spare(business),
             _ => self.send_away(business),
         }
     }
@@ -418,6 +419,19 @@ impl Story {
             self.due(business, seq, client, if mine { copies } else { 0 });
         }
         data
+    }
+
+    /// Clients that have a session or a user stay when guests are sent away.
+    fn spare(&mut self, business: usize) {
+        let known = |client: &Client| {
+            let guest = client.known.session.is_empty() && client.known.user.is_empty();
+            client.owner == Some(business) && !guest
+        };
+        let Some(client) = self.any_client(known) else { return };
+        let (data, _) = self.payload(business, To::Clients(Vec::new()), 0);
+        let uniq_ids = self.uniq_ids(&[client]);
+        let message = proto::ForceOfflineGuest { uniq_ids, delay: 0, data };
+        self.businesses[business].command(Cmd::ForceOfflineGuest, &message);
     }
 
     fn send_away(&mut self, business: usize) {

@@ -77,6 +77,8 @@ pub struct Client {
     pub reading: bool,
     /// It has ended its side or is gone.
     pub left: bool,
+    /// It was registered when it ended its side after its last message.
+    pub ended_open: bool,
     /// It does not wait for what the gateway still has to say.
     pub gone: bool,
     pub deflate: bool,
@@ -105,6 +107,7 @@ impl Client {
             steady,
             reading: true,
             left: false,
+            ended_open: false,
             gone: false,
             deflate: false,
             pending: Pending::default(),

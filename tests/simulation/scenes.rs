@@ -55,7 +55,7 @@ impl Scene {
 
     fn settle(&mut self) {
         self.world.settle(ROUNDS_MAX);
-        self.world.audit(FRAME_BYTES_MAX);
+        self.world.audit(FRAME_BYTES_MAX, 1);
     }
 
     /// A client whose upgrade is on its way.
@@ -307,6 +307,44 @@ fn clients_that_leave_while_they_wait_leave_nothing_behind() {
     }
 }
 
+#[test]
+fn a_client_that_was_sent_away_is_not_changed_any_more() {
+    let mut scene = Scene::new(|_, _| {});
+    let worker = scene.worker();
+    scene.world.pass(100);
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    let mut task = Business::new(scene.world.connect(WORKERS), 1);
+    let uniq_id = scene.uniq_id(client);
+    let uniq_ids = vec![uniq_id.clone()];
+    let topics = vec!["topic".to_owned()];
+    let session = |text: &str| proto::ConnInfoUpdate {
+        uniq_id: uniq_id.clone(),
+        new_session: text.to_owned(),
+        data: text.to_owned().into(),
+        ..Default::default()
+    };
+    let data = "bye".to_owned().into();
+    task.command(Cmd::ConnInfoUpdate, &session("before"));
+    task.command(Cmd::ForceOffline, &proto::ForceOffline { uniq_ids, data });
+    task.command(Cmd::ConnInfoUpdate, &session("after"));
+    let message = proto::TopicSubscribe { uniq_id: uniq_id.clone(), topics, ..Default::default() };
+    task.command(Cmd::TopicSubscribe, &message);
+    scene.tell(&mut task);
+    scene.world.pass(3000);
+    scene.settle();
+    let told = scene.told(&worker);
+    let Some(Told::Event { event: streams::Event::Close { session, topics, .. }, .. }) =
+        told.last()
+    else {
+        panic!("no ConnClose: {told:?}");
+    };
+    assert_eq!((&session[..], topics.len()), ("before", 0));
+    let data = |text: &str| Frame::Data { text: true, payload: text.as_bytes().to_vec() };
+    let close = close_frame(1008, "forceOffline");
+    assert_eq!(scene.frames(client), [data("before"), data("bye"), close]);
+}
+
 /// Request and reset arrive together, so that the shard hears of both in one turn.
 #[test]
 fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
@@ -333,6 +371,7 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
         gone.extend(closes);
         let requests = std::iter::from_fn(|| shard.next_request()).count();
         assert_eq!(requests, (ms == 0) as usize, "one callback at a time");
-        shard.audit(Sizes { frame_bytes_max: 0, piece_bytes_max: request.len() });
+        let piece_bytes_max = request.len();
+        shard.audit(Sizes { frame_bytes_max: 0, piece_bytes_max, workers_max: 0 });
     }
 }

@@ -117,7 +117,15 @@ impl Story {
             self.write();
         }
         self.observe();
-        self.world.audit(FRAME_BYTES_MAX);
+        self.audit();
+    }
+
+    fn audit(&self) {
+        self.world.audit(FRAME_BYTES_MAX, self.businesses.len());
+        for shard in self.world.shards().filter(|shard| shard.drained()) {
+            let (_, gauges) = shard.report();
+            assert_eq!((gauges.clients, gauges.event_queue_frames), (0, 0), "drained too early");
+        }
     }
 
     fn peers(&self) -> impl Iterator<Item = (Peer, bool)> + use<'_> {
@@ -294,6 +302,7 @@ impl Story {
                 self.world.write(client.peer, &client.pending.take_all());
                 self.world.end(client.peer);
                 client.left = true;
+                client.ended_open = self.world.is_open(client.peer);
             }
             way => {
                 if whole {
@@ -359,7 +368,7 @@ impl Story {
             self.world.pass(7);
             self.observe();
         }
-        self.world.audit(FRAME_BYTES_MAX);
+        self.audit();
     }
 
     /// With everybody reading, nothing waits.
@@ -425,7 +434,7 @@ impl Story {
     /// All that is due happens, until nobody is left.
     fn run_out(&mut self) {
         let end_ms = self.world.now_ms() + TIMEOUT_MS_MAX + 15_000;
-        while self.world.now_ms() < end_ms {
+        while self.world.now_ms() < end_ms || self.world.callbacks_wait() {
             self.world.pass(2500);
             self.world.settle(ROUNDS_MAX);
             self.read();

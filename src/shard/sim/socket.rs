@@ -108,6 +108,11 @@ impl Socket {
         self.sure = self.begun.saturating_add(written).min(self.written.len());
     }
 
+    /// What of a stalled send the kernel has not taken.
+    pub(super) fn stalled_bytes(&self) -> usize {
+        self.stalled.as_ref().map_or(0, |(rest, _)| rest.len())
+    }
+
     pub(super) fn shut_down(&mut self) {
         assert!(self.stalled.is_none(), "FIN would cut off a send");
         self.outbound_ended = true;

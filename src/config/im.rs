@@ -1,0 +1,20 @@
+//! `[im]`: IM long connections (IM specification).
+
+use super::error::ConfigError;
+use super::keys::Key;
+use super::settings::Settings;
+
+/// The keys that are no plain limits.
+pub(super) const KEYS: &[Key] = &[];
+
+/// The tables of the reference: name, title, what is said above it.
+pub(super) const TABLES: &[(&str, &str, &str)] = &[];
+
+/// `[im]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Im {}
+
+/// Reads it.
+pub(super) fn read(_settings: &Settings) -> Result<Im, ConfigError> {
+    Ok(Im {})
+}

@@ -1,0 +1,55 @@
+//! Who a client says it is, and what a verifier made of it; shared by the protocols in which clients
+//! log in (xxim section 5.2, IM sections 8 and 10).
+
+use std::fmt;
+
+/// A login to be verified.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    pub protocol: LoginProtocol,
+    pub user: String,
+    /// A secret: never logged.
+    pub token: String,
+    /// Address of the client, without port.
+    pub ip: String,
+    /// Further facts by the names that the protocol's hooks give them; empty where the protocol has
+    /// none.
+    pub platform: String,
+    pub device: String,
+    pub network: String,
+    /// Headers of the client's handshake, names as they came.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Which protocol's verifier is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoginProtocol {
+    #[default]
+    Xxim,
+    Im,
+}
+
+/// What the verifier says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client is who it says.
+    Accepted { profile: Option<Profile> },
+    /// It is not, or may not enter; `message` is for the client, `code` is the verifier's own.
+    Refused { code: i32, message: String },
+    /// Nobody could say: the verifier did not answer, or made no sense. The text is for the log.
+    Unavailable(String),
+}
+
+/// What a verifier may tell about a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    pub level: u32,
+    pub nickname: String,
+    pub tags: Vec<String>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({:?}, user {:?}, from {})", self.protocol, self.user, self.ip)
+    }
+}

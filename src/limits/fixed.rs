@@ -1,0 +1,195 @@
+//! Limits that can not be configured: constants that the code uses, and a row for each.
+
+use std::time::Duration;
+
+use super::{Limit, Unit, fixed};
+
+/// Bytes of an HTTP request head, including the empty line.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16_384;
+/// Header lines of an HTTP request head.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of the reason in a WebSocket close frame (RFC 6455 section 5.5: 125 with the code).
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+/// Bytes that one send to a socket gathers.
+pub const SEND_BYTES_MAX: usize = 64 * 1024;
+/// Frames that one send to a socket gathers; the kernel takes 1024 pieces (`IOV_MAX`).
+pub const SEND_FRAMES_MAX: usize = 1024;
+/// Frames of one send that have at most so many bytes together are copied into one buffer.
+pub const COALESCE_BYTES_MAX: usize = 16 * 1024;
+/// Plain bytes that are encrypted at a time; a TLS record holds 16 KiB.
+pub const TLS_CHUNK_BYTES: usize = 16 * 1024;
+/// Bytes of one message to the echo protocol, after inflating.
+pub const ECHO_MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Bytes that may wait for an echo client before it is not read any more.
+pub const ECHO_OUTBOX_BYTES_MAX: u32 = 1024 * 1024;
+/// Queries of one backend connection that may be under way at the same time.
+pub const BUSINESS_QUERIES_MAX: usize = 64;
+/// Bytes of answers that may wait for one backend connection before it is not read any more.
+pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Delayed kicks (`ForceOfflineGuest` with a delay) that may wait on one shard.
+pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
+/// Bytes of the answer to an HTTP callback.
+pub const CALLBACK_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// What one connection to the admin server may take, from accept to the last byte.
+pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Operations that are handed to the kernel in one go.
+pub const RING_SUBMISSION_ENTRIES: u32 = 4096;
+/// Completions that may wait; an overflow ends multishot operations, so it is much larger.
+pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
+/// Closes of one shard that may wait for their HTTP callback.
+pub const CLOSE_CALLBACKS_WAITING_MAX: usize = 65_536;
+/// Ids (connections, users, topics) in one command of a backend.
+pub const IDS_PER_COMMAND_MAX: usize = 1_000_000;
+/// Shards of a process.
+pub const SHARDS_MAX: usize = 256;
+/// Connections of a shard.
+pub const SLOTS_MAX: u32 = 1 << 24;
+/// Listeners of a process.
+pub const LISTENERS_MAX: usize = 64;
+/// Descriptors kept free of connections: log, rings, listeners, callbacks, admin.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+/// Further descriptors kept free per shard.
+pub const DESCRIPTORS_RESERVED_PER_SHARD: u64 = 64;
+
+/// The rows.
+pub(super) const ROWS: &[Limit] = &[
+    fixed(
+        Unit::Bytes,
+        HTTP_HEAD_BYTES_MAX as i64,
+        "HTTP request head, including the empty line.",
+        "The request is answered with 431 and the connection closed.",
+    ),
+    fixed(
+        Unit::Count("lines"),
+        HTTP_HEADERS_MAX as i64,
+        "Headers of an HTTP request.",
+        "The request is answered with 431 and the connection closed.",
+    ),
+    fixed(
+        Unit::Bytes,
+        CLOSE_REASON_BYTES_MAX as i64,
+        "Reason text of a WebSocket close frame.",
+        "The text is cut.",
+    ),
+    fixed(
+        Unit::Bytes,
+        SEND_BYTES_MAX as i64,
+        "What one send to a socket gathers.",
+        "The rest goes out with the next send. A larger frame goes out alone.",
+    ),
+    fixed(
+        Unit::Count("frames"),
+        SEND_FRAMES_MAX as i64,
+        "What one send to a socket gathers.",
+        "The rest goes out with the next send.",
+    ),
+    fixed(
+        Unit::Bytes,
+        COALESCE_BYTES_MAX as i64,
+        "Frames of one send that are copied into one buffer.",
+        "Larger sends gather the frames where they are.",
+    ),
+    fixed(
+        Unit::Count("queries"),
+        BUSINESS_QUERIES_MAX as i64,
+        "Queries of one backend connection that are under way.",
+        "The connection is not read until one is answered.",
+    ),
+    fixed(
+        Unit::Bytes,
+        BUSINESS_ANSWER_BYTES_MAX as i64,
+        "Answers that wait for one backend connection.",
+        "The connection is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Count("closes"),
+        CLOSE_CALLBACKS_WAITING_MAX as i64,
+        "Closes of one shard that wait for `netsvr.customer.on_close_callback_api`.",
+        "The workers get the event at once, without a callback. Counted.",
+    ),
+    fixed(
+        Unit::Bytes,
+        TLS_CHUNK_BYTES as i64,
+        "Plain bytes that are encrypted at a time.",
+        "A longer send becomes several TLS records.",
+    ),
+    fixed(
+        Unit::Bytes,
+        ECHO_MESSAGE_BYTES_MAX as i64,
+        "One message to the echo protocol, after inflating.",
+        "The client is closed with 1009 `message too big`.",
+    ),
+    fixed(
+        Unit::Bytes,
+        ECHO_OUTBOX_BYTES_MAX as i64,
+        "What may wait for an echo client.",
+        "The client is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Count("ids"),
+        IDS_PER_COMMAND_MAX as i64,
+        "Connections, users and topics that one command of a backend names. \
+         `receive_pack_limit` usually ends first.",
+        "The frame counts as one that does not decode.",
+    ),
+    fixed(
+        Unit::Bytes,
+        CALLBACK_ANSWER_BYTES_MAX as i64,
+        "Answer of an HTTP callback.",
+        "The callback counts as failed.",
+    ),
+    fixed(
+        Unit::Count("commands"),
+        GUEST_KICKS_WAITING_MAX as i64,
+        "`ForceOfflineGuest` commands with a delay that wait on one shard.",
+        "The command is dropped, logged and counted.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        ADMIN_REQUEST_TIME.as_millis() as i64,
+        "Time for one request to the admin server.",
+        "The connection is closed.",
+    ),
+    fixed(
+        Unit::Count("operations"),
+        RING_SUBMISSION_ENTRIES as i64,
+        "What a shard gives to its ring before it calls the kernel.",
+        "The kernel is called more often in a turn.",
+    ),
+    fixed(
+        Unit::Count("completions"),
+        RING_COMPLETION_ENTRIES as i64,
+        "What a shard's ring can report at a time.",
+        "The kernel keeps the rest until the ring was read.",
+    ),
+    fixed(
+        Unit::Count("descriptors"),
+        DESCRIPTORS_RESERVED as i64,
+        "Kept free of connections.",
+        "As `runtime.connections_max`.",
+    ),
+    fixed(
+        Unit::Count("descriptors"),
+        DESCRIPTORS_RESERVED_PER_SHARD as i64,
+        "Kept free of connections, for each shard.",
+        "As `runtime.connections_max`.",
+    ),
+    fixed(
+        Unit::Count("shards"),
+        SHARDS_MAX as i64,
+        "CPUs that a process uses.",
+        "Further CPUs are left unused; a longer `runtime.cpus` is refused.",
+    ),
+    fixed(
+        Unit::Count("connections"),
+        SLOTS_MAX as i64,
+        "Connections of one shard.",
+        "As `runtime.connections_max`.",
+    ),
+    fixed(
+        Unit::Count("listeners"),
+        LISTENERS_MAX as i64,
+        "Listeners of a process.",
+        "The configuration is refused.",
+    ),
+];

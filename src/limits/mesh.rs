@@ -1,0 +1,6 @@
+//! Limits of the mesh.
+
+use super::Limit;
+
+/// The rows.
+pub(super) const ROWS: &[Limit] = &[];

@@ -1,0 +1,71 @@
+//! Limits of the process and of the engine that can be configured.
+
+use super::{HOUR, KIB, Limit, MIB, MINUTE, SECOND, Unit, row};
+
+/// The rows.
+pub(super) const ROWS: &[Limit] = &[
+    row(
+        "node",
+        Unit::Number,
+        [1, 1, 1023],
+        "Number of this machine in the mesh; part of connmix client ids.",
+        "",
+    ),
+    row(
+        "runtime.connections_max",
+        Unit::Count("connections"),
+        [1_000_000, 1, 16_000_000],
+        "Client and backend connections of the process, over all shards. The default is lower \
+         where RLIMIT_NOFILE, less 256 descriptors and 64 per shard, does not permit so many.",
+        "A further connection is closed as soon as it is accepted, and counted.",
+    ),
+    row(
+        "runtime.outbox_bytes_max",
+        Unit::Bytes,
+        [MIB, 4 * KIB, 1024 * MIB],
+        "Bytes that may wait for one client. A single frame may be larger if nothing else waits.",
+        "`runtime.slow_client` decides: close with 1008 `slow consumer`, or drop the frame.",
+    ),
+    row(
+        "runtime.mailbox_messages_max",
+        Unit::Count("messages"),
+        [65_536, 16, 16 * MIB],
+        "Messages of other threads that may wait for one shard.",
+        "The sender keeps its overflow and stops reading its own sockets until there is room.",
+    ),
+    row(
+        "runtime.receive_buffers",
+        Unit::Count("buffers"),
+        [2048, 16, 32_768],
+        "Receive buffers of one shard, shared by its connections; a power of two.",
+        "Sockets wait in the kernel until a buffer is free again. Nothing is lost.",
+    ),
+    row(
+        "runtime.receive_buffer_bytes",
+        Unit::Bytes,
+        [4 * KIB, 512, MIB],
+        "Size of one receive buffer.",
+        "A larger message arrives in several pieces.",
+    ),
+    row(
+        "runtime.handshake_timeout",
+        Unit::Milliseconds,
+        [10 * SECOND, 100, 10 * MINUTE],
+        "Time in which a new connection must finish its TLS and HTTP handshakes.",
+        "The connection is closed.",
+    ),
+    row(
+        "runtime.close_timeout",
+        Unit::Milliseconds,
+        [2 * SECOND, 10, MINUTE],
+        "Time between the close frame of the gateway and the end of the TCP connection.",
+        "The connection is closed although the peer has not answered.",
+    ),
+    row(
+        "runtime.shutdown_timeout",
+        Unit::Milliseconds,
+        [10 * SECOND, 100, HOUR],
+        "Time that SIGTERM allows for closing clients and delivering their last events.",
+        "The process exits with code 1; what was not delivered is lost.",
+    ),
+];

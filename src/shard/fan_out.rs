@@ -1,0 +1,178 @@
+//! How a push reaches its connections: in the wire format of each, made at most once per push and
+//! format where connections can share it.
+//!
+//! Costs: one frame per wire format and shard, then per delivery one entry in an outbox and no
+//! allocation; the walk over a topic is linear.
+
+use bytes::Bytes;
+
+use crate::config::model::{MessageType, SlowClient};
+use crate::hub::Hub;
+use crate::hub::push::{Format, Kind, Outcome, Payload, Target};
+use crate::metrics::DropReason;
+use crate::shard::conns::{Conn, Conns, Flags, Role};
+use crate::shard::ops::Frame;
+use crate::shard::{Shard, connmix, im, xxim};
+use crate::wire::deflate::Deflater;
+use crate::wire::websocket::{self, COMPRESS_ABOVE, Opcode};
+
+impl Shard {
+    /// Sends data to one client.
+    pub(super) fn push_data(&mut self, slot: u32, data: Bytes) {
+        self.push_all(&[slot], &Payload::new(data));
+    }
+
+    /// Sends a payload to these clients.
+    pub(super) fn push_all(&mut self, slots: &[u32], payload: &Payload) -> Outcome {
+        self.fan_out(payload, |_, fan| slots.iter().for_each(|&slot| fan.deliver(slot)))
+    }
+
+    /// Sends a payload to every client of the target.
+    pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
+        self.fan_out(payload, |hub, fan| hub.for_each(target, |slot| fan.deliver(slot)))
+    }
+
+    fn fan_out(&mut self, payload: &Payload, walk: impl FnOnce(&Hub, &mut FanOut<'_>)) -> Outcome {
+        let opcode = match self.config.netsvr.customer.send_message_type {
+            MessageType::Text => Opcode::Text,
+            MessageType::Binary => Opcode::Binary,
+        };
+        let mut fan = FanOut {
+            conns: &mut self.conns,
+            touched: &mut self.touched,
+            deflater: self.deflater.as_mut().filter(|_| payload.raw().len() > COMPRESS_ABOVE),
+            payload,
+            opcode,
+            forms: Forms::default(),
+            outbox_bytes_max: self.config.runtime.outbox_bytes_max,
+            queued: 0,
+            slow: Vec::new(),
+            closing: 0,
+        };
+        walk(&self.hub, &mut fan);
+        let (queued, slow, closing) = (fan.queued, fan.slow, fan.closing);
+        self.dropped(DropReason::Closing, closing);
+        let failed = closing + slow.len() as u64;
+        for slot in slow {
+            self.counters.frames_failed += 1;
+            self.counters.frame_bytes_failed += payload.raw().len() as u64;
+            self.overflowed(slot);
+        }
+        Outcome { done: queued, failed }
+    }
+
+    /// A client has no room for a push, which is dropped.
+    pub(super) fn overflowed(&mut self, slot: u32) {
+        self.dropped(DropReason::SlowClient, 1);
+        // The IM protocol drops notifications and closes only who takes nothing for long.
+        let drops = matches!(self.conns[slot].role, Role::Im(_));
+        if !drops && self.config.runtime.slow_client == SlowClient::Close {
+            self.too_slow(slot);
+        }
+    }
+}
+
+/// One payload on its way to many connections of the shard.
+struct FanOut<'a> {
+    conns: &'a mut Conns,
+    touched: &'a mut Vec<u32>,
+    deflater: Option<&'a mut Deflater>,
+    payload: &'a Payload,
+    /// What netsvr clients get.
+    opcode: Opcode,
+    forms: Forms,
+    outbox_bytes_max: u32,
+    queued: u64,
+    /// Connections whose outbox had no room.
+    slow: Vec<u32>,
+    /// Connections that were closing.
+    closing: u64,
+}
+
+/// The wire formats of one payload that were needed so far.
+#[derive(Default)]
+struct Forms {
+    plain: Option<Frame>,
+    deflated: Option<Frame>,
+    xxim: xxim::Forms,
+    connmix: connmix::Forms,
+    im: im::Forms,
+}
+
+impl FanOut<'_> {
+    fn deliver(&mut self, slot: u32) {
+        let flags = self.conns[slot].flags;
+        if flags.has(Flags::CLOSING | Flags::GONE | Flags::ENDED) {
+            self.closing += 1;
+            return;
+        }
+        let Some(frame) = self.frame(slot) else {
+            self.closing += 1;
+            return;
+        };
+        let conn = &mut self.conns[slot];
+        if !conn.outbox.has_room(frame.len(), self.outbox_bytes_max) {
+            self.slow.push(slot);
+            return;
+        }
+        conn.outbox.push(frame);
+        self.queued += 1;
+        if conn.flags.set(Flags::TOUCHED) {
+            self.touched.push(slot);
+        }
+    }
+
+    /// The payload as this connection gets it; `None` if it can not get anything.
+    fn frame(&mut self, slot: u32) -> Option<Frame> {
+        let Conn { role, flags, .. } = &mut self.conns[slot];
+        match role {
+            Role::Netsvr(_) => {
+                let deflate = flags.has(Flags::DEFLATE) && self.deflater.is_some();
+                Some(self.netsvr_frame(deflate))
+            }
+            Role::Xxim(conn) => self.forms.xxim.frame(conn, *flags, self.payload),
+            Role::Connmix(conn) => self.forms.connmix.frame(conn, *flags, self.payload),
+            Role::Im(conn) => self.forms.im.frame(conn, *flags, self.payload),
+            _ => None,
+        }
+    }
+
+    fn netsvr_frame(&mut self, deflate: bool) -> Frame {
+        let (payload, opcode, deflater) = (self.payload, self.opcode, &mut self.deflater);
+        let frame = if deflate {
+            self.forms.deflated.get_or_insert_with(|| deflated(payload, opcode, deflater))
+        } else {
+            self.forms.plain.get_or_insert_with(|| plain(payload, opcode))
+        };
+        frame.clone()
+    }
+}
+
+/// The payload in one WebSocket message.
+pub(super) fn plain(payload: &Payload, opcode: Opcode) -> Frame {
+    let format = match opcode {
+        Opcode::Text => Format::WsText,
+        Opcode::Binary => Format::WsBinary,
+    };
+    Frame::new(payload.format(format, |raw| websocket::frame(opcode, raw)).clone())
+}
+
+/// The opcode that a payload's kind asks for.
+pub(super) fn opcode_of(kind: Kind) -> Opcode {
+    match kind {
+        Kind::Unspecified | Kind::Text => Opcode::Text,
+        Kind::Binary => Opcode::Binary,
+    }
+}
+
+fn deflated(payload: &Payload, opcode: Opcode, deflater: &mut Option<&mut Deflater>) -> Frame {
+    let format = match opcode {
+        Opcode::Text => Format::WsTextDeflate,
+        Opcode::Binary => Format::WsBinaryDeflate,
+    };
+    let encode = |raw: &[u8]| match deflater {
+        Some(deflater) => websocket::frame_compressed(opcode, raw, deflater),
+        None => websocket::frame(opcode, raw),
+    };
+    Frame::new(payload.format(format, encode).clone())
+}

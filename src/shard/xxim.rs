@@ -1,0 +1,92 @@
+//! xxim clients of this shard (xxim specification).
+
+use std::net::SocketAddr;
+
+use crate::edge::upgrade::Opening as Upgrade;
+use crate::hub::ConnId;
+use crate::hub::login::Verdict;
+use crate::hub::push::Payload;
+use crate::shard::Shard;
+use crate::shard::closing::SHUTDOWN;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::fan_out::{opcode_of, plain};
+use crate::shard::ops::Frame;
+use crate::wire::websocket::Opcode;
+
+/// What the shard keeps of one connection.
+#[derive(Debug)]
+pub struct Conn {
+    /// Address of the peer.
+    pub peer: SocketAddr,
+    /// The worker that gets this client's events, if workers are picked sticky.
+    pub worker: Option<ConnId>,
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    pub fn new(peer: SocketAddr) -> Conn {
+        Conn { peer, worker: None }
+    }
+}
+
+/// The wire formats of one payload that clients of this protocol share.
+#[derive(Default)]
+pub struct Forms {
+    frame: Option<Frame>,
+}
+
+impl Forms {
+    /// The payload as this client gets it.
+    pub fn frame(&mut self, _conn: &mut Conn, _flags: Flags, payload: &Payload) -> Option<Frame> {
+        let opcode = opcode_of(payload.kind());
+        Some(self.frame.get_or_insert_with(|| plain(payload, opcode)).clone())
+    }
+}
+
+impl Shard {
+    /// A WebSocket connection was upgraded; the answer is queued.
+    pub(super) fn xxim_upgraded(&mut self, slot: u32, peer: SocketAddr, _upgrade: Upgrade) {
+        self.conns[slot].role = Role::Xxim(Box::new(Conn::new(peer)));
+        self.rearm(slot);
+    }
+
+    /// One WebSocket message.
+    pub(super) fn xxim_message(&mut self, slot: u32, _opcode: Opcode, _data: &[u8]) {
+        self.close(slot, SHUTDOWN);
+    }
+
+    /// Bytes that one WebSocket message may have.
+    pub(super) fn xxim_message_bytes_max(&self) -> u32 {
+        65_536
+    }
+
+    /// Whether the next message can be handled now; if not, the connection is blocked.
+    pub(super) fn xxim_ready(&mut self, _slot: u32) -> bool {
+        true
+    }
+
+    /// Bytes of a connection without WebSocket.
+    pub(super) fn xxim_bytes(&mut self, slot: u32, _data: &mut [u8]) {
+        self.close(slot, SHUTDOWN);
+    }
+
+    /// When something is due on a connection that is not ending, milliseconds of the process clock.
+    pub(super) fn xxim_deadline_ms(&self, slot: u32) -> u64 {
+        self.conns[slot].active_ms + 60_000
+    }
+
+    /// That time has come.
+    pub(super) fn xxim_timed_out(&mut self, slot: u32) {
+        self.close(slot, SHUTDOWN);
+    }
+
+    /// The verifier has decided about a login.
+    pub(super) fn xxim_verified(&mut self, slot: u32, _number: u32, _verdict: Verdict) {
+        self.unblock(slot);
+    }
+
+    /// The connection is gone.
+    pub(super) fn xxim_departed(&mut self, slot: u32, _conn: Conn) {
+        self.hub.remove(slot);
+    }
+}
