@@ -126,7 +126,7 @@ impl FanOut<'_> {
     fn frame(&mut self, slot: u32) -> Option<Frame> {
         let Conn { role, flags, .. } = &mut self.conns[slot];
         match role {
-            Role::Netsvr(_) => {
+            Role::Netsvr(_) | Role::Opening(_) => {
                 let deflate = flags.has(Flags::DEFLATE) && self.deflater.is_some();
                 Some(self.netsvr_frame(deflate))
             }
