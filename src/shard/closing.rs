@@ -84,7 +84,8 @@ impl Shard {
 
     fn give_up_outbox(&mut self, slot: u32, reason: DropReason) {
         let conn = &mut self.conns[slot];
-        let (frames, bytes) = conn.outbox.clear(conn.flags.has(Flags::WEBSOCKET));
+        let framed = conn.has_control_frames();
+        let (frames, bytes) = conn.outbox.clear(framed);
         if frames > 0 && self.hub.id_of(slot).is_some() {
             self.counters.frames_failed += frames;
             self.counters.frame_bytes_failed += bytes;

@@ -206,6 +206,12 @@ impl Conns {
 }
 
 impl Conn {
+    /// Whether only WebSocket data frames count as data: everywhere but on bare streams of clients.
+    pub fn has_control_frames(&self) -> bool {
+        let stream = matches!(self.role, Role::Xxim(_) | Role::Connmix(_) | Role::Im(_));
+        self.flags.has(Flags::WEBSOCKET) || !stream
+    }
+
     fn free(generation: u32) -> Conn {
         Conn {
             generation,

@@ -432,7 +432,8 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
-        let taken = conn.outbox.take(conn.flags.has(Flags::WEBSOCKET));
+        let framed = conn.has_control_frames();
+        let taken = conn.outbox.take(framed);
         let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {

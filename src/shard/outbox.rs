@@ -91,37 +91,37 @@ impl Outbox {
     }
 
     /// Throws away what is queued; returns how many data frames and bytes of them that were. See
-    /// [`Outbox::take`] for `websocket`.
-    pub fn clear(&mut self, websocket: bool) -> (u64, u64) {
+    /// [`Outbox::take`] for `control_frames`.
+    pub fn clear(&mut self, control_frames: bool) -> (u64, u64) {
         self.queued_bytes = 0;
         let frames = match std::mem::take(&mut self.queue) {
             Queue::Empty => return (0, 0),
             Queue::One(frame) => vec![frame],
             Queue::Many(frames) => frames,
         };
-        let given_up = Taken::of(&frames, websocket);
+        let given_up = Taken::of(&frames, control_frames);
         (given_up.data_frames as u64, given_up.data_bytes)
     }
 
     /// Takes what goes out in one send: everything, up to the limits of a send. Small frames are
-    /// copied into one buffer, which is cheaper for the kernel than many iovecs. Only on a
-    /// `websocket` are there frames that are no data.
-    pub fn take(&mut self, websocket: bool) -> Option<Taken> {
+    /// copied into one buffer, which is cheaper for the kernel than many iovecs. With
+    /// `control_frames`, frames that look like control frames of a WebSocket are no data.
+    pub fn take(&mut self, control_frames: bool) -> Option<Taken> {
         let taken = match std::mem::take(&mut self.queue) {
             Queue::Empty => return None,
             Queue::One(frame) => {
-                let mut taken = Taken::of(std::slice::from_ref(&frame), websocket);
+                let mut taken = Taken::of(std::slice::from_ref(&frame), control_frames);
                 taken.batch = Batch::One(frame);
                 taken
             }
-            Queue::Many(frames) => self.take_many(frames, websocket),
+            Queue::Many(frames) => self.take_many(frames, control_frames),
         };
         self.taken_bytes = taken.batch.len() as u32;
         self.queued_bytes -= self.taken_bytes;
         Some(taken)
     }
 
-    fn take_many(&mut self, mut frames: Vec<Frame>, websocket: bool) -> Taken {
+    fn take_many(&mut self, mut frames: Vec<Frame>, control_frames: bool) -> Taken {
         let mut bytes = 0;
         let fits = |frame: &&Frame| {
             bytes += frame.len();
@@ -133,7 +133,7 @@ impl Outbox {
             self.queue = Queue::Many(rest);
         }
         let total: usize = frames.iter().map(|frame| frame.len()).sum();
-        let mut taken = Taken::of(&frames, websocket);
+        let mut taken = Taken::of(&frames, control_frames);
         taken.batch = if total <= COALESCE_BYTES_MAX {
             let mut joined = Vec::with_capacity(total);
             frames.iter().for_each(|frame| joined.extend_from_slice(frame));
@@ -147,12 +147,12 @@ impl Outbox {
 
 impl Taken {
     /// What the frames are; the batch is still empty.
-    fn of(frames: &[Frame], websocket: bool) -> Taken {
+    fn of(frames: &[Frame], control_frames: bool) -> Taken {
         let batch = Batch::Own(Vec::new());
         let mut taken = Taken { batch, frames: frames.len() as u32, data_frames: 0, data_bytes: 0 };
         for frame in frames {
             // RFC 6455 section 5.5: control opcodes have the fourth bit set.
-            if !websocket || frame.first().is_some_and(|byte| byte & 0x08 == 0) {
+            if !control_frames || frame.first().is_some_and(|byte| byte & 0x08 == 0) {
                 taken.data_frames += 1;
                 taken.data_bytes += frame.len() as u64;
             }
