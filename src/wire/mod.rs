@@ -2,10 +2,12 @@
 //! another part of the crate.
 //!
 //! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` upgrade requests;
-//! `tls` the server side of a connection; `netsvr` the frames of business processes.
+//! `tls` the server side of a connection; `netsvr` the frames of business processes;
+//! `mesh` what nodes say to each other.
 
 pub mod deflate;
 pub mod http;
+pub mod mesh;
 pub mod netsvr;
 pub mod tls;
 pub mod websocket;
