@@ -14,12 +14,24 @@ pub const COMPRESS_ABOVE: usize = 256;
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const MASKED: u8 = 0x80;
 
 /// A data message.
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     server_frame(FIN | opcode.bits(), payload)
+}
+
+/// Starts a data message with room for its payload of exactly `len` bytes, which the caller
+/// appends.
+pub fn begin_frame(opcode: Opcode, len: usize) -> Vec<u8> {
+    header(FIN | opcode.bits(), 0, len, 0)
+}
+
+/// A ping with this payload, which has at most 125 bytes.
+pub fn ping(payload: &[u8]) -> Bytes {
+    control(PING, payload)
 }
 
 /// A data message compressed with permessage-deflate, whether that makes it smaller or not.
