@@ -220,7 +220,7 @@ fn worker(settings: &Settings) -> Result<NetsvrWorker, ConfigError> {
 }
 
 /// The URL of a callback; `None` if it is empty.
-fn url(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
+pub(super) fn url(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
     let url = settings.text(path)?;
     if url.is_empty() {
         return Ok(None);
