@@ -216,7 +216,8 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
 
 /// The rows of every area, in the order of the reference.
 pub(super) fn rows() -> impl Iterator<Item = &'static Key> {
-    const AREAS: &[&[Key]] = &[KEYS, login::KEYS, xxim::KEYS, xxim_upstream::KEYS, connmix::KEYS, im::KEYS, mesh::KEYS];
+    const AREAS: &[&[Key]] =
+        &[KEYS, login::KEYS, xxim::KEYS, xxim_upstream::KEYS, connmix::KEYS, im::KEYS, mesh::KEYS];
     AREAS.iter().flat_map(|rows| rows.iter())
 }
 

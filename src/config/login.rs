@@ -159,10 +159,8 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
-    ("login", "`[login]`", "For clients of xxim and IM."),
-    ("login.jwt", "`[login.jwt]`", ""),
-];
+pub(super) const TABLES: &[(&str, &str, &str)] =
+    &[("login", "`[login]`", "For clients of xxim and IM."), ("login.jwt", "`[login.jwt]`", "")];
 
 const fn claim(key: &'static str, default: &'static str, what: &'static str) -> Key {
     Key { allowed: "name of a claim, or empty", ..text(key, default, what) }

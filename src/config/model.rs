@@ -7,8 +7,8 @@ use std::time::Duration;
 
 pub use super::connmix::Connmix;
 pub use super::im::Im;
-pub use super::mesh::Mesh;
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
+pub use super::mesh::Mesh;
 pub use super::xxim::Xxim;
 pub use super::xxim_upstream::{
     Tags, XximHooks, XximMode, XximPushService, XximRoute, XximTarget, XximUpstream, XximUpstreams,

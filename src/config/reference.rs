@@ -37,7 +37,16 @@ const LAST: (&str, &str, &str) = ("admin", "`[admin]`, `[log]`", "");
 /// All keys and all limits as Markdown tables, with a line feed at the end.
 pub fn reference() -> String {
     let mut out = String::new();
-    let areas = [TABLES, login::TABLES, xxim::TABLES, xxim_upstream::TABLES, connmix::TABLES, im::TABLES, mesh::TABLES, &[LAST]];
+    let areas = [
+        TABLES,
+        login::TABLES,
+        xxim::TABLES,
+        xxim_upstream::TABLES,
+        connmix::TABLES,
+        im::TABLES,
+        mesh::TABLES,
+        &[LAST],
+    ];
     for &(table, title, intro) in areas.into_iter().flatten() {
         let _ = writeln!(out, "#### {title}\n");
         if !intro.is_empty() {

@@ -202,11 +202,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         allowed: "`http://` or `https://` URL",
-        ..text(
-            "xxim.upstream.url",
-            "",
-            "Where the backend is; HTTP modes append the method to it.",
-        )
+        ..text("xxim.upstream.url", "", "Where the backend is; HTTP modes append the method to it.")
     },
     choice(
         "xxim.upstream.mode",
@@ -217,10 +213,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     Key {
         default: "false",
-        ..flag(
-            "xxim.upstream.http2",
-            "Speak HTTP/2 to an `http://` URL; `https://` negotiates.",
-        )
+        ..flag("xxim.upstream.http2", "Speak HTTP/2 to an `http://` URL; `https://` negotiates.")
     },
     Key {
         default: "false",

@@ -14,7 +14,8 @@ mod encode;
 
 pub use decode::Decoder;
 pub use encode::{
-    COMPRESS_ABOVE, begin_frame, close, close_echo, frame, frame_compressed, mask_frame, ping, pong,
+    COMPRESS_ABOVE, begin_frame, close, close_echo, frame, frame_compressed, frame_of, mask_frame,
+    ping, pong,
 };
 
 /// Bytes of payload that a control frame may have (RFC 6455 section 5.5).
