@@ -2,12 +2,14 @@
 
 use std::error::Error;
 
-const PROTO: &str = "proto/netsvr.proto";
+const PROTOS: [&str; 2] = ["proto/netsvr.proto", "proto/im.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={PROTO}");
-    let files = protox::compile([PROTO], ["proto"])?;
+    for proto in PROTOS {
+        println!("cargo::rerun-if-changed={proto}");
+    }
+    let files = protox::compile(PROTOS, ["proto"])?;
     // Payloads stay slices of the frame that they came in; maps keep one order.
     prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(files)?;
     Ok(())

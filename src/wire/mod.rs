@@ -2,10 +2,12 @@
 //! another part of the crate.
 //!
 //! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` upgrade requests;
-//! `tls` the server side of a connection; `netsvr` the frames of business processes.
+//! `tls` the server side of a connection; `netsvr` the frames of business processes; `im` those of
+//! the IM protocol.
 
 pub mod deflate;
 pub mod http;
+pub mod im;
 pub mod netsvr;
 pub mod tls;
 pub mod websocket;
