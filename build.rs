@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const PROTOS: [&str; 2] = ["proto/netsvr.proto", "proto/xxim.proto"];
+const PROTOS: [&str; 3] = ["proto/netsvr.proto", "proto/xxim.proto", "proto/im.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
