@@ -12,7 +12,7 @@ use super::listeners::{address, check_overlap, listeners};
 use super::machine::Machine;
 use super::model::*;
 use super::settings::{Settings, allowed};
-use super::{connmix, im, mesh, xxim};
+use super::{connmix, im, login, mesh, xxim, xxim_upstream};
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
@@ -26,7 +26,10 @@ pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, Co
         node: settings.number("node")?,
         runtime: runtime(settings, machine)?,
         netsvr: netsvr(settings, &listeners, machine)?,
+        sidecar: Sidecar { threads: settings.number("sidecar.threads")? },
+        login: login::read(settings, &listeners)?,
         xxim: xxim::read(settings)?,
+        xxim_upstreams: xxim_upstream::read(settings)?,
         connmix: connmix::read(settings)?,
         im: im::read(settings)?,
         mesh: mesh::read(settings)?,
@@ -220,7 +223,7 @@ fn worker(settings: &Settings) -> Result<NetsvrWorker, ConfigError> {
 }
 
 /// The URL of a callback; `None` if it is empty.
-fn url(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
+pub(super) fn url(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
     let url = settings.text(path)?;
     if url.is_empty() {
         return Ok(None);

@@ -3,7 +3,7 @@
 //! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
-use super::{connmix, im, mesh, xxim};
+use super::{connmix, im, login, mesh, xxim, xxim_upstream};
 use crate::limits::{self, Unit};
 
 /// A configuration key that is not a plain number or duration. In keys of `[[listener]]` and its
@@ -216,7 +216,8 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
 
 /// The rows of every area, in the order of the reference.
 pub(super) fn rows() -> impl Iterator<Item = &'static Key> {
-    const AREAS: &[&[Key]] = &[KEYS, xxim::KEYS, connmix::KEYS, im::KEYS, mesh::KEYS];
+    const AREAS: &[&[Key]] =
+        &[KEYS, login::KEYS, xxim::KEYS, xxim_upstream::KEYS, connmix::KEYS, im::KEYS, mesh::KEYS];
     AREAS.iter().flat_map(|rows| rows.iter())
 }
 

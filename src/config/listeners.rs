@@ -138,7 +138,7 @@ fn is_request_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(plain)
 }
 
-fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError> {
+pub(super) fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError> {
     let path = format!("{path}.tls");
     if !settings.has(&path) {
         return Ok(None);
@@ -155,7 +155,7 @@ fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError>
 
 /// The path of a PEM file that can be read and has a block of the right kind. Whether certificate
 /// and key are valid and belong together is seen when the listener is set up.
-fn pem(settings: &Settings, path: &str, block: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn pem(settings: &Settings, path: &str, block: &str) -> Result<PathBuf, ConfigError> {
     let file = PathBuf::from(settings.text(path)?);
     let complaint = match first_bytes(&file) {
         _ if file.as_os_str().is_empty() => Complaint::new("it is missing")

@@ -13,12 +13,14 @@ mod file;
 mod im;
 mod keys;
 mod listeners;
+mod login;
 mod machine;
 mod mesh;
 pub mod model;
 mod reference;
 mod settings;
 mod xxim;
+mod xxim_upstream;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 pub use super::connmix::Connmix;
 pub use super::im::Im;
+pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
 pub use super::xxim::Xxim;
+pub use super::xxim_upstream::{
+    Tags, XximHooks, XximMode, XximPushService, XximRoute, XximTarget, XximUpstream, XximUpstreams,
+};
 pub use crate::wire::netsvr::Generation;
 
 /// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or
@@ -20,7 +24,11 @@ pub struct Config {
     pub runtime: Runtime,
     pub listeners: Vec<Listener>,
     pub netsvr: Netsvr,
+    pub sidecar: Sidecar,
+    pub login: LoginSettings,
     pub xxim: Xxim,
+    /// `[[xxim.upstream]]`, `[[xxim.route]]`, `[xxim.hooks]`, `[xxim.push]`.
+    pub xxim_upstreams: XximUpstreams,
     pub connmix: Connmix,
     pub im: Im,
     pub mesh: Mesh,
@@ -51,6 +59,13 @@ pub struct Runtime {
     pub close_timeout: Duration,
     /// Time that SIGTERM allows for draining; then the process exits with code 1.
     pub shutdown_timeout: Duration,
+}
+
+/// `[sidecar]`: the threads beside the shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Threads for calls of upstreams, hooks and pushes.
+    pub threads: u16,
 }
 
 /// The rule for a client that does not read (design: order, pressure, loss).

@@ -69,6 +69,8 @@ pub(super) struct Settings {
     pub file: String,
 }
 
+/// Arrays of tables: the part of a path that follows is an index.
+const LISTS: &[&str] = &["listener", "listener.routes", "xxim.upstream", "xxim.route"];
 /// Characters of a value that an error shows.
 const SHOWN_MAX: usize = 120;
 
@@ -335,7 +337,7 @@ pub(super) fn key_of(path: &str) -> Option<String> {
             key.push('.');
         }
         key.push_str(part);
-        index_next = key == "listener" || key == "listener.routes";
+        index_next = LISTS.contains(&&*key);
     }
     Some(key)
 }

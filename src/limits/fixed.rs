@@ -40,6 +40,14 @@ pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
 pub const CLOSE_CALLBACKS_WAITING_MAX: usize = 65_536;
 /// Ids (connections, users, topics) in one command of a backend.
 pub const IDS_PER_COMMAND_MAX: usize = 1_000_000;
+/// Tables [[xxim.upstream]].
+pub const XXIM_UPSTREAMS_MAX: usize = 64;
+/// Tables [[xxim.route]].
+pub const XXIM_ROUTES_MAX: usize = 256;
+/// Bytes of the head of a request to an upstream.
+pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of the head of an upstream's reply.
+pub const UPSTREAM_REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 256;
 /// Connections of a shard.

@@ -14,6 +14,7 @@ mod mesh;
 mod netsvr;
 mod runtime;
 mod xxim;
+mod xxim_upstream;
 
 pub use fixed::*;
 
@@ -77,8 +78,16 @@ const MIB: i64 = 1024 * KIB;
 const U32_MAX: i64 = u32::MAX as i64;
 
 /// The rows of every area, in the order of the reference.
-const AREAS: &[&[Limit]] =
-    &[runtime::ROWS, netsvr::ROWS, xxim::ROWS, connmix::ROWS, im::ROWS, mesh::ROWS, fixed::ROWS];
+const AREAS: &[&[Limit]] = &[
+    runtime::ROWS,
+    netsvr::ROWS,
+    xxim::ROWS,
+    xxim_upstream::ROWS,
+    connmix::ROWS,
+    im::ROWS,
+    mesh::ROWS,
+    fixed::ROWS,
+];
 
 /// Every limit of the process.
 pub fn all() -> impl Iterator<Item = &'static Limit> + Clone {

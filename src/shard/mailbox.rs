@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
@@ -23,6 +24,7 @@ use crate::hub::queries::{Answer, Query};
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
 use crate::wire::tls::ServerConfig;
+use crate::wire::xxim::Identity;
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -64,6 +66,14 @@ pub enum Mail {
     ClosedCallback { number: u64 },
     /// What became of [`Request::Verify`].
     Verified { conn: ConnId, number: u32, verdict: login::Verdict },
+    /// The result of [`Request::Upstream`]. Every call gets exactly one, unless it was cancelled;
+    /// one that comes for a connection or number that is gone is ignored.
+    UpstreamAnswered { conn: ConnId, number: u32, result: UpstreamResult },
+    /// The answer to [`Request::Unwrap`]. `None`: a ciphertext is not one (xxim section 9.3).
+    Unwrapped { conn: ConnId, number: u32, seeds: Option<Box<Seeds>> },
+    /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
+    /// part through `reply`.
+    XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -99,8 +109,105 @@ pub enum Request {
     OnClose { shard: u8, number: u64, body: Bytes },
     /// Is this client who it says? Answered by [`Mail::Verified`] with the same number.
     Verify { conn: ConnId, number: u32, login: Box<Login> },
+    /// Carry a request of an xxim client to its upstream (xxim section 4). Answered by
+    /// [`Mail::UpstreamAnswered`]; the shard keeps at most `xxim.requests_max` of them per
+    /// connection.
+    Upstream { conn: ConnId, number: u32, call: Box<UpstreamCall> },
+    /// The connection is gone: give up its calls, except those of routes with `detach`. Nothing is
+    /// answered for it any more.
+    CancelUpstream { conn: ConnId },
+    /// Decrypt the seeds of a client (xxim section 3.1) away from the shards. `None`: the client
+    /// sent no such ciphertext. Answered by [`Mail::Unwrapped`].
+    Unwrap { conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes> },
+    /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
+    Hook { kind: HookKind, body: Bytes },
     /// End the thread.
     Stop,
+}
+
+/// One request of an xxim client, ready for its upstream.
+#[derive(Debug)]
+pub struct UpstreamCall {
+    /// Path-like name; known to match section 4.4 (`^/v[0-9]+(/[A-Za-z0-9_]+){1,6}$`, at most 128
+    /// bytes).
+    pub method: Box<str>,
+    /// Index into the routes of the configuration.
+    pub route: u16,
+    /// Of routes with a request tag: the client's bytes without any commonReq of theirs, with the
+    /// gateway's appended (section 4.3). Of others, `envelope` included: the client's bytes.
+    pub body: Bytes,
+    /// Who asks, as it was when the request came.
+    pub identity: Arc<Identity>,
+    /// The client's reqId, as it goes into `X-Xxim-Req-Id`.
+    pub req_id: Bytes,
+}
+
+/// What a ResponseBody carries (xxim sections 4.4 and 4.5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamResult {
+    /// 0: success.
+    pub code: i32,
+    /// Code 0: the response message; else a CommonResp.
+    pub data: Bytes,
+}
+
+/// What an xxim hook tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// The body is an AfterConnectReq.
+    AfterConnect,
+    /// The body is an AfterDisconnectReq.
+    AfterDisconnect,
+}
+
+/// The decrypted seeds of one client; wiped when dropped and never shown.
+#[derive(Default)]
+pub struct Seeds {
+    pub key: Option<Zeroizing<Vec<u8>>>,
+    pub iv: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl std::fmt::Debug for Seeds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seeds(..)")
+    }
+}
+
+/// Which logged-in xxim connections are meant: of each list that is not empty the connection's
+/// value must be in it (xxim section 6.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct XximFilter {
+    pub users: Vec<Box<str>>,
+    pub platforms: Vec<Box<str>>,
+    pub devices: Vec<Box<str>>,
+}
+
+/// What an xxim backend asks for; checked by the sidecar against section 6.
+#[derive(Debug)]
+pub enum XximPush {
+    /// Send `PushBody { event, data }`.
+    Send { filter: XximFilter, event: i32, data: Bytes },
+    /// Name the connections.
+    Get { filter: XximFilter },
+    /// Close the connections with 1001 `kick`.
+    Kick { filter: XximFilter },
+}
+
+/// What one shard has to say to an [`XximPush`]: each connection that it meant. Users of the filter
+/// without any connection are for the asker to find, who knows the answers of all shards.
+#[derive(Debug, Default)]
+pub struct XximPushed {
+    /// Queued for, named, or about to be closed.
+    pub success: Vec<XximConn>,
+    /// Could not be queued: the connection does not read, or is closing.
+    pub failed: Vec<XximConn>,
+}
+
+/// One connection in an answer.
+#[derive(Clone, Debug)]
+pub struct XximConn {
+    pub conn: ConnId,
+    pub identity: Arc<Identity>,
 }
 
 /// The way to the sidecar; one clone per thread.

@@ -58,7 +58,7 @@ use crate::shard::business::Business;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
-use crate::shard::mailbox::{Mail, Request};
+use crate::shard::mailbox::{Mail, Request, XximPushed};
 use crate::shard::ops::{Batch, Frame, Op};
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
@@ -373,6 +373,9 @@ impl Shard {
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
+            // No client speaks xxim yet, so nothing was asked and nobody is meant.
+            Mail::UpstreamAnswered { .. } | Mail::Unwrapped { .. } => {}
+            Mail::XximPush { reply, .. } => _ = reply.send(XximPushed::default()),
             Mail::Drain => self.drain(),
             Mail::Stop => self.stop(),
         }

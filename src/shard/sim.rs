@@ -484,7 +484,12 @@ impl World {
                     let mail = Mail::Verified { conn, number, verdict };
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
-                Request::Stop => {}
+                // No scene has xxim clients.
+                Request::Upstream { .. }
+                | Request::CancelUpstream { .. }
+                | Request::Unwrap { .. }
+                | Request::Hook { .. }
+                | Request::Stop => {}
             }
         }
     }

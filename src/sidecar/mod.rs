@@ -118,6 +118,11 @@ fn run(
                     });
                 }
                 Request::Stop => break,
+                // No client speaks xxim yet.
+                Request::Upstream { .. }
+                | Request::CancelUpstream { .. }
+                | Request::Unwrap { .. }
+                | Request::Hook { .. } => {}
             }
         }
     });

@@ -16,7 +16,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["wire", "limits"]),
     ("limits.rs", &[]),
     ("log.rs", &[]),
-    ("config", &["config", "limits", "wire::netsvr::Generation"]),
+    ("config", &["config", "limits", "wire::netsvr::Generation", "wire::im"]),
     ("metrics", &["metrics", "limits"]),
     ("tls_files.rs", &["config", "limits"]),
     ("edge", &["edge", "wire", "hub", "config", "limits"]),
