@@ -17,6 +17,7 @@ mod xxim;
 mod xxim_upstream;
 
 pub use fixed::*;
+pub use mesh::*;
 
 /// One limit.
 #[derive(Clone, Copy, Debug)]

@@ -57,13 +57,15 @@ pub enum DropReason {
     TooManyJobs,
     /// Too many callbacks at close wait; the event itself is not dropped.
     CallbackSkipped,
+    /// Too much waits for the link to other nodes.
+    MeshFull,
     /// The process ended first.
     Shutdown,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 12] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -74,6 +76,7 @@ impl DropReason {
         DropReason::ConnectionLimiter,
         DropReason::TooManyJobs,
         DropReason::CallbackSkipped,
+        DropReason::MeshFull,
         DropReason::Shutdown,
     ];
 
@@ -90,6 +93,7 @@ impl DropReason {
             DropReason::ConnectionLimiter => "connection_limiter",
             DropReason::TooManyJobs => "too_many_jobs",
             DropReason::CallbackSkipped => "callback_skipped",
+            DropReason::MeshFull => "mesh_full",
             DropReason::Shutdown => "shutdown",
         }
     }

@@ -25,7 +25,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
-use crate::shard::mailbox::{MailSender, Mailbox, SidecarSender};
+use crate::shard::mailbox::{MailSender, Mailbox, MeshSender, SidecarSender};
 use crate::shard::ops::Op;
 use crate::shard::ring::{self, Event, Ring, Settings};
 use crate::shard::{Now, Shard};
@@ -90,6 +90,8 @@ pub struct Parts {
     /// The mailboxes of all shards, by shard number.
     pub shards: Vec<MailSender>,
     pub sidecar: SidecarSender,
+    /// `None` if there is no mesh.
+    pub mesh: Option<MeshSender>,
     pub published: Arc<Published>,
     pub notices: crossbeam_channel::Sender<Notice>,
 }
@@ -204,6 +206,11 @@ impl Driver {
         while let Some(request) = self.parts.shard.next_request() {
             if self.parts.sidecar.send(request).is_err() {
                 debug_assert!(false, "the sidecar has room for every callback under way");
+            }
+        }
+        while let Some(request) = self.parts.shard.next_mesh() {
+            if let Some(mesh) = &self.parts.mesh {
+                mesh.send(request);
             }
         }
         if now.ms.saturating_sub(self.published_ms) >= PUBLISH_MS {

@@ -6,6 +6,8 @@
 //! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
 //! its own sockets until there is room (design: order, pressure, loss).
 
+mod mesh;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,12 +21,15 @@ use zeroize::Zeroizing;
 
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
+use crate::hub::mesh::Nodes;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
+
+pub use mesh::{MeshRequest, MeshSender, Reach};
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -74,6 +79,8 @@ pub enum Mail {
     /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
     /// part through `reply`.
     XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
+    /// The other nodes of the mesh have changed.
+    Nodes(Arc<Nodes>),
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -89,6 +96,8 @@ pub enum ReplyTo {
     Shard { shard: u8, number: u64 },
     /// The sidecar: one reply per shard arrives in this channel.
     Sidecar(mpsc::UnboundedSender<Reply>),
+    /// The mesh, which knows the question by its number, for another node.
+    Mesh { number: u64 },
 }
 
 /// One shard's part of an answer.

@@ -31,6 +31,7 @@ mod hooks;
 pub mod im;
 pub mod links;
 pub mod mailbox;
+mod mesh;
 pub mod ops;
 pub mod outbox;
 mod queries;
@@ -49,12 +50,13 @@ use slab::Slab;
 
 use crate::config::model::{Config, Service};
 use crate::hub::limits::SharedLimiter;
-use crate::hub::push::Command;
+use crate::hub::mesh::Interest;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
 use crate::metrics::{Counters, DropReason, Gauges, Meters};
 use crate::shard::business::Business;
+use crate::shard::commands::Job;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
@@ -85,6 +87,8 @@ pub struct Shared {
     pub online: AtomicU32,
     /// Sockets that count against `runtime.connections_max`.
     pub connections: AtomicU32,
+    /// What other nodes want; `None` if there is no mesh.
+    pub mesh: Option<Arc<Interest>>,
 }
 
 impl Shared {
@@ -95,6 +99,7 @@ impl Shared {
             message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            mesh: config.mesh.is_on().then(|| Arc::new(Interest::new(config.mesh.queue_bytes_max))),
         })
     }
 }
@@ -119,11 +124,13 @@ pub struct Shard {
     hub: Hub,
     uniq_ids: UniqIds,
     timers: Wheel,
-    jobs: Slab<Command>,
+    jobs: Slab<Job>,
     job_timers: Wheel,
     links: Links,
     asks: Asks,
     hooks: Hooks,
+    /// `None` if there is no mesh.
+    mesh: Option<mesh::Mesh>,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
@@ -167,13 +174,18 @@ impl Shard {
             bytes_max: share(worker.queue_bytes_max),
         };
         let level = config.netsvr.customer.compression_level;
+        let mesh = shared.mesh.clone();
+        let mut hub = Hub::new();
+        if mesh.is_some() {
+            hub.count_buckets();
+        }
         Shard {
             id,
             shared,
             listeners,
             now: Now::default(),
             conns: Conns::new(id, config.runtime.connections_max),
-            hub: Hub::new(),
+            hub,
             uniq_ids: UniqIds::new(config.netsvr.advertise),
             timers: Wheel::new(),
             jobs: Slab::new(),
@@ -189,6 +201,7 @@ impl Shard {
             deflater: (level != 0).then(|| Deflater::new(level)),
             plain: Vec::new(),
             ops: Vec::new(),
+            mesh: mesh.map(mesh::Mesh::new),
             mail: (0..shards).map(|_| VecDeque::new()).collect(),
             counters: Counters::default(),
             meters: Meters::new(0),
@@ -213,8 +226,11 @@ impl Shard {
         }
         self.job_timers.advance(now.ms);
         while let Some(job) = self.job_timers.expired() {
-            let command = self.jobs.remove(job as usize);
-            self.dispatch(command);
+            let Job { node, command } = self.jobs.remove(job as usize);
+            match node {
+                None => self.dispatch(command),
+                Some(node) => self.dispatch_to(node, command),
+            }
         }
     }
 
@@ -370,6 +386,7 @@ impl Shard {
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
             Mail::ClosedCallback { number } => self.close_told(number),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
+            Mail::Nodes(nodes) => self.nodes_changed(nodes),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
@@ -394,6 +411,7 @@ impl Shard {
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.touched);
         self.touched = touched;
+        self.tell_turns();
     }
 
     /// The next request for the sidecar, if its turn has come.

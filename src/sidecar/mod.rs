@@ -8,6 +8,7 @@
 mod admin;
 mod hooks;
 mod login;
+pub mod mesh;
 #[cfg(test)]
 mod tests;
 mod upstream;

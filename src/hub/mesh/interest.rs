@@ -45,16 +45,22 @@ impl Interest {
         if self.nodes.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let any = |space, names: &[Box<str>]| {
-            self.unsure.load(Ordering::Relaxed)
-                || names.iter().any(|name| self.has(Bucket::of(space, name)))
-        };
         match target {
             Target::Conns(_) => false,
-            Target::Topics(names) => any(Space::Topics, names),
-            Target::Users(names) => any(Space::Users, names),
+            Target::Topics(names) => self.any(Space::Topics, names),
+            Target::Users(names) => self.any(Space::Users, names),
             Target::All => true,
         }
+    }
+
+    /// Whether another node may have a member of one of the topics.
+    pub fn wants_topics(&self, topics: &[Box<str>]) -> bool {
+        self.nodes.load(Ordering::Relaxed) > 0 && self.any(Space::Topics, topics)
+    }
+
+    fn any(&self, space: Space, names: &[Box<str>]) -> bool {
+        self.unsure.load(Ordering::Relaxed)
+            || names.iter().any(|name| self.has(Bucket::of(space, name)))
     }
 
     /// Whether another node has said that it has members in the bucket.

@@ -70,6 +70,11 @@ impl Bitmap {
         *word = if on { *word | bit } else { *word & !bit };
     }
 
+    /// Sets what the other has set.
+    pub fn add(&mut self, other: &Bitmap) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+    }
+
     /// Bits that are set.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
