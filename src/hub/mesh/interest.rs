@@ -69,6 +69,12 @@ impl Interest {
         word.load(Ordering::Relaxed) >> (bucket.number % 64) & 1 == 1
     }
 
+    /// Buckets in which another node has members.
+    pub fn wanted(&self) -> u32 {
+        let words = self.topics.iter().chain(&self.users);
+        words.map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
     /// Replaces what is known about a space.
     pub fn set_all(&self, space: Space, wanted: &Bitmap) {
         for (cell, word) in self.bits(space).iter().zip(wanted.words()) {

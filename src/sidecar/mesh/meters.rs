@@ -9,6 +9,7 @@ pub(super) struct Meters {
     pub nodes: Gauge,
     pub connected: Gauge,
     pub buckets: Gauge,
+    pub wanted: Gauge,
     pub queued: Gauge,
     pub sent: Counter,
     pub sent_bytes: Counter,
@@ -30,10 +31,16 @@ const fn row(name: &'static str, help: &'static str, kind: Kind, unit: Unit) -> 
 }
 
 /// Families of the mesh; there are none without one.
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     row("ringway_mesh_nodes", "Other nodes of the mesh", Kind::Gauge, Unit::Count),
     row("ringway_mesh_connected", "1 while there is a link to NATS", Kind::Gauge, Unit::Count),
     row("ringway_mesh_buckets", "Buckets that this node listens to", Kind::Gauge, Unit::Count),
+    row(
+        "ringway_mesh_wanted_buckets",
+        "Buckets that other nodes listen to",
+        Kind::Gauge,
+        Unit::Count,
+    ),
     row("ringway_mesh_queued_bytes", "Bytes that wait for the link", Kind::Gauge, Unit::Bytes),
     row("ringway_mesh_sent_total", "Messages sent to other nodes", Kind::Counter, Unit::Count),
     row("ringway_mesh_sent_bytes_total", "Bytes of those messages", Kind::Counter, Unit::Bytes),
@@ -52,7 +59,7 @@ const ROWS: [Row; 11] = [
 impl Meters {
     /// Registers all of them.
     pub fn new(registry: &Registry) -> Meters {
-        let [nodes, connected, buckets, queued, rest @ ..] = &ROWS;
+        let [nodes, connected, buckets, wanted, queued, rest @ ..] = &ROWS;
         let [sent, sent_bytes, received, received_bytes, asked, unanswered, reconnects] = rest;
         let counter = |row| registry.counter(row, &[]);
         let dropped = |reason| registry.counter(&DROPPED, &[("reason", reason)]);
@@ -60,6 +67,7 @@ impl Meters {
             nodes: registry.gauge(nodes),
             connected: registry.gauge(connected),
             buckets: registry.gauge(buckets),
+            wanted: registry.gauge(wanted),
             queued: registry.gauge(queued),
             sent: counter(sent),
             sent_bytes: counter(sent_bytes),

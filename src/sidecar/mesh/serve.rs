@@ -224,11 +224,16 @@ impl Mesh {
             }
             match (self.rival.is_some(), from, body) {
                 (true, ..) => Ok(()),
-                (_, From::Hello, Body::Hello(hello)) => self.hello(&envelope, &hello),
+                (_, From::Hello, Body::Hello(hello)) => {
+                    let taken = self.hello(&envelope, &hello);
+                    self.meters.wanted.set(self.settings.interest.wanted());
+                    taken
+                }
                 (_, From::Hello, Body::Buckets(buckets)) => {
                     if !self.members.buckets(&envelope, &buckets, &self.settings.interest) {
                         self.say_hello(true, false);
                     }
+                    self.meters.wanted.set(self.settings.interest.wanted());
                     Ok(())
                 }
                 (_, From::Replies, Body::Reply(reply)) => Ok(self.replied(&envelope, &reply)),
