@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::connmix::Connmix;
+pub use super::connmix_server::*;
 pub use super::im::Im;
 pub use super::mesh::Mesh;
 pub use super::xxim::Xxim;
@@ -22,6 +23,8 @@ pub struct Config {
     pub netsvr: Netsvr,
     pub xxim: Xxim,
     pub connmix: Connmix,
+    /// `[[connmix.server]]`, in order.
+    pub connmix_servers: Vec<ConnmixServer>,
     pub im: Im,
     pub mesh: Mesh,
     pub admin: Admin,
@@ -92,8 +95,8 @@ pub enum Service {
     XximTcp,
     /// connmix backends: HTTP, and WebSocket on `/ws/v1` (connmix section 1).
     ConnmixApi,
-    /// connmix clients over TCP.
-    Connmix,
+    /// connmix clients over TCP, with the number of their server.
+    Connmix { server: u16 },
     /// IM clients over TCP.
     Im,
 }
@@ -107,7 +110,7 @@ impl Service {
             Service::NetsvrTask => "netsvr tasks",
             Service::XximTcp => "xxim clients",
             Service::ConnmixApi => "connmix API",
-            Service::Connmix => "connmix clients",
+            Service::Connmix { .. } => "connmix clients",
             Service::Im => "IM clients",
         }
     }
@@ -130,7 +133,10 @@ pub struct Route {
 pub enum ClientProtocol {
     Netsvr,
     Xxim,
-    Connmix,
+    /// With the number of the [`ConnmixServer`] whose rules these clients follow.
+    Connmix {
+        server: u16,
+    },
     Im,
     Echo,
 }

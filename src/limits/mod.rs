@@ -8,6 +8,7 @@
 //! is read while the configuration is.
 
 mod connmix;
+mod connmix_server;
 mod fixed;
 mod im;
 mod mesh;
@@ -15,6 +16,7 @@ mod netsvr;
 mod runtime;
 mod xxim;
 
+pub use connmix_server::*;
 pub use fixed::*;
 
 /// One limit.
@@ -77,8 +79,16 @@ const MIB: i64 = 1024 * KIB;
 const U32_MAX: i64 = u32::MAX as i64;
 
 /// The rows of every area, in the order of the reference.
-const AREAS: &[&[Limit]] =
-    &[runtime::ROWS, netsvr::ROWS, xxim::ROWS, connmix::ROWS, im::ROWS, mesh::ROWS, fixed::ROWS];
+const AREAS: &[&[Limit]] = &[
+    runtime::ROWS,
+    netsvr::ROWS,
+    xxim::ROWS,
+    connmix::ROWS,
+    connmix_server::ROWS,
+    im::ROWS,
+    mesh::ROWS,
+    fixed::ROWS,
+];
 
 /// Every limit of the process.
 pub fn all() -> impl Iterator<Item = &'static Limit> + Clone {

@@ -5,6 +5,7 @@
 //! `tls` the server side of a connection; `netsvr` the frames of business processes.
 
 pub mod deflate;
+pub mod framing;
 pub mod http;
 pub mod netsvr;
 pub mod tls;
