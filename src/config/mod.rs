@@ -7,6 +7,7 @@
 
 mod check;
 mod connmix;
+mod connmix_server;
 mod env;
 mod error;
 mod file;

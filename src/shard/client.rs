@@ -125,7 +125,7 @@ impl Shard {
                 self.rearm(slot);
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
-            ClientProtocol::Connmix => self.connmix_upgraded(slot, peer, upgrade),
+            ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
             ClientProtocol::Im => self.im_upgraded(slot, peer, upgrade),
         }
         // What came with the request.

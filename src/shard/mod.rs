@@ -260,7 +260,7 @@ impl Shard {
             }
             Service::XximTcp => Role::Xxim(Box::new(xxim::Conn::new(peer))),
             Service::ConnmixApi => Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))),
-            Service::Connmix => Role::Connmix(Box::new(connmix::Conn::new(peer))),
+            Service::Connmix { .. } => Role::Connmix(Box::new(connmix::Conn::new(peer))),
             Service::Im => Role::Im(Box::new(im::Conn::new(peer))),
         }
     }
