@@ -282,8 +282,9 @@ fn listener_settings(
             IpAddr::V4(_) => *config.netsvr.advertise.ip(),
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
+        let bound = *address;
         let address = SocketAddrV4::new(ip, address.port());
-        Ok(ListenerSettings { service: listener.service.clone(), address, tls })
+        Ok(ListenerSettings { service: listener.service.clone(), address, bound, tls })
     };
     config.listeners.iter().zip(addresses).map(settings).collect()
 }

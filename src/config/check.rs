@@ -31,7 +31,7 @@ pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, Co
         login: login::read(settings, &listeners)?,
         xxim: xxim::read(settings)?,
         xxim_upstreams: xxim_upstream::read(settings)?,
-        connmix: connmix::read(settings)?,
+        connmix: connmix::read(settings, &listeners)?,
         connmix_servers,
         im: im::read(settings)?,
         mesh: mesh::read(settings)?,

@@ -49,6 +49,7 @@ pub(super) const LISTS: &[&str] = &[
     "listener.routes",
     "xxim.upstream",
     "xxim.route",
+    "connmix.user",
     "connmix.server",
     "connmix.server.rule",
 ];

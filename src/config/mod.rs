@@ -6,7 +6,7 @@
 //! from which parser, error messages and [`reference()`] are made. Read once, at start.
 
 mod check;
-mod connmix;
+pub mod connmix;
 mod connmix_server;
 mod env;
 mod error;

@@ -10,12 +10,14 @@
 //! Nothing depends on the order of a hash table, so a simulation replays exactly.
 
 pub mod client_id;
+pub mod context;
 mod id;
 pub mod limits;
 pub mod login;
 mod names;
 pub mod push;
 pub mod queries;
+pub mod queues;
 mod sessions;
 mod topics;
 mod users;

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::hub::ConnId;
+use crate::hub::context::ContextValue;
 
 /// Wire formats of a payload that are the same for every connection that needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +116,17 @@ pub struct CloseReason {
     pub text: &'static str,
 }
 
+/// What `conn.call` of connmix does to a connection (connmix section 4). Names are not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Set and delete values of the context.
+    SetContext(Vec<ContextValue>),
+    /// Join these topics as well. All or, where that would be too many for a connection, none.
+    Subscribe(Vec<Box<str>>),
+    /// Leave these topics.
+    Unsubscribe(Vec<Box<str>>),
+}
+
 /// What became of a command: deliveries, not connections; a connection that gets two payloads
 /// counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,6 +153,8 @@ pub enum Command {
     /// Change what is known about a connection, then send it the payload. A connection that is
     /// closing is left alone.
     Update { conn: ConnId, change: Change, payload: Option<Arc<Payload>> },
+    /// Run a function on a connection; done or failed is 1 if there is such a connection.
+    Call { conn: ConnId, call: Call },
     /// End topics; every connection that lost at least one gets the payload once.
     DeleteTopics { topics: Vec<Box<str>>, payload: Option<Arc<Payload>> },
     /// Send the payload, then close with the reason. With `guests_only`, connections that have a

@@ -26,6 +26,17 @@ pub const ECHO_OUTBOX_BYTES_MAX: u32 = 1024 * 1024;
 pub const BUSINESS_QUERIES_MAX: usize = 64;
 /// Bytes of answers that may wait for one backend connection before it is not read any more.
 pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages per queue topic that a shard may have under way to the topic's home, where a full
+/// topic makes its pushers wait; beyond that each client may push one more.
+pub const CONNMIX_UNACCEPTED_MAX: usize = 64;
+/// Requests of one connmix API connection that may be under way at the same time.
+pub const CONNMIX_REQUESTS_MAX: usize = 256;
+/// Bytes of answers that may wait for one connmix API connection before it is not read any more.
+pub const CONNMIX_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Channels of one connection that `conn.call` may subscribe (connmix section 4).
+pub const CONNMIX_CHANNELS_MAX: usize = 1024;
+/// Requests for `/metrics` that one shard may have under way.
+pub const METRICS_REQUESTS_MAX: usize = 4;
 /// Delayed kicks (`ForceOfflineGuest` with a delay) that may wait on one shard.
 pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 /// Bytes of the answer to an HTTP callback.
@@ -151,6 +162,36 @@ pub(super) const ROWS: &[Limit] = &[
         GUEST_KICKS_WAITING_MAX as i64,
         "`ForceOfflineGuest` commands with a delay that wait on one shard.",
         "The command is dropped, logged and counted.",
+    ),
+    fixed(
+        Unit::Count("messages"),
+        CONNMIX_UNACCEPTED_MAX as i64,
+        "Under way from one shard to a queue topic, with `connmix.queue.full = \"block\"`.",
+        "Each client may push one more and is then not read until there is room.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        CONNMIX_REQUESTS_MAX as i64,
+        "Requests of one connmix API connection that are under way.",
+        "The connection is not read until one is answered.",
+    ),
+    fixed(
+        Unit::Bytes,
+        CONNMIX_ANSWER_BYTES_MAX as i64,
+        "Answers that wait to be written to one connmix API connection.",
+        "The connection is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Count("channels"),
+        CONNMIX_CHANNELS_MAX as i64,
+        "Channels that `conn.call` may subscribe one connection to.",
+        "The call fails with 301.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        METRICS_REQUESTS_MAX as i64,
+        "Requests for `/metrics` on the connmix API that one shard has under way.",
+        "503.",
     ),
     fixed(
         Unit::Milliseconds,

@@ -55,6 +55,10 @@ pub enum DropReason {
     ConnectionLimiter,
     /// Too many delayed kicks wait.
     TooManyJobs,
+    /// A queue topic had no room, or there were too many topics (connmix section 3.1).
+    QueueRefused,
+    /// The oldest message of a full queue topic made room (connmix section 3.1).
+    QueueOldest,
     /// Too many callbacks at close wait; the event itself is not dropped.
     CallbackSkipped,
     /// The process ended first.
@@ -63,7 +67,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 13] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -73,6 +77,8 @@ impl DropReason {
         DropReason::MessageLimiter,
         DropReason::ConnectionLimiter,
         DropReason::TooManyJobs,
+        DropReason::QueueRefused,
+        DropReason::QueueOldest,
         DropReason::CallbackSkipped,
         DropReason::Shutdown,
     ];
@@ -89,6 +95,8 @@ impl DropReason {
             DropReason::MessageLimiter => "message_limiter",
             DropReason::ConnectionLimiter => "connection_limiter",
             DropReason::TooManyJobs => "too_many_jobs",
+            DropReason::QueueRefused => "queue_refused",
+            DropReason::QueueOldest => "queue_oldest",
             DropReason::CallbackSkipped => "callback_skipped",
             DropReason::Shutdown => "shutdown",
         }
@@ -190,6 +198,18 @@ table! {
         "Commands received from backends, queries not included"
     queries "ringway_queries_total" Count
         "Queries received from backends"
+    queue_pushed "ringway_queue_messages_pushed_total" Count
+        "Messages accepted by queue topics"
+    queue_delivered "ringway_queue_messages_delivered_total" Count
+        "Messages of queue topics written to a consumer's socket"
+    queue_returned "ringway_queue_messages_returned_total" Count
+        "Messages taken back from consumers that ended before they were written"
+    queue_refused "ringway_queue_messages_refused_total" Count
+        "Messages that found their topic full, or one topic too many"
+    api_requests "ringway_connmix_api_requests_total" Count
+        "Requests to the connmix API, over HTTP and WebSocket"
+    api_faults "ringway_connmix_api_faults_total" Count
+        "Of those, requests answered with an invalid parameter or an HTTP error"
     callbacks_started "ringway_callbacks_started_total" Count
         "HTTP callbacks handed to the sidecar"
     callbacks_denied "ringway_callbacks_denied_total" Count
@@ -234,6 +254,14 @@ table! {
         "Frames that wait to be written to the workers of this shard"
     event_queue_bytes "ringway_worker_queue_bytes" Bytes
         "Bytes of those frames"
+    queue_messages "ringway_queue_messages" Count
+        "Messages that wait in queue topics of this shard"
+    queue_oldest_s "ringway_queue_oldest_age_seconds" Seconds
+        "Age of the oldest of them"
+    queue_topics "ringway_queue_topics" Count
+        "Queue topics of this shard"
+    queue_consumers "ringway_queue_consumers" Count
+        "Connections that consume queue topics of this shard"
     clients_waiting "ringway_clients_waiting" Count
         "Clients that are not read until a worker's queue has room"
     connections_stalled "ringway_connections_stalled" Count

@@ -70,7 +70,10 @@ impl Shard {
             Command::Update { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
                 Spread::One(conn.shard(), command)
             }
-            Command::Update { .. } => Spread::Nobody,
+            Command::Call { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
+                Spread::One(conn.shard(), command)
+            }
+            Command::Update { .. } | Command::Call { .. } => Spread::Nobody,
             command => Spread::All(Arc::new(command)),
         }
     }
@@ -119,6 +122,7 @@ impl Shard {
                 }
                 Outcome { done: 1, failed: 0 }
             }
+            Command::Call { conn, call } => self.call(*conn, call),
             Command::DeleteTopics { topics, payload } => {
                 let mut lost = Vec::new();
                 topics.iter().for_each(|topic| self.hub.delete_topic(topic, &mut lost));

@@ -23,6 +23,7 @@ use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
+use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
 
@@ -74,6 +75,10 @@ pub enum Mail {
     /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
     /// part through `reply`.
     XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
+    /// About queues of connmix.
+    Queue(QueueMail),
+    /// The metrics as text, for [`Request::Metrics`] of this number.
+    Rendered { number: u64, text: String },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -121,6 +126,8 @@ pub enum Request {
     Unwrap { conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes> },
     /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
     Hook { kind: HookKind, body: Bytes },
+    /// The metrics as text. Answered by [`Mail::Rendered`].
+    Metrics { shard: u8, number: u64 },
     /// End the thread.
     Stop,
 }

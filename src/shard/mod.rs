@@ -18,15 +18,18 @@ pub mod audit;
 #[allow(unsafe_code)]
 pub mod buffers;
 mod business;
+mod calls;
 mod client;
 mod closing;
 mod commands;
 pub mod connmix;
 pub mod connmix_api;
+mod connmix_http;
 pub mod conns;
 pub mod driver;
 mod events;
 mod fan_out;
+pub mod flight;
 mod hooks;
 pub mod im;
 pub mod links;
@@ -34,6 +37,7 @@ pub mod mailbox;
 pub mod ops;
 pub mod outbox;
 mod queries;
+pub mod queues;
 #[allow(unsafe_code)]
 pub mod ring;
 pub mod sim;
@@ -48,8 +52,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use slab::Slab;
 
 use crate::config::model::{Config, Service};
+use crate::hub::client_id::ClientIds;
 use crate::hub::limits::SharedLimiter;
 use crate::hub::push::Command;
+use crate::hub::queues::TopicCount;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
@@ -85,6 +91,8 @@ pub struct Shared {
     pub online: AtomicU32,
     /// Sockets that count against `runtime.connections_max`.
     pub connections: AtomicU32,
+    /// Topics that count against `connmix.queue.topics_max`.
+    pub queue_topics: Arc<TopicCount>,
 }
 
 impl Shared {
@@ -95,6 +103,7 @@ impl Shared {
             message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            queue_topics: Arc::default(),
         })
     }
 }
@@ -105,6 +114,8 @@ pub struct ListenerSettings {
     pub service: Service,
     /// The address as business processes know it; part of their registration names.
     pub address: SocketAddrV4,
+    /// The address that it is bound to.
+    pub bound: SocketAddr,
     pub tls: Option<Arc<ServerConfig>>,
 }
 
@@ -118,10 +129,12 @@ pub struct Shard {
     conns: Conns,
     hub: Hub,
     uniq_ids: UniqIds,
+    client_ids: ClientIds,
     timers: Wheel,
     jobs: Slab<Command>,
     job_timers: Wheel,
     links: Links,
+    queueing: queues::Queueing,
     asks: Asks,
     hooks: Hooks,
     /// Connections with output to flush.
@@ -166,6 +179,8 @@ impl Shard {
             frames_max: share(worker.queue_frames_max),
             bytes_max: share(worker.queue_bytes_max),
         };
+        let topics = shared.queue_topics.clone();
+        let queueing = queues::Queueing::new(&config.connmix, topics);
         let level = config.netsvr.customer.compression_level;
         Shard {
             id,
@@ -175,10 +190,12 @@ impl Shard {
             conns: Conns::new(id, config.runtime.connections_max),
             hub: Hub::new(),
             uniq_ids: UniqIds::new(config.netsvr.advertise),
+            client_ids: ClientIds::new(config.node, shards, config.runtime.connections_max),
             timers: Wheel::new(),
             jobs: Slab::new(),
             job_timers: Wheel::new(),
             links: Links::new(limits, worker.pick, seed),
+            queueing,
             asks: Asks::new(shards),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
             touched: Vec::new(),
@@ -285,6 +302,9 @@ impl Shard {
         if conn.flags.has(Flags::GONE) {
             return;
         }
+        if matches!(conn.role, Role::ConnmixApi(_)) && !conn.flags.has(Flags::WEBSOCKET) {
+            return self.connmix_api_ended(slot);
+        }
         // What a client sent before it left still counts, once there is room for it.
         let waits = conn.flags.has(Flags::WAITING) && !conn.flags.has(Flags::CLOSING);
         if waits && matches!(conn.role, Role::Netsvr(_)) {
@@ -292,6 +312,14 @@ impl Shard {
             return;
         }
         self.finish(slot);
+    }
+
+    /// The connection can not be written to any more.
+    fn broken(&mut self, slot: u32) {
+        match self.conns[slot].role {
+            Role::ConnmixApi(_) => self.finish(slot),
+            _ => self.ended(slot),
+        }
     }
 
     /// The last send could not be completed at once; `written` of its bytes are out.
@@ -304,6 +332,12 @@ impl Shard {
         conn.outbox.stall(written);
         self.stalls += 1;
         self.counters.sends_stalled += 1;
+        if matches!(self.conns[slot].role, Role::ConnmixApi(_)) {
+            self.api_stalled(slot);
+            self.api_written(slot, written);
+            return self.rearm(slot);
+        }
+        let conn = &mut self.conns[slot];
         if let Role::Business(business) = &mut conn.role {
             business.stalled_ms = self.now.ms;
             self.confirm_frames(slot, written);
@@ -322,17 +356,17 @@ impl Shard {
         self.stalls -= 1;
         match result {
             Ok(()) => {
-                if matches!(conn.role, Role::Business(_)) {
-                    self.confirm_frames(slot, usize::MAX);
+                if conn.role.is_backend() {
+                    self.confirm_backend(slot, usize::MAX);
                     self.rearm(slot);
                 }
                 self.touch(slot);
             }
             Err(written) => {
-                if matches!(conn.role, Role::Business(_)) {
-                    self.confirm_frames(slot, written);
+                if conn.role.is_backend() {
+                    self.confirm_backend(slot, written);
                 }
-                self.ended(slot);
+                self.broken(slot);
             }
         }
     }
@@ -369,6 +403,8 @@ impl Shard {
             Mail::Unregistered { number } => self.unregistered(number),
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
             Mail::ClosedCallback { number } => self.close_told(number),
+            Mail::Queue(mail) => self.queue_mail(mail),
+            Mail::Rendered { number, text } => self.rendered(number, &text),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
@@ -387,6 +423,7 @@ impl Shard {
             self.confirm(slot);
         }
         self.give_room();
+        self.queue_turn();
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
             self.flush(slot);
@@ -399,13 +436,17 @@ impl Shard {
     /// The next request for the sidecar, if its turn has come.
     pub fn next_request(&mut self) -> Option<Request> {
         let request = self.hooks.next();
-        self.counters.callbacks_started += request.is_some() as u64;
+        let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
+        self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
         request
     }
 
     /// Whether there is something to do in another turn without any input.
     pub fn busy(&self) -> bool {
-        !self.touched.is_empty() || !self.unconfirmed.is_empty() || self.room_left
+        !self.touched.is_empty()
+            || !self.unconfirmed.is_empty()
+            || self.room_left
+            || self.queueing.is_busy()
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
@@ -425,6 +466,7 @@ impl Shard {
 
     /// Queues bytes for a connection, whatever its outbox holds already.
     fn push(&mut self, slot: u32, bytes: bytes::Bytes) {
+        self.note_frame(slot, bytes.len());
         self.conns[slot].outbox.push(Frame::new(bytes));
         self.touch(slot);
     }
@@ -445,6 +487,8 @@ impl Shard {
             } else if let Role::Business(business) = &mut conn.role {
                 business.flying = taken.frames;
                 business.flown_bytes = 0;
+            } else if let Role::ConnmixApi(api) = &mut conn.role {
+                api.taken(taken.frames);
             }
         }
         let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
@@ -475,10 +519,18 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
-        if matches!(conn.role, Role::Business(_)) {
-            self.confirm_frames(slot, usize::MAX);
+        if conn.role.is_backend() {
+            self.confirm_backend(slot, usize::MAX);
         }
         self.written_out(slot);
+    }
+
+    /// Of the last send to a backend `written` bytes are out, `usize::MAX` if all are.
+    fn confirm_backend(&mut self, slot: u32, written: usize) {
+        match self.conns[slot].role {
+            Role::ConnmixApi(_) => self.api_written(slot, written),
+            _ => self.confirm_frames(slot, written),
+        }
     }
 
     /// Feeds the counters and the gauges of this moment to whoever publishes them.
@@ -493,11 +545,22 @@ impl Shard {
             subscriptions: self.hub.subscriptions() as u64,
             event_queue_frames: event_frames as u64,
             event_queue_bytes: event_bytes as u64,
+            queue_messages: self.queueing.queues.depth() as u64,
+            queue_oldest_s: self.queueing.queues.oldest_ms(self.now.ms) / 1000,
+            queue_topics: self.queueing.queues.topics() as u64,
+            queue_consumers: self.queueing.queues.consumers() as u64,
             clients_waiting: self.waiting.len() as u64,
             connections_stalled: self.stalls as u64,
             timers: (self.timers.len() + self.job_timers.len()) as u64,
         };
-        (self.counters, gauges)
+        let tally = self.queueing.queues.tally;
+        let mut counters = self.counters;
+        counters.queue_pushed = tally.pushed;
+        counters.queue_delivered = tally.delivered;
+        counters.queue_returned = tally.returned;
+        counters.queue_refused = tally.refused;
+        counters.count_dropped(DropReason::QueueOldest, tally.dropped);
+        (counters, gauges)
     }
 
     fn dropped(&mut self, reason: DropReason, count: u64) {

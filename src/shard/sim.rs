@@ -490,6 +490,11 @@ impl World {
                 | Request::Unwrap { .. }
                 | Request::Hook { .. }
                 | Request::Stop => {}
+                Request::Metrics { shard, number } => {
+                    let text = String::from("ringway_up 1\n");
+                    let mail = Mail::Rendered { number, text };
+                    self.cells[shard as usize].mailbox.push_back(mail);
+                }
             }
         }
     }

@@ -72,6 +72,7 @@ pub fn start(
     if let Some(listener) = settings.admin {
         let _context = runtime.enter();
         let listener = admin::listener(listener)?;
+        let registry = registry.clone();
         let server = admin::serve(listener, registry, settings.readiness, settings.admin_time_max);
         runtime.spawn(server);
     }
@@ -79,7 +80,7 @@ pub fn start(
     let (sender, requests) = SidecarSender::new(requests_max);
     let thread = std::thread::Builder::new()
         .name(THREAD.to_owned())
-        .spawn(move || run(runtime, requests, hooks, shards))?;
+        .spawn(move || run(runtime, requests, hooks, shards, registry))?;
     Ok((sender, thread))
 }
 
@@ -88,6 +89,7 @@ fn run(
     mut requests: mpsc::Receiver<Request>,
     hooks: Hooks,
     shards: Vec<MailSender>,
+    registry: Arc<Registry>,
 ) {
     let hooks = Arc::new(hooks);
     let logins = Arc::new(Logins::new());
@@ -115,6 +117,13 @@ fn run(
                         let verdict = logins.verify(&login).await;
                         let mail = Mail::Verified { conn, number, verdict };
                         deliver(&shards, conn.shard(), mail).await;
+                    });
+                }
+                Request::Metrics { shard, number } => {
+                    let (registry, shards) = (registry.clone(), shards.clone());
+                    tokio::spawn(async move {
+                        let text = registry.render();
+                        deliver(&shards, shard, Mail::Rendered { number, text }).await;
                     });
                 }
                 Request::Stop => break,
