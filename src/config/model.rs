@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::connmix::Connmix;
-pub use super::im::Im;
+pub use super::im::{Forward, GzipServer, Im};
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
 pub use super::xxim::Xxim;

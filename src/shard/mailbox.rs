@@ -74,12 +74,25 @@ pub enum Mail {
     /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
     /// part through `reply`.
     XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
+    /// A message for a room whose home this shard is.
+    Chat(Box<Chat>),
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
     Drain,
     /// Close everything that is left and end the thread.
     Stop,
+}
+
+/// A message on its way to the home shard of its room; it lacks only the time.
+#[derive(Debug)]
+pub struct Chat {
+    pub topic: Box<str>,
+    pub message: crate::wire::im::proto::CrMessage,
+    /// The connection that gets no copy.
+    pub sender: Option<ConnId>,
+    /// Members that speak other protocols have it already.
+    pub wrapped: bool,
 }
 
 /// Who gets a [`Reply`].

@@ -30,6 +30,7 @@ mod fan_out;
 mod hooks;
 pub mod im;
 pub mod links;
+mod logins;
 pub mod mailbox;
 pub mod ops;
 pub mod outbox;
@@ -50,6 +51,7 @@ use slab::Slab;
 use crate::config::model::{Config, Service};
 use crate::hub::limits::SharedLimiter;
 use crate::hub::push::Command;
+use crate::hub::rooms::RoomLimits;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
@@ -58,7 +60,9 @@ use crate::shard::business::Business;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
+use crate::shard::logins::Logins;
 use crate::shard::mailbox::{Mail, Request, XximPushed};
+
 use crate::shard::ops::{Batch, Frame, Op};
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
@@ -73,6 +77,8 @@ pub struct Now {
     pub ms: u64,
     /// Unix time in seconds.
     pub unix: u32,
+    /// Unix time in milliseconds; like `ms` it never goes back.
+    pub unix_ms: u64,
 }
 
 /// What the shards of a process share: exact process-wide limits. Touched once per connection, and
@@ -85,6 +91,8 @@ pub struct Shared {
     pub online: AtomicU32,
     /// Sockets that count against `runtime.connections_max`.
     pub connections: AtomicU32,
+    /// Members and messages of rooms, where they are limited.
+    pub room_limits: RoomLimits,
 }
 
 impl Shared {
@@ -95,6 +103,7 @@ impl Shared {
             message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            room_limits: RoomLimits::default(),
         })
     }
 }
@@ -124,6 +133,8 @@ pub struct Shard {
     links: Links,
     asks: Asks,
     hooks: Hooks,
+    logins: Logins,
+    im: im::Im,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
@@ -181,6 +192,8 @@ impl Shard {
             links: Links::new(limits, worker.pick, seed),
             asks: Asks::new(shards),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
+            logins: Logins::default(),
+            im: im::Im::default(),
             touched: Vec::new(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
@@ -216,6 +229,7 @@ impl Shard {
             let command = self.jobs.remove(job as usize);
             self.dispatch(command);
         }
+        self.im_tick();
     }
 
     /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
@@ -308,6 +322,8 @@ impl Shard {
             business.stalled_ms = self.now.ms;
             self.confirm_frames(slot, written);
             self.rearm(slot);
+        } else {
+            self.im_stalled(slot);
         }
     }
 
@@ -369,6 +385,7 @@ impl Shard {
             Mail::Unregistered { number } => self.unregistered(number),
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
             Mail::ClosedCallback { number } => self.close_told(number),
+            Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
@@ -400,7 +417,7 @@ impl Shard {
     pub fn next_request(&mut self) -> Option<Request> {
         let request = self.hooks.next();
         self.counters.callbacks_started += request.is_some() as u64;
-        request
+        request.or_else(|| self.logins.next())
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -410,10 +427,8 @@ impl Shard {
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
-        match (self.timers.next_ms(), self.job_timers.next_ms()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let wheels = [&self.timers, &self.job_timers, &self.im.timers];
+        wheels.into_iter().filter_map(Wheel::next_ms).min()
     }
 
     /// Marks a connection for the flush at the end of the turn.
@@ -495,7 +510,10 @@ impl Shard {
             event_queue_bytes: event_bytes as u64,
             clients_waiting: self.waiting.len() as u64,
             connections_stalled: self.stalls as u64,
-            timers: (self.timers.len() + self.job_timers.len()) as u64,
+            im_guests: self.im.guests,
+            im_users: self.im.users,
+            im_batches_open: self.im.rooms.len() as u64,
+            timers: (self.timers.len() + self.job_timers.len() + self.im.timers.len()) as u64,
         };
         (self.counters, gauges)
     }
