@@ -323,6 +323,9 @@ impl Shard {
         slots.retain(|&slot| {
             let id = self.conns.id(slot);
             let Role::Im(conn) = &self.conns[slot].role else { return false };
+            if conn.session.user() != &*newer.user {
+                return false;
+            }
             // On the other shards of the process the same clock decides.
             (conn.since_ms, id) < (newer.since_ms, newer.conn)
         });
