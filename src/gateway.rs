@@ -348,7 +348,7 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
-        requests_max: customer.callbacks_max as usize * shards,
+        requests_max: (customer.callbacks_max as usize + limits::LOGINS_UNDER_WAY_MAX) * shards,
     }
 }
 

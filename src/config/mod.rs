@@ -59,8 +59,20 @@ protocol = "netsvr-worker"
 bind = "127.0.0.1:6062"
 protocol = "netsvr-task"
 
+[[listener]]
+bind = "127.0.0.1:6701"
+routes = [ { path = "/im", protocol = "im" } ]
+
+[[listener]]
+bind = "127.0.0.1:6791"
+protocol = "im"
+
 [netsvr.customer]
 compression_level = 1
+
+[im]
+announce_join = true
+forward = "message"
 "#;
 const DEMO_FILE: &str = "built-in demo configuration";
 

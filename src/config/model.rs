@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use super::connmix::Connmix;
 pub use super::connmix_server::*;
-pub use super::im::Im;
+pub use super::im::{Forward, GzipServer, Im};
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
 pub use super::xxim::Xxim;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
+use crate::hub::rooms::RoomMessage;
 
 /// Wire formats of a payload that are the same for every connection that needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +24,12 @@ pub enum Format {
     WsTextDeflate,
     /// A compressed WebSocket binary frame.
     WsBinaryDeflate,
+    /// The body of a CR_NOTIFY that belongs to no room.
+    ImNotify,
 }
 
 impl Format {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 }
 
 /// Whether a payload is text or binary, as far as the backend has said so. Protocols that know the
@@ -145,6 +148,15 @@ impl Outcome {
     }
 }
 
+/// A login of a user, by which older ones are told from newer ones on every shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub user: Box<str>,
+    /// Milliseconds of the process clock.
+    pub since_ms: u64,
+    pub conn: ConnId,
+}
+
 /// One thing to do. Commands of one backend connection take effect in order for any given client.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -160,4 +172,8 @@ pub enum Command {
     /// Send the payload, then close with the reason. With `guests_only`, connections that have a
     /// user or a session are left alone.
     Kick { target: Target, payload: Option<Arc<Payload>>, reason: CloseReason, guests_only: bool },
+    /// A message for the members of a room, in the order in which its home has accepted it.
+    Room(Arc<RoomMessage>),
+    /// A user has logged in anew: its older IM connections are closed.
+    Replace(Session),
 }

@@ -47,6 +47,8 @@ pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 pub const RING_SUBMISSION_ENTRIES: u32 = 4096;
 /// Completions that may wait; an overflow ends multishot operations, so it is much larger.
 pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
+/// Logins of one shard that may be under way at the same time.
+pub const LOGINS_UNDER_WAY_MAX: usize = 256;
 /// Closes of one shard that may wait for their HTTP callback.
 pub const CLOSE_CALLBACKS_WAITING_MAX: usize = 65_536;
 /// Ids (connections, users, topics) in one command of a backend.
@@ -119,6 +121,12 @@ pub(super) const ROWS: &[Limit] = &[
         BUSINESS_ANSWER_BYTES_MAX as i64,
         "Answers that wait for one backend connection.",
         "The connection is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Count("logins"),
+        LOGINS_UNDER_WAY_MAX as i64,
+        "Logins of one shard that are being verified at the same time.",
+        "Further ones wait for their turn.",
     ),
     fixed(
         Unit::Count("closes"),

@@ -63,11 +63,21 @@ pub enum DropReason {
     CallbackSkipped,
     /// The process ended first.
     Shutdown,
+    /// A guest may not speak (IM).
+    Guest,
+    /// The sender is not in the room, or there can be no such room (IM).
+    NotInRoom,
+    /// What the client sent can not be read, or is not allowed (IM).
+    Malformed,
+    /// The limiter of one room's messages (IM).
+    RoomLimiter,
+    /// It is too large for the receiver's protocol.
+    TooLarge,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 13] = [
+    pub const ALL: [DropReason; 18] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -81,6 +91,11 @@ impl DropReason {
         DropReason::QueueOldest,
         DropReason::CallbackSkipped,
         DropReason::Shutdown,
+        DropReason::Guest,
+        DropReason::NotInRoom,
+        DropReason::Malformed,
+        DropReason::RoomLimiter,
+        DropReason::TooLarge,
     ];
 
     /// Value of the label `reason`.
@@ -99,6 +114,11 @@ impl DropReason {
             DropReason::QueueOldest => "queue_oldest",
             DropReason::CallbackSkipped => "callback_skipped",
             DropReason::Shutdown => "shutdown",
+            DropReason::Guest => "guest",
+            DropReason::NotInRoom => "not_in_room",
+            DropReason::Malformed => "malformed",
+            DropReason::RoomLimiter => "room_limiter",
+            DropReason::TooLarge => "too_large",
         }
     }
 }
@@ -194,6 +214,26 @@ table! {
         "Frames that could not be written to clients (netsvr metric item 11)"
     frame_bytes_failed "ringway_client_frames_failed_bytes_total" Bytes
         "Bytes of those frames (netsvr metric item 12)"
+    im_frames_received "ringway_im_frames_received_total" Count
+        "Complete frames of IM clients"
+    im_errors "ringway_im_errors_total" Count
+        "Responses to IM clients whose status is not OK"
+    im_logins "ringway_im_logins_total" Count
+        "Logins of IM clients that succeeded, as guest or as user"
+    im_messages "ringway_im_messages_total" Count
+        "Messages for rooms that were put into the room's order, on the room's home shard"
+    im_batches "ringway_im_batches_total" Count
+        "Batches of room messages that this shard has sent to its members"
+    im_batch_messages "ringway_im_batch_messages_total" Count
+        "Messages in those batches"
+    im_notifications "ringway_im_notifications_total" Count
+        "CR_NOTIFY frames queued for clients"
+    im_deliveries "ringway_im_deliveries_total" Count
+        "Room messages in those frames"
+    im_inflated "ringway_im_inflated_bytes_total" Bytes
+        "Bytes of compressed bodies from IM clients, before inflating"
+    im_deflated "ringway_im_deflated_bytes_total" Bytes
+        "Bytes of notifications that were compressed, after compressing"
     commands "ringway_commands_total" Count
         "Commands received from backends, queries not included"
     queries "ringway_queries_total" Count
@@ -266,6 +306,12 @@ table! {
         "Clients that are not read until a worker's queue has room"
     connections_stalled "ringway_connections_stalled" Count
         "Connections whose peer does not take what is being sent"
+    im_guests "ringway_im_guests" Count
+        "IM clients that are logged in as guests"
+    im_users "ringway_im_users" Count
+        "IM clients that are logged in as users"
+    im_batches_open "ringway_im_batches_open" Count
+        "Rooms whose batch waits to be sent"
     timers "ringway_timers" Count
         "Armed timers"
 }

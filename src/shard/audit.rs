@@ -59,6 +59,9 @@ impl Shard {
         assert!(touched.is_empty(), "free slots are touched: {touched:?}");
         assert_eq!((self.stalls, self.hub.len()), (stalls, members), "stalls, members");
         assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
+        assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
+        self.im.rooms.check(self.im_bounds());
+        assert!(self.logins.waiting() <= 2 * self.conns.len() + LEFT_SPARE, "logins wait");
         assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
         assert_eq!(self.links.audit(self.id, sizes.workers_max), sum.links, "links to own workers");
         let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
@@ -78,6 +81,9 @@ impl Shard {
         assert_eq!(self.links.queued(), (0, 0), "events are left");
         assert!(self.links.is_empty() && self.workers == 0, "workers are left");
         assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
+        assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
+        assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
+        assert!(self.im.counted.is_empty() && self.logins.is_empty(), "counted rooms, logins");
         let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
         assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");
         assert_eq!(self.stalls, 0, "stalls");
@@ -100,7 +106,12 @@ impl Shard {
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
-        let id = matches!(conn.role, Role::Netsvr(_)).then(|| self.conns.id(slot));
+        let opened = match &conn.role {
+            Role::Netsvr(_) => true,
+            Role::Im(im) => im.is_member(),
+            _ => false,
+        };
+        let id = opened.then(|| self.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);
         match &conn.role {
@@ -126,6 +137,15 @@ impl Shard {
             Role::Echo => {
                 let message_max = ECHO_MESSAGE_BYTES_MAX as usize;
                 (message_max, ECHO_OUTBOX_BYTES_MAX as usize + message_max)
+            }
+            Role::Im(im) => {
+                let rules = &self.config.im;
+                let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
+                let held = im.held();
+                assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
+                // Responses come besides; their rate is limited.
+                let high_water = rules.out_high_water as usize;
+                (message_max, high_water.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
             _ => {
                 let message_max = self.config.netsvr.customer.receive_pack_limit as usize;

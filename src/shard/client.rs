@@ -321,7 +321,10 @@ impl Shard {
             _ if closing => {}
             Event::Pong(_) => {}
             Event::Ping(payload) => {
-                self.conns[slot].active_ms = self.now.ms;
+                // IM has a heartbeat of its own (IM section 13).
+                if !matches!(self.conns[slot].role, Role::Im(_)) {
+                    self.conns[slot].active_ms = self.now.ms;
+                }
                 self.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
                 self.push_pong(slot, pong);
@@ -331,6 +334,10 @@ impl Shard {
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        // IM counts what its frames say, and only they keep a connection alive.
+        if matches!(self.conns[slot].role, Role::Im(_)) {
+            return self.im_message(slot, opcode, data);
+        }
         self.counters.messages_received += 1;
         self.counters.message_bytes_received += data.len() as u64;
         let conn = &mut self.conns[slot];
@@ -368,7 +375,6 @@ impl Shard {
             }
             Role::Xxim(_) => self.xxim_message(slot, opcode, data),
             Role::Connmix(_) => self.connmix_message(slot, opcode, data),
-            Role::Im(_) => self.im_message(slot, opcode, data),
             Role::ConnmixApi(_) => self.connmix_api_message(slot, data),
             _ => {}
         }
@@ -435,6 +441,7 @@ impl Shard {
 impl Shard {
     /// A verifier has decided about a login.
     pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
+        self.logins.done();
         let Some(slot) = self.conns.slot(id) else { return };
         if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;

@@ -79,12 +79,25 @@ pub enum Mail {
     Queue(QueueMail),
     /// The metrics as text, for [`Request::Metrics`] of this number.
     Rendered { number: u64, text: String },
+    /// A message for a room whose home this shard is.
+    Chat(Box<Chat>),
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
     Drain,
     /// Close everything that is left and end the thread.
     Stop,
+}
+
+/// A message on its way to the home shard of its room; it lacks only the time.
+#[derive(Debug)]
+pub struct Chat {
+    pub topic: Box<str>,
+    pub message: crate::wire::im::proto::CrMessage,
+    /// The connection that gets no copy.
+    pub sender: Option<ConnId>,
+    /// Members that speak other protocols have it already.
+    pub wrapped: bool,
 }
 
 /// Who gets a [`Reply`].

@@ -33,6 +33,7 @@ pub mod flight;
 mod hooks;
 pub mod im;
 pub mod links;
+mod logins;
 pub mod mailbox;
 pub mod ops;
 pub mod outbox;
@@ -56,6 +57,7 @@ use crate::hub::client_id::ClientIds;
 use crate::hub::limits::SharedLimiter;
 use crate::hub::push::Command;
 use crate::hub::queues::TopicCount;
+use crate::hub::rooms::RoomLimits;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
@@ -64,7 +66,9 @@ use crate::shard::business::Business;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
+use crate::shard::logins::Logins;
 use crate::shard::mailbox::{Mail, Request, XximPushed};
+
 use crate::shard::ops::{Batch, Frame, Op};
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
@@ -79,6 +83,8 @@ pub struct Now {
     pub ms: u64,
     /// Unix time in seconds.
     pub unix: u32,
+    /// Unix time in milliseconds; like `ms` it never goes back.
+    pub unix_ms: u64,
 }
 
 /// What the shards of a process share: exact process-wide limits. Touched once per connection, and
@@ -93,6 +99,8 @@ pub struct Shared {
     pub connections: AtomicU32,
     /// Topics that count against `connmix.queue.topics_max`.
     pub queue_topics: Arc<TopicCount>,
+    /// Members and messages of rooms, where they are limited.
+    pub room_limits: RoomLimits,
 }
 
 impl Shared {
@@ -104,6 +112,7 @@ impl Shared {
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             queue_topics: Arc::default(),
+            room_limits: RoomLimits::default(),
         })
     }
 }
@@ -137,6 +146,8 @@ pub struct Shard {
     queueing: queues::Queueing,
     asks: Asks,
     hooks: Hooks,
+    logins: Logins,
+    im: im::Im,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
@@ -198,6 +209,8 @@ impl Shard {
             queueing,
             asks: Asks::new(shards),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
+            logins: Logins::default(),
+            im: im::Im::default(),
             touched: Vec::new(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
@@ -233,6 +246,7 @@ impl Shard {
             let command = self.jobs.remove(job as usize);
             self.dispatch(command);
         }
+        self.im_tick();
     }
 
     /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
@@ -342,6 +356,8 @@ impl Shard {
             business.stalled_ms = self.now.ms;
             self.confirm_frames(slot, written);
             self.rearm(slot);
+        } else {
+            self.im_stalled(slot);
         }
     }
 
@@ -405,6 +421,7 @@ impl Shard {
             Mail::ClosedCallback { number } => self.close_told(number),
             Mail::Queue(mail) => self.queue_mail(mail),
             Mail::Rendered { number, text } => self.rendered(number, &text),
+            Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
@@ -438,7 +455,7 @@ impl Shard {
         let request = self.hooks.next();
         let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
         self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
-        request
+        request.or_else(|| self.logins.next())
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -451,10 +468,8 @@ impl Shard {
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
-        match (self.timers.next_ms(), self.job_timers.next_ms()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let wheels = [&self.timers, &self.job_timers, &self.im.timers];
+        wheels.into_iter().filter_map(Wheel::next_ms).min()
     }
 
     /// Marks a connection for the flush at the end of the turn.
@@ -551,7 +566,10 @@ impl Shard {
             queue_consumers: self.queueing.queues.consumers() as u64,
             clients_waiting: self.waiting.len() as u64,
             connections_stalled: self.stalls as u64,
-            timers: (self.timers.len() + self.job_timers.len()) as u64,
+            im_guests: self.im.guests,
+            im_users: self.im.users,
+            im_batches_open: self.im.rooms.len() as u64,
+            timers: (self.timers.len() + self.job_timers.len() + self.im.timers.len()) as u64,
         };
         let tally = self.queueing.queues.tally;
         let mut counters = self.counters;
