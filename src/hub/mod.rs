@@ -9,6 +9,7 @@
 //! target of several users (one list of their indexes).
 //! Nothing depends on the order of a hash table, so a simulation replays exactly.
 
+pub mod context;
 mod id;
 pub mod limits;
 pub mod login;
