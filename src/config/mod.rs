@@ -97,6 +97,11 @@ pub fn load_with(
     check::build(&settings, &Machine::here())
 }
 
+/// A configuration that is in memory, without environment. `name` is what errors call it.
+pub fn from_text(text: &str, name: &str) -> Result<Loaded, ConfigError> {
+    check::build(&file::parse(text, name)?, &Machine::here())
+}
+
 /// The configuration of `ringway demo`, with the environment of the process over it. Everything
 /// stays on loopback.
 pub fn demo_with_env() -> Result<Loaded, ConfigError> {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use toml::{Table, Value};
 
 use super::model::*;
-use super::template::{source, step, template};
+use super::template::{context_key, source, step, template};
 use crate::config::error::Complaint;
 use crate::config::model::MessageType;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
@@ -70,11 +70,13 @@ fn known(name: &str, value: &Value) -> Result<Action, Complaint> {
             Action::Push(push(&Members::of(value, &keys)?)?)
         }
         "set" => Action::Set(assignments(value)?),
-        "unset" => Action::Unset(texts(value)?.into_iter().map(Box::from).collect()),
+        "unset" => {
+            Action::Unset(texts(value)?.into_iter().map(context_key).collect::<Result<_, _>>()?)
+        }
         "user" => Action::User(single(text(value)?)?),
         "wait" => {
             let members = Members::of(value, &["key", "timeout"])?;
-            let key = non_empty("key", members.text("key")?)?.into();
+            let key = context_key(members.text("key")?)?;
             Action::Wait { key, timeout: members.duration("timeout", WAIT_DEFAULT, PAUSE_MAX)? }
         }
         "http" => {
@@ -186,13 +188,6 @@ fn single(text: &str) -> Result<Template, Complaint> {
     }
 }
 
-fn non_empty<'a>(key: &str, text: &'a str) -> Result<&'a str, Complaint> {
-    match text {
-        "" => Err(Complaint::new(format!("`{key}` is empty"))),
-        _ => Ok(text),
-    }
-}
-
 fn sent(value: &Value) -> Result<Content, Complaint> {
     match value {
         Value::String(text) => content(text, MessageType::Text),
@@ -275,8 +270,8 @@ fn included(item: &str) -> Result<(String, Member), Complaint> {
         _ => {
             let named = item.split_once('=').filter(|(name, _)| !name.is_empty());
             return match named.map(|(name, path)| (name, source(path))) {
-                Some((name, Ok(Source::Context(steps)))) if !steps.is_empty() => {
-                    Ok((name.to_owned(), Member::Context(steps)))
+                Some((name, Ok(Source::Context(place)))) => {
+                    Ok((name.to_owned(), Member::Context(place)))
                 }
                 _ => Err(Complaint::new(format!("{item:?} can not be included"))
                     .allowed("frame, headers, query, remote_addr, <name>=ctx.<key>")
@@ -294,7 +289,7 @@ fn assignments(value: &Value) -> Result<Vec<(Box<str>, Assigned)>, Complaint> {
     })?;
     let one = |(key, value): (&String, &Value)| {
         let value = assigned(value).map_err(|complaint| at(key, complaint))?;
-        Ok((non_empty("key", key)?.into(), value))
+        Ok((context_key(key)?, value))
     };
     table.iter().map(one).collect()
 }
@@ -367,12 +362,11 @@ fn http(members: &Members<'_>) -> Result<Http, Complaint> {
     if let Some(value) = members.get("set") {
         let table = value.as_table().ok_or_else(|| Complaint::new("set: a table belongs here"))?;
         for (key, pointer) in table {
-            let key = non_empty("key", key)?;
             let place = pointer.as_str().and_then(json_pointer).ok_or_else(|| {
                 Complaint::new(format!("set: {pointer} is not a JSON pointer"))
                     .allowed("\"/uid\" or \"/data/0/name\" (RFC 6901)")
             })?;
-            set.push((Box::from(key), place));
+            set.push((context_key(key)?, place));
         }
     }
     let on_error = members.get("on_error").map(|value| actions("on_error", value)).transpose()?;

@@ -104,10 +104,8 @@ fn free(rule: &Rule, list: &str, template: &Template, copied: &[&str]) -> Option
 fn is_free(rule: &Rule, list: &str, source: &Source, copied: &[&str]) -> bool {
     let of_client = match source {
         Source::Data | Source::Json(_) | Source::Header(_) | Source::Query(_) => true,
-        Source::Context(steps) => match steps.first() {
-            Some(step) => copied.contains(&&*step.name),
-            None => !copied.is_empty(),
-        },
+        Source::Context(place) if place.key.is_empty() => !copied.is_empty(),
+        Source::Context(place) => copied.contains(&&*place.key),
         Source::ClientId
         | Source::NodeId
         | Source::RemoteAddr
@@ -136,7 +134,10 @@ fn shown(source: &Source) -> String {
     match source {
         Source::Data => "data".to_owned(),
         Source::Json(steps) => path("json", steps),
-        Source::Context(steps) => path("ctx", steps),
+        Source::Context(place) if place.key.is_empty() => "ctx".to_owned(),
+        Source::Context(place) => {
+            path(&format!("ctx.{}", place.key.trim_matches('"')), &place.path)
+        }
         Source::Header(name) => format!("header.{name}"),
         Source::Query(name) => format!("query.{name}"),
         Source::ClientId => "client_id".to_owned(),

@@ -167,12 +167,21 @@ pub enum Source {
     Data,
     /// A place in the message as JSON; no steps: all of it.
     Json(Vec<Step>),
-    /// A place in the context; the first step is the key.
-    Context(Vec<Step>),
+    /// The context, or a place in it.
+    Context(Place),
     Header(Box<str>),
     Query(Box<str>),
     /// A group of the rule's regular expression, 0 is all of it.
     Capture(usize),
+}
+
+/// A place in the context.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// A JSON string with its quotes, as contexts keep it; empty: the whole context.
+    pub key: Box<str>,
+    /// Where in the value.
+    pub path: Vec<Step>,
 }
 
 /// One part of a dotted path.
@@ -261,12 +270,19 @@ pub enum Action {
     Subscribe(Vec<Template>),
     Unsubscribe(Vec<Template>),
     Send(Content),
-    Publish { channel: Template, content: Content },
+    Publish {
+        channel: Template,
+        content: Content,
+    },
     Push(Push),
+    /// Keys are JSON strings with their quotes, here and below.
     Set(Vec<(Box<str>, Assigned)>),
     Unset(Vec<Box<str>>),
     User(Template),
-    Wait { key: Box<str>, timeout: Duration },
+    Wait {
+        key: Box<str>,
+        timeout: Duration,
+    },
     Http(Box<Http>),
     Close(Goodbye),
 }
@@ -318,7 +334,7 @@ pub enum Member {
     Query,
     RemoteAddr,
     /// A place in the context; left out if there is nothing.
-    Context(Vec<Step>),
+    Context(Place),
     Made(Assigned),
 }
 

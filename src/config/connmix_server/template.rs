@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::model::{Filter, Piece, Reference, Source, Step, Template};
+use super::model::{Filter, Piece, Place, Reference, Source, Step, Template};
 use crate::config::error::Complaint;
 
 /// What may stand in `${...}`, in the words of errors.
@@ -88,12 +88,25 @@ pub(super) fn source(name: &str) -> Result<Source, Complaint> {
         ("path", None) => Source::Path,
         ("data", None) => Source::Data,
         ("json", path) => Source::Json(steps(path).ok_or_else(unknown)?),
-        ("ctx", path) => Source::Context(steps(path).ok_or_else(unknown)?),
+        ("ctx", path) => {
+            let mut path = steps(path).ok_or_else(unknown)?.into_iter();
+            let key = path.next().map(|step| context_key(&step.name)).transpose()?;
+            Source::Context(Place { key: key.unwrap_or_default(), path: path.collect() })
+        }
         ("header", Some(header)) if !header.is_empty() => Source::Header(header.into()),
         ("query", Some(query)) if !query.is_empty() => Source::Query(query.into()),
         ("m", Some(number)) => Source::Capture(number.parse().map_err(|_| unknown())?),
         _ => return Err(unknown()),
     })
+}
+
+/// A key of the context as contexts keep it.
+pub(super) fn context_key(name: &str) -> Result<Box<str>, Complaint> {
+    if name.is_empty() || name.chars().any(char::is_control) {
+        let complaint = Complaint::new(format!("{name:?} is not a key of the context"));
+        return Err(complaint.allowed("one character or more, none of them a control character"));
+    }
+    Ok(serde_json::Value::from(name).to_string().into())
 }
 
 /// A dotted path. `None`: a part is empty.
