@@ -152,8 +152,8 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub user: Box<str>,
-    /// Milliseconds of the process clock.
-    pub since_ms: u64,
+    /// Above that of every login that this shard knew of; equal ones are told apart by `conn`.
+    pub number: u64,
     pub conn: ConnId,
 }
 

@@ -38,8 +38,8 @@ pub struct Conn {
     /// Who asked to be verified, and the number of that question.
     asked: Option<(u32, Box<str>)>,
     questions: u32,
-    /// When it became the session of a user, milliseconds of the process clock.
-    since_ms: u64,
+    /// Number of the login as a user, by which older sessions are told from newer ones.
+    login: u64,
     /// When the first byte of the frame that is incomplete arrived.
     frame_ms: Option<u64>,
     /// When the send began that has stalled.
@@ -58,7 +58,7 @@ impl Conn {
             headers: Vec::new(),
             asked: None,
             questions: 0,
-            since_ms: 0,
+            login: 0,
             frame_ms: None,
             stalled_ms: 0,
             spoke: false,
@@ -88,6 +88,8 @@ pub(super) struct Im {
     pub counted: Counted,
     pub guests: u64,
     pub users: u64,
+    /// The highest number of a login that is known here (a Lamport clock over the shards).
+    logins: u64,
 }
 
 impl Shard {
@@ -251,8 +253,16 @@ impl Shard {
         if let Some(end) = end {
             let broke = matches!(end, End::NotLogin | End::Protocol | End::TooManyErrors);
             self.counters.protocol_violations += broke as u64;
-            self.close(slot, end.reason());
+            self.im_end(slot, end);
         }
+    }
+
+    /// Ends a connection: it is in no room from now on, although its socket may take a while.
+    fn im_end(&mut self, slot: u32, end: End) {
+        let topics: Vec<_> = self.hub.topics_of(slot).cloned().collect();
+        self.hub.unsubscribe_all(slot);
+        self.im_settle_all(topics.iter().map(|topic| &**topic));
+        self.close(slot, end.reason());
     }
 
     fn im_register(&mut self, slot: u32) {
@@ -294,7 +304,8 @@ impl Shard {
             Entered::No(step) => self.im_step(slot, step),
             Entered::User { answer, first } => {
                 conn.headers = Vec::new();
-                conn.since_ms = now_ms;
+                self.im.logins += 1;
+                conn.login = self.im.logins;
                 self.conns[slot].active_ms = now_ms;
                 if first {
                     self.im_register(slot);
@@ -306,8 +317,8 @@ impl Shard {
                 self.hub.set_user(slot, &user);
                 self.im_answer(slot, Some(answer), None);
                 if config.im.single_session {
-                    let (since_ms, conn) = (now_ms, self.conns.id(slot));
-                    let session = pushing::Session { user, since_ms, conn };
+                    let (number, conn) = (self.im.logins, self.conns.id(slot));
+                    let session = pushing::Session { user, number, conn };
                     self.dispatch(Command::Replace(session));
                 }
             }
@@ -317,6 +328,7 @@ impl Shard {
 
     /// Closes the IM connections of a user that are older than this session (section 8).
     pub(super) fn im_replace(&mut self, newer: &pushing::Session) -> u64 {
+        self.im.logins = self.im.logins.max(newer.number);
         let mut slots = Vec::new();
         let target = pushing::Target::Users(vec![newer.user.clone()]);
         self.hub.for_each(&target, |slot| slots.push(slot));
@@ -326,8 +338,7 @@ impl Shard {
             if conn.session.user() != &*newer.user {
                 return false;
             }
-            // On the other shards of the process the same clock decides.
-            (conn.since_ms, id) < (newer.since_ms, newer.conn)
+            (conn.login, id) < (newer.number, newer.conn)
         });
         slots.iter().for_each(|&slot| self.im_kicked(slot, End::Kicked.reason()));
         slots.len() as u64
@@ -344,7 +355,7 @@ impl Shard {
             let status = rules.statuses.number(Status::Kicked);
             self.push(slot, kick(wire, rules.commands.kick, status));
         }
-        self.close(slot, End::Kicked.reason());
+        self.im_end(slot, End::Kicked);
     }
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
@@ -402,7 +413,7 @@ impl Shard {
             State::New => End::LoginTimeout,
             _ => End::Idle,
         };
-        self.close(slot, end.reason());
+        self.im_end(slot, end);
     }
 
     /// The last send has stalled.

@@ -13,7 +13,7 @@ use ringway::wire::im::proto::{
 use ringway::wire::im::{Gzip, HEADER_BYTES, Header};
 use ringway::wire::websocket::mask_frame;
 
-use crate::common::{self, Client, Server, connect};
+use crate::common::{self, Client, PATIENCE, Server, connect};
 
 /// Commands (section 0).
 pub const LOGIN: u8 = 1;
@@ -244,13 +244,6 @@ impl Im {
         }
     }
 
-    /// Longest wait for a frame.
-    pub fn set_patience(&mut self, patience: Duration) {
-        if let Socket::Tcp(socket) = &self.socket {
-            socket.set_read_timeout(Some(patience)).expect("a valid timeout");
-        }
-    }
-
     /// The next frame that is no notification.
     pub fn response(&mut self) -> Frame {
         loop {
@@ -312,13 +305,47 @@ impl Im {
         messages
     }
 
+    /// Reads the messages of the next notification.
+    pub fn messages_any(&mut self, room: &str) -> Vec<(String, String)> {
+        let notify = self.next().notify();
+        assert_eq!(notify.chatroom, room);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("a text");
+        let messages = notify.messages.into_iter();
+        messages.map(|message| (message.from, text(&message.message_content))).collect()
+    }
+
+    /// Forgets notifications that came while a response was awaited.
+    pub fn forget(&mut self) {
+        self.early.clear();
+    }
+
+    /// The TCP socket, shared.
+    pub fn socket(&self) -> TcpStream {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.try_clone().expect("a descriptor is left"),
+            Socket::WebSocket(_) => panic!("over TCP only"),
+        }
+    }
+
     /// Checks that nothing has come.
     pub fn expect_nothing(&mut self) {
         self.fence();
         assert_eq!(self.early, []);
     }
 
-    /// How many bytes came that are no complete frame.
+    /// Whether the gateway has closed the connection by now.
+    pub fn is_closed(&mut self) -> bool {
+        let Socket::Tcp(socket) = &mut self.socket else { panic!("over TCP only") };
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a valid timeout");
+        let closed = match socket.read(&mut [0; 100]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        };
+        socket.set_read_timeout(Some(PATIENCE)).expect("a valid timeout");
+        closed
+    }
+
+    /// Takes a complete frame from what has come.
     fn take(&mut self) -> Option<Frame> {
         let header = Header::parse(self.buffer.first_chunk::<HEADER_BYTES>()?);
         let len = header.len.checked_sub(self.extra).expect("`len` counts the header") as usize;
