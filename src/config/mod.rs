@@ -59,6 +59,14 @@ protocol = "netsvr-worker"
 bind = "127.0.0.1:6062"
 protocol = "netsvr-task"
 
+[[listener]]
+bind = "127.0.0.1:6787"
+protocol = "connmix-api"
+
+[[listener]]
+bind = "127.0.0.1:6789"
+protocol = "connmix-api"
+
 [netsvr.customer]
 compression_level = 1
 "#;
