@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 
-use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::limits::{
+    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HTTP_HEAD_BYTES_MAX,
+};
 use crate::shard::Shard;
 use crate::shard::business::Tally;
 use crate::shard::conns::{Conn, Flags, Role};

@@ -161,7 +161,8 @@ fn the_metrics_are_served_too() {
     assert_eq!(reply.status, 200);
     assert!(reply.head.contains("Content-Type: text/plain; version=0.0.4"), "{}", reply.head);
     let text = String::from_utf8(reply.body).expect("UTF-8");
-    for name in ["ringway_connections", "ringway_queue_messages", "ringway_queue_oldest_age_seconds"]
+    for name in
+        ["ringway_connections", "ringway_queue_messages", "ringway_queue_oldest_age_seconds"]
     {
         assert!(text.contains(&format!("# TYPE {name} gauge")), "{name}");
     }
@@ -199,12 +200,9 @@ fn users_are_asked_for_where_there_are_any() {
     let (status, head, body) = ask("", "POST", PUBLISH, publish);
     assert_eq!((status, &body["E"]["c"]), (401, &json!(101)));
     assert!(head.contains("WWW-Authenticate: Basic realm=\"connmix\"\r\n"), "{head}");
-    for (name, password) in [
-        ("writer", "wrong"),
-        ("writer", ""),
-        ("nobody", "pass word"),
-        ("elsewhere", "pass word"),
-    ] {
+    for (name, password) in
+        [("writer", "wrong"), ("writer", ""), ("nobody", "pass word"), ("elsewhere", "pass word")]
+    {
         let status = ask(&basic(name, password), "POST", PUBLISH, publish).0;
         assert_eq!(status, 401, "{name}");
     }
@@ -221,9 +219,7 @@ fn users_are_asked_for_where_there_are_any() {
     assert_eq!(peer.json()["E"]["c"], 101, "a reader can not publish");
     peer.send("ping");
     assert_eq!(peer.text(), "pong");
-    let mut peer = Peer {
-        client: Client::open_with(api.address, "/ws/v1", &writer),
-    };
+    let mut peer = Peer { client: Client::open_with(api.address, "/ws/v1", &writer) };
     peer.done(r#"{"m":"mesh.publish","p":{"c":"x","d":"y"},"i":1}"#);
 }
 

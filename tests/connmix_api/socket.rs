@@ -104,7 +104,8 @@ fn of_a_key_that_occurs_twice_the_last_value_counts() {
     let mut peer = api.peer();
     let text = r#"{"m":"x","m":"server.ping","i":1,"i":2}"#;
     assert_eq!(peer.ask(text), json!({"E": null, "r": {"m": "server.pong"}, "i": 2}));
-    let text = r#"{"m":"mesh.publish","p":{"c":" ","c":"ok","d":1,"d":"x"},"i":123456789012345678901}"#;
+    let text =
+        r#"{"m":"mesh.publish","p":{"c":" ","c":"ok","d":1,"d":"x"},"i":123456789012345678901}"#;
     peer.send(text);
     assert_eq!(peer.text(), r#"{"E":null,"r":{"s":0,"f":0},"i":123456789012345678901}"#);
 }
@@ -117,7 +118,8 @@ fn ping_frames_and_fragments_are_those_of_a_websocket() {
     peer.client.write(&mask_frame(0x89, [1, 2, 3, 4], &[1, 2]));
     let pong = peer.client.frame();
     assert_eq!((pong.first, &*pong.payload), (0x8a, &[1, 2][..]));
-    let long = format!(r#"{{"m":"mesh.publish","p":{{"c":"x","d":"{}"}},"i":1}}"#, "y".repeat(9950));
+    let long =
+        format!(r#"{{"m":"mesh.publish","p":{{"c":"x","d":"{}"}},"i":1}}"#, "y".repeat(9950));
     peer.send_fragments(&long, 4096);
     assert_eq!(peer.json(), json!({"E": null, "r": {"s": 0, "f": 0}, "i": 1}));
     let mut peer = api.peer();
@@ -157,7 +159,9 @@ fn a_request_that_does_not_come_to_its_end_is_given_up() {
     let (mut settings, number) = config();
     settings.runtime.handshake_timeout = Duration::from_millis(200);
     let api = Api::start_with(settings, number);
-    for start in ["POST /v1/mesh/send HT", "POST /v1/mesh/send HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"] {
+    for start in
+        ["POST /v1/mesh/send HT", "POST /v1/mesh/send HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+    {
         let mut http = api.http();
         http.write(start.as_bytes());
         assert!(http.try_reply().is_none());
@@ -170,7 +174,8 @@ fn a_client_that_left_is_unknown() {
     let api = Api::start();
     let (client, id) = api.netsvr_client();
     let mut peer = api.peer();
-    let subscribe = format!(r#"{{"m":"conn.call","p":{{"c":{id},"f":"subscribe","a":["x"]}},"i":1}}"#);
+    let subscribe =
+        format!(r#"{{"m":"conn.call","p":{{"c":{id},"f":"subscribe","a":["x"]}},"i":1}}"#);
     peer.done(&subscribe);
     assert_eq!(peer.ask(r#"{"m":"mesh.publish","p":{"c":"x","d":"y"}}"#)["r"]["s"], 1);
     drop(client);

@@ -214,7 +214,9 @@ impl Http {
 /// A request with a `Content-Length`. `headers` are whole lines.
 pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
-    format!("{method} {path} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+    )
 }
 
 /// Compares an answer with what was expected; the text of errors is for people.
