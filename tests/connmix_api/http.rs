@@ -190,7 +190,7 @@ fn users_are_asked_for_where_there_are_any() {
         format!("Authorization: Basic {both}\r\n")
     };
     let publish = r#"{"c":"channel1","d":"data"}"#;
-    let mut ask = |headers: &str, method: &str, path: &str, body: &str| {
+    let ask = |headers: &str, method: &str, path: &str, body: &str| {
         let mut http = api.http();
         http.send(method, path, headers, body);
         let reply = http.reply();

@@ -57,7 +57,6 @@ fn every_malformed_request_has_one_answer_and_too_many_in_a_row_close_the_connec
         ("null", Value::Null),
         ("{", Value::Null),
         (r#"{"i":1} x"#, Value::Null),
-        (r#"{"i":1e400}"#, Value::Null),
         (r#"{"m":"mesh.send","i":{}}"#, Value::Null),
         (r#"{"m":"mesh.send","i":[1]}"#, Value::Null),
         (r#"{"m":"mesh.send","i":true}"#, Value::Null),
