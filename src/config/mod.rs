@@ -67,6 +67,14 @@ routes = [ { path = "/im", protocol = "im" } ]
 bind = "127.0.0.1:6791"
 protocol = "im"
 
+[[listener]]
+bind = "127.0.0.1:6787"
+protocol = "connmix-api"
+
+[[listener]]
+bind = "127.0.0.1:6789"
+protocol = "connmix-api"
+
 [netsvr.customer]
 compression_level = 1
 
