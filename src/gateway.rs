@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::model::{Config, Listener, Service};
+use crate::config::model::{Config, Listener, Service, XximPushService};
 use crate::limits;
 use crate::metrics::Registry;
 use crate::shard::driver::{self, Clock, Notice, Parts};
@@ -54,6 +54,7 @@ pub enum StartError {
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
+    push: Option<SocketAddr>,
     config: Arc<Config>,
     shards: Vec<MailSender>,
     threads: Vec<ExecutorJoinHandle<()>>,
@@ -77,7 +78,9 @@ impl Gateway {
         let registry = Arc::new(Registry::new(shards));
         let readiness = Arc::new(Readiness::default());
         let (senders, mailboxes) = mailboxes(&config, shards)?;
-        let settings = sidecar_settings(&config, admin, readiness.clone(), shards);
+        let push = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
+        let push_address = push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
+        let settings = sidecar_settings(&config, admin, push, readiness.clone(), shards);
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
@@ -116,6 +119,7 @@ impl Gateway {
         let gateway = Gateway {
             addresses,
             admin: admin_address,
+            push: push_address,
             config,
             shards: senders,
             threads,
@@ -149,6 +153,11 @@ impl Gateway {
     /// The address of the admin server, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// The address of the push service of xxim backends, if there is one.
+    pub fn push_address(&self) -> Option<SocketAddr> {
+        self.push
     }
 
     /// What the gateway runs with.
@@ -258,6 +267,16 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(refused)
 }
 
+type PushSocket = (TcpListener, Option<Arc<rustls::ServerConfig>>);
+
+fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
+    let (address, what) = (settings.bind, "xxim push service");
+    let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
+    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
+    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
+    Ok((TcpListener::bind(address).map_err(refused)?, tls))
+}
+
 fn advice(error: &io::Error) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process has this port: end it or change `bind`",
@@ -298,8 +317,9 @@ fn listener_settings(
             IpAddr::V4(_) => *config.netsvr.advertise.ip(),
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
+        let bound = *address;
         let address = SocketAddrV4::new(ip, address.port());
-        Ok(ListenerSettings { service: listener.service.clone(), address, tls })
+        Ok(ListenerSettings { service: listener.service.clone(), address, bound, tls })
     };
     config.listeners.iter().zip(addresses).map(settings).collect()
 }
@@ -325,11 +345,16 @@ fn mailboxes(
 fn sidecar_settings(
     config: &Config,
     admin: Option<TcpListener>,
+    push: Option<PushSocket>,
     readiness: Arc<Readiness>,
     shards: usize,
 ) -> SidecarSettings {
     let customer = &config.netsvr.customer;
     SidecarSettings {
+        threads: config.sidecar.threads,
+        login: config.login.clone(),
+        upstreams: config.xxim_upstreams.clone(),
+        push,
         admin,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
         readiness,
@@ -339,7 +364,7 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
-        requests_max: customer.callbacks_max as usize * shards,
+        requests_max: (customer.callbacks_max as usize + limits::LOGINS_UNDER_WAY_MAX) * shards,
     }
 }
 

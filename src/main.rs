@@ -84,6 +84,7 @@ fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let gateway = Gateway::start(config)?;
     let business = if demo { Some(start_demo(&gateway)?) } else { None };
+    let consumer = if demo { start_consumer(&gateway)? } else { None };
     announce(&gateway);
     if let Some(reason) = runtime.block_on(signals.watch(&gateway)) {
         tracing::error!(%reason, "the gateway can not go on");
@@ -98,6 +99,7 @@ fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
         }
     });
     if drained {
+        drop(consumer);
         business.into_iter().for_each(Business::stop);
         tracing::info!("drained");
     } else {
@@ -132,6 +134,13 @@ fn start_demo(gateway: &Gateway) -> Result<Business, Failure> {
         return Err("the built-in business process could not register within 5 s".into());
     }
     Ok(business)
+}
+
+/// Starts the built-in connmix worker.
+fn start_consumer(gateway: &Gateway) -> Result<Option<demo::connmix::Worker>, Failure> {
+    let mut listeners = gateway.config().listeners.iter().zip(gateway.addresses());
+    let api = listeners.find(|(listener, _)| listener.service == Service::ConnmixApi);
+    Ok(api.map(|(_, address)| demo::connmix::start(*address)).transpose()?)
 }
 
 struct Signals {

@@ -18,9 +18,7 @@ use ringway::hub::mesh::{Bucket, Interest, Nodes, Space, Turn};
 use ringway::hub::push::{Change, Command, Outcome, Payload, Target};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{
-    Mail, Mailbox, MeshRequest, MeshSender, Reach, Reply, ReplyTo,
-};
+use ringway::shard::mailbox::{Mail, Mailbox, MeshRequest, MeshSender, Reach, Reply, ReplyTo};
 use ringway::sidecar::mesh::{self, MeshSettings, MeshStartError};
 
 /// A node with one shard, played by the test.
@@ -200,7 +198,10 @@ fn the_younger_of_two_nodes_with_one_number_refuses_to_start() {
     let mut a = Node::start(&nats, 7);
     let refused = Node::try_start(settings(&nats.url(), 7, 1 << 20)).err().expect("taken");
     let sentence = refused.to_string();
-    assert!(sentence.contains("node 7 is in the mesh `test` already, at 127.0.0.1:7"), "{sentence}");
+    assert!(
+        sentence.contains("node 7 is in the mesh `test` already, at 127.0.0.1:7"),
+        "{sentence}"
+    );
     // The elder goes on.
     let mut b = Node::start(&nats, 8);
     a.await_nodes(1);
@@ -275,11 +276,8 @@ fn a_command_for_a_connection_goes_to_its_node_alone() {
     // A node that is not there, and a connection that can not exist.
     a.tell(Reach::Node(9), update());
     assert_eq!(a.outcome(), (0, 0));
-    let nowhere = Command::Update {
-        conn: ConnId::new(9, 1, 1),
-        change: Change::default(),
-        payload: None,
-    };
+    let nowhere =
+        Command::Update { conn: ConnId::new(9, 1, 1), change: Change::default(), payload: None };
     a.tell(Reach::Node(2), nowhere);
     assert_eq!(a.outcome(), (0, 0));
     c.await_nodes(2);
@@ -348,9 +346,7 @@ fn after_nats_was_away_everything_is_as_before_and_nothing_comes_twice() {
     assert_eq!(a.outcome(), (0, 1));
     assert!(begun.elapsed() < MESH_REQUEST_TIME * 2);
     a.publish("room 0", "lost too");
-    wait_until("it is counted", || {
-        a.metric("ringway_dropped_total{reason=\"mesh_down\"}") >= 1.0
-    });
+    wait_until("it is counted", || a.metric("ringway_dropped_total{reason=\"mesh_down\"}") >= 1.0);
     assert_eq!(a.interest.queued(), 0);
     nats.resume();
     for node in [&a, &b] {

@@ -12,7 +12,7 @@ use super::listeners::{address, check_overlap, listeners};
 use super::machine::Machine;
 use super::model::*;
 use super::settings::{Settings, allowed};
-use super::{connmix, im, login, mesh, xxim, xxim_upstream};
+use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
@@ -21,7 +21,8 @@ const CONNECTIONS_FEW: u32 = 1000;
 /// Reads everything. The machine is asked for what was left open.
 pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, ConfigError> {
     settings.check_keys()?;
-    let listeners = listeners(settings)?;
+    let connmix_servers = connmix_server::read(settings)?;
+    let listeners = listeners(settings, &connmix_servers)?;
     let config = Config {
         node: settings.number("node")?,
         runtime: runtime(settings, machine)?,
@@ -30,7 +31,8 @@ pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, Co
         login: login::read(settings, &listeners)?,
         xxim: xxim::read(settings)?,
         xxim_upstreams: xxim_upstream::read(settings)?,
-        connmix: connmix::read(settings)?,
+        connmix: connmix::read(settings, &listeners)?,
+        connmix_servers,
         im: im::read(settings)?,
         mesh: mesh::read(settings)?,
         admin: admin(settings)?,

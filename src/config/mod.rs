@@ -6,7 +6,8 @@
 //! from which parser, error messages and [`reference()`] are made. Read once, at start.
 
 mod check;
-mod connmix;
+pub mod connmix;
+mod connmix_server;
 mod env;
 mod error;
 mod file;
@@ -58,8 +59,28 @@ protocol = "netsvr-worker"
 bind = "127.0.0.1:6062"
 protocol = "netsvr-task"
 
+[[listener]]
+bind = "127.0.0.1:6701"
+routes = [ { path = "/im", protocol = "im" } ]
+
+[[listener]]
+bind = "127.0.0.1:6791"
+protocol = "im"
+
+[[listener]]
+bind = "127.0.0.1:6787"
+protocol = "connmix-api"
+
+[[listener]]
+bind = "127.0.0.1:6789"
+protocol = "connmix-api"
+
 [netsvr.customer]
 compression_level = 1
+
+[im]
+announce_join = true
+forward = "message"
 "#;
 const DEMO_FILE: &str = "built-in demo configuration";
 
@@ -82,6 +103,11 @@ pub fn load_with(
     let mut settings = file::parse(&text, &file)?;
     env::overlay(&mut settings, variables)?;
     check::build(&settings, &Machine::here())
+}
+
+/// A configuration that is in memory, without environment. `name` is what errors call it.
+pub fn from_text(text: &str, name: &str) -> Result<Loaded, ConfigError> {
+    check::build(&file::parse(text, name)?, &Machine::here())
 }
 
 /// The configuration of `ringway demo`, with the environment of the process over it. Everything

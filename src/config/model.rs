@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::connmix::Connmix;
-pub use super::im::Im;
+pub use super::connmix_server::*;
+pub use super::im::{Forward, GzipServer, Im};
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
 pub use super::xxim::Xxim;
@@ -30,6 +31,8 @@ pub struct Config {
     /// `[[xxim.upstream]]`, `[[xxim.route]]`, `[xxim.hooks]`, `[xxim.push]`.
     pub xxim_upstreams: XximUpstreams,
     pub connmix: Connmix,
+    /// `[[connmix.server]]`, in order.
+    pub connmix_servers: Vec<ConnmixServer>,
     pub im: Im,
     pub mesh: Mesh,
     pub admin: Admin,
@@ -107,8 +110,8 @@ pub enum Service {
     XximTcp,
     /// connmix backends: HTTP, and WebSocket on `/ws/v1` (connmix section 1).
     ConnmixApi,
-    /// connmix clients over TCP.
-    Connmix,
+    /// connmix clients over TCP, with the number of their server.
+    Connmix { server: u16 },
     /// IM clients over TCP.
     Im,
 }
@@ -122,7 +125,7 @@ impl Service {
             Service::NetsvrTask => "netsvr tasks",
             Service::XximTcp => "xxim clients",
             Service::ConnmixApi => "connmix API",
-            Service::Connmix => "connmix clients",
+            Service::Connmix { .. } => "connmix clients",
             Service::Im => "IM clients",
         }
     }
@@ -145,7 +148,10 @@ pub struct Route {
 pub enum ClientProtocol {
     Netsvr,
     Xxim,
-    Connmix,
+    /// With the number of the [`ConnmixServer`] whose rules these clients follow.
+    Connmix {
+        server: u16,
+    },
     Im,
     Echo,
 }

@@ -13,6 +13,7 @@
 //! batch of messages.
 
 mod application;
+pub mod connmix;
 mod link;
 mod replies;
 mod requests;

@@ -118,7 +118,7 @@ fn accepted<'a>(protocol: ClientProtocol, offered: &[&'a [u8]]) -> Option<&'a [u
     match protocol {
         ClientProtocol::Netsvr | ClientProtocol::Echo => offered.first().copied(),
         ClientProtocol::Im => offered.iter().copied().find(|name| *name == b"im.v1"),
-        ClientProtocol::Xxim | ClientProtocol::Connmix => None,
+        ClientProtocol::Xxim | ClientProtocol::Connmix { .. } => None,
     }
 }
 

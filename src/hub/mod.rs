@@ -10,6 +10,7 @@
 //! Nothing depends on the order of a hash table, so a simulation replays exactly.
 
 pub mod client_id;
+pub mod context;
 mod id;
 pub mod limits;
 pub mod login;
@@ -17,6 +18,8 @@ pub mod mesh;
 mod names;
 pub mod push;
 pub mod queries;
+pub mod queues;
+pub mod rooms;
 mod sessions;
 mod topics;
 mod users;
@@ -24,8 +27,8 @@ mod users;
 use std::sync::Arc;
 
 pub use id::ConnId;
-use push::{Change, Target, TopicChange};
 use mesh::{Bucket, Occupancy, Space};
+use push::{Change, Target, TopicChange};
 use sessions::Members;
 use topics::{Subscriber, Subscription, Topics};
 use users::{UserSeat, Users};
@@ -286,13 +289,25 @@ impl Hub {
                 }
             }
             Target::Topics(names) => {
-                for topic in names.iter().filter_map(|name| self.topics.find(name)) {
-                    let subscribers = self.topics.subscribers(topic);
-                    subscribers.iter().for_each(|subscriber| f(subscriber.slot));
-                }
+                names.iter().for_each(|name| self.for_each_in(name, &mut f));
             }
             Target::All => self.members.for_each_slot(f),
         }
+    }
+
+    /// Calls `f` with the slot of each member of a topic.
+    pub fn for_each_in(&self, topic: &str, mut f: impl FnMut(u32)) {
+        if let Some(topic) = self.topics.find(topic) {
+            let subscribers = self.topics.subscribers(topic);
+            subscribers.iter().for_each(|subscriber| f(subscriber.slot));
+        }
+    }
+
+    /// Whether the connection is in a topic.
+    pub fn is_in(&self, slot: u32, topic: &str) -> bool {
+        let member = self.members.get(slot);
+        let topic = self.topics.find(topic);
+        member.zip(topic).is_some_and(|(member, topic)| member.topics.contains(topic))
     }
 
     /// Members of a topic; 0 if there is none of this name.

@@ -8,6 +8,7 @@
 //! is read while the configuration is.
 
 mod connmix;
+mod connmix_server;
 mod fixed;
 mod im;
 mod mesh;
@@ -16,6 +17,7 @@ mod runtime;
 mod xxim;
 mod xxim_upstream;
 
+pub use connmix_server::*;
 pub use fixed::*;
 pub use mesh::*;
 
@@ -85,6 +87,7 @@ const AREAS: &[&[Limit]] = &[
     xxim::ROWS,
     xxim_upstream::ROWS,
     connmix::ROWS,
+    connmix_server::ROWS,
     im::ROWS,
     mesh::ROWS,
     fixed::ROWS,

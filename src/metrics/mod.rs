@@ -79,11 +79,19 @@ impl Registry {
 
     /// A counter of the process that belongs to no shard; `row` may be given several times with
     /// different labels.
-    pub fn counter(&self, row: &Row, labels: &[(&'static str, &'static str)]) -> Counter {
+    pub fn counter(&self, row: &Row, labels: &[(&'static str, &str)]) -> Counter {
+        self.recorder.register_counter(&self.key(row, labels), &METADATA)
+    }
+
+    /// The same for a gauge.
+    pub fn gauge(&self, row: &Row, labels: &[(&'static str, &str)]) -> Gauge {
+        self.recorder.register_gauge(&self.key(row, labels), &METADATA)
+    }
+
+    fn key(&self, row: &Row, labels: &[(&'static str, &str)]) -> Key {
         describe(&self.recorder, row);
-        let labels: Vec<Label> =
-            labels.iter().map(|&(name, value)| Label::new(name, value)).collect();
-        self.recorder.register_counter(&Key::from_parts(row.name, labels), &METADATA)
+        let label = |&(name, value): &(&'static str, &str)| Label::new(name, value.to_owned());
+        Key::from_parts(row.name, labels.iter().map(label).collect::<Vec<_>>())
     }
 
     /// A gauge of the process that belongs to no shard.

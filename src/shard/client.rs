@@ -70,11 +70,11 @@ impl Shard {
             Role::Opening(_) => conn.decoder.stash(data),
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
             Role::Business(_) => self.read_commands(slot, data),
+            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
             Role::Xxim(_) => self.xxim_bytes(slot, data),
             Role::Connmix(_) => self.connmix_bytes(slot, data),
             Role::Im(_) => self.im_bytes(slot, data),
-            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
     }
@@ -125,7 +125,7 @@ impl Shard {
                 self.rearm(slot);
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
-            ClientProtocol::Connmix => self.connmix_upgraded(slot, peer, upgrade),
+            ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
             ClientProtocol::Im => self.im_upgraded(slot, peer, upgrade),
         }
         // What came with the request.
@@ -238,7 +238,7 @@ impl Shard {
         self.unblock(slot);
     }
 
-    fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
+    pub(super) fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
         let mut decoder = std::mem::take(&mut self.conns[slot].decoder);
         let mut inflater = std::mem::take(&mut self.inflater);
         loop {
@@ -288,6 +288,7 @@ impl Shard {
             Role::Xxim(_) => return self.xxim_ready(slot),
             Role::Connmix(_) => return self.connmix_ready(slot),
             Role::Im(_) => return self.im_ready(slot),
+            Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
             _ => {}
         }
         true
@@ -300,6 +301,7 @@ impl Shard {
             Role::Xxim(_) => self.xxim_message_bytes_max(),
             Role::Connmix(_) => self.connmix_message_bytes_max(),
             Role::Im(_) => self.im_message_bytes_max(),
+            Role::ConnmixApi(_) => self.config.connmix.api.message_bytes_max,
             _ => self.config.netsvr.customer.receive_pack_limit,
         };
         Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE) }
@@ -319,7 +321,10 @@ impl Shard {
             _ if closing => {}
             Event::Pong(_) => {}
             Event::Ping(payload) => {
-                self.conns[slot].active_ms = self.now.ms;
+                // IM has a heartbeat of its own (IM section 13).
+                if !matches!(self.conns[slot].role, Role::Im(_)) {
+                    self.conns[slot].active_ms = self.now.ms;
+                }
                 self.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
                 self.push_pong(slot, pong);
@@ -329,6 +334,10 @@ impl Shard {
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        // IM counts what its frames say, and only they keep a connection alive.
+        if matches!(self.conns[slot].role, Role::Im(_)) {
+            return self.im_message(slot, opcode, data);
+        }
         self.counters.messages_received += 1;
         self.counters.message_bytes_received += data.len() as u64;
         let conn = &mut self.conns[slot];
@@ -366,7 +375,7 @@ impl Shard {
             }
             Role::Xxim(_) => self.xxim_message(slot, opcode, data),
             Role::Connmix(_) => self.connmix_message(slot, opcode, data),
-            Role::Im(_) => self.im_message(slot, opcode, data),
+            Role::ConnmixApi(_) => self.connmix_api_message(slot, data),
             _ => {}
         }
     }
@@ -432,6 +441,7 @@ impl Shard {
 impl Shard {
     /// A verifier has decided about a login.
     pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
+        self.logins.done();
         let Some(slot) = self.conns.slot(id) else { return };
         if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;

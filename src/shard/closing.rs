@@ -99,6 +99,11 @@ impl Shard {
         let blocked = conn.flags.has(Flags::BLOCKED);
         if blocked && matches!(conn.role, Role::Business(_)) {
             self.unblock_business(slot);
+        } else if blocked
+            && matches!(conn.role, Role::ConnmixApi(_))
+            && !conn.flags.has(Flags::DEAF)
+        {
+            self.connmix_api_room(slot);
         } else if !conn.outbox.is_empty() || conn.flags.has(Flags::TOUCHED) {
             // More is under way, or the TLS session has something to say.
         } else if conn.flags.has(Flags::HANG_UP) {
@@ -215,6 +220,7 @@ impl Shard {
         let clients = |role: &Role| !role.is_backend() && !matches!(role, Role::Free);
         self.draining
             && self.links.queued().0 == 0
+            && self.queueing.queues.under_way() == 0
             && self.hooks.is_idle()
             && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
     }
@@ -223,7 +229,11 @@ impl Shard {
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         for slot in self.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
-            if !self.conns[slot].flags.has(Flags::GONE) {
+            let conn = &self.conns[slot];
+            if !conn.flags.has(Flags::GONE) {
+                if matches!(conn.role, Role::ConnmixApi(_)) && conn.flags.has(Flags::WEBSOCKET) {
+                    self.close(slot, SHUTDOWN);
+                }
                 self.hang_up(slot);
             }
         }
@@ -238,7 +248,8 @@ impl Shard {
     pub(super) fn push_pong(&mut self, slot: u32, pong: Bytes) {
         let runtime = &self.config.runtime;
         let conn = &self.conns[slot];
-        let echo = matches!(conn.role, Role::Echo);
+        // Backends are not read either while they do not take their answers.
+        let echo = matches!(conn.role, Role::Echo | Role::ConnmixApi(_));
         if echo || conn.outbox.has_room(pong.len(), runtime.outbox_bytes_max) {
             self.push(slot, pong);
         } else if runtime.slow_client == SlowClient::Close {

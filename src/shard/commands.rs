@@ -78,7 +78,10 @@ impl Shard {
             Command::Update { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
                 Spread::One(conn.shard(), command)
             }
-            Command::Update { .. } => Spread::Nobody,
+            Command::Call { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
+                Spread::One(conn.shard(), command)
+            }
+            Command::Update { .. } | Command::Call { .. } => Spread::Nobody,
             command => Spread::All(Arc::new(command)),
         }
     }
@@ -113,6 +116,9 @@ impl Shard {
         match command {
             Command::Push { target, payloads } => {
                 let mut outcome = Outcome::default();
+                if let Target::Topics(topics) = target {
+                    payloads.iter().for_each(|payload| self.im_published(topics, payload));
+                }
                 payloads.iter().for_each(|payload| outcome.add(self.push_to(target, payload)));
                 outcome
             }
@@ -121,15 +127,22 @@ impl Shard {
                 if self.conns[slot].flags.has(Flags::CLOSING) {
                     return Outcome { done: 0, failed: 1 };
                 }
+                let before = change.topics.is_some().then(|| self.rooms_of(slot));
                 self.hub.change(slot, change);
+                if let Some(before) = before {
+                    let after = self.rooms_of(slot);
+                    self.im_settle_all(before.iter().chain(&after).map(|topic| &**topic));
+                }
                 if let Some(payload) = payload {
                     self.push_all(&[slot], payload);
                 }
                 Outcome { done: 1, failed: 0 }
             }
+            Command::Call { conn, call } => self.call(*conn, call),
             Command::DeleteTopics { topics, payload } => {
                 let mut lost = Vec::new();
                 topics.iter().for_each(|topic| self.hub.delete_topic(topic, &mut lost));
+                self.im_settle_all(topics.iter().map(|topic| &**topic));
                 lost.sort_unstable();
                 lost.dedup();
                 if let Some(payload) = payload {
@@ -140,6 +153,8 @@ impl Shard {
             Command::Kick { target, payload, reason, guests_only } => {
                 self.kick(target, payload.as_deref(), *reason, *guests_only)
             }
+            Command::Room(message) => self.im_room(message),
+            Command::Replace(session) => Outcome { done: self.im_replace(session), failed: 0 },
         }
     }
 

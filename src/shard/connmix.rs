@@ -4,13 +4,17 @@ use std::net::SocketAddr;
 
 use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
-use crate::hub::push::Payload;
+use crate::hub::context::{Context, ContextValue};
+use crate::hub::push::{CloseReason, Payload};
+use crate::hub::queues::PushError;
 use crate::shard::Shard;
 use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::fan_out::{opcode_of, plain};
 use crate::shard::ops::Frame;
 use crate::wire::websocket::Opcode;
+
+const PUSH_FAILED: CloseReason = CloseReason { code: 1013, text: "queue is full" };
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -19,12 +23,13 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The worker that gets this client's events, if workers are picked sticky.
     pub worker: Option<ConnId>,
+    pub context: Context,
 }
 
 impl Conn {
     /// A connection that was just accepted.
     pub fn new(peer: SocketAddr) -> Conn {
-        Conn { peer, worker: None }
+        Conn { peer, worker: None, context: Context::default() }
     }
 }
 
@@ -77,6 +82,28 @@ impl Shard {
     /// That time has come.
     pub(super) fn connmix_timed_out(&mut self, slot: u32) {
         self.close(slot, SHUTDOWN);
+    }
+
+    /// A message that this client pushed to a queue on another shard was refused.
+    pub(super) fn connmix_push_failed(&mut self, client: ConnId, _error: PushError) {
+        if let Some(slot) = self.hub.slot_of(client) {
+            self.close(slot, PUSH_FAILED);
+        }
+    }
+
+    /// The queue that was full has room again.
+    pub(super) fn connmix_push_room(&mut self, client: ConnId) {
+        if let Some(slot) = self.hub.slot_of(client) {
+            self.unblock(slot);
+        }
+    }
+
+    /// Sets and deletes values of the client's context. False: it would become too large.
+    pub(super) fn connmix_set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
+        match &mut self.conns[slot].role {
+            Role::Connmix(conn) => conn.context.set(values).is_ok(),
+            _ => false,
+        }
     }
 
     /// The connection is gone.

@@ -60,8 +60,9 @@ impl Clock {
 
     fn now(&self) -> Now {
         let elapsed = self.start.elapsed();
-        let unix = (self.start_unix + elapsed).as_secs() as u32;
-        Now { ms: elapsed.as_millis() as u64, unix }
+        let since_1970 = self.start_unix + elapsed;
+        let (unix, unix_ms) = (since_1970.as_secs() as u32, since_1970.as_millis() as u64);
+        Now { ms: elapsed.as_millis() as u64, unix, unix_ms }
     }
 }
 

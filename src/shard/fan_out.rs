@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::config::model::{MessageType, SlowClient};
 use crate::hub::Hub;
 use crate::hub::push::{Format, Kind, Outcome, Payload, Target};
+use crate::hub::rooms::room_of;
 use crate::metrics::DropReason;
 use crate::shard::conns::{Conn, Conns, Flags, Role};
 use crate::shard::ops::Frame;
@@ -29,7 +30,22 @@ impl Shard {
 
     /// Sends a payload to every client of the target.
     pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
-        self.fan_out(payload, |hub, fan| hub.for_each(target, |slot| fan.deliver(slot)))
+        self.fan_out(payload, |hub, fan| match target {
+            // IM members of a room get its messages in batches, and this one among them.
+            Target::Topics(topics) => topics.iter().for_each(|topic| {
+                fan.beside_rooms = room_of(topic).is_some();
+                hub.for_each_in(topic, |slot| fan.deliver(slot));
+            }),
+            _ => hub.for_each(target, |slot| fan.deliver(slot)),
+        })
+    }
+
+    /// Sends a payload to the members of a room that do not speak IM.
+    pub(super) fn push_beside_rooms(&mut self, topic: &str, payload: &Payload) -> Outcome {
+        self.fan_out(payload, |hub, fan| {
+            fan.beside_rooms = true;
+            hub.for_each_in(topic, |slot| fan.deliver(slot));
+        })
     }
 
     fn fan_out(&mut self, payload: &Payload, walk: impl FnOnce(&Hub, &mut FanOut<'_>)) -> Outcome {
@@ -43,7 +59,9 @@ impl Shard {
             deflater: self.deflater.as_mut().filter(|_| payload.raw().len() > COMPRESS_ABOVE),
             payload,
             opcode,
-            forms: Forms::default(),
+            forms: Forms::new(im::Forms::new(&self.config, &mut self.im.gzip, self.now.unix_ms)),
+            im_high_water: self.config.im.out_high_water,
+            beside_rooms: false,
             outbox_bytes_max: self.config.runtime.outbox_bytes_max,
             queued: 0,
             slow: Vec::new(),
@@ -80,8 +98,12 @@ struct FanOut<'a> {
     payload: &'a Payload,
     /// What netsvr clients get.
     opcode: Opcode,
-    forms: Forms,
+    forms: Forms<'a>,
     outbox_bytes_max: u32,
+    /// The same for IM clients.
+    im_high_water: u32,
+    /// Whether IM clients get it another way.
+    beside_rooms: bool,
     queued: u64,
     /// Connections whose outbox had no room.
     slow: Vec<u32>,
@@ -90,13 +112,24 @@ struct FanOut<'a> {
 }
 
 /// The wire formats of one payload that were needed so far.
-#[derive(Default)]
-struct Forms {
+struct Forms<'a> {
     plain: Option<Frame>,
     deflated: Option<Frame>,
     xxim: xxim::Forms,
     connmix: connmix::Forms,
-    im: im::Forms,
+    im: im::Forms<'a>,
+}
+
+impl<'a> Forms<'a> {
+    fn new(im: im::Forms<'a>) -> Forms<'a> {
+        Forms {
+            plain: None,
+            deflated: None,
+            xxim: xxim::Forms::default(),
+            connmix: connmix::Forms::default(),
+            im,
+        }
+    }
 }
 
 impl FanOut<'_> {
@@ -106,12 +139,19 @@ impl FanOut<'_> {
             self.closing += 1;
             return;
         }
+        let im = matches!(self.conns[slot].role, Role::Im(_));
+        if im && self.beside_rooms {
+            // It will be in the batch.
+            self.queued += 1;
+            return;
+        }
         let Some(frame) = self.frame(slot) else {
             self.closing += 1;
             return;
         };
+        let bytes_max = if im { self.im_high_water } else { self.outbox_bytes_max };
         let conn = &mut self.conns[slot];
-        if !conn.outbox.has_room(frame.len(), self.outbox_bytes_max) {
+        if !conn.outbox.has_room(frame.len(), bytes_max) {
             self.slow.push(slot);
             return;
         }
@@ -132,7 +172,7 @@ impl FanOut<'_> {
             }
             Role::Xxim(conn) => self.forms.xxim.frame(conn, *flags, self.payload),
             Role::Connmix(conn) => self.forms.connmix.frame(conn, *flags, self.payload),
-            Role::Im(conn) => self.forms.im.frame(conn, *flags, self.payload),
+            Role::Im(conn) => self.forms.im.frame(conn, self.payload),
             _ => None,
         }
     }

@@ -24,8 +24,10 @@ use crate::hub::login::{self, Login};
 use crate::hub::mesh::Nodes;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
+use crate::hub::rooms::RoomMessage;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
+use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
 
@@ -79,14 +81,33 @@ pub enum Mail {
     /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
     /// part through `reply`.
     XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
+    /// A message of another node for a room whose home this shard is here.
+    Room(Arc<RoomMessage>),
     /// The other nodes of the mesh have changed.
     Nodes(Arc<Nodes>),
+    /// About queues of connmix.
+    Queue(QueueMail),
+    /// The metrics as text, for [`Request::Metrics`] of this number.
+    Rendered { number: u64, text: String },
+    /// A message for a room whose home this shard is.
+    Chat(Box<Chat>),
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
     Drain,
     /// Close everything that is left and end the thread.
     Stop,
+}
+
+/// A message on its way to the home shard of its room; it lacks only the time.
+#[derive(Debug)]
+pub struct Chat {
+    pub topic: Box<str>,
+    pub message: crate::wire::im::proto::CrMessage,
+    /// The connection that gets no copy.
+    pub sender: Option<ConnId>,
+    /// Members that speak other protocols have it already.
+    pub wrapped: bool,
 }
 
 /// Who gets a [`Reply`].
@@ -130,6 +151,8 @@ pub enum Request {
     Unwrap { conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes> },
     /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
     Hook { kind: HookKind, body: Bytes },
+    /// The metrics as text. Answered by [`Mail::Rendered`].
+    Metrics { shard: u8, number: u64 },
     /// End the thread.
     Stop,
 }

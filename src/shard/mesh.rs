@@ -7,13 +7,18 @@
 //! Costs: a hash and a bit per name; a copy of the names, and none of the payload, for what leaves.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::hub::mesh::{Interest, Nodes};
+use crate::config::model::Service;
 use crate::control::worker::{self, Request};
-use crate::hub::push::{Change, Command, Outcome, Payload, Target, TopicChange};
+use crate::hub::ConnId;
+use crate::hub::client_id::ClientIds;
+use crate::hub::context::ContextValue;
+use crate::hub::mesh::{Interest, Node, Nodes};
+use crate::hub::push::{Call, Change, Command, Outcome, Payload, Target, TopicChange};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::commands::Job;
@@ -96,16 +101,41 @@ impl Shard {
         self.hand_over(Reach::Node(node), Arc::new(command), Some(number));
     }
 
+    /// The connection that a connmix client_id names, and its node, if that is another one. A node
+    /// that is not there has no connections.
+    pub(super) fn client(&self, client: i64) -> Option<(Option<u16>, ConnId)> {
+        let number = ClientIds::node_of(client);
+        if number == self.client_ids.node() {
+            return Some((None, self.client_ids.decode(client, self.now.unix)?));
+        }
+        let node = self.mesh.as_ref()?.nodes.get(number)?;
+        let ids = ClientIds::new(number, node.shards.into(), node.slots_max);
+        Some((Some(number), ids.decode(client, self.now.unix)?))
+    }
+
+    /// The other nodes that have an API of connmix, and where.
+    pub(super) fn other_apis(&self) -> Vec<(u16, SocketAddr)> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let api = Service::ConnmixApi.describe();
+        let of = |node: &Node| {
+            let mut addresses = node.addresses.iter().rev();
+            let (_, address) = addresses.find(|(service, _)| **service == *api)?;
+            Some((node.number, *address))
+        };
+        mesh.nodes.iter().filter_map(of).collect()
+    }
+
     /// Whether another node may have somebody whom the command reaches.
-    fn leaves(&self, command: &Command) -> bool {
+    pub(super) fn leaves(&self, command: &Command) -> bool {
         let Some(mesh) = &self.mesh else { return false };
         match command {
             Command::Push { target, .. } | Command::Kick { target, .. } => {
                 mesh.interest.wants(target)
             }
             Command::DeleteTopics { topics, .. } => mesh.interest.wants_topics(topics),
-            // Their connection is here.
-            Command::Update { .. } => false,
+            Command::Room(message) => mesh.interest.wants_topic(&message.topic),
+            // Their connection is here; sessions of IM are those of a node.
+            Command::Update { .. } | Command::Call { .. } | Command::Replace(_) => false,
         }
     }
 
@@ -205,5 +235,16 @@ fn room_of(command: &Command) -> usize {
             Command::Kick { target: to, payload: then, .. } => {
                 target(to) + then.as_ref().map_or(0, payload)
             }
+            Command::Call { call, .. } => match call {
+                Call::Subscribe(list) | Call::Unsubscribe(list) => names(list),
+                Call::SetContext(values) => {
+                    let bytes = |(key, value): &ContextValue| {
+                        key.len() + value.as_ref().map_or(0, |value| value.len()) + NAME_BYTES
+                    };
+                    values.iter().map(bytes).sum()
+                }
+            },
+            Command::Room(message) => message.element.len() + message.topic.len(),
+            Command::Replace(_) => 0,
         }
 }

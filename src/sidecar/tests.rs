@@ -127,6 +127,10 @@ impl Gateway {
         let registry = Arc::new(Registry::new(2));
         let answer_bytes_max = ANSWER_BYTES_MAX;
         let settings = SidecarSettings {
+            threads: 1,
+            login: LoginSettings::default(),
+            upstreams: XximUpstreams::default(),
+            push: None,
             admin: None,
             admin_time_max: Duration::from_secs(1),
             readiness: Arc::default(),

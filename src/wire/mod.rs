@@ -8,6 +8,7 @@
 
 pub mod connmix;
 pub mod deflate;
+pub mod framing;
 pub mod http;
 pub mod im;
 pub mod mesh;

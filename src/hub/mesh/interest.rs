@@ -58,6 +58,13 @@ impl Interest {
         self.nodes.load(Ordering::Relaxed) > 0 && self.any(Space::Topics, topics)
     }
 
+    /// Whether another node may have a member of the topic.
+    pub fn wants_topic(&self, topic: &str) -> bool {
+        let bucket = Bucket::of(Space::Topics, topic);
+        let nodes = self.nodes.load(Ordering::Relaxed) > 0;
+        nodes && (self.unsure.load(Ordering::Relaxed) || self.has(bucket))
+    }
+
     fn any(&self, space: Space, names: &[Box<str>]) -> bool {
         self.unsure.load(Ordering::Relaxed)
             || names.iter().any(|name| self.has(Bucket::of(space, name)))

@@ -42,7 +42,7 @@ impl GrpcUpstream {
         identity: &[u8],
         req_id: &[u8],
         body: Bytes,
-    ) -> Option<Result<Result<Bytes, Code>, Failure>> {
+    ) -> Option<Result<Result<Bytes, Status>, Failure>> {
         let path = path(method, self.generic)?;
         let path = http::uri::PathAndQuery::try_from(&*path).ok()?;
         let metadata = MetadataMap::from_headers(headers(identity, Some(req_id)));
@@ -68,7 +68,7 @@ pub async fn unary(
     path: http::uri::PathAndQuery,
     request: Request<Bytes>,
     reply_bytes_max: usize,
-) -> Result<Result<Bytes, Code>, Failure> {
+) -> Result<Result<Bytes, Status>, Failure> {
     let mut client = Grpc::new(channel).max_decoding_message_size(reply_bytes_max);
     let failed = |error: &dyn std::error::Error| Failure::Unreachable(error.to_string());
     client.ready().await.map_err(|error| failed(&error))?;
@@ -81,7 +81,7 @@ pub async fn unary(
         Err(status) if status.code() == Code::OutOfRange && is_too_long(&status) => {
             Err(Failure::Nonsense(status.message().to_owned()))
         }
-        Err(status) => Ok(Err(status.code())),
+        Err(status) => Ok(Err(status)),
     }
 }
 
@@ -103,19 +103,36 @@ const LISTED: &[(&str, &str, &[&str])] = &[
         "user",
         "userService",
         &[
-            "white/login", "white/confirmRegister", "white/register", "white/sendSms",
-            "white/verifySms", "white/getCaptchaCode", "white/verifyCaptchaCode",
-            "white/resetPassword", "white/recoverAccount", "searchUsersByKeyword",
-            "getUserSettings", "setUserSettings", "updateUserInfo", "updateUserPassword",
-            "getUserHome", "reportUser", "destroyAccount", "getUserWallet",
+            "white/login",
+            "white/confirmRegister",
+            "white/register",
+            "white/sendSms",
+            "white/verifySms",
+            "white/getCaptchaCode",
+            "white/verifyCaptchaCode",
+            "white/resetPassword",
+            "white/recoverAccount",
+            "searchUsersByKeyword",
+            "getUserSettings",
+            "setUserSettings",
+            "updateUserInfo",
+            "updateUserPassword",
+            "getUserHome",
+            "reportUser",
+            "destroyAccount",
+            "getUserWallet",
         ],
     ),
     (
         "msg",
         "msgService",
         &[
-            "batchGetConvSeq", "batchGetMsgListByConvId", "getMsgById", "sendRedPacket",
-            "receiveRedPacket", "getRedPacketDetail",
+            "batchGetConvSeq",
+            "batchGetMsgListByConvId",
+            "getMsgById",
+            "sendRedPacket",
+            "receiveRedPacket",
+            "getRedPacketDetail",
         ],
     ),
     ("notice", "noticeService", &["ackNoticeData"]),
@@ -123,7 +140,10 @@ const LISTED: &[(&str, &str, &[&str])] = &[
         "im",
         "imService",
         &[
-            "white/keepAlive", "updateConvSetting", "getConvSetting", "translateText",
+            "white/keepAlive",
+            "updateConvSetting",
+            "getConvSetting",
+            "translateText",
             "batchTranslateText",
         ],
     ),
@@ -131,27 +151,52 @@ const LISTED: &[(&str, &str, &[&str])] = &[
         "relation",
         "relationService",
         &[
-            "acceptAddFriend", "getMyFriendEventList", "requestAddFriend", "getFriendList",
-            "deleteFriend", "blockUser", "deleteBlockUser", "updateUserRemark",
+            "acceptAddFriend",
+            "getMyFriendEventList",
+            "requestAddFriend",
+            "getFriendList",
+            "deleteFriend",
+            "blockUser",
+            "deleteBlockUser",
+            "updateUserRemark",
         ],
     ),
     (
         "group",
         "groupService",
         &[
-            "createGroup", "getMyGroupList", "setGroupMemberInfo", "getGroupMemberInfo",
-            "applyToBeGroupMember", "handleGroupApply", "getGroupApplyList", "kickGroupMember",
-            "searchGroupsByKeyword", "getGroupHome", "getGroupMemberList", "reportGroup",
-            "editGroupInfo", "batchKickGroupMember", "inviteFriendToGroup", "resetGroupInfo",
-            "banGroupMember", "unbanGroupMember", "searchGroupMember", "setGroupMemberRole",
+            "createGroup",
+            "getMyGroupList",
+            "setGroupMemberInfo",
+            "getGroupMemberInfo",
+            "applyToBeGroupMember",
+            "handleGroupApply",
+            "getGroupApplyList",
+            "kickGroupMember",
+            "searchGroupsByKeyword",
+            "getGroupHome",
+            "getGroupMemberList",
+            "reportGroup",
+            "editGroupInfo",
+            "batchKickGroupMember",
+            "inviteFriendToGroup",
+            "resetGroupInfo",
+            "banGroupMember",
+            "unbanGroupMember",
+            "searchGroupMember",
+            "setGroupMemberRole",
         ],
     ),
     (
         "appmgmt",
         "appMgmtService",
         &[
-            "white/appGetAllConfig", "white/getLatestVersion", "getUploadInfo",
-            "getAllAppMgmtLink", "appGetRichArticleList", "getAppAddressBook",
+            "white/appGetAllConfig",
+            "white/getLatestVersion",
+            "getUploadInfo",
+            "getAllAppMgmtLink",
+            "appGetRichArticleList",
+            "getAppAddressBook",
             "getAppAddressBookUrl",
         ],
     ),
@@ -232,7 +277,8 @@ mod tests {
             assert_eq!(called(method).as_deref(), Some(expected), "{method}");
         }
         assert_eq!(LISTED.iter().map(|(.., names)| names.len()).sum::<usize>() + 3 + 3, 71);
-        for method in ["/v1/user/login", "/v1/no/such", "/v2/user/white/login", "/v1/user/", "/v1"] {
+        for method in ["/v1/user/login", "/v1/no/such", "/v2/user/white/login", "/v1/user/", "/v1"]
+        {
             assert_eq!(called(method), None, "{method}");
         }
     }

@@ -12,7 +12,7 @@ mod head;
 mod http1;
 mod other;
 mod reply;
-pub mod result;
+mod result;
 mod upstream;
 
 use std::collections::HashMap;
@@ -24,7 +24,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
-use self::result::{INTERNAL, REQUEST, RETRY};
 use self::upstream::{Carried, Upstream};
 use crate::config::model::{XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
@@ -32,6 +31,7 @@ use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult};
 use crate::sidecar::Shards;
 use crate::wire::xxim::Identity;
+use crate::wire::xxim::code::{INTERNAL, REQUEST, RETRY};
 
 /// Why a call brought no reply. The texts are for the log and never name a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +98,8 @@ impl Dispatch {
         let task = Task { upstream, admission, tag: route.tags(&call.method).response, call };
         let (time_max, detach) = (route.timeout, route.detach);
         let mut calls = self.calls();
-        let known = calls.get(&conn).filter(|calls| Arc::ptr_eq(&calls.identity, &task.call.identity));
+        let known =
+            calls.get(&conn).filter(|calls| Arc::ptr_eq(&calls.identity, &task.call.identity));
         let lines = match known {
             Some(calls) => calls.lines.clone(),
             None => head::identity_lines(conn, &task.call.identity),
@@ -224,7 +225,8 @@ fn headers(identity: &[u8], req_id: Option<&[u8]>) -> HeaderMap {
         Some((&line[..colon], line.get(colon + 2..)?))
     });
     let mut put = |name: &[u8], value: &[u8]| {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
         {
             headers.append(name, value);
         }

@@ -5,7 +5,7 @@
 //! use. Costs: the head is parsed once when it is complete; a body that came with its head is a
 //! slice of what was read.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use httparse::{EMPTY_HEADER, Response, Status, parse_chunk_size};
 
 use super::result::Reply;
@@ -317,10 +317,14 @@ mod tests {
         );
         assert_eq!((&*chunked.reply.body, chunked.reusable), (&b"abcde"[..], true));
         let open = complete(b"HTTP/1.1 500 \r\n\r\nabc");
-        assert_eq!((&*open.reply.body, open.reusable, open.reply.status), (&b"abc"[..], false, 500));
+        assert_eq!(
+            (&*open.reply.body, open.reusable, open.reply.status),
+            (&b"abc"[..], false, 500)
+        );
         let none = complete(b"HTTP/1.1 204 No Content\r\n\r\n");
         assert_eq!((none.reply.body.len(), none.reusable), (0, true));
-        let early = complete(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let early =
+            complete(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         assert_eq!((early.reply.status, early.reusable), (200, true));
     }
 
@@ -334,7 +338,8 @@ mod tests {
             let complete = read(head.as_bytes(), head.len()).unwrap().unwrap();
             assert!(!complete.reusable, "{head}");
         }
-        let old = complete(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n");
+        let old =
+            complete(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n");
         assert!(old.reusable);
     }
 

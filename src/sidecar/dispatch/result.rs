@@ -9,13 +9,9 @@ use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use tonic::Code as Status;
 
 use crate::shard::mailbox::UpstreamResult;
+use crate::wire::xxim::code::{AUTH, INTERNAL, REQUEST, RETRY};
+use crate::wire::xxim::default_text;
 use crate::wire::xxim::proto::CommonResp;
-
-/// Codes of ResponseBody and CommonResp that the gateway produces itself.
-pub const INTERNAL: i32 = 2;
-pub const REQUEST: i32 = 3;
-pub const AUTH: i32 = 4;
-pub const RETRY: i32 = 8;
 
 /// A reply to an HTTP call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,19 +24,9 @@ pub(super) struct Reply {
     pub body: Bytes,
 }
 
-/// The default text of a code (section 2.1).
-fn default_text(code: i32) -> Option<&'static str> {
-    match code {
-        INTERNAL => Some("服务繁忙，请稍后再试"),
-        AUTH => Some("认证失败，请重新登录"),
-        RETRY => Some("网络繁忙，请重试"),
-        _ => None,
-    }
-}
-
-/// A result that the gateway produces itself.
+/// A result that the gateway produces itself. Wrong requests have no text (section 4.5).
 pub fn own(code: i32) -> UpstreamResult {
-    let msg = default_text(code).map(str::to_owned);
+    let msg = (code != REQUEST).then(|| default_text(code).to_owned());
     refused(CommonResp { code, msg, data: Bytes::new() })
 }
 
@@ -205,8 +191,23 @@ mod tests {
     fn statuses_have_their_codes() {
         let code = |status| raw(Reply { status, ..Reply::default() }, 1).code;
         let expected = [
-            (400, 3), (404, 3), (405, 3), (413, 3), (415, 3), (422, 3), (401, 4), (403, 4),
-            (408, 8), (429, 8), (502, 8), (503, 8), (504, 8), (500, 2), (501, 2), (204, 2), (302, 2),
+            (400, 3),
+            (404, 3),
+            (405, 3),
+            (413, 3),
+            (415, 3),
+            (422, 3),
+            (401, 4),
+            (403, 4),
+            (408, 8),
+            (429, 8),
+            (502, 8),
+            (503, 8),
+            (504, 8),
+            (500, 2),
+            (501, 2),
+            (204, 2),
+            (302, 2),
         ];
         expected.iter().for_each(|&(status, expected)| assert_eq!(code(status), expected));
         let body = resp(9, "forbidden").encode_to_vec();

@@ -55,7 +55,13 @@ pub(super) enum Carried {
 
 /// Values of the label `result`.
 const RESULTS: [&str; 8] = [
-    "success", "refused", "unwell", "timeout", "unreachable", "transport", "nonsense",
+    "success",
+    "refused",
+    "unwell",
+    "timeout",
+    "unreachable",
+    "transport",
+    "nonsense",
     "circuit_open",
 ];
 
@@ -130,7 +136,7 @@ impl Upstream {
                 return match reply {
                     None => Carried::NoSuchMethod,
                     Some(Ok(Ok(body))) => Carried::Answered(result::response(body, tag)),
-                    Some(Ok(Err(status))) => Carried::Answered(result::by_grpc(status)),
+                    Some(Ok(Err(status))) => Carried::Answered(result::by_grpc(status.code())),
                     Some(Err(failure)) => Carried::Failed(failure),
                 };
             }

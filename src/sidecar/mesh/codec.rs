@@ -10,8 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::hub::ConnId;
+use crate::hub::context::ContextValue;
 use crate::hub::mesh::{Bucket, Space};
-use crate::hub::push::{Change, CloseReason, Command, Kind, Payload, Target, TopicChange};
+use crate::hub::push::{Call, Change, CloseReason, Command, Kind, Payload, Target, TopicChange};
+use crate::hub::rooms::{RoomMessage, room_of};
+use crate::wire::mesh::proto::conn_call::Function;
 use crate::wire::mesh::proto::{self, command::What};
 use crate::wire::mesh::{MeshError, NAMES_MAX};
 
@@ -53,9 +56,39 @@ pub(super) fn parts(command: &Command) -> Vec<Part> {
             let payload = payload.as_deref().map(payload_of);
             What::DeleteTopics(proto::DeleteTopics { topics, payload })
         }),
-        // Its connection is of this node.
-        Command::Update { .. } => Vec::new(),
+        Command::Room(message) => {
+            let topics = std::slice::from_ref(&message.topic);
+            by_bucket(Space::Topics, topics, |_| What::Room(room(message)))
+        }
+        // Their connection is of this node.
+        Command::Update { .. } | Command::Call { .. } | Command::Replace(_) => Vec::new(),
     }
+}
+
+/// The sender is left out: a connection of this node is none of the others'.
+fn room(message: &RoomMessage) -> proto::Room {
+    proto::Room {
+        topic: message.topic.to_string(),
+        element: message.element.clone(),
+        content: message.content.as_deref().map(payload_of),
+    }
+}
+
+fn call(conn: ConnId, call: &Call) -> proto::ConnCall {
+    let names = |names: &[Box<str>]| proto::Names { names: texts(names) };
+    let function = match call {
+        Call::SetContext(values) => {
+            let value = |(key, value): &ContextValue| proto::ContextValue {
+                key: key.to_string(),
+                value: value.as_deref().map(str::to_owned),
+            };
+            let values = values.iter().map(value).collect();
+            Function::SetContext(proto::SetContext { values })
+        }
+        Call::Subscribe(topics) => Function::Subscribe(names(topics)),
+        Call::Unsubscribe(topics) => Function::Unsubscribe(names(topics)),
+    };
+    proto::ConnCall { conn: number_of(conn), function: Some(function) }
 }
 
 fn by_target(target: &Target, what: impl Fn(proto::Target) -> What) -> Vec<Part> {
@@ -110,6 +143,10 @@ fn encode(command: &Command) -> proto::Command {
         Command::Kick { target, payload, reason, guests_only } => {
             What::Kick(kick(target_of(target), payload.as_deref(), *reason, *guests_only))
         }
+        Command::Call { conn, call: function } => What::ConnCall(call(*conn, function)),
+        Command::Room(message) => What::Room(room(message)),
+        // Sessions of IM are those of a node; the command never leaves it.
+        Command::Replace(_) => return proto::Command { what: None },
     };
     proto::Command { what: Some(what) }
 }
@@ -202,6 +239,34 @@ pub(super) fn decode(command: proto::Command) -> Result<Command, MeshError> {
             reason: reason(kick.code, &kick.reason)?,
             guests_only: kick.guests_only,
         },
+        What::ConnCall(call) => {
+            let call_of = function(call.function.ok_or(MeshError::Empty)?)?;
+            Command::Call { conn: conn_of(call.conn), call: call_of }
+        }
+        What::Room(room) => {
+            if room_of(&room.topic).is_none() {
+                return Err(MeshError::Wrong("this is no room"));
+            }
+            Command::Room(Arc::new(RoomMessage {
+                topic: room.topic.into(),
+                element: room.element,
+                content: room.content.map(payload).transpose()?,
+                sender: None,
+            }))
+        }
+    })
+}
+
+fn function(function: Function) -> Result<Call, MeshError> {
+    Ok(match function {
+        Function::SetContext(context) => {
+            let value = |value: proto::ContextValue| {
+                (value.key.into_boxed_str(), value.value.map(String::into_boxed_str))
+            };
+            Call::SetContext(context.values.into_iter().map(value).collect())
+        }
+        Function::Subscribe(topics) => Call::Subscribe(names(topics.names)?),
+        Function::Unsubscribe(topics) => Call::Unsubscribe(names(topics.names)?),
     })
 }
 
@@ -287,12 +352,9 @@ mod tests {
             change: Change { topics, session: session.map(Box::from), user: user.map(Box::from) },
             payload: Some(payload.clone()),
         };
-        let kick = |target, guests_only| Command::Kick {
-            target,
-            payload: None,
-            reason,
-            guests_only,
-        };
+        let kick =
+            |target, guests_only| Command::Kick { target, payload: None, reason, guests_only };
+        let calls = |call| Command::Call { conn: ConnId::new(1, 1, 1), call };
         vec![
             push(conns.clone()),
             push(Target::Users(names(&["u", ""]))),
@@ -305,6 +367,18 @@ mod tests {
             Command::DeleteTopics { topics: names(&["a"]), payload: Some(payload.clone()) },
             kick(conns, true),
             kick(Target::All, false),
+            calls(Call::SetContext(vec![
+                ("\"k\"".into(), Some("1".into())),
+                ("\"l\"".into(), None),
+            ])),
+            calls(Call::Subscribe(names(&["a", "b"]))),
+            calls(Call::Unsubscribe(names(&["a"]))),
+            Command::Room(Arc::new(RoomMessage {
+                topic: "cr:lobby".into(),
+                element: Bytes::from_static(b"element"),
+                content: Some(payload),
+                sender: None,
+            })),
         ]
     }
 
@@ -331,6 +405,8 @@ mod tests {
         assert_eq!(all[2], [bucket(Space::Topics, "t")]);
         assert_eq!((&all[3][..], &all[10][..]), (&[Lane::All][..], &[Lane::All][..]));
         assert_eq!(all[8], [bucket(Space::Topics, "a")]);
+        assert!(all[11].is_empty() && all[12].is_empty());
+        assert_eq!(all[14], [bucket(Space::Topics, "cr:lobby")]);
     }
 
     #[test]

@@ -297,7 +297,8 @@ mod tests {
         let now = Instant::now();
         assert!(!members.takes(&envelope(2, 20, 1), Lane::All), "not known yet");
         members.hello(&envelope(2, 20, 1), &hello(5, &[]), now, &interest).expect("valid");
-        let mut takes = |instance, sequence, lane| members.takes(&envelope(2, instance, sequence), lane);
+        let mut takes =
+            |instance, sequence, lane| members.takes(&envelope(2, instance, sequence), lane);
         assert!(takes(20, 2, topic(1)) && takes(20, 3, topic(2)) && takes(20, 4, topic(1)));
         assert!(!takes(20, 2, topic(1)) && !takes(20, 4, topic(1)) && !takes(20, 3, topic(2)));
         assert!(!takes(21, 9, topic(1)), "another instance");

@@ -53,7 +53,12 @@ const ROWS: [Row; 12] = [
         Kind::Counter,
         Unit::Count,
     ),
-    row("ringway_mesh_reconnects_total", "Links to NATS after the first", Kind::Counter, Unit::Count),
+    row(
+        "ringway_mesh_reconnects_total",
+        "Links to NATS after the first",
+        Kind::Counter,
+        Unit::Count,
+    ),
 ];
 
 impl Meters {

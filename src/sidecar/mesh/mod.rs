@@ -112,8 +112,9 @@ pub fn start(
 ) -> Result<JoinHandle<()>, MeshStartError> {
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
     let runtime = runtime.map_err(MeshStartError::Thread)?;
-    let (mut mesh, mut sources) =
-        runtime.block_on(Mesh::new(settings, shards, registry)).map_err(MeshStartError::Settings)?;
+    let (mut mesh, mut sources) = runtime
+        .block_on(Mesh::new(settings, shards, registry))
+        .map_err(MeshStartError::Settings)?;
     let mut requests = requests;
     runtime.block_on(mesh.join(&mut sources, &mut requests))?;
     std::thread::Builder::new()

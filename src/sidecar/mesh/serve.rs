@@ -13,12 +13,12 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
+use super::Mesh;
 use super::asks::{Asker, Over};
 use super::codec::{self, Lane, Part};
 use super::link::{self, Sources};
 use super::members::News;
 use super::shards::Done;
-use super::Mesh;
 use crate::hub::push::{Command, Outcome};
 use crate::shard::mailbox::{Mail, MeshRequest, Reach, Reply};
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, MeshError, proto};
@@ -73,8 +73,7 @@ pub(super) async fn inputs(
             let input = |message: Message| Input::Message(from, message.payload, false);
             some(&mut || pin!(&mut *source).poll_next(cx).map(|message| message.map(input)));
         }
-        let input =
-            |(bucket, bytes)| Input::Message(From::Lane(Lane::Bucket(bucket)), bytes, true);
+        let input = |(bucket, bytes)| Input::Message(From::Lane(Lane::Bucket(bucket)), bytes, true);
         some(&mut || sources.buckets.poll_recv(cx).map(|message| message.map(input)));
         some(&mut || requests.poll_recv(cx).map(|r| r.map(Input::Request)));
         let timed_out = timer.as_mut().poll(cx).is_ready();
@@ -141,7 +140,8 @@ impl Mesh {
         }
         for part in parts.into_iter().filter(|_| reachable) {
             let expected = self.members.expected(part.lane);
-            if expected.is_empty() && (self.members.is_sure() || !matches!(part.lane, Lane::Bucket(_)))
+            if expected.is_empty()
+                && (self.members.is_sure() || !matches!(part.lane, Lane::Bucket(_)))
             {
                 continue;
             }

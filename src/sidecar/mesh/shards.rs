@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::hub::push::{Command, Outcome, Target};
+use crate::hub::rooms;
 use crate::shard::mailbox::{Mail, MailSender, ReplyTo};
 
 /// What a message in a queue costs beside its payload.
@@ -106,6 +107,12 @@ impl Shards {
         node: u16,
         number: u64,
     ) -> Option<Done> {
+        // The room's home here puts it among what is said here; there is nothing to tell of it.
+        if let Command::Room(message) = command {
+            let home = rooms::home(&message.topic, self.senders.len());
+            self.post(home.into(), Mail::Room(message), bytes);
+            return None;
+        }
         let shards = self.concerned(&command);
         let command = Arc::new(command);
         if number == 0 {
@@ -149,7 +156,7 @@ impl Shards {
                 let named = |shard: &usize| conns.iter().any(|c| usize::from(c.shard()) == *shard);
                 all.filter(named).collect()
             }
-            Command::Update { conn, .. } => {
+            Command::Update { conn, .. } | Command::Call { conn, .. } => {
                 let shard = usize::from(conn.shard());
                 all.filter(|one| *one == shard).collect()
             }

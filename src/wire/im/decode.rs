@@ -33,6 +33,8 @@ pub struct Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     pub header: Header,
+    /// What `len` counts.
+    pub mode: LenMode,
     /// As transmitted, perhaps compressed.
     pub body: &'a [u8],
 }
@@ -80,7 +82,8 @@ impl Decoder {
                 Need::Frame(header, total) => {
                     let (frame, rest) = input.split_at(total);
                     *input = rest;
-                    return Ok(Some(Frame { header, body: &frame[HEADER_BYTES..] }));
+                    let mode = self.mode.unwrap_or_default();
+                    return Ok(Some(Frame { header, mode, body: &frame[HEADER_BYTES..] }));
                 }
                 Need::Bytes(_) if input.is_empty() => return Ok(None),
                 Need::Bytes(_) => {}
@@ -95,7 +98,8 @@ impl Decoder {
                 Need::Frame(header, total) => {
                     self.taken += total as u32;
                     let body = &self.pending[from + HEADER_BYTES..from + total];
-                    return Ok(Some(Frame { header, body }));
+                    let mode = self.mode.unwrap_or_default();
+                    return Ok(Some(Frame { header, mode, body }));
                 }
                 Need::Bytes(total) => {
                     if input.is_empty() {

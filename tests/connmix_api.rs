@@ -1,0 +1,9 @@
+//! The connmix API against a real gateway over real sockets: vectors, HTTP, WebSocket, queues.
+
+mod common;
+#[path = "connmix_api/http.rs"]
+mod http;
+#[path = "connmix_api/socket.rs"]
+mod socket;
+#[path = "connmix_api/support.rs"]
+mod support;
