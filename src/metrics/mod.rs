@@ -94,12 +94,6 @@ impl Registry {
         Key::from_parts(row.name, labels.iter().map(label).collect::<Vec<_>>())
     }
 
-    /// A gauge of the process that belongs to no shard.
-    pub fn gauge(&self, row: &Row) -> Gauge {
-        describe(&self.recorder, row);
-        self.recorder.register_gauge(&Key::from_name(row.name), &METADATA)
-    }
-
     /// Open connections, and clients among them, of all shards as they last told.
     pub fn load(&self) -> [u64; 2] {
         let first = Counters::ROWS.len() + DropReason::ALL.len();

@@ -69,11 +69,11 @@ impl Meters {
         let counter = |row| registry.counter(row, &[]);
         let dropped = |reason| registry.counter(&DROPPED, &[("reason", reason)]);
         Meters {
-            nodes: registry.gauge(nodes),
-            connected: registry.gauge(connected),
-            buckets: registry.gauge(buckets),
-            wanted: registry.gauge(wanted),
-            queued: registry.gauge(queued),
+            nodes: registry.gauge(nodes, &[]),
+            connected: registry.gauge(connected, &[]),
+            buckets: registry.gauge(buckets, &[]),
+            wanted: registry.gauge(wanted, &[]),
+            queued: registry.gauge(queued, &[]),
             sent: counter(sent),
             sent_bytes: counter(sent_bytes),
             received: counter(received),

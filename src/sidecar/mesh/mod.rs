@@ -116,11 +116,16 @@ pub fn start(
         .block_on(Mesh::new(settings, shards, registry))
         .map_err(MeshStartError::Settings)?;
     let mut requests = requests;
-    runtime.block_on(mesh.join(&mut sources, &mut requests))?;
+    if let Err(error) = runtime.block_on(mesh.join(&mut sources, &mut requests)) {
+        // Subscriptions end in the context of their runtime.
+        let _context = runtime.enter();
+        drop((mesh, sources));
+        return Err(error);
+    }
     std::thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || {
-            runtime.block_on(mesh.run(&mut sources, &mut requests));
+            runtime.block_on(mesh.run(sources, requests));
             // Dropping it would wait for name lookups.
             runtime.shutdown_background();
         })
@@ -206,7 +211,7 @@ impl Mesh {
         let mut until = Instant::now() + LINK_TIME;
         let mut listening = false;
         while Instant::now() < until && self.rival.is_none() {
-            let inputs = serve::inputs(sources, requests, Some(until)).await;
+            let inputs = serve::inputs(sources, requests, until).await;
             self.take(inputs);
             if self.linked && !listening {
                 listening = true;
@@ -228,12 +233,12 @@ impl Mesh {
 
     async fn run(
         mut self,
-        sources: &mut Sources,
-        requests: &mut mpsc::UnboundedReceiver<MeshRequest>,
+        mut sources: Sources,
+        mut requests: mpsc::UnboundedReceiver<MeshRequest>,
     ) {
         while !self.stopping {
             let due = self.due();
-            let inputs = serve::inputs(sources, requests, Some(due)).await;
+            let inputs = serve::inputs(&mut sources, &mut requests, due).await;
             self.take(inputs);
             self.tick();
         }

@@ -48,9 +48,8 @@ pub(super) enum From {
 pub(super) async fn inputs(
     sources: &mut Sources,
     requests: &mut mpsc::UnboundedReceiver<MeshRequest>,
-    due: Option<Instant>,
+    due: Instant,
 ) -> Vec<Input> {
-    let due = due.unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(1));
     let mut timer = pin!(tokio::time::sleep_until(due.into()));
     poll_fn(|cx| {
         let mut found = Vec::new();
