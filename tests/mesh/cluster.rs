@@ -76,7 +76,7 @@ impl Node {
     pub fn publish(&self, channel: &str, data: &str) -> (u64, u64) {
         let body = serde_json::json!({ "c": channel, "d": data });
         let answer = self.http("POST", "/v1/mesh/publish", &body);
-        let number = |name: &str| answer["R"][name].as_u64();
+        let number = |name: &str| answer["r"][name].as_u64();
         number("s").zip(number("f")).unwrap_or_else(|| panic!("{answer}"))
     }
 
@@ -109,7 +109,7 @@ pub fn command(number: u16, url: &str) -> (std::process::Command, File) {
         "{LISTENERS}\n[[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"connmix-api\"\n\
          [[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"im\"\n\
          [login]\nverifier = \"open\"\n[im]\nannounce_join = false\nbatch_delay = \"0s\"\n\
-         [runtime]\nconnections_max = {CONNECTIONS_MAX}\n[netsvr]\ncluster = true\n\
+         [runtime]\nconnections_max = {CONNECTIONS_MAX}\nreceive_buffers = 256\n[netsvr]\ncluster = true\n\
          [netsvr.worker]\nregister_delay = \"20ms\"\n[mesh]\nnats = [\"{url}\"]\n"
     ));
     let mut command = serve(&file);

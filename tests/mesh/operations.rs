@@ -147,7 +147,7 @@ fn the_connmix_api_works_on_any_node_for_connections_of_any_node() {
         for member in &mut members {
             let send = json!({ "c": member.client_id.to_string(), "d": format!("from {s}") });
             let answer = node.http("POST", "/v1/mesh/send", &send);
-            assert_eq!(answer["R"], json!({ "s": true }), "{answer}");
+            assert_eq!(answer["r"], json!({ "s": true }), "{answer}");
             assert_eq!(member.client.frame().text(), format!("from {s}"));
         }
     }
@@ -161,7 +161,7 @@ fn the_connmix_api_works_on_any_node_for_connections_of_any_node() {
             } });
             peer.send_text(&call.to_string());
             let answer: Value = serde_json::from_str(peer.frame().text()).expect("JSON");
-            assert_eq!(answer["R"], json!({ "s": true }), "{answer}");
+            assert_eq!(answer["r"], json!({ "s": true }), "{answer}");
             assert_eq!(nodes[s].publish(&channel, "welcome"), (1, 0), "from {s} to {t}");
             assert_eq!(members[t].client.frame().text(), "welcome");
         }
