@@ -84,6 +84,8 @@ pub enum Scenario {
     Slow,
     /// A backend publishes to a topic; each client is in many.
     Topics,
+    /// Members of one IM room speak; messages leave in batches.
+    Room,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -92,7 +94,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -103,6 +105,7 @@ impl Scenario {
         Scenario::Groupchat,
         Scenario::Slow,
         Scenario::Topics,
+        Scenario::Room,
         Scenario::CrossShard,
     ];
 
@@ -130,7 +133,8 @@ pub struct Size {
     /// Messages under way at a time (`unicast`, `groupchat`), connections (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
-    /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`).
+    /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,
+    /// `room`).
     #[arg(long)]
     pub rate: Option<f64>,
     /// Topics of each client.

@@ -111,7 +111,11 @@ cpus = "{cpus}"
 
 [[listener]]
 bind = "{client}"
-routes = [ {{ path = "/netsvr", protocol = "netsvr" }}, {{ path = "/echo", protocol = "echo" }} ]
+routes = [
+    {{ path = "/netsvr", protocol = "netsvr" }},
+    {{ path = "/echo", protocol = "echo" }},
+    {{ path = "/im", protocol = "im" }},
+]
 
 [[listener]]
 bind = "{worker}"
@@ -126,6 +130,9 @@ heartbeat_interval = "1h"
 max_online = 19000
 limit_window_max_requests = 4294967295
 limit_zero_window_max_requests = 4294967295
+
+[im]
+idle_timeout = "1h"
 
 [admin]
 bind = ""

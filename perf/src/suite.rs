@@ -50,6 +50,7 @@ pub fn suite(options: &Options) -> Result<Results> {
     let unicast = of(Scenario::Unicast, clients(1000))?;
     let topics = of(Scenario::Topics, clients(5000))?;
     let cross = of(Scenario::CrossShard, Size::default())?;
+    let room = of(Scenario::Room, Size::default())?;
     let churn = of(Scenario::Churn, Size::default())?;
     let idle = of(Scenario::Idle, clients(19_000))?;
     let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
@@ -71,6 +72,9 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.floor("churn, ratio to the floor", churn, 1.30);
     table.line("19,000 members against 1,000", table.over(broadcast_19k, broadcast), 1.35);
     table.line("idle CPU with 19,000, percent", table.value(idle, "cpu_percent"), 0.3);
+    table.line("IM room of 10,000, us per delivered message", table.cpu(room), 0.5);
+    let p99 = table.value(room, "last_member_p99_ms");
+    table.line("IM room of 10,000, p99 to the last member, ms", p99, 100.0);
     table.line("transfer, us per message", table.cpu(transfer), f64::NAN);
     table.line("unicast, us per message", table.cpu(unicast), f64::NAN);
     table.line("groupchat, us per delivery", table.cpu(groupchat), f64::NAN);

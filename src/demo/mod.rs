@@ -17,6 +17,7 @@ pub mod connmix;
 mod link;
 mod replies;
 mod requests;
+mod rooms;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,7 @@
 mod client;
 mod cross;
 mod push;
+mod room;
 mod worker;
 
 use crate::Result;
@@ -49,6 +50,7 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
         Scenario::Transfer => Box::new(worker::Transfers::prepare(size, rig, false)?),
         Scenario::Roundtrip => Box::new(worker::Transfers::prepare(size, rig, true)?),
         Scenario::Groupchat => Box::new(worker::Groups::prepare(size, rig)?),
+        Scenario::Room => Box::new(room::Room::prepare(size, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
     })
