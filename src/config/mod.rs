@@ -60,20 +60,20 @@ bind = "127.0.0.1:6062"
 protocol = "netsvr-task"
 
 [[listener]]
-bind = "127.0.0.1:6701"
-routes = [ { path = "/im", protocol = "im" } ]
-
-[[listener]]
-bind = "127.0.0.1:6791"
-protocol = "im"
-
-[[listener]]
 bind = "127.0.0.1:6787"
 protocol = "connmix-api"
 
 [[listener]]
 bind = "127.0.0.1:6789"
 protocol = "connmix-api"
+
+[[listener]]
+bind = "127.0.0.1:6701"
+routes = [ { path = "/im", protocol = "im" } ]
+
+[[listener]]
+bind = "127.0.0.1:6791"
+protocol = "im"
 
 [netsvr.customer]
 compression_level = 1
