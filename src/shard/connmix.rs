@@ -84,9 +84,12 @@ impl Shard {
         self.close(slot, SHUTDOWN);
     }
 
-    /// A message that this client pushed to a queue on another shard was refused.
+    /// A message that this client pushed to a queue on another shard was refused. An IM client did
+    /// not ask for that, and stays.
     pub(super) fn connmix_push_failed(&mut self, client: ConnId, _error: PushError) {
-        if let Some(slot) = self.hub.slot_of(client) {
+        if let Some(slot) = self.hub.slot_of(client)
+            && !matches!(self.conns[slot].role, Role::Im(_))
+        {
             self.close(slot, PUSH_FAILED);
         }
     }
