@@ -84,6 +84,12 @@ pub enum Scenario {
     Slow,
     /// A backend publishes to a topic; each client is in many.
     Topics,
+    /// connmix: `POST /v1/mesh/send` on connections that are kept alive.
+    ApiSend,
+    /// connmix: `POST /v1/mesh/publish`.
+    ApiPublish,
+    /// connmix: clients push to a queue, which one connection consumes.
+    Queue,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -92,7 +98,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 14] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -103,6 +109,9 @@ impl Scenario {
         Scenario::Groupchat,
         Scenario::Slow,
         Scenario::Topics,
+        Scenario::ApiSend,
+        Scenario::ApiPublish,
+        Scenario::Queue,
         Scenario::CrossShard,
     ];
 

@@ -204,9 +204,7 @@ fn what_was_not_written_to_a_consumer_that_dies_goes_to_the_next_one() {
         let (_, text) = event(&dying.json());
         assert!(text.starts_with(&format!("{number} ")));
     }
-    wait_until("the topic has what does not fit", || {
-        metric(&api, "ringway_queue_messages{") > 0
-    });
+    wait_until("the topic has what does not fit", || metric(&api, "ringway_queue_messages{") > 0);
     drop(dying);
     let mut heir = api.peer();
     heir.done(POP);

@@ -113,8 +113,7 @@ impl Story {
             _ => &mut self.b.0,
         };
         let binary = parts.next() == Some("binary");
-        let text: String =
-            serde_json::from_str(parts.next().expect("a string")).expect("a string");
+        let text: String = serde_json::from_str(parts.next().expect("a string")).expect("a string");
         match binary {
             true => (client, 0x82, STANDARD.decode(text).expect("base64")),
             false => (client, 0x81, text.into_bytes()),
