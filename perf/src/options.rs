@@ -86,6 +86,12 @@ pub enum Scenario {
     Topics,
     /// Members of one IM room speak; messages leave in batches.
     Room,
+    /// connmix: `POST /v1/mesh/send` on connections that are kept alive.
+    ApiSend,
+    /// connmix: `POST /v1/mesh/publish`.
+    ApiPublish,
+    /// connmix: clients push to a queue, which one connection consumes.
+    Queue,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -94,7 +100,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 12] = [
+    pub const ALL: [Scenario; 15] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -106,6 +112,9 @@ impl Scenario {
         Scenario::Slow,
         Scenario::Topics,
         Scenario::Room,
+        Scenario::ApiSend,
+        Scenario::ApiPublish,
+        Scenario::Queue,
         Scenario::CrossShard,
     ];
 

@@ -40,6 +40,10 @@ pub struct Server {
     /// The backend listeners of a gateway.
     pub worker: Option<SocketAddr>,
     pub task: Option<SocketAddr>,
+    /// The connmix API of a gateway.
+    pub api: Option<SocketAddr>,
+    /// CPUs of a gateway.
+    pub shards: usize,
     child: Option<Child>,
     _config: Option<tempfile::NamedTempFile>,
 }
@@ -56,6 +60,8 @@ impl Server {
                 echo_path: path.clone(),
                 worker: None,
                 task: None,
+                api: None,
+                shards: 1,
                 child: None,
                 _config: None,
             }),
@@ -79,8 +85,9 @@ impl Drop for Server {
 
 fn gateway(program: &Path, cpus: &[usize]) -> Result<Server> {
     let (client, worker, task) = (free_address()?, free_address()?, free_address()?);
+    let api = free_address()?;
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
-    file.write_all(config(client, worker, task, cpus).as_bytes())?;
+    file.write_all(config(client, worker, task, api, cpus).as_bytes())?;
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
     command.stderr(Stdio::inherit());
@@ -91,17 +98,25 @@ fn gateway(program: &Path, cpus: &[usize]) -> Result<Server> {
         echo_path: "/echo".to_owned(),
         worker: Some(worker),
         task: Some(task),
+        api: Some(api),
+        shards: cpus.len(),
         child: Some(child),
         _config: Some(file),
     };
-    for address in [client, worker, task] {
+    for address in [client, worker, task, api] {
         await_listener(address)?;
     }
     Ok(server)
 }
 
 /// Limits that would stop the load are out of the way; everything else is the default.
-fn config(client: SocketAddr, worker: SocketAddr, task: SocketAddr, cpus: &[usize]) -> String {
+fn config(
+    client: SocketAddr,
+    worker: SocketAddr,
+    task: SocketAddr,
+    api: SocketAddr,
+    cpus: &[usize],
+) -> String {
     let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
     let cpus = cpus.join(",");
     format!(
@@ -112,9 +127,10 @@ cpus = "{cpus}"
 [[listener]]
 bind = "{client}"
 routes = [
-    {{ path = "/netsvr", protocol = "netsvr" }},
-    {{ path = "/echo", protocol = "echo" }},
-    {{ path = "/im", protocol = "im" }},
+  {{ path = "/netsvr", protocol = "netsvr" }},
+  {{ path = "/echo", protocol = "echo" }},
+  {{ path = "/im", protocol = "im" }},
+  {{ path = "/chat", protocol = "connmix" }},
 ]
 
 [[listener]]
@@ -124,6 +140,21 @@ protocol = "netsvr-worker"
 [[listener]]
 bind = "{task}"
 protocol = "netsvr-task"
+
+[[listener]]
+bind = "{api}"
+protocol = "connmix-api"
+
+[[connmix.server]]
+name = "perf"
+read_timeout = "1h"
+
+[[connmix.server.rule]]
+on = "message"
+do = [ {{ push = {{ topic = "perf", include = ["frame"] }} }} ]
+
+[connmix.queue]
+full = "block"
 
 [netsvr.customer]
 heartbeat_interval = "1h"
@@ -162,6 +193,8 @@ fn start_floor(program: &Path, floor: Floor, cpu: usize) -> Result<Server> {
         echo_path: "/".to_owned(),
         worker: None,
         task: None,
+        api: None,
+        shards: 1,
         child: Some(child),
         _config: None,
     })

@@ -56,6 +56,9 @@ pub fn suite(options: &Options) -> Result<Results> {
     let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
     let groupchat = of(Scenario::Groupchat, Size::default())?;
     let slow = of(Scenario::Slow, clients(1000))?;
+    let api_send = of(Scenario::ApiSend, Size::default())?;
+    let api_publish = of(Scenario::ApiPublish, Size::default())?;
+    let queue = of(Scenario::Queue, Size::default())?;
     let table = Table { results: &results };
     table.head();
     table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
@@ -78,6 +81,9 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.line("transfer, us per message", table.cpu(transfer), f64::NAN);
     table.line("unicast, us per message", table.cpu(unicast), f64::NAN);
     table.line("groupchat, us per delivery", table.cpu(groupchat), f64::NAN);
+    table.line("connmix mesh/send over HTTP, us", table.cpu(api_send), 10.0);
+    table.line("connmix mesh/publish over HTTP, us", table.cpu(api_publish), 10.0);
+    table.line("connmix queue, us per message", table.cpu(queue), f64::NAN);
     table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
     Ok(results)
 }

@@ -2,6 +2,7 @@
 //! warm up, then to measure.
 
 mod client;
+mod connmix;
 mod cross;
 mod push;
 mod room;
@@ -51,6 +52,11 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
         Scenario::Roundtrip => Box::new(worker::Transfers::prepare(size, rig, true)?),
         Scenario::Groupchat => Box::new(worker::Groups::prepare(size, rig)?),
         Scenario::Room => Box::new(room::Room::prepare(size, rig)?),
+        Scenario::ApiSend => Box::new(connmix::Http::prepare(size, rig, connmix::Method::Send)?),
+        Scenario::ApiPublish => {
+            Box::new(connmix::Http::prepare(size, rig, connmix::Method::Publish)?)
+        }
+        Scenario::Queue => Box::new(connmix::Queue::prepare(size, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
     })
@@ -61,6 +67,7 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
     match scenario {
         Scenario::Idle => (Floor::Echo, Scenario::Idle),
         Scenario::Churn => (Floor::Echo, Scenario::Churn),
+        Scenario::ApiSend | Scenario::ApiPublish | Scenario::Queue => (Floor::Echo, Scenario::Echo),
         Scenario::Echo | Scenario::Unicast | Scenario::Transfer | Scenario::Roundtrip => {
             (Floor::Echo, Scenario::Echo)
         }
