@@ -348,7 +348,10 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
-        requests_max: (customer.callbacks_max as usize + limits::LOGINS_UNDER_WAY_MAX) * shards,
+        requests_max: (customer.callbacks_max as usize
+            + limits::LOGINS_UNDER_WAY_MAX
+            + limits::HTTP_CALLS_MAX)
+            * shards,
     }
 }
 

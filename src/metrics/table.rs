@@ -61,6 +61,8 @@ pub enum DropReason {
     QueueOldest,
     /// Too many callbacks at close wait; the event itself is not dropped.
     CallbackSkipped,
+    /// No rule is about this message of a connmix client.
+    NoRule,
     /// The process ended first.
     Shutdown,
     /// A guest may not speak (IM).
@@ -77,7 +79,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 18] = [
+    pub const ALL: [DropReason; 19] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -90,6 +92,7 @@ impl DropReason {
         DropReason::QueueRefused,
         DropReason::QueueOldest,
         DropReason::CallbackSkipped,
+        DropReason::NoRule,
         DropReason::Shutdown,
         DropReason::Guest,
         DropReason::NotInRoom,
@@ -113,6 +116,7 @@ impl DropReason {
             DropReason::QueueRefused => "queue_refused",
             DropReason::QueueOldest => "queue_oldest",
             DropReason::CallbackSkipped => "callback_skipped",
+            DropReason::NoRule => "no_rule",
             DropReason::Shutdown => "shutdown",
             DropReason::Guest => "guest",
             DropReason::NotInRoom => "not_in_room",
@@ -234,6 +238,8 @@ table! {
         "Bytes of compressed bodies from IM clients, before inflating"
     im_deflated "ringway_im_deflated_bytes_total" Bytes
         "Bytes of notifications that were compressed, after compressing"
+    rule_actions_failed "ringway_rule_actions_failed_total" Count
+        "Actions of connmix rules that could not be done"
     commands "ringway_commands_total" Count
         "Commands received from backends, queries not included"
     queries "ringway_queries_total" Count

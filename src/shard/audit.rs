@@ -86,6 +86,7 @@ impl Shard {
         assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
+        assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
         assert!(self.im.counted.is_empty() && self.logins.is_empty(), "counted rooms, logins");
         let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
         assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");
@@ -105,7 +106,9 @@ impl Shard {
             assert!(!self.timers.armed(slot) && !has(Flags::ONLINE), "{}", at("timer, online"));
             return Tally::default();
         }
-        assert_eq!(has(Flags::BLOCKED), has(Flags::PAUSED), "{}", at("blocked and paused"));
+        let read = matches!(conn.role, Role::Connmix(_));
+        assert!(has(Flags::BLOCKED) || !has(Flags::PAUSED), "{}", at("paused, not blocked"));
+        assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
         assert!(!has(Flags::ENDED) || has(Flags::WAITING), "{}", at("ended, does not wait"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
@@ -114,6 +117,7 @@ impl Shard {
         let opened = match &conn.role {
             Role::Netsvr(_) => true,
             Role::Im(im) => im.is_member(),
+            Role::Connmix(connmix) => connmix.opened(),
             _ => false,
         };
         let id = opened.then(|| self.conns.id(slot));

@@ -40,13 +40,18 @@ impl Shard {
         };
         let mut plain = std::mem::take(&mut self.plain);
         let was_handshaking = tls.handshaking();
+        let mut shaken = false;
         let result = tls.read(data, &mut plain);
         if was_handshaking && !tls.handshaking() {
             self.counters.tls_handshakes += 1;
+            shaken = true;
         }
         let ended = tls.peer_closed();
         self.conns[slot].tls = Some(tls);
         self.touch(slot);
+        if shaken {
+            self.connmix_opened(slot);
+        }
         if !plain.is_empty() {
             self.feed(slot, &mut plain);
         }
@@ -71,9 +76,15 @@ impl Shard {
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
             Role::Business(_) => self.read_commands(slot, data),
             Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
+            Role::Connmix(_) => {
+                self.connmix_active(slot);
+                match self.conns[slot].flags.has(Flags::WEBSOCKET) {
+                    true => self.read_frames(slot, data),
+                    false => self.connmix_bytes(slot, data),
+                }
+            }
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
             Role::Xxim(_) => self.xxim_bytes(slot, data),
-            Role::Connmix(_) => self.connmix_bytes(slot, data),
             Role::Im(_) => self.im_bytes(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
@@ -286,7 +297,6 @@ impl Shard {
                 return false;
             }
             Role::Xxim(_) => return self.xxim_ready(slot),
-            Role::Connmix(_) => return self.connmix_ready(slot),
             Role::Im(_) => return self.im_ready(slot),
             Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
             _ => {}
@@ -299,7 +309,7 @@ impl Shard {
         let message_bytes_max = match conn.role {
             Role::Echo => ECHO_MESSAGE_BYTES_MAX,
             Role::Xxim(_) => self.xxim_message_bytes_max(),
-            Role::Connmix(_) => self.connmix_message_bytes_max(),
+            Role::Connmix(_) => self.connmix_message_bytes_max(slot),
             Role::Im(_) => self.im_message_bytes_max(),
             Role::ConnmixApi(_) => self.config.connmix.api.message_bytes_max,
             _ => self.config.netsvr.customer.receive_pack_limit,

@@ -81,6 +81,8 @@ pub enum Mail {
     Rendered { number: u64, text: String },
     /// A message for a room whose home this shard is.
     Chat(Box<Chat>),
+    /// What became of [`Request::HttpCall`]: the body of a good answer.
+    HttpCalled { conn: ConnId, answer: Option<Bytes> },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -118,6 +120,19 @@ pub enum Reply {
     Outcome(Outcome),
 }
 
+/// A request that a connmix rule makes.
+#[derive(Debug)]
+pub struct HttpCall {
+    pub method: Box<str>,
+    pub url: String,
+    pub body: Bytes,
+    pub content_type: Box<str>,
+    /// For everything from the name lookup to the last byte of the answer.
+    pub timeout: std::time::Duration,
+    /// Longest answer that is read; 0: none is.
+    pub answer_bytes_max: usize,
+}
+
 /// What a shard asks of the sidecar. The answer comes as [`Mail`].
 #[derive(Debug)]
 pub enum Request {
@@ -141,6 +156,8 @@ pub enum Request {
     Hook { kind: HookKind, body: Bytes },
     /// The metrics as text. Answered by [`Mail::Rendered`].
     Metrics { shard: u8, number: u64 },
+    /// Make this request for a connmix rule. Answered by [`Mail::HttpCalled`].
+    HttpCall { conn: ConnId, call: Box<HttpCall> },
     /// End the thread.
     Stop,
 }

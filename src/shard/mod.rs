@@ -148,6 +148,7 @@ pub struct Shard {
     hooks: Hooks,
     logins: Logins,
     im: im::Im,
+    connmix: connmix::Desk,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
@@ -211,6 +212,7 @@ impl Shard {
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
             logins: Logins::default(),
             im: im::Im::default(),
+            connmix: connmix::Desk::default(),
             touched: Vec::new(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
@@ -277,6 +279,9 @@ impl Shard {
             }
         }
         self.rearm(slot);
+        if self.conns[slot].tls.is_none() {
+            self.connmix_opened(slot);
+        }
         Some(slot)
     }
 
@@ -291,7 +296,7 @@ impl Shard {
             }
             Service::XximTcp => Role::Xxim(Box::new(xxim::Conn::new(peer))),
             Service::ConnmixApi => Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))),
-            Service::Connmix { .. } => Role::Connmix(Box::new(connmix::Conn::new(peer))),
+            Service::Connmix { server } => self.connmix_accepted(peer, server),
             Service::Im => Role::Im(Box::new(im::Conn::new(peer))),
         }
     }
@@ -304,7 +309,12 @@ impl Shard {
             return;
         }
         if conn.flags.has(Flags::BLOCKED) {
-            conn.held.get_or_insert_default().extend_from_slice(data);
+            let held = conn.held.get_or_insert_default();
+            held.extend_from_slice(data);
+            // Whoever is only waited for is still read, to notice its end, but not without bounds.
+            if held.len() > limits::HELD_BYTES_MAX && conn.flags.set(Flags::PAUSED) {
+                self.ops.push(Op::Pause { slot });
+            }
             return;
         }
         self.take_in(slot, data);
@@ -358,6 +368,7 @@ impl Shard {
             self.rearm(slot);
         } else {
             self.im_stalled(slot);
+            self.connmix_stalled(slot);
         }
     }
 
@@ -423,6 +434,7 @@ impl Shard {
             Mail::Rendered { number, text } => self.rendered(number, &text),
             Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
+            Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
@@ -455,7 +467,7 @@ impl Shard {
         let request = self.hooks.next();
         let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
         self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
-        request.or_else(|| self.logins.next())
+        request.or_else(|| self.logins.next()).or_else(|| self.connmix.calls.next())
     }
 
     /// Whether there is something to do in another turn without any input.

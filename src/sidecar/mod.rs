@@ -6,6 +6,7 @@
 //! Costs: a task per request; no system call for a shard unless the sidecar sleeps.
 
 mod admin;
+mod calls;
 mod dispatch;
 mod hooks;
 mod login;
@@ -29,6 +30,7 @@ use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MailSender, Request, SidecarSender};
 
 pub use admin::{Phase, Readiness};
+use calls::Calls;
 use dispatch::Dispatch;
 pub use hooks::Callbacks;
 use hooks::Hooks;
@@ -108,6 +110,7 @@ struct Services {
     hooks: Arc<Hooks>,
     logins: Arc<Logins>,
     dispatch: Arc<Dispatch>,
+    calls: Arc<Calls>,
     registry: Arc<Registry>,
     shards: Shards,
 }
@@ -123,6 +126,7 @@ impl Services {
         let upstreams = settings.upstreams;
         let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, &registry)?;
         let logins = Logins::new(&settings.login)?;
+        let calls = Calls::new(&registry)?;
         let dispatch = Dispatch::new(&upstreams, shards.clone(), &registry)?;
         if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
             let listener = admin::listener(listener)?;
@@ -136,6 +140,7 @@ impl Services {
             hooks: Arc::new(hooks),
             logins: Arc::new(logins),
             dispatch: Arc::new(dispatch),
+            calls: Arc::new(calls),
             registry,
             shards,
         })
@@ -175,6 +180,13 @@ impl Services {
                 tokio::spawn(async move {
                     let text = registry.render();
                     shards.deliver(shard, Mail::Rendered { number, text }).await;
+                });
+            }
+            Request::HttpCall { conn, call } => {
+                let (calls, shards) = (self.calls.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let answer = calls.call(*call).await;
+                    shards.deliver(conn.shard(), Mail::HttpCalled { conn, answer }).await;
                 });
             }
             Request::Stop => return false,
