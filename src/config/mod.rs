@@ -20,7 +20,7 @@ mod mesh;
 pub mod model;
 mod reference;
 mod settings;
-mod xxim;
+pub mod xxim;
 mod xxim_upstream;
 
 use std::ffi::OsString;

@@ -39,8 +39,6 @@ pub struct Xxim {
     pub requests_max: u32,
     /// Requests of one shard that may be under way.
     pub shard_requests_max: u32,
-    /// Logins and decryptions of one shard that may be under way, each.
-    pub logins_max: u32,
     /// Between two pings; zero: none.
     pub ping_interval: Duration,
     /// For the first set-params; zero: no limit.
@@ -74,6 +72,8 @@ pub struct XximCrypto {
     pub strict_seeds: bool,
     /// Threads that decrypt keys.
     pub threads: u32,
+    /// Decryptions of one shard that may be under way.
+    pub under_way_max: u32,
     /// Set-params with keys on one connection.
     pub keyed_max: u32,
 }
@@ -217,7 +217,6 @@ pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
         response_bytes_max: settings.number(&key("response_bytes_max"))?,
         requests_max: settings.number(&key("requests_max"))?,
         shard_requests_max: settings.number(&key("shard_requests_max"))?,
-        logins_max: settings.number(&key("logins_max"))?,
         ping_interval: settings.duration(&key("ping_interval"))?,
         params_timeout: settings.duration(&key("params_timeout"))?,
         login_timeout: settings.duration(&key("login_timeout"))?,
@@ -245,6 +244,7 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
         require_encryption,
         strict_seeds: settings.flag(&key("strict_seeds"))?,
         threads: settings.number(&key("threads"))?,
+        under_way_max: settings.number(&key("under_way_max"))?,
         keyed_max: settings.number(&key("keyed_max"))?,
     })
 }

@@ -44,13 +44,6 @@ pub(super) const ROWS: &[Limit] = &[
         "Connections with a further request are not read until there is room.",
     ),
     row(
-        "xxim.logins_max",
-        Unit::Count("logins"),
-        [256, 1, 100_000],
-        "Logins of one shard, and decryptions of keys, that may be under way at the same time.",
-        "Further ones wait in the order in which they came.",
-    ),
-    row(
         "xxim.ping_interval",
         Unit::Milliseconds,
         [30 * SECOND, 0, DAY],
@@ -98,6 +91,13 @@ pub(super) const ROWS: &[Limit] = &[
         [2, 1, 64],
         "Threads of low priority that decrypt the keys of xxim clients.",
         "Further decryptions wait.",
+    ),
+    row(
+        "xxim.crypto.under_way_max",
+        Unit::Count("clients"),
+        [64, 1, 100_000],
+        "Clients of one shard whose keys are being decrypted.",
+        "Further ones wait in the order in which they came.",
     ),
     row(
         "xxim.crypto.keyed_max",

@@ -47,6 +47,7 @@ impl Shard {
         let ended = tls.peer_closed();
         self.conns[slot].tls = Some(tls);
         self.touch(slot);
+        self.xxim_accepted(slot);
         if !plain.is_empty() {
             self.feed(slot, &mut plain);
         }
@@ -319,7 +320,7 @@ impl Shard {
             }
             // After a close frame from here nothing of the client counts any more (W9).
             _ if closing => {}
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.xxim_pong(slot),
             Event::Ping(payload) => {
                 // IM has a heartbeat of its own (IM section 13).
                 if !matches!(self.conns[slot].role, Role::Im(_)) {

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
+use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
 use crate::hub::push::{Command, Outcome};
@@ -26,6 +26,7 @@ use crate::shard::links::WorkerInfo;
 use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
+use crate::wire::xxim::cipher::Seeds;
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -81,6 +82,14 @@ pub enum Mail {
     Rendered { number: u64, text: String },
     /// A message for a room whose home this shard is.
     Chat(Box<Chat>),
+    /// An xxim connection of another shard wants to hold a triple that is at home here.
+    XximClaim { triple: Triple, conn: ConnId },
+    /// It holds it now.
+    XximClaimed { triple: Triple, conn: ConnId },
+    /// Another connection holds the triple of this one now.
+    XximDisplaced { triple: Triple, conn: ConnId },
+    /// A connection gives up a triple that is at home here.
+    XximRelease { triple: Triple, conn: ConnId },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -178,19 +187,6 @@ pub enum HookKind {
     AfterConnect,
     /// The body is an AfterDisconnectReq.
     AfterDisconnect,
-}
-
-/// The decrypted seeds of one client; wiped when dropped and never shown.
-#[derive(Default)]
-pub struct Seeds {
-    pub key: Option<Zeroizing<Vec<u8>>>,
-    pub iv: Option<Zeroizing<Vec<u8>>>,
-}
-
-impl std::fmt::Debug for Seeds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seeds(..)")
-    }
 }
 
 /// Which logged-in xxim connections are meant: of each list that is not empty the connection's

@@ -67,8 +67,7 @@ use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
-use crate::shard::mailbox::{Mail, Request, XximPushed};
-
+use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
@@ -148,6 +147,7 @@ pub struct Shard {
     hooks: Hooks,
     logins: Logins,
     im: im::Im,
+    xxim: xxim::State,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
@@ -211,6 +211,7 @@ impl Shard {
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
             logins: Logins::default(),
             im: im::Im::default(),
+            xxim: xxim::State::default(),
             touched: Vec::new(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
@@ -236,6 +237,7 @@ impl Shard {
         debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
         self.now = now;
         self.counters.turns += 1;
+        self.xxim_begin_turn();
         self.meters.tick(now.ms, &self.counters.items());
         self.timers.advance(now.ms);
         while let Some(slot) = self.timers.expired() {
@@ -277,6 +279,7 @@ impl Shard {
             }
         }
         self.rearm(slot);
+        self.xxim_accepted(slot);
         Some(slot)
     }
 
@@ -359,6 +362,7 @@ impl Shard {
         } else {
             self.im_stalled(slot);
         }
+        self.xxim_stalled(slot);
     }
 
     /// A stalled send is over; after an error `written` of its bytes are out.
@@ -426,9 +430,19 @@ impl Shard {
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
-            // No client speaks xxim yet, so nothing was asked and nobody is meant.
-            Mail::UpstreamAnswered { .. } | Mail::Unwrapped { .. } => {}
-            Mail::XximPush { reply, .. } => _ = reply.send(XximPushed::default()),
+            Mail::UpstreamAnswered { conn, number, result } => {
+                self.xxim_answered(conn, number, &result);
+            }
+            Mail::Unwrapped { conn, number, seeds } => self.xxim_unwrapped(conn, number, seeds),
+            Mail::XximPush { work, reply } => {
+                let pushed = self.xxim_push(&work);
+                // Nobody waits any more if it fails.
+                let _ = reply.send(pushed);
+            }
+            Mail::XximClaim { triple, conn } => self.xxim_claim_from(triple, conn),
+            Mail::XximClaimed { triple, conn } => self.xxim_claimed(&triple, conn),
+            Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),
+            Mail::XximRelease { triple, conn } => self.xxim_release(triple, conn),
             Mail::Drain => self.drain(),
             Mail::Stop => self.stop(),
         }
@@ -441,6 +455,7 @@ impl Shard {
         }
         self.give_room();
         self.queue_turn();
+        self.xxim_give_room();
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
             self.flush(slot);
@@ -455,7 +470,7 @@ impl Shard {
         let request = self.hooks.next();
         let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
         self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
-        request.or_else(|| self.logins.next())
+        request.or_else(|| self.logins.next()).or_else(|| self.xxim.next_request())
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -464,6 +479,7 @@ impl Shard {
             || !self.unconfirmed.is_empty()
             || self.room_left
             || self.queueing.is_busy()
+            || self.xxim_has_room()
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
@@ -492,6 +508,8 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
+        let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
+        let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
         let taken = conn.outbox.take(framed);
         let client = !conn.role.is_backend();
@@ -510,9 +528,9 @@ impl Shard {
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {
             None => batch,
-            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty()),
+            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
         };
-        if !conn.outbox.is_empty() && conn.flags.set(Flags::TOUCHED) {
+        if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
             self.touched.push(slot);
         }
         let watched = !client || ends || conn.flags.has(Flags::BLOCKED);
