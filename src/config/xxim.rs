@@ -62,8 +62,8 @@ pub struct XximTcp {
 /// `[xxim.crypto]` (section 3).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct XximCrypto {
-    /// PEM file of the RSA key; `None`: clients can not encrypt.
-    pub private_key: Option<PathBuf>,
+    /// The RSA key; `None`: clients can not encrypt.
+    pub private_key: Option<XximKey>,
     /// The server chooses the seed of the IV (section 3.7).
     pub server_iv: bool,
     /// Refuse everything but a set-params with keys until the connection is encrypted.
@@ -76,6 +76,15 @@ pub struct XximCrypto {
     pub under_way_max: u32,
     /// Set-params with keys on one connection.
     pub keyed_max: u32,
+}
+
+/// Where the RSA key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XximKey {
+    /// A PEM file.
+    File(PathBuf),
+    /// A new one at every start, whose public part the admin server shows.
+    Made,
 }
 
 /// A network of IP addresses.
@@ -171,12 +180,13 @@ pub(super) const KEYS: &[Key] = &[
         )
     },
     Key {
-        allowed: "path of a PEM file (PKCS#8 or PKCS#1), or empty",
+        allowed: "path of a PEM file (PKCS#8 or PKCS#1), \"generate\", or empty",
         ..text(
             "xxim.crypto.private_key",
             "\"\"",
             "RSA key that clients encrypt their keys for (`ringway keygen xxim` makes one). Empty: \
-             clients can not encrypt.",
+             clients can not encrypt. generate: a new one at every start, whose public part is \
+             at `/demo/xxim.pub.pem` of the admin server.",
         )
     },
     choice(
@@ -239,7 +249,11 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
         return Err(settings.error(&key("require_encryption"), complaint));
     }
     Ok(XximCrypto {
-        private_key: (!private_key.is_empty()).then(|| private_key.into()),
+        private_key: match private_key.as_str() {
+            "" => None,
+            "generate" => Some(XximKey::Made),
+            path => Some(XximKey::File(path.into())),
+        },
         server_iv: settings.choice(&key("iv_mode"))? == "server",
         require_encryption,
         strict_seeds: settings.flag(&key("strict_seeds"))?,

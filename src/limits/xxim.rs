@@ -10,6 +10,8 @@ pub const XXIM_TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const XXIM_COMMON_MESSAGE_BYTES: usize = 32_768;
 /// Plain bytes that one shard encrypts for pushes in one turn.
 pub const XXIM_SEAL_BYTES_PER_TURN: usize = 256 * 1024;
+/// Requests of one shard that the sidecar is handed before it has taken them up.
+pub const XXIM_REQUESTS_SENT: usize = 4096;
 /// Clients that one shard lets go on in one turn after they had to wait.
 pub const XXIM_GIVEN_PER_TURN: usize = 256;
 
@@ -123,6 +125,12 @@ pub(super) const ROWS: &[Limit] = &[
         XXIM_SEAL_BYTES_PER_TURN as i64,
         "Bytes of pushes that one shard encrypts in one turn.",
         "Further encrypted connections get theirs in the next turns.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        XXIM_REQUESTS_SENT as i64,
+        "Requests of one shard that wait in the channel to the sidecar.",
+        "Further ones wait on the shard.",
     ),
     fixed(
         Unit::Count("connections"),

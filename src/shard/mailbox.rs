@@ -239,9 +239,8 @@ impl SidecarSender {
         (SidecarSender { sender }, receiver)
     }
 
-    /// Hands a request over without waiting. A full channel gives it back, which cannot happen
-    /// while shards keep to `callbacks_max`. A sidecar that has ended swallows it: the process
-    /// ends.
+    /// Hands a request over without waiting. A full channel gives it back. A sidecar that has
+    /// ended swallows it: the process ends.
     pub fn send(&self, request: Request) -> Result<(), Request> {
         match self.sender.try_send(request) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
