@@ -141,7 +141,11 @@ impl Services {
         if let Some(listener) = settings.admin {
             let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);
             let shown = settings.key.filter(|_| settings.key_shown);
-            let facts = admin::Facts { registry: registry.clone(), readiness: settings.readiness, key: shown };
+            let facts = admin::Facts {
+                registry: registry.clone(),
+                readiness: settings.readiness,
+                key: shown,
+            };
             tokio::spawn(admin::serve(listener, facts, time_max));
         }
         Ok(Services {
@@ -181,14 +185,13 @@ impl Services {
             Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
             Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
             Request::Hook { kind, body } => self.hooks.tell(kind, body),
-            // No client sends ciphertexts yet.
-            Request::Unwrap { .. } => {}
             Request::Metrics { shard, number } => {
                 let (registry, shards) = (self.registry.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     let text = registry.render();
                     shards.deliver(shard, Mail::Rendered { number, text }).await;
                 });
+            }
             Request::Unwrap { conn, number, key, iv } => {
                 self.unwrapper.begin(conn, number, key, iv);
             }
