@@ -14,9 +14,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::model::{Config, Listener, Service, XximPushService};
+use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
 use crate::metrics::Registry;
+use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
 use crate::shard::mailbox::{Mail, MailSender, Mailbox, Request, SidecarSender};
 use crate::shard::ring::Settings;
@@ -35,6 +36,8 @@ pub enum StartError {
     Bind { address: SocketAddr, what: &'static str, reason: String },
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
+    #[error(transparent)]
+    RsaKey(#[from] RsaKeyError),
     #[error("the sidecar thread can not start: {0}")]
     Sidecar(io::Error),
     #[error("a mailbox can not be made: {0}; raise the limit of open files (`ulimit -n`)")]
@@ -74,7 +77,8 @@ impl Gateway {
         let (senders, mailboxes) = mailboxes(&config, shards)?;
         let push = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
         let push_address = push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let settings = sidecar_settings(&config, admin, push, readiness.clone(), shards);
+        let key = rsa_key(&config)?;
+        let settings = sidecar_settings(&config, admin, push, key, readiness.clone(), shards);
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
@@ -261,6 +265,15 @@ fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
     Ok((TcpListener::bind(address).map_err(refused)?, tls))
 }
 
+/// The key of xxim clients.
+fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
+    Ok(match &config.xxim.crypto.private_key {
+        None => None,
+        Some(XximKey::Made) => Some(Arc::new(RsaKey::made_when_needed())),
+        Some(XximKey::File(path)) => Some(Arc::new(RsaKey::load(path)?)),
+    })
+}
+
 fn advice(error: &io::Error) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process has this port: end it or change `bind`",
@@ -330,6 +343,7 @@ fn sidecar_settings(
     config: &Config,
     admin: Option<TcpListener>,
     push: Option<PushSocket>,
+    key: Option<Arc<RsaKey>>,
     readiness: Arc<Readiness>,
     shards: usize,
 ) -> SidecarSettings {
@@ -348,8 +362,13 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
+        key,
+        key_threads: config.xxim.crypto.threads,
+        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
+        // What does not fit waits on its shard.
         requests_max: (customer.callbacks_max as usize
             + limits::LOGINS_UNDER_WAY_MAX
+            + limits::XXIM_REQUESTS_SENT
             + limits::HTTP_CALLS_MAX)
             * shards,
     }

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `demo`, `check`.
+//! The command line: `serve`, `demo`, `check`, `keygen`.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ use ringway::config::{self, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::log;
+use ringway::rsa_keys;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -46,6 +47,27 @@ enum Command {
         #[arg(long)]
         print_reference: bool,
     },
+    /// Make keys.
+    Keygen {
+        #[command(subcommand)]
+        what: Keygen,
+    },
+}
+
+#[derive(Subcommand)]
+enum Keygen {
+    /// Make the RSA key pair of xxim clients: PKCS#8 and SubjectPublicKeyInfo, both PEM.
+    Xxim {
+        /// Where the private key goes, for xxim.crypto.private_key; only its owner may read it.
+        #[arg(long, default_value = "xxim.pem")]
+        private_key: PathBuf,
+        /// Where the public key goes, for the clients.
+        #[arg(long, default_value = "xxim.pub.pem")]
+        public_key: PathBuf,
+        /// Size of the key, 2048 to 8192.
+        #[arg(long, default_value_t = rsa_keys::BITS)]
+        bits: usize,
+    },
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -69,6 +91,14 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Check { config: None, .. } => {
             print!("{}", config::reference());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Keygen { what: Keygen::Xxim { private_key, public_key, bits } } => {
+            if !rsa_keys::BITS_ALLOWED.contains(&bits) {
+                return Err(format!("--bits {bits}: allowed are 2048 to 8192").into());
+            }
+            rsa_keys::generate(&private_key, &public_key, bits)?;
+            println!("wrote {} and {}", private_key.display(), public_key.display());
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -20,7 +20,7 @@ mod mesh;
 pub mod model;
 mod reference;
 mod settings;
-mod xxim;
+pub mod xxim;
 mod xxim_upstream;
 
 use std::ffi::OsString;
@@ -69,7 +69,11 @@ protocol = "connmix-api"
 
 [[listener]]
 bind = "127.0.0.1:6701"
-routes = [ { path = "/im", protocol = "im" } ]
+routes = [
+    { path = "/ws", protocol = "xxim" },
+    { path = "/", protocol = "xxim" },
+    { path = "/im", protocol = "im" },
+]
 
 [[listener]]
 bind = "127.0.0.1:6791"
@@ -81,6 +85,9 @@ compression_level = 1
 [im]
 announce_join = true
 forward = "message"
+
+[xxim.crypto]
+private_key = "generate"
 "#;
 const DEMO_FILE: &str = "built-in demo configuration";
 

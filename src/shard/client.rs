@@ -50,7 +50,7 @@ impl Shard {
         self.conns[slot].tls = Some(tls);
         self.touch(slot);
         if shaken {
-            self.connmix_opened(slot);
+            self.stream_opened(slot);
         }
         if !plain.is_empty() {
             self.feed(slot, &mut plain);
@@ -64,6 +64,15 @@ impl Shard {
             self.linger(slot);
         } else if ended {
             self.ended(slot);
+        }
+    }
+
+    /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
+    pub(super) fn stream_opened(&mut self, slot: u32) {
+        match self.conns[slot].role {
+            Role::Connmix(_) => self.connmix_opened(slot),
+            Role::Xxim(_) => self.xxim_accepted(slot),
+            _ => {}
         }
     }
 
@@ -329,7 +338,7 @@ impl Shard {
             }
             // After a close frame from here nothing of the client counts any more (W9).
             _ if closing => {}
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.xxim_pong(slot),
             Event::Ping(payload) => {
                 // IM has a heartbeat of its own (IM section 13).
                 if !matches!(self.conns[slot].role, Role::Im(_)) {

@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
+use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
 use crate::hub::push::{Command, Outcome};
@@ -26,6 +26,7 @@ use crate::shard::links::WorkerInfo;
 use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
+use crate::wire::xxim::cipher::Seeds;
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -83,6 +84,14 @@ pub enum Mail {
     Chat(Box<Chat>),
     /// What became of [`Request::HttpCall`]: the body of a good answer.
     HttpCalled { conn: ConnId, answer: Option<Bytes> },
+    /// An xxim connection of another shard wants to hold a triple that is at home here.
+    XximClaim { triple: Triple, conn: ConnId },
+    /// It holds it now.
+    XximClaimed { triple: Triple, conn: ConnId },
+    /// Another connection holds the triple of this one now.
+    XximDisplaced { triple: Triple, conn: ConnId },
+    /// A connection gives up a triple that is at home here.
+    XximRelease { triple: Triple, conn: ConnId },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -197,19 +206,6 @@ pub enum HookKind {
     AfterDisconnect,
 }
 
-/// The decrypted seeds of one client; wiped when dropped and never shown.
-#[derive(Default)]
-pub struct Seeds {
-    pub key: Option<Zeroizing<Vec<u8>>>,
-    pub iv: Option<Zeroizing<Vec<u8>>>,
-}
-
-impl std::fmt::Debug for Seeds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seeds(..)")
-    }
-}
-
 /// Which logged-in xxim connections are meant: of each list that is not empty the connection's
 /// value must be in it (xxim section 6.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -260,9 +256,8 @@ impl SidecarSender {
         (SidecarSender { sender }, receiver)
     }
 
-    /// Hands a request over without waiting. A full channel gives it back, which cannot happen
-    /// while shards keep to `callbacks_max`. A sidecar that has ended swallows it: the process
-    /// ends.
+    /// Hands a request over without waiting. A full channel gives it back. A sidecar that has
+    /// ended swallows it: the process ends.
     pub fn send(&self, request: Request) -> Result<(), Request> {
         match self.sender.try_send(request) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),

@@ -67,8 +67,7 @@ use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
-use crate::shard::mailbox::{Mail, Request, XximPushed};
-
+use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
@@ -149,6 +148,7 @@ pub struct Shard {
     logins: Logins,
     im: im::Im,
     connmix: connmix::Desk,
+    xxim: xxim::State,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
@@ -213,6 +213,7 @@ impl Shard {
             logins: Logins::default(),
             im: im::Im::default(),
             connmix: connmix::Desk::default(),
+            xxim: xxim::State::default(),
             touched: Vec::new(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
@@ -238,6 +239,7 @@ impl Shard {
         debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
         self.now = now;
         self.counters.turns += 1;
+        self.xxim_begin_turn();
         self.meters.tick(now.ms, &self.counters.items());
         self.timers.advance(now.ms);
         while let Some(slot) = self.timers.expired() {
@@ -280,7 +282,7 @@ impl Shard {
         }
         self.rearm(slot);
         if self.conns[slot].tls.is_none() {
-            self.connmix_opened(slot);
+            self.stream_opened(slot);
         }
         Some(slot)
     }
@@ -370,6 +372,7 @@ impl Shard {
             self.im_stalled(slot);
             self.connmix_stalled(slot);
         }
+        self.xxim_stalled(slot);
     }
 
     /// A stalled send is over; after an error `written` of its bytes are out.
@@ -438,9 +441,19 @@ impl Shard {
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
-            // No client speaks xxim yet, so nothing was asked and nobody is meant.
-            Mail::UpstreamAnswered { .. } | Mail::Unwrapped { .. } => {}
-            Mail::XximPush { reply, .. } => _ = reply.send(XximPushed::default()),
+            Mail::UpstreamAnswered { conn, number, result } => {
+                self.xxim_answered(conn, number, &result);
+            }
+            Mail::Unwrapped { conn, number, seeds } => self.xxim_unwrapped(conn, number, seeds),
+            Mail::XximPush { work, reply } => {
+                let pushed = self.xxim_push(&work);
+                // Nobody waits any more if it fails.
+                let _ = reply.send(pushed);
+            }
+            Mail::XximClaim { triple, conn } => self.xxim_claim_from(triple, conn),
+            Mail::XximClaimed { triple, conn } => self.xxim_claimed(&triple, conn),
+            Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),
+            Mail::XximRelease { triple, conn } => self.xxim_release(triple, conn),
             Mail::Drain => self.drain(),
             Mail::Stop => self.stop(),
         }
@@ -453,6 +466,7 @@ impl Shard {
         }
         self.give_room();
         self.queue_turn();
+        self.xxim_give_room();
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
             self.flush(slot);
@@ -467,7 +481,10 @@ impl Shard {
         let request = self.hooks.next();
         let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
         self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
-        request.or_else(|| self.logins.next()).or_else(|| self.connmix.calls.next())
+        request
+            .or_else(|| self.logins.next())
+            .or_else(|| self.connmix.calls.next())
+            .or_else(|| self.xxim.next_request())
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -476,6 +493,7 @@ impl Shard {
             || !self.unconfirmed.is_empty()
             || self.room_left
             || self.queueing.is_busy()
+            || self.xxim_has_room()
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
@@ -504,6 +522,8 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
+        let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
+        let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
         let taken = conn.outbox.take(framed);
         let client = !conn.role.is_backend();
@@ -522,9 +542,9 @@ impl Shard {
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {
             None => batch,
-            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty()),
+            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
         };
-        if !conn.outbox.is_empty() && conn.flags.set(Flags::TOUCHED) {
+        if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
             self.touched.push(slot);
         }
         let watched = !client || ends || conn.flags.has(Flags::BLOCKED);
