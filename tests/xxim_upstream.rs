@@ -1,13 +1,13 @@
 //! Calls of xxim upstreams, from the shards' side of the sidecar: bodies and headers as specified,
 //! and exactly one answer whatever the upstream does (xxim sections 4.3 to 4.6).
 
-mod sidecar;
 #[path = "xxim_upstream/failures.rs"]
 mod failures;
 #[path = "xxim_upstream/hooks.rs"]
 mod hooks;
 #[path = "xxim_upstream/other.rs"]
 mod other;
+mod sidecar;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,21 +68,17 @@ fn a_call_is_a_post_as_specified_and_its_reply_the_result() {
 #[test]
 fn a_smuggled_common_req_never_arrives() {
     // N08 without its envelope, and what it must become: N08u, which is V14u.
-    let smuggled = hex(
-        "0a5d0a0263311a0d313637373230303030303030305a0a7465737431323334353662137b22
+    let smuggled = hex("0a5d0a0263311a0d313637373230303030303030305a0a7465737431323334353662137b22
          6964223a2274657374313233343536227daa010b67726f75703a3130313334f8010b820201
          31ca02080801100128013001d202060a01541201435a120a0676696374696d120178d20204
-         6576696c",
-    );
-    let expected = hex(
-        "0a5d0a0263311a0d313637373230303030303030305a0a746573743132333435
+         6576696c");
+    let expected = hex("0a5d0a0263311a0d313637373230303030303030305a0a746573743132333435
          3662137b226964223a2274657374313233343536227daa010b67726f75703a31
          30313334f8010b82020131ca02080801100128013001d202060a01541201435a
          650a0a74657374313233343536120a746f6b2e656e2e7369675a0b4465766963
          654d6f64656c6204787878786a094f7356657273696f6e720777696e646f7773
          aa010a41707056657273696f6eb201084c616e6775616765ca020b3230332e30
-         2e3131332e37",
-    );
+         2e3131332e37");
     let (backend, sidecar) = raw(|_| response("200 OK", OK));
     let own = common_req(&identity());
     let body = inject_send_msg_list(&smuggled, true, &own).expect("a message");
@@ -97,19 +93,13 @@ fn before_login_the_block_names_nobody() {
         "120a746573743132333435361a2065313061646333393439626135396162626535366530353766323066383833
          65",
     );
-    let expected = hex(
-        "120a746573743132333435361a2065313061646333393439626135396162626535
+    let expected = hex("120a746573743132333435361a2065313061646333393439626135396162626535
          36653035376632306638383365
          0a4d5a0b4465766963654d6f64656c6204787878786a094f7356657273696f6e72
          0777696e646f7773aa010a41707056657273696f6eb201084c616e6775616765ca
-         020b3230332e302e3131332e37",
-    );
+         020b3230332e302e3131332e37");
     let (backend, sidecar) = raw(|_| response("200 OK", OK));
-    let guest = Identity {
-        user_id: String::new(),
-        token: String::new(),
-        ..identity()
-    };
+    let guest = Identity { user_id: String::new(), token: String::new(), ..identity() };
     let body = inject(&request, 1, &common_req(&guest)).expect("a message");
     let call = UpstreamCall { identity: Arc::new(guest), ..call(LOGIN, body) };
     assert_eq!(sidecar.call(call).code, 0);
@@ -121,12 +111,10 @@ fn before_login_the_block_names_nobody() {
 #[test]
 fn the_envelope_is_that_of_the_vectors() {
     // H01, H02, H03.
-    let request = hex(
-        "0a0a74657374313233343536120a746f6b2e656e2e7369675a0b446576696365
+    let request = hex("0a0a74657374313233343536120a746f6b2e656e2e7369675a0b446576696365
          4d6f64656c6204787878786a094f7356657273696f6e720777696e646f7773aa
          010a41707056657273696f6eb201084c616e6775616765fa01081206080110bf
-         843dca020b3230332e302e3131332e37",
-    );
+         843dca020b3230332e302e3131332e37");
     let refused = hex("0804120fe799bbe5bd95e5b7b2e8bf87e69c9f");
     let told = refused.clone();
     let backend = Backend::start(move |seen| match seen.line.contains("getFriendList") {

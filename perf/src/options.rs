@@ -84,6 +84,8 @@ pub enum Scenario {
     Slow,
     /// A backend publishes to a topic; each client is in many.
     Topics,
+    /// Many requests under way on one xxim connection, to an upstream that answers at once.
+    Xxim,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -92,7 +94,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 12] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -103,6 +105,7 @@ impl Scenario {
         Scenario::Groupchat,
         Scenario::Slow,
         Scenario::Topics,
+        Scenario::Xxim,
         Scenario::CrossShard,
     ];
 
@@ -127,7 +130,8 @@ pub struct Size {
     /// Publishes at a time.
     #[arg(long)]
     pub publishes: Option<usize>,
-    /// Messages under way at a time (`unicast`, `groupchat`), connections (`churn`).
+    /// Messages under way at a time (`unicast`, `groupchat`; `xxim`: per connection), connections
+    /// (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`).

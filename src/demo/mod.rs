@@ -19,6 +19,7 @@ mod replies;
 mod requests;
 #[cfg(test)]
 mod tests;
+pub mod xxim;
 
 use std::future::pending;
 use std::io;

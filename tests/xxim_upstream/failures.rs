@@ -13,12 +13,13 @@ use super::sidecar::*;
 const METHOD: &str = "/v1/user/white/login";
 
 fn routed(upstream: XximUpstream, timeout: Duration, detach: bool) -> XximUpstreams {
-    let route = XximRoute::new("/", XximTarget::Upstream(0), timeout);
-    XximUpstreams { routes: vec![XximRoute { detach, ..route }], ..only(upstream) }
+    let mut route = XximRoute::new("/", XximTarget::Upstream(0), timeout);
+    route.detach = detach;
+    XximUpstreams { routes: vec![route], ..only(upstream) }
 }
 
 fn calls_total(result: &str) -> String {
-    format!("ringway_upstream_calls_total{{result=\"{result}\",upstream=\"im\"}}")
+    format!("ringway_upstream_calls_total{{upstream=\"im\",result=\"{result}\"}}")
 }
 
 #[test]
@@ -149,10 +150,7 @@ fn the_calls_of_a_connection_end_with_it_unless_they_are_detached() {
 #[test]
 fn no_more_connections_than_allowed() {
     let backend = Backend::start(|_| response("200 OK", OK));
-    let im = XximUpstream {
-        connections_max: 2,
-        ..upstream("im", backend.url(), XximMode::Raw)
-    };
+    let im = XximUpstream { connections_max: 2, ..upstream("im", backend.url(), XximMode::Raw) };
     let sidecar = Sidecar::with(only(im));
     (0..100).for_each(|number| sidecar.begin(number, call(METHOD, OK)));
     let answered: HashSet<u32> = (0..100).map(|_| sidecar.answer().0).collect();

@@ -88,14 +88,14 @@ impl ImService for Im {
         &self,
         _: Request<pb::AfterConnectReq>,
     ) -> Result<Response<pb::CommonResp>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(pb::CommonResp::default()))
     }
 
     async fn after_disconnect(
         &self,
         _: Request<pb::AfterDisconnectReq>,
     ) -> Result<Response<pb::CommonResp>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(pb::CommonResp::default()))
     }
 }
 
@@ -105,8 +105,7 @@ fn grpc_calls_carry_the_bytes_as_they_are() {
     let im = Im::default();
     let metadata = im.metadata.clone();
     let url = serve(&runtime, Routes::new(ImServiceServer::new(im)).into_axum_router());
-    let settings =
-        XximUpstream { grpc_generic: true, ..upstream("im", url, XximMode::Grpc) };
+    let settings = XximUpstream { grpc_generic: true, ..upstream("im", url, XximMode::Grpc) };
     let sidecar = Sidecar::with(only(settings));
     let ask = |method: &str| {
         let request = pb::BeforeRequestReq { method: method.into(), ..Default::default() };

@@ -5,6 +5,7 @@ mod client;
 mod cross;
 mod push;
 mod worker;
+pub mod xxim;
 
 use crate::Result;
 use crate::options::{Options, Scenario};
@@ -49,6 +50,7 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
         Scenario::Transfer => Box::new(worker::Transfers::prepare(size, rig, false)?),
         Scenario::Roundtrip => Box::new(worker::Transfers::prepare(size, rig, true)?),
         Scenario::Groupchat => Box::new(worker::Groups::prepare(size, rig)?),
+        Scenario::Xxim => Box::new(xxim::Requests::prepare(size, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
     })
@@ -59,9 +61,11 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
     match scenario {
         Scenario::Idle => (Floor::Echo, Scenario::Idle),
         Scenario::Churn => (Floor::Echo, Scenario::Churn),
-        Scenario::Echo | Scenario::Unicast | Scenario::Transfer | Scenario::Roundtrip => {
-            (Floor::Echo, Scenario::Echo)
-        }
+        Scenario::Echo
+        | Scenario::Unicast
+        | Scenario::Transfer
+        | Scenario::Roundtrip
+        | Scenario::Xxim => (Floor::Echo, Scenario::Echo),
         _ => (Floor::Broadcast, Scenario::Broadcast),
     }
 }
