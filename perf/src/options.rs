@@ -92,6 +92,8 @@ pub enum Scenario {
     ApiPublish,
     /// connmix: clients push to a queue, which one connection consumes.
     Queue,
+    /// Many requests under way on one xxim connection, to an upstream that answers at once.
+    Xxim,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -100,7 +102,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 15] = [
+    pub const ALL: [Scenario; 16] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -115,6 +117,7 @@ impl Scenario {
         Scenario::ApiSend,
         Scenario::ApiPublish,
         Scenario::Queue,
+        Scenario::Xxim,
         Scenario::CrossShard,
     ];
 
@@ -139,7 +142,8 @@ pub struct Size {
     /// Publishes at a time.
     #[arg(long)]
     pub publishes: Option<usize>,
-    /// Messages under way at a time (`unicast`, `groupchat`), connections (`churn`).
+    /// Messages under way at a time (`unicast`, `groupchat`; `xxim`: per connection), connections
+    /// (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,

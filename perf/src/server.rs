@@ -49,10 +49,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on the given CPUs, or finds the running one.
-    pub fn start(contender: &Contender, cpus: &[usize]) -> Result<Server> {
+    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves xxim
+    /// clients on `/ws` and carries their requests there.
+    pub fn start(
+        contender: &Contender,
+        cpus: &[usize],
+        upstream: Option<SocketAddr>,
+    ) -> Result<Server> {
         match contender {
-            Contender::Gateway(program) => gateway(program, cpus),
+            Contender::Gateway(program) => gateway(program, cpus, upstream),
             Contender::Floor(program, floor) => start_floor(program, *floor, cpus[0]),
             Contender::Running { client, pid, path } => Ok(Server {
                 pid: *pid,
@@ -83,11 +88,15 @@ impl Drop for Server {
     }
 }
 
-fn gateway(program: &Path, cpus: &[usize]) -> Result<Server> {
-    let (client, worker, task) = (free_address()?, free_address()?, free_address()?);
+fn gateway(program: &Path, cpus: &[usize], upstream: Option<SocketAddr>) -> Result<Server> {
+    let (mut client, worker, task) = (free_address()?, free_address()?, free_address()?);
     let api = free_address()?;
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
     file.write_all(config(client, worker, task, api, cpus).as_bytes())?;
+    if let Some(upstream) = upstream {
+        client = free_address()?;
+        file.write_all(xxim_config(client, upstream).as_bytes())?;
+    }
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
     command.stderr(Stdio::inherit());
@@ -170,6 +179,25 @@ bind = ""
 
 [log]
 filter = "warn"
+"#
+    )
+}
+
+/// One more listener, for xxim clients.
+fn xxim_config(client: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        r#"
+[[listener]]
+bind = "{client}"
+routes = [ {{ path = "/ws", protocol = "xxim" }} ]
+
+[[xxim.upstream]]
+name = "load"
+url = "http://{upstream}"
+
+[[xxim.route]]
+prefix = "/v1/"
+upstream = "load"
 "#
     )
 }
