@@ -60,6 +60,7 @@ use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::deflate::{Deflater, Inflater};
@@ -126,6 +127,8 @@ pub struct Shard {
     hooks: Hooks,
     /// Connections with output to flush.
     touched: Vec<u32>,
+    /// What the connection flushed before had joined.
+    joined: Joined,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
     unconfirmed: Vec<u32>,
     /// Clients that wait for room in the workers' queues, in the order in which they began to.
@@ -182,6 +185,7 @@ impl Shard {
             asks: Asks::new(shards),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
             touched: Vec::new(),
+            joined: Joined::default(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
             room_left: false,
@@ -388,6 +392,7 @@ impl Shard {
         for slot in touched.drain(..) {
             self.flush(slot);
         }
+        self.joined.clear();
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.touched);
         self.touched = touched;
@@ -433,7 +438,7 @@ impl Shard {
             return;
         }
         let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed);
+        let taken = conn.outbox.take(framed, &mut self.joined);
         let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {
