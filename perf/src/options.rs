@@ -36,7 +36,8 @@ pub struct Options {
     /// CPU of the server; `cross-shard` uses the load's as well.
     #[arg(long, default_value_t = 0)]
     pub server_cpu: usize,
-    /// CPU of the load; by default the last one.
+    /// CPU of the load's first thread; by default the last one. Others get those above it, then
+    /// those below, without the server's.
     #[arg(long)]
     pub load_cpu: Option<usize>,
     /// Runs of each server, in turn; reported are medians.
@@ -57,8 +58,33 @@ pub struct Options {
     /// Counts system calls with `perf stat`, in one more run.
     #[arg(long)]
     pub syscalls: bool,
+    /// Clients speak TLS; the gateway is compared with itself without.
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificates (PEM) that clients trust; with `--addr` and `--tls`.
+    #[arg(long)]
+    pub ca: Option<PathBuf>,
+    /// Threads of each process of the load.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Processes of the load; together they may have more connections than one has descriptors.
+    #[arg(long, default_value_t = 1)]
+    pub processes: usize,
+    /// This is such a process, and whom it belongs to.
+    #[arg(long, hide = true)]
+    pub leader: Option<SocketAddr>,
+    /// What `--load-cpu` and the machine give; one for each thread, in turn.
+    #[arg(skip)]
+    pub load_cpus: Vec<usize>,
     #[command(flatten)]
     pub size: Size,
+}
+
+impl Options {
+    /// The CPU of a thread of the load.
+    pub fn cpu_of(&self, thread: usize) -> usize {
+        self.load_cpus.get(thread % self.load_cpus.len().max(1)).copied().unwrap_or(0)
+    }
 }
 
 /// What is measured.

@@ -69,6 +69,7 @@ use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::deflate::{Deflater, Inflater};
@@ -151,6 +152,8 @@ pub struct Shard {
     xxim: xxim::State,
     /// Connections with output to flush.
     touched: Vec<u32>,
+    /// What the connection flushed before had joined.
+    joined: Joined,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
     unconfirmed: Vec<u32>,
     /// Clients that wait for room in the workers' queues, in the order in which they began to.
@@ -215,6 +218,7 @@ impl Shard {
             connmix: connmix::Desk::default(),
             xxim: xxim::State::default(),
             touched: Vec::new(),
+            joined: Joined::default(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
             room_left: false,
@@ -471,6 +475,7 @@ impl Shard {
         for slot in touched.drain(..) {
             self.flush(slot);
         }
+        self.joined.clear();
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.touched);
         self.touched = touched;
@@ -525,7 +530,7 @@ impl Shard {
         let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
         let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed);
+        let taken = conn.outbox.take(framed, &mut self.joined);
         let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {

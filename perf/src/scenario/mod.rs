@@ -1,7 +1,7 @@
 //! The scenarios. Each prepares a server and then makes steps, which the run repeats: first to
 //! warm up, then to measure.
 
-mod client;
+pub mod client;
 mod connmix;
 mod cross;
 mod push;
@@ -79,6 +79,12 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
         | Scenario::Xxim => (Floor::Echo, Scenario::Echo),
         _ => (Floor::Broadcast, Scenario::Broadcast),
     }
+}
+
+/// Whether helpers can hold a part of a scenario's clients.
+pub fn spreads(scenario: Scenario) -> bool {
+    use Scenario::{Broadcast, Churn, Echo, Idle, Roundtrip, Topics, Unicast};
+    matches!(scenario, Broadcast | Churn | Echo | Idle | Roundtrip | Topics | Unicast)
 }
 
 /// CPUs that the server of a scenario runs on.
