@@ -199,7 +199,9 @@ impl Gateway {
         let deadline = Instant::now() + self.config.runtime.shutdown_timeout;
         self.readiness.set(Phase::Draining);
         let mut finished = true;
-        for mail in [|| Mail::Drain, || Mail::Stop] {
+        // The first round ends when no shard has clients, the second when nothing is left of what
+        // they have told other shards at their end.
+        for mail in [|| Mail::Drain, || Mail::Drain, || Mail::Stop] {
             self.shards.iter().for_each(|shard| shard.send_blocking(mail()));
             finished &= self.await_notices(deadline);
         }

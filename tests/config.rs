@@ -284,7 +284,7 @@ fn the_defaults_are_those_of_the_specification() {
 fn the_demo_listens_on_loopback_only() {
     let config = Config::demo();
     let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
-    let ports = [6060, 6061, 6062, 6787, 6789, 6701, 6791];
+    let ports = [6060, 6061, 6062, 6787, 6789, 6701, 6791, 6790];
     let push = config.xxim_upstreams.push.as_ref().expect("the demo has one");
     assert_eq!(push.bind.to_string(), "127.0.0.1:6700");
     assert_eq!(binds, ports.map(|port| format!("127.0.0.1:{port}")));

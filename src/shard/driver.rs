@@ -25,7 +25,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
-use crate::shard::mailbox::{MailSender, Mailbox, MeshSender, Request, SidecarSender};
+use crate::shard::mailbox::{Mail, MailSender, Mailbox, MeshSender, Request, SidecarSender};
 use crate::shard::ops::Op;
 use crate::shard::ring::{self, Event, Ring, Settings};
 use crate::shard::{Now, Shard};
@@ -201,6 +201,8 @@ impl Driver {
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.parts.mailbox.take() else { break };
             active = true;
+            // Each round of draining gets its answer.
+            self.drained &= !matches!(mail, Mail::Drain);
             self.parts.shard.mail(mail);
         }
         self.parts.shard.end_turn();

@@ -74,7 +74,8 @@ fn an_end_is_noticed_while_the_client_waits() {
 
 #[test]
 fn input_of_a_client_that_waits_is_bounded_and_complete() {
-    let gateway = Gateway::start(WAIT);
+    let runtime = "[runtime]\noutbox_bytes_max = 67108864\n";
+    let gateway = Gateway::start(&format!("{WAIT}{runtime}"));
     let mut worker = gateway.worker(&["q"]);
     let mut client = gateway.client();
     let (id, _) = worker.event();
@@ -159,7 +160,8 @@ fn a_full_queue_closes_or_is_ignored_as_configured() {
         }
         answers += 1;
     }
-    assert!((10..100).contains(&answers), "{answers}");
+    // If the queue's home is another shard, more messages are handled until the refusal comes.
+    assert!((10..=100).contains(&answers), "{answers}");
 
     let gateway = Gateway::start(&rules("ignore"));
     let mut client = gateway.client();
