@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 
 use crate::limits::{
-    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HTTP_HEAD_BYTES_MAX,
+    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HELD_BYTES_MAX,
+    HTTP_HEAD_BYTES_MAX,
 };
 use crate::shard::Shard;
 use crate::shard::business::Tally;
@@ -63,6 +64,8 @@ impl Shard {
         assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
         assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
         self.im.rooms.check(self.im_bounds());
+        let calls = self.connmix.calls.waiting();
+        assert!(calls <= 2 * self.conns.len() + LEFT_SPARE, "{calls} requests of rules wait");
         assert!(self.logins.waiting() <= 2 * self.conns.len() + LEFT_SPARE, "logins wait");
         assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
         assert_eq!(self.links.audit(self.id, sizes.workers_max), sum.links, "links to own workers");
@@ -171,6 +174,11 @@ impl Shard {
                 let high_water = rules.out_high_water as usize;
                 (message_max, high_water.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
+            Role::Connmix(connmix) => {
+                let message_max = self.connmix_message_bytes_max(slot) as usize;
+                connmix.audit(conn.flags, message_max + kept_max);
+                (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
+            }
             _ => {
                 let message_max = self.config.netsvr.customer.receive_pack_limit as usize;
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
@@ -179,7 +187,9 @@ impl Shard {
         let bytes = conn.outbox.bytes() as usize;
         assert!(bytes <= frames_max, "slot {slot}: {bytes} bytes in the outbox");
         let held = conn.held.as_ref().map_or(0, |held| held.len());
-        assert!(held <= kept_max, "slot {slot}: {held} bytes of input are held");
+        let read = matches!(conn.role, Role::Connmix(_));
+        let held_max = if read { HELD_BYTES_MAX + kept_max } else { kept_max };
+        assert!(held <= held_max, "slot {slot}: {held} bytes of input are held");
         let decoder = conn.decoder.held();
         assert!(decoder <= message_max + kept_max + CONTROL_BYTES_MAX, "slot {slot}: {decoder}");
         if let Role::ConnmixApi(api) = &conn.role {

@@ -137,7 +137,8 @@ fn a_failed_login_goes_on_with_the_marker_of_the_worker() {
 fn messages_of_many_clients_reach_the_queue_in_the_order_of_each() {
     const CLIENTS: usize = 20;
     const MESSAGES: usize = 200;
-    let gateway = Gateway::start(crate::support::PUSH_ALL);
+    let queue = "[connmix.queue]\ntopic_messages_max = 100000\n";
+    let gateway = Gateway::start(&format!("{}{queue}", crate::support::PUSH_ALL));
     let mut worker = gateway.worker(&["q"]);
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| gateway.client()).collect();
     for client in &mut clients {

@@ -42,8 +42,8 @@ fn topics_and_users_are_the_same_for_all_backends() {
     crate::common::wait_until("three clients are online", || netsvr.online_count() == 3);
     let list: proto::UniqIdListResp = netsvr.ask(cmd::UNIQ_ID_LIST, &());
     let topics: proto::TopicUniqIdListResp = netsvr
-        .ask(cmd::TOPIC_UNIQ_ID_LIST, &proto::TopicUniqIdList { topics: vec!["news".into()] });
-    let members: Vec<_> = topics.items.values().flat_map(|item| item.items.clone()).collect();
+        .ask(cmd::TOPIC_UNIQ_ID_LIST, &proto::TopicUniqIdListReq { topics: vec!["news".into()] });
+    let members: Vec<_> = topics.items.values().flat_map(|item| item.uniq_ids.clone()).collect();
     let stranger =
         list.uniq_ids.iter().find(|id| !members.contains(id)).expect("the netsvr client");
     netsvr.subscribe(stranger, &["news"]);

@@ -1,5 +1,6 @@
 //! A gateway with one connmix server, over WebSocket and TCP, and a backend of its API.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -83,7 +84,10 @@ impl Gateway {
 
     /// A worker of the API that consumes these queues.
     pub fn worker(&self, topics: &[&str]) -> Worker {
-        let mut worker = Worker { client: Client::open(self.server.address(2), "/ws/v1") };
+        let mut worker = Worker {
+            client: Client::open(self.server.address(2), "/ws/v1"),
+            events: VecDeque::new(),
+        };
         if !topics.is_empty() {
             worker.done("queue.pop", serde_json::json!({ "t": topics }));
         }
@@ -98,16 +102,18 @@ impl Gateway {
 /// A backend on `/ws/v1`.
 pub struct Worker {
     client: Client,
+    /// Events that came while it waited for an answer.
+    events: VecDeque<Value>,
 }
 
 impl Worker {
-    pub fn json(&mut self) -> Value {
+    fn json(&mut self) -> Value {
         serde_json::from_str(self.client.frame().text()).expect("JSON")
     }
 
     /// The next event: client and `d`.
     pub fn event(&mut self) -> (String, Value) {
-        let mut event = self.json();
+        let mut event = self.events.pop_front().unwrap_or_else(|| self.json());
         assert_eq!(event["e"], "queue.pop", "{event}");
         let client = event["p"]["c"].as_str().expect("a text").to_owned();
         (client, event["p"]["d"].take())
@@ -116,7 +122,13 @@ impl Worker {
     pub fn ask(&mut self, method: &str, params: Value) -> Value {
         let request = serde_json::json!({ "m": method, "p": params, "i": 1 });
         self.client.send_text(&request.to_string());
-        self.json()
+        loop {
+            let message = self.json();
+            match message.get("e") {
+                Some(_) => self.events.push_back(message),
+                None => return message,
+            }
+        }
     }
 
     /// A request that succeeds.

@@ -74,7 +74,8 @@ fn an_end_is_noticed_while_the_client_waits() {
 
 #[test]
 fn input_of_a_client_that_waits_is_bounded_and_complete() {
-    let gateway = Gateway::start(WAIT);
+    let runtime = "[runtime]\noutbox_bytes_max = 67108864\n";
+    let gateway = Gateway::start(&format!("{WAIT}{runtime}"));
     let mut worker = gateway.worker(&["q"]);
     let mut client = gateway.client();
     let (id, _) = worker.event();

@@ -87,9 +87,12 @@ impl Conn {
         self.opened
     }
 
-    /// Bytes of input that are held.
-    pub(super) fn held(&self) -> usize {
-        self.framer.held()
+    /// For tests: panics if an invariant does not hold. `held_max` is for the bytes of input.
+    pub(super) fn audit(&self, flags: Flags, held_max: usize) {
+        assert!(self.framer.held() <= held_max, "{} bytes of {}", self.framer.held(), self.peer);
+        assert!(self.opened || !self.waits(), "{} waits and is not open", self.peer);
+        let ending = flags.has(Flags::CLOSING | Flags::DEAF | Flags::GONE);
+        assert!(ending || self.waits() == flags.has(Flags::BLOCKED), "{}: {flags:?}", self.peer);
     }
 
     fn subject<'a>(
