@@ -265,7 +265,7 @@ fn the_defaults_are_those_of_the_specification() {
 fn the_demo_listens_on_loopback_only() {
     let config = Config::demo();
     let binds: Vec<_> = config.listeners.iter().map(|listener| listener.bind.to_string()).collect();
-    let ports = [6060, 6061, 6062, 6701, 6791, 6787, 6789];
+    let ports = [6060, 6061, 6062, 6787, 6789, 6701, 6791, 6790];
     assert_eq!(binds, ports.map(|port| format!("127.0.0.1:{port}")));
     let variable = |name: &str, value: &str| [(OsString::from(name), OsString::from(value))];
     let loaded = config::demo_with(variable("RINGWAY_LISTENER__0__BIND", "127.0.0.1:16060"));

@@ -79,6 +79,27 @@ routes = [
 bind = "127.0.0.1:6791"
 protocol = "im"
 
+[[listener]]
+bind = "127.0.0.1:6790"
+routes = [ { path = "/chat", protocol = "connmix", server = "demo" } ]
+
+[[connmix.server]]
+name = "demo"
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+when = { "json.op" = "auth" }
+do = [
+    { push = { topic = "demo", event = "message", include = ["uid=ctx.uid", "frame"] } },
+    { wait = { key = "uid", timeout = 10 } },
+]
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+do = [ { push = { topic = "demo", event = "message", include = ["uid=ctx.uid", "frame"] } } ]
+
 [netsvr.customer]
 compression_level = 1
 
