@@ -83,6 +83,8 @@ impl Shard {
         assert!(self.jobs.is_empty(), "{} jobs are left", self.jobs.len());
         assert_eq!(self.links.queued(), (0, 0), "events are left");
         assert!(self.links.is_empty() && self.workers == 0, "workers are left");
+        assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
+        assert!(self.xxim.is_idle(), "questions of xxim clients are left");
         assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
@@ -116,6 +118,7 @@ impl Shard {
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
         let opened = match &conn.role {
             Role::Netsvr(_) => true,
+            Role::Xxim(xxim) => xxim.is_member(),
             Role::Im(im) => im.is_member(),
             Role::Connmix(connmix) => connmix.opened(),
             _ => false,

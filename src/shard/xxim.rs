@@ -24,6 +24,7 @@ use crate::edge::xxim::{
 use crate::hub::ConnId;
 use crate::hub::push::CloseReason;
 use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
 use crate::wire::websocket::{self, Opcode, Violation};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
@@ -91,6 +92,11 @@ impl Conn {
             greeted: false,
             announced: None,
         }
+    }
+
+    /// Whether it is registered with the hub.
+    pub(super) fn is_member(&self) -> bool {
+        self.greeted
     }
 }
 
@@ -203,6 +209,11 @@ impl Shard {
             let id = self.conns.id(slot);
             if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
                 self.xxim.waiting.push_back(id);
+            }
+            // Of those who have left only so many stay in the list.
+            if self.xxim.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
+                let conns = &self.conns;
+                self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
             }
         }
         false

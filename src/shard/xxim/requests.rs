@@ -53,6 +53,11 @@ impl State {
         self.outgoing.is_empty() && self.unwraps.is_idle()
     }
 
+    /// Requests that upstreams have, or will have.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
     /// Triples that are at home here and held by somebody.
     pub fn held(&self) -> usize {
         self.holders.len()
@@ -181,6 +186,24 @@ impl Shard {
         self.xxim.under_way -= 1;
         self.xxim_respond(slot, &head, result.code, &result.data);
         self.xxim_resume(slot);
+    }
+
+    /// For tests: panics if an invariant does not hold.
+    pub(in crate::shard) fn xxim_audit(&self) {
+        let (mut under_way, mut over_tcp, mut waiting) = (0, 0, 0);
+        for (_, conn) in self.conns.iter() {
+            let Role::Xxim(own) = &conn.role else { continue };
+            let most = self.config.xxim.requests_max as usize;
+            assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
+            let ending = conn.flags.has(Flags::CLOSING);
+            let blocked = conn.flags.has(Flags::BLOCKED);
+            assert!(!own.client.at_barrier() || blocked || ending, "a barrier and still read");
+            under_way += own.in_flight.len() as u32;
+            over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
+            waiting += usize::from(own.waiting);
+        }
+        assert_eq!((self.xxim.under_way, self.xxim.over_tcp), (under_way, over_tcp), "counts");
+        assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
     }
 
     /// The connection is gone: its requests need not be finished.
