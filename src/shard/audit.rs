@@ -69,6 +69,7 @@ impl Shard {
         let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
         assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
         assert!(self.hooks.opens() <= most, "{} callbacks at open wait", self.hooks.opens());
+        self.xxim_audit();
         self.hub.check();
         self.queueing.queues.check();
         Holdings { connections: self.conns.len() as u32, online }

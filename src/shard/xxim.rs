@@ -34,6 +34,9 @@ pub use requests::State;
 
 /// Pings without an answer after which a client is gone (section 1.6).
 const MISSED_MAX: u8 = 2;
+/// The largest message that the original's clients take with the settings of their library
+/// (section 1.4); larger ones are counted.
+const COMMON_MESSAGE_BYTES: usize = 32_768;
 /// Close code of a message that is too large.
 const TOO_LARGE: u16 = 1009;
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };

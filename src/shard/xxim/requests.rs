@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
 use crate::config::model::{XximMode, XximRoute, XximTarget};
 use crate::edge::xxim::{Close, Holders, Step, refuse};
 use crate::hub::ConnId;
-use crate::limits::XXIM_COMMON_MESSAGE_BYTES;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
@@ -224,7 +224,7 @@ impl Shard {
             None => Response { head, code, data },
         };
         let size = response.size();
-        self.counters.xxim_large += u64::from(size > XXIM_COMMON_MESSAGE_BYTES);
+        self.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
         // Its requests are not taken any more once the outbox is full, so what comes beyond that
         // are the answers to those that were.
         let room = self.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
