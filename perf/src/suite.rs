@@ -8,33 +8,32 @@ type Results = Vec<(Options, Vec<Entry>)>;
 
 /// Every scenario once, at a size that shows that it works and no more.
 pub fn smoke(options: &Options) -> Result<Results> {
+    let size = Size {
+        clients: Some(60),
+        first: Some(30),
+        members: Some(20),
+        topics: Some(5),
+        scale: Some(0.001),
+        window: Some(8),
+        ..Size::default()
+    };
+    let (runs, seconds, warmup) = (1, 0.2, 0.05);
+    let tiny = Options { size, runs, seconds, warmup, ..options.clone() };
     let mut results = Vec::new();
     for scenario in Scenario::ALL {
         if scenario == Scenario::CrossShard && options.load_cpu == Some(options.server_cpu) {
             println!("{} needs two CPUs; left out\n", scenario.name());
             continue;
         }
-        let size = Size {
-            clients: Some(60),
-            first: Some(30),
-            members: Some(20),
-            topics: Some(5),
-            scale: Some(0.001),
-            window: Some(8),
-            ..Size::default()
-        };
-        let runs = 1;
-        let (seconds, warmup) = (0.2, 0.05);
-        let options = Options { scenario, size, runs, seconds, warmup, ..options.clone() };
-        results.push(measure(&options)?);
+        results.push(measure(&Options { scenario, ..tiny.clone() })?);
     }
-    // Encrypted, and with helpers of both kinds.
-    let options = &results[1].0;
-    let encrypted = Options { tls: true, ..options.clone() };
-    let helped = Options { threads: 2, processes: 2, ..options.clone() };
-    let scenario = Scenario::Broadcast;
-    let both = Options { scenario, tls: true, processes: 2, ..options.clone() };
-    for options in [encrypted, helped, both] {
+    // Encrypted, with helpers of both kinds, and both.
+    let (echo, broadcast) = (Scenario::Echo, Scenario::Broadcast);
+    for options in [
+        Options { scenario: echo, tls: true, ..tiny.clone() },
+        Options { scenario: echo, threads: 2, processes: 2, ..tiny.clone() },
+        Options { scenario: broadcast, tls: true, processes: 2, ..tiny.clone() },
+    ] {
         results.push(measure(&options)?);
     }
     Ok(results)
@@ -64,6 +63,13 @@ pub fn suite(options: &Options) -> Result<Results> {
     let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
     let groupchat = of(Scenario::Groupchat, Size::default())?;
     let slow = of(Scenario::Slow, clients(1000))?;
+    let mut encrypted = |scenario| -> Result<usize> {
+        let (size, tls) = (clients(1000), true);
+        results.push(measure(&Options { scenario, size, tls, ..options.clone() })?);
+        Ok(results.len() - 1)
+    };
+    let tls_echo = encrypted(Scenario::Echo)?;
+    let tls_broadcast = encrypted(Scenario::Broadcast)?;
     let table = Table { results: &results };
     table.head();
     table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
@@ -84,6 +90,8 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.line("unicast, us per message", table.cpu(unicast), f64::NAN);
     table.line("groupchat, us per delivery", table.cpu(groupchat), f64::NAN);
     table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
+    table.line("echo over TLS against plain", table.to("plain", tls_echo), f64::NAN);
+    table.line("broadcast over TLS against plain", table.to("plain", tls_broadcast), f64::NAN);
     Ok(results)
 }
 
@@ -107,9 +115,13 @@ impl Table<'_> {
     }
 
     fn to_floor(&self, result: usize) -> Option<f64> {
+        self.to("floor", result)
+    }
+
+    fn to(&self, other: &str, result: usize) -> Option<f64> {
         let (_, entries) = &self.results[result];
-        let floor = entries.iter().find(|entry| entry.name == "floor")?;
-        entries[0].ratio(floor, "cpu_us")
+        let other = entries.iter().find(|entry| entry.name == other)?;
+        entries[0].ratio(other, "cpu_us")
     }
 
     /// One scenario against another with the same floor, each against the floor of its own time.
