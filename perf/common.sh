@@ -1,7 +1,11 @@
 # Shared by the scripts beside it; not to be run.
 # shellcheck shell=bash
 
-target=${CARGO_TARGET_DIR:-target}
+# Everything is built in one directory and with the same flags, or comparisons would not be fair.
+# Frame pointers make the call graphs; RUSTFLAGS=" " builds without.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR=$target
+export RUSTFLAGS=${RUSTFLAGS:--C force-frame-pointers=yes}
 load_log=
 load_pid=
 
@@ -42,13 +46,9 @@ need_inferno() {
     return 1
 }
 
-# build [DIRECTORY]: gateway, load and floor of a checkout. Frame pointers make the call graphs.
+# build: gateway, load and floor of the working tree. With BUILD=no those that are there are used.
 build() {
-    (
-        cd "${1:-.}" || exit
-        RUSTFLAGS="${RUSTFLAGS:--C force-frame-pointers=yes}" \
-            cargo build --release --locked -p ringway -p ringway-perf --bins
-    )
+    [[ ${BUILD:-yes} == no ]] || cargo build --release --locked --workspace --bins
 }
 
 # start_load SCENARIO SECONDS [options]: starts the load and waits until it measures.
