@@ -1,7 +1,11 @@
 # Shared by the scripts beside it; not to be run.
 # shellcheck shell=bash
 
-target=${CARGO_TARGET_DIR:-target}
+# Everything is built in one directory and with the same flags, or comparisons would not be fair.
+# Frame pointers make the call graphs; RUSTFLAGS=" " builds without.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR=$target
+export RUSTFLAGS=${RUSTFLAGS:--C force-frame-pointers=yes}
 load_log=
 load_pid=
 
@@ -16,13 +20,35 @@ need() {
     die "$1 is missing: apt-get install linux-perf (Debian), linux-tools-\$(uname -r) (Ubuntu)"
 }
 
-# build [DIRECTORY]: gateway, load and floor of a checkout. Frame pointers make the call graphs.
+# Whether this user may sample threads here, kernel included.
+may_record() {
+    local probe error
+    probe=$(mktemp)
+    if ! error=$(perf record --quiet -e cpu-clock -o "$probe" -- true 2>&1); then
+        rm -f "$probe"
+        echo "$error" >&2
+        die "perf may not record here: be root, or sysctl -w kernel.perf_event_paranoid=1; in a" \
+            "container it needs CAP_PERFMON, and the seccomp profile must allow perf_event_open"
+    fi
+    rm -f "$probe"
+    if [[ $(cat /proc/sys/kernel/kptr_restrict) != 0 && $EUID != 0 ]]; then
+        echo "kernel functions will have no names: sysctl -w kernel.kptr_restrict=0" >&2
+    fi
+}
+
+# Finds inferno, or installs it beside the build; without it there is no flame graph.
+need_inferno() {
+    PATH=$PATH:$PWD/target/tools/bin
+    command -v inferno-flamegraph >/dev/null && return
+    echo "installing inferno into target/tools, once" >&2
+    cargo install --quiet --locked --root target/tools inferno && return
+    echo "no flame graph: inferno can not be installed (cargo install inferno)" >&2
+    return 1
+}
+
+# build: gateway, load and floor of the working tree. With BUILD=no those that are there are used.
 build() {
-    (
-        cd "${1:-.}" || exit
-        RUSTFLAGS="${RUSTFLAGS:--C force-frame-pointers=yes}" \
-            cargo build --release --locked -p ringway -p ringway-perf --bins
-    )
+    [[ ${BUILD:-yes} == no ]] || cargo build --release --locked --workspace --bins
 }
 
 # start_load SCENARIO SECONDS [options]: starts the load and waits until it measures.

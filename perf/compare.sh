@@ -5,7 +5,9 @@
 #   perf/compare.sh REVISION-OR-PROGRAM REVISION-OR-PROGRAM SCENARIO [options of ringway-perf]
 #
 # A revision is anything that git understands (HEAD, a branch, a commit); `.` is the working tree.
-# Revisions are built in worktrees under target/compare, which stay for the next time.
+# Revisions are checked out below target/compare and built with the same libraries as the working
+# tree; their programs stay there for the next time. BUILD=no takes the programs of the working tree
+# as they are.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=perf/common.sh
@@ -16,21 +18,31 @@ source perf/common.sh
 # server_of REVISION-OR-PROGRAM: the path of its program.
 server_of() {
     if [[ $1 == . ]]; then
-        echo "$target/release/ringway"
+        realpath "$here"
     elif [[ -f $1 && -x $1 ]]; then
         realpath "$1"
     else
-        local commit tree
+        local commit tree program
         commit=$(git rev-parse --verify --quiet "$1^{commit}") || die "$1: no revision, no program"
-        tree=target/compare/$commit
-        [[ -d $tree ]] || git worktree add --detach --quiet "$tree" "$commit" >&2
-        (cd "$tree" && CARGO_TARGET_DIR=target cargo build --release --locked -p ringway >&2)
-        realpath "$tree/target/release/ringway"
+        tree=target/compare/source
+        program=target/compare/ringway-$commit
+        if [[ ! -x $program ]]; then
+            [[ -e $tree/.git ]] || git worktree add --detach --quiet "$tree" "$commit" >&2
+            git -C "$tree" checkout --quiet --detach "$commit" >&2
+            (cd "$tree" && cargo build --release --locked --workspace --bin ringway >&2)
+            cp "$target/release/ringway" "$program"
+        fi
+        realpath "$program"
     fi
 }
 
+mkdir -p target/compare
 build
+# Building a revision puts its program into the place of the working tree's.
+here=target/compare/ringway-here
+cp "$target/release/ringway" "$here"
 new=$(server_of "$1")
 old=$(server_of "$2")
+cp "$here" "$target/release/ringway"
 shift 2
 exec "$target/release/ringway-perf" "$@" --server "$new" --against "$old"

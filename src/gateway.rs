@@ -14,9 +14,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::model::{Config, Listener, Service, XximPushService};
+use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
 use crate::metrics::Registry;
+use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
 use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshRequest, MeshSender, Request, SidecarSender,
@@ -38,6 +39,8 @@ pub enum StartError {
     Bind { address: SocketAddr, what: &'static str, reason: String },
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
+    #[error(transparent)]
+    RsaKey(#[from] RsaKeyError),
     #[error("the sidecar thread can not start: {0}")]
     Sidecar(io::Error),
     #[error(transparent)]
@@ -80,7 +83,8 @@ impl Gateway {
         let (senders, mailboxes) = mailboxes(&config, shards)?;
         let push = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
         let push_address = push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let settings = sidecar_settings(&config, admin, push, readiness.clone(), shards);
+        let key = rsa_key(&config)?;
+        let settings = sidecar_settings(&config, admin, push, key, readiness.clone(), shards);
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
@@ -195,7 +199,9 @@ impl Gateway {
         let deadline = Instant::now() + self.config.runtime.shutdown_timeout;
         self.readiness.set(Phase::Draining);
         let mut finished = true;
-        for mail in [|| Mail::Drain, || Mail::Stop] {
+        // The first round ends when no shard has clients, the second when nothing is left of what
+        // they have told other shards at their end.
+        for mail in [|| Mail::Drain, || Mail::Drain, || Mail::Stop] {
             self.shards.iter().for_each(|shard| shard.send_blocking(mail()));
             finished &= self.await_notices(deadline);
         }
@@ -277,6 +283,15 @@ fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
     Ok((TcpListener::bind(address).map_err(refused)?, tls))
 }
 
+/// The key of xxim clients.
+fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
+    Ok(match &config.xxim.crypto.private_key {
+        None => None,
+        Some(XximKey::Made) => Some(Arc::new(RsaKey::made_when_needed())),
+        Some(XximKey::File(path)) => Some(Arc::new(RsaKey::load(path)?)),
+    })
+}
+
 fn advice(error: &io::Error) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process has this port: end it or change `bind`",
@@ -346,6 +361,7 @@ fn sidecar_settings(
     config: &Config,
     admin: Option<TcpListener>,
     push: Option<PushSocket>,
+    key: Option<Arc<RsaKey>>,
     readiness: Arc<Readiness>,
     shards: usize,
 ) -> SidecarSettings {
@@ -364,7 +380,15 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
-        requests_max: (customer.callbacks_max as usize + limits::LOGINS_UNDER_WAY_MAX) * shards,
+        key,
+        key_threads: config.xxim.crypto.threads,
+        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
+        // What does not fit waits on its shard.
+        requests_max: (customer.callbacks_max as usize
+            + limits::LOGINS_UNDER_WAY_MAX
+            + limits::XXIM_REQUESTS_SENT
+            + limits::HTTP_CALLS_MAX)
+            * shards,
     }
 }
 

@@ -8,24 +8,32 @@ type Results = Vec<(Options, Vec<Entry>)>;
 
 /// Every scenario once, at a size that shows that it works and no more.
 pub fn smoke(options: &Options) -> Result<Results> {
+    let size = Size {
+        clients: Some(60),
+        first: Some(30),
+        members: Some(20),
+        topics: Some(5),
+        scale: Some(0.001),
+        window: Some(8),
+        ..Size::default()
+    };
+    let (runs, seconds, warmup) = (1, 0.2, 0.05);
+    let tiny = Options { size, runs, seconds, warmup, ..options.clone() };
     let mut results = Vec::new();
     for scenario in Scenario::ALL {
         if scenario == Scenario::CrossShard && options.load_cpu == Some(options.server_cpu) {
             println!("{} needs two CPUs; left out\n", scenario.name());
             continue;
         }
-        let size = Size {
-            clients: Some(60),
-            first: Some(30),
-            members: Some(20),
-            topics: Some(5),
-            scale: Some(0.001),
-            window: Some(8),
-            ..Size::default()
-        };
-        let runs = 1;
-        let (seconds, warmup) = (0.2, 0.05);
-        let options = Options { scenario, size, runs, seconds, warmup, ..options.clone() };
+        results.push(measure(&Options { scenario, ..tiny.clone() })?);
+    }
+    // Encrypted, with helpers of both kinds, and both.
+    let (echo, broadcast) = (Scenario::Echo, Scenario::Broadcast);
+    for options in [
+        Options { scenario: echo, tls: true, ..tiny.clone() },
+        Options { scenario: echo, threads: 2, processes: 2, ..tiny.clone() },
+        Options { scenario: broadcast, tls: true, processes: 2, ..tiny.clone() },
+    ] {
         results.push(measure(&options)?);
     }
     Ok(results)
@@ -50,11 +58,22 @@ pub fn suite(options: &Options) -> Result<Results> {
     let unicast = of(Scenario::Unicast, clients(1000))?;
     let topics = of(Scenario::Topics, clients(5000))?;
     let cross = of(Scenario::CrossShard, Size::default())?;
+    let room = of(Scenario::Room, Size::default())?;
     let churn = of(Scenario::Churn, Size::default())?;
     let idle = of(Scenario::Idle, clients(19_000))?;
     let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
     let groupchat = of(Scenario::Groupchat, Size::default())?;
     let slow = of(Scenario::Slow, clients(1000))?;
+    let api_send = of(Scenario::ApiSend, Size::default())?;
+    let api_publish = of(Scenario::ApiPublish, Size::default())?;
+    let queue = of(Scenario::Queue, Size::default())?;
+    let mut encrypted = |scenario| -> Result<usize> {
+        let (size, tls) = (clients(1000), true);
+        results.push(measure(&Options { scenario, size, tls, ..options.clone() })?);
+        Ok(results.len() - 1)
+    };
+    let tls_echo = encrypted(Scenario::Echo)?;
+    let tls_broadcast = encrypted(Scenario::Broadcast)?;
     let table = Table { results: &results };
     table.head();
     table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
@@ -71,10 +90,18 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.floor("churn, ratio to the floor", churn, 1.30);
     table.line("19,000 members against 1,000", table.over(broadcast_19k, broadcast), 1.35);
     table.line("idle CPU with 19,000, percent", table.value(idle, "cpu_percent"), 0.3);
+    table.line("IM room of 10,000, us per delivered message", table.cpu(room), 0.5);
+    let p99 = table.value(room, "last_member_p99_ms");
+    table.line("IM room of 10,000, p99 to the last member, ms", p99, 100.0);
     table.line("transfer, us per message", table.cpu(transfer), f64::NAN);
     table.line("unicast, us per message", table.cpu(unicast), f64::NAN);
     table.line("groupchat, us per delivery", table.cpu(groupchat), f64::NAN);
+    table.line("connmix mesh/send over HTTP, us", table.cpu(api_send), 10.0);
+    table.line("connmix mesh/publish over HTTP, us", table.cpu(api_publish), 10.0);
+    table.line("connmix queue, us per message", table.cpu(queue), f64::NAN);
     table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
+    table.line("echo over TLS against plain", table.to("plain", tls_echo), f64::NAN);
+    table.line("broadcast over TLS against plain", table.to("plain", tls_broadcast), f64::NAN);
     Ok(results)
 }
 
@@ -98,9 +125,13 @@ impl Table<'_> {
     }
 
     fn to_floor(&self, result: usize) -> Option<f64> {
+        self.to("floor", result)
+    }
+
+    fn to(&self, other: &str, result: usize) -> Option<f64> {
         let (_, entries) = &self.results[result];
-        let floor = entries.iter().find(|entry| entry.name == "floor")?;
-        entries[0].ratio(floor, "cpu_us")
+        let other = entries.iter().find(|entry| entry.name == other)?;
+        entries[0].ratio(other, "cpu_us")
     }
 
     /// One scenario against another with the same floor, each against the floor of its own time.

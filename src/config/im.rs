@@ -7,6 +7,9 @@ use super::keys::{Key, Kind, choice, flag, text};
 use super::settings::Settings;
 use crate::wire::im::{Commands, LenRule, Status, Statuses, Versions};
 
+/// Bytes of the name of a queue topic (connmix section 3.1).
+const QUEUE_TOPIC_BYTES_MAX: usize = 255;
+
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
     choice(
@@ -35,6 +38,14 @@ pub(super) const KEYS: &[Key] = &[
         "What netsvr workers get of each accepted CMS, as the data of a Transfer. content: \
          `messageContent`; message: the whole CRMessage, and notices of `im.announce_join` too.",
     ),
+    Key {
+        allowed: "name of a queue topic of up to 255 bytes, or empty",
+        ..text(
+            "im.queue",
+            "\"\"",
+            "connmix queue topic that gets each accepted CMS as an event `cms`. Empty: none.",
+        )
+    },
 ];
 
 /// The tables of the reference: name, title, what is said above it.
@@ -58,6 +69,8 @@ pub struct Im {
     pub single_session: bool,
     pub announce_join: bool,
     pub forward: Forward,
+    /// Queue topic; empty: none.
+    pub queue: String,
     pub commands: Commands,
     pub statuses: Statuses,
     pub idle_timeout: Duration,
@@ -135,6 +148,7 @@ pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
             "message" => Forward::Message,
             _ => Forward::No,
         },
+        queue: queue(settings)?,
         commands: commands(settings)?,
         statuses: statuses(settings)?,
         idle_timeout: settings.duration("im.idle_timeout")?,
@@ -163,6 +177,16 @@ pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
         max_errors: settings.number("im.max_errors")?,
         out_high_water: settings.number("im.out_high_water")?,
     })
+}
+
+fn queue(settings: &Settings) -> Result<String, ConfigError> {
+    let topic = settings.text("im.queue")?;
+    if topic.len() > QUEUE_TOPIC_BYTES_MAX {
+        let complaint = Complaint::new("the name is too long for a queue topic")
+            .allowed(super::settings::allowed("im.queue"));
+        return Err(settings.error("im.queue", complaint));
+    }
+    Ok(topic)
 }
 
 fn versions(settings: &Settings) -> Result<Versions, ConfigError> {

@@ -10,7 +10,7 @@ pub use super::connmix_server::*;
 pub use super::im::{Forward, GzipServer, Im};
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
-pub use super::xxim::Xxim;
+pub use super::xxim::{Xxim, XximKey};
 pub use super::xxim_upstream::{
     Tags, XximHooks, XximMode, XximPushService, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };

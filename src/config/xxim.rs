@@ -39,8 +39,6 @@ pub struct Xxim {
     pub requests_max: u32,
     /// Requests of one shard that may be under way.
     pub shard_requests_max: u32,
-    /// Logins and decryptions of one shard that may be under way, each.
-    pub logins_max: u32,
     /// Between two pings; zero: none.
     pub ping_interval: Duration,
     /// For the first set-params; zero: no limit.
@@ -64,8 +62,8 @@ pub struct XximTcp {
 /// `[xxim.crypto]` (section 3).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct XximCrypto {
-    /// PEM file of the RSA key; `None`: clients can not encrypt.
-    pub private_key: Option<PathBuf>,
+    /// The RSA key; `None`: clients can not encrypt.
+    pub private_key: Option<XximKey>,
     /// The server chooses the seed of the IV (section 3.7).
     pub server_iv: bool,
     /// Refuse everything but a set-params with keys until the connection is encrypted.
@@ -74,8 +72,19 @@ pub struct XximCrypto {
     pub strict_seeds: bool,
     /// Threads that decrypt keys.
     pub threads: u32,
+    /// Decryptions of one shard that may be under way.
+    pub under_way_max: u32,
     /// Set-params with keys on one connection.
     pub keyed_max: u32,
+}
+
+/// Where the RSA key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XximKey {
+    /// A PEM file.
+    File(PathBuf),
+    /// A new one at every start, whose public part the admin server shows.
+    Made,
 }
 
 /// A network of IP addresses.
@@ -171,12 +180,13 @@ pub(super) const KEYS: &[Key] = &[
         )
     },
     Key {
-        allowed: "path of a PEM file (PKCS#8 or PKCS#1), or empty",
+        allowed: "path of a PEM file (PKCS#8 or PKCS#1), \"generate\", or empty",
         ..text(
             "xxim.crypto.private_key",
             "\"\"",
             "RSA key that clients encrypt their keys for (`ringway keygen xxim` makes one). Empty: \
-             clients can not encrypt.",
+             clients can not encrypt. generate: a new one at every start, whose public part is \
+             at `/demo/xxim.pub.pem` of the admin server.",
         )
     },
     choice(
@@ -217,7 +227,6 @@ pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
         response_bytes_max: settings.number(&key("response_bytes_max"))?,
         requests_max: settings.number(&key("requests_max"))?,
         shard_requests_max: settings.number(&key("shard_requests_max"))?,
-        logins_max: settings.number(&key("logins_max"))?,
         ping_interval: settings.duration(&key("ping_interval"))?,
         params_timeout: settings.duration(&key("params_timeout"))?,
         login_timeout: settings.duration(&key("login_timeout"))?,
@@ -240,11 +249,16 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
         return Err(settings.error(&key("require_encryption"), complaint));
     }
     Ok(XximCrypto {
-        private_key: (!private_key.is_empty()).then(|| private_key.into()),
+        private_key: match private_key.as_str() {
+            "" => None,
+            "generate" => Some(XximKey::Made),
+            path => Some(XximKey::File(path.into())),
+        },
         server_iv: settings.choice(&key("iv_mode"))? == "server",
         require_encryption,
         strict_seeds: settings.flag(&key("strict_seeds"))?,
         threads: settings.number(&key("threads"))?,
+        under_way_max: settings.number(&key("under_way_max"))?,
         keyed_max: settings.number(&key("keyed_max"))?,
     })
 }

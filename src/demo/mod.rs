@@ -17,8 +17,10 @@ pub mod connmix;
 mod link;
 mod replies;
 mod requests;
+mod rooms;
 #[cfg(test)]
 mod tests;
+pub mod xxim;
 
 use std::future::pending;
 use std::io;

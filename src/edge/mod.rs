@@ -6,3 +6,4 @@ pub mod echo;
 pub mod im;
 pub mod netsvr;
 pub mod upgrade;
+pub mod xxim;

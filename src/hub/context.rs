@@ -4,8 +4,7 @@
 //! whose keys are sorted by their bytes. Invariant: [`Context::bytes`] never exceeds
 //! [`CONTEXT_BYTES_MAX`]. Costs: one allocation per key and value; an empty context has none.
 
-/// Bytes of the context of one connection, as a JSON object (section 4).
-pub const CONTEXT_BYTES_MAX: usize = 64 << 10;
+use crate::limits::CONTEXT_BYTES_MAX;
 
 /// The context of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -26,10 +26,16 @@ pub enum Format {
     WsBinaryDeflate,
     /// The body of a CR_NOTIFY that belongs to no room.
     ImNotify,
+    /// An xxim message, as it is encrypted.
+    Xxim,
+    /// An xxim message in a WebSocket frame.
+    XximWs,
+    /// An xxim message in a frame of its TCP variant.
+    XximTcp,
 }
 
 impl Format {
-    const COUNT: usize = 5;
+    const COUNT: usize = 8;
 }
 
 /// Whether a payload is text or binary, as far as the backend has said so. Protocols that know the

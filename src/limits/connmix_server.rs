@@ -2,8 +2,6 @@
 
 use super::{HOUR, Limit, MIB, MINUTE, SECOND, Unit, fixed, row};
 
-/// Channels that one connection may be in by rules and `conn.call` (section 4).
-pub const CHANNELS_MAX: usize = 1024;
 /// Bytes of one connection's context as JSON (section 4).
 pub const CONTEXT_BYTES_MAX: usize = 64 * 1024;
 /// Levels of arrays and objects in a message that is read as JSON.
@@ -42,12 +40,6 @@ pub(super) const ROWS: &[Limit] = &[
         [65_535, 1, 16 * MIB],
         "Bytes of one message of a client.",
         "The connection is closed with 1009 `message too big`.",
-    ),
-    fixed(
-        Unit::Count("channels"),
-        CHANNELS_MAX as i64,
-        "Channels of one connmix client.",
-        "The action fails (301 for `conn.call`).",
     ),
     fixed(
         Unit::Bytes,

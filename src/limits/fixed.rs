@@ -192,8 +192,8 @@ pub(super) const ROWS: &[Limit] = &[
     fixed(
         Unit::Count("channels"),
         CONNMIX_CHANNELS_MAX as i64,
-        "Channels that `conn.call` may subscribe one connection to.",
-        "The call fails with 301.",
+        "Channels that `conn.call` and connmix rules may subscribe one connection to.",
+        "The call fails with 301, the action of a rule is skipped.",
     ),
     fixed(
         Unit::Count("requests"),

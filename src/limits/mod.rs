@@ -20,6 +20,10 @@ mod xxim_upstream;
 pub use connmix_server::*;
 pub use fixed::*;
 pub use mesh::*;
+pub use xxim::{
+    XXIM_GIVEN_PER_TURN, XXIM_PARAM_BYTES_MAX, XXIM_REQUESTS_SENT, XXIM_SEAL_BYTES_PER_TURN,
+    XXIM_TOKEN_BYTES_MAX,
+};
 
 /// One limit.
 #[derive(Clone, Copy, Debug)]

@@ -6,10 +6,10 @@ use super::{DAY, KIB, Limit, MIB, MINUTE, SECOND, Unit, fixed, row};
 pub const XXIM_PARAM_BYTES_MAX: usize = 1024;
 /// Bytes of a token.
 pub const XXIM_TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of the wider message to clients that a reader with default settings still takes.
-pub const XXIM_COMMON_MESSAGE_BYTES: usize = 32_768;
 /// Plain bytes that one shard encrypts for pushes in one turn.
 pub const XXIM_SEAL_BYTES_PER_TURN: usize = 256 * 1024;
+/// Requests of one shard that the sidecar is handed before it has taken them up.
+pub const XXIM_REQUESTS_SENT: usize = 4096;
 /// Clients that one shard lets go on in one turn after they had to wait.
 pub const XXIM_GIVEN_PER_TURN: usize = 256;
 
@@ -42,13 +42,6 @@ pub(super) const ROWS: &[Limit] = &[
         [16_384, 1, 1_000_000],
         "Requests of all xxim connections of one shard that may be under way.",
         "Connections with a further request are not read until there is room.",
-    ),
-    row(
-        "xxim.logins_max",
-        Unit::Count("logins"),
-        [256, 1, 100_000],
-        "Logins of one shard, and decryptions of keys, that may be under way at the same time.",
-        "Further ones wait in the order in which they came.",
     ),
     row(
         "xxim.ping_interval",
@@ -100,6 +93,13 @@ pub(super) const ROWS: &[Limit] = &[
         "Further decryptions wait.",
     ),
     row(
+        "xxim.crypto.under_way_max",
+        Unit::Count("clients"),
+        [64, 1, 100_000],
+        "Clients of one shard whose keys are being decrypted.",
+        "Further ones wait in the order in which they came.",
+    ),
+    row(
         "xxim.crypto.keyed_max",
         Unit::Count("requests"),
         [3, 1, 1000],
@@ -123,6 +123,12 @@ pub(super) const ROWS: &[Limit] = &[
         XXIM_SEAL_BYTES_PER_TURN as i64,
         "Bytes of pushes that one shard encrypts in one turn.",
         "Further encrypted connections get theirs in the next turns.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        XXIM_REQUESTS_SENT as i64,
+        "Requests of one shard that wait in the channel to the sidecar.",
+        "Further ones wait on the shard.",
     ),
     fixed(
         Unit::Count("connections"),

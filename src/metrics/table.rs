@@ -61,6 +61,8 @@ pub enum DropReason {
     QueueOldest,
     /// Too many callbacks at close wait; the event itself is not dropped.
     CallbackSkipped,
+    /// No rule is about this message of a connmix client.
+    NoRule,
     /// Too much waits for the link to other nodes.
     MeshFull,
     /// The process ended first.
@@ -79,7 +81,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 19] = [
+    pub const ALL: [DropReason; 20] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -92,6 +94,7 @@ impl DropReason {
         DropReason::QueueRefused,
         DropReason::QueueOldest,
         DropReason::CallbackSkipped,
+        DropReason::NoRule,
         DropReason::MeshFull,
         DropReason::Shutdown,
         DropReason::Guest,
@@ -116,6 +119,7 @@ impl DropReason {
             DropReason::QueueRefused => "queue_refused",
             DropReason::QueueOldest => "queue_oldest",
             DropReason::CallbackSkipped => "callback_skipped",
+            DropReason::NoRule => "no_rule",
             DropReason::MeshFull => "mesh_full",
             DropReason::Shutdown => "shutdown",
             DropReason::Guest => "guest",
@@ -238,6 +242,8 @@ table! {
         "Bytes of compressed bodies from IM clients, before inflating"
     im_deflated "ringway_im_deflated_bytes_total" Bytes
         "Bytes of notifications that were compressed, after compressing"
+    rule_actions_failed "ringway_rule_actions_failed_total" Count
+        "Actions of connmix rules that could not be done"
     commands "ringway_commands_total" Count
         "Commands received from backends, queries not included"
     queries "ringway_queries_total" Count
@@ -260,6 +266,24 @@ table! {
         "Clients closed because their open callback said no"
     callbacks_failed "ringway_callbacks_failed_total" Count
         "Clients closed because their open callback failed"
+    xxim_requests "ringway_xxim_requests_total" Count
+        "Requests of xxim clients, those that the gateway answers itself included"
+    xxim_forwarded "ringway_xxim_requests_forwarded_total" Count
+        "Requests of xxim clients that were handed to an upstream"
+    xxim_logins "ringway_xxim_logins_total" Count
+        "Logins of xxim clients that were accepted"
+    xxim_displaced "ringway_xxim_displaced_total" Count
+        "xxim clients closed because the same device of the user logged in again"
+    xxim_text_ignored "ringway_xxim_text_messages_ignored_total" Count
+        "Text messages of xxim clients, which mean nothing"
+    xxim_decrypt_failures "ringway_xxim_decrypt_failures_total" Count
+        "xxim clients closed because a message was no ciphertext under their key"
+    xxim_unwraps "ringway_xxim_key_decryptions_total" Count
+        "Pairs of RSA ciphertexts of xxim clients that were handed to a thread"
+    xxim_unwraps_failed "ringway_xxim_key_decryptions_failed_total" Count
+        "Pairs that were no RSA ciphertexts of the key"
+    xxim_large "ringway_xxim_large_messages_total" Count
+        "Messages to xxim clients above 32768 bytes, which clients with default settings refuse"
     mail_sent "ringway_mail_sent_total" Count
         "Messages sent to other shards"
     mail_overflowed "ringway_mail_overflowed_total" Count

@@ -40,13 +40,18 @@ impl Shard {
         };
         let mut plain = std::mem::take(&mut self.plain);
         let was_handshaking = tls.handshaking();
+        let mut shaken = false;
         let result = tls.read(data, &mut plain);
         if was_handshaking && !tls.handshaking() {
             self.counters.tls_handshakes += 1;
+            shaken = true;
         }
         let ended = tls.peer_closed();
         self.conns[slot].tls = Some(tls);
         self.touch(slot);
+        if shaken {
+            self.stream_opened(slot);
+        }
         if !plain.is_empty() {
             self.feed(slot, &mut plain);
         }
@@ -62,6 +67,15 @@ impl Shard {
         }
     }
 
+    /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
+    pub(super) fn stream_opened(&mut self, slot: u32) {
+        match self.conns[slot].role {
+            Role::Connmix(_) => self.connmix_opened(slot),
+            Role::Xxim(_) => self.xxim_accepted(slot),
+            _ => {}
+        }
+    }
+
     /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
     pub(super) fn feed(&mut self, slot: u32, data: &mut [u8]) {
         let conn = &mut self.conns[slot];
@@ -71,9 +85,15 @@ impl Shard {
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
             Role::Business(_) => self.read_commands(slot, data),
             Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
+            Role::Connmix(_) => {
+                self.connmix_active(slot);
+                match self.conns[slot].flags.has(Flags::WEBSOCKET) {
+                    true => self.read_frames(slot, data),
+                    false => self.connmix_bytes(slot, data),
+                }
+            }
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
             Role::Xxim(_) => self.xxim_bytes(slot, data),
-            Role::Connmix(_) => self.connmix_bytes(slot, data),
             Role::Im(_) => self.im_bytes(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
@@ -95,7 +115,10 @@ impl Shard {
             Head::Complete { request, len } => {
                 let listener = &self.listeners[self.conns[slot].listener as usize];
                 let Service::Http(routes) = &listener.service else { return };
-                match upgrade::upgrade(&request, routes, &self.config.netsvr.customer) {
+                let origins = &self.config.xxim.allow_origin;
+                let refusal = upgrade::xxim_refusal(&request, routes, origins);
+                let customer = &self.config.netsvr.customer;
+                match refusal.map_or_else(|| upgrade::upgrade(&request, routes, customer), Err) {
                     Ok(upgrade) => return self.upgraded(slot, upgrade, &head[len..]),
                     Err(refusal) => refusal,
                 }
@@ -286,7 +309,6 @@ impl Shard {
                 return false;
             }
             Role::Xxim(_) => return self.xxim_ready(slot),
-            Role::Connmix(_) => return self.connmix_ready(slot),
             Role::Im(_) => return self.im_ready(slot),
             Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
             _ => {}
@@ -299,7 +321,7 @@ impl Shard {
         let message_bytes_max = match conn.role {
             Role::Echo => ECHO_MESSAGE_BYTES_MAX,
             Role::Xxim(_) => self.xxim_message_bytes_max(),
-            Role::Connmix(_) => self.connmix_message_bytes_max(),
+            Role::Connmix(_) => self.connmix_message_bytes_max(slot),
             Role::Im(_) => self.im_message_bytes_max(),
             Role::ConnmixApi(_) => self.config.connmix.api.message_bytes_max,
             _ => self.config.netsvr.customer.receive_pack_limit,
@@ -319,7 +341,7 @@ impl Shard {
             }
             // After a close frame from here nothing of the client counts any more (W9).
             _ if closing => {}
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.xxim_pong(slot),
             Event::Ping(payload) => {
                 // IM has a heartbeat of its own (IM section 13).
                 if !matches!(self.conns[slot].role, Role::Im(_)) {

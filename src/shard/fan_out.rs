@@ -13,6 +13,7 @@ use crate::hub::rooms::room_of;
 use crate::metrics::DropReason;
 use crate::shard::conns::{Conn, Conns, Flags, Role};
 use crate::shard::ops::Frame;
+use crate::shard::xxim::Delivery;
 use crate::shard::{Shard, connmix, im, xxim};
 use crate::wire::deflate::Deflater;
 use crate::wire::websocket::{self, COMPRESS_ABOVE, Opcode};
@@ -139,6 +140,9 @@ impl FanOut<'_> {
             self.closing += 1;
             return;
         }
+        if matches!(self.conns[slot].role, Role::Xxim(_)) && self.unsealed(slot) {
+            return;
+        }
         let im = matches!(self.conns[slot].role, Role::Im(_));
         if im && self.beside_rooms {
             // It will be in the batch.
@@ -162,6 +166,28 @@ impl FanOut<'_> {
         }
     }
 
+    /// Queues the payload for a connection that encrypts it when it is flushed. False: it does not
+    /// encrypt.
+    fn unsealed(&mut self, slot: u32) -> bool {
+        let conn = &mut self.conns[slot];
+        let Role::Xxim(own) = &mut conn.role else { return false };
+        let Delivery::Unsealed(body) = self.forms.xxim.deliver(own, conn.flags, self.payload)
+        else {
+            return false;
+        };
+        let queued = conn.outbox.bytes() as usize + own.unsealed_bytes() as usize;
+        if queued > 0 && queued + body.len() > self.outbox_bytes_max as usize {
+            self.slow.push(slot);
+            return true;
+        }
+        own.push_unsealed(body);
+        self.queued += 1;
+        if conn.flags.set(Flags::TOUCHED) {
+            self.touched.push(slot);
+        }
+        true
+    }
+
     /// The payload as this connection gets it; `None` if it can not get anything.
     fn frame(&mut self, slot: u32) -> Option<Frame> {
         let Conn { role, flags, .. } = &mut self.conns[slot];
@@ -170,7 +196,10 @@ impl FanOut<'_> {
                 let deflate = flags.has(Flags::DEFLATE) && self.deflater.is_some();
                 Some(self.netsvr_frame(deflate))
             }
-            Role::Xxim(conn) => self.forms.xxim.frame(conn, *flags, self.payload),
+            Role::Xxim(conn) => match self.forms.xxim.deliver(conn, *flags, self.payload) {
+                Delivery::Frame(frame) => Some(frame),
+                Delivery::Unsealed(_) => None,
+            },
             Role::Connmix(conn) => self.forms.connmix.frame(conn, *flags, self.payload),
             Role::Im(conn) => self.forms.im.frame(conn, self.payload),
             _ => None,

@@ -4,6 +4,7 @@
 //! Costs: a connection is one box besides its slot; one that waits holds no bytes. A response is
 //! one small allocation.
 
+mod forward;
 mod push;
 mod rooms;
 

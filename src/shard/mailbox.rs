@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::mpsc;
-use zeroize::Zeroizing;
 
+use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
 use crate::hub::mesh::Nodes;
@@ -30,6 +30,7 @@ use crate::shard::links::WorkerInfo;
 use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
+use crate::wire::xxim::cipher::Seeds;
 
 pub use mesh::{MeshRequest, MeshSender, Reach};
 
@@ -91,6 +92,16 @@ pub enum Mail {
     Rendered { number: u64, text: String },
     /// A message for a room whose home this shard is.
     Chat(Box<Chat>),
+    /// What became of [`Request::HttpCall`]: the body of a good answer.
+    HttpCalled { conn: ConnId, answer: Option<Bytes> },
+    /// An xxim connection of another shard wants to hold a triple that is at home here.
+    XximClaim { triple: Triple, conn: ConnId },
+    /// It holds it now.
+    XximClaimed { triple: Triple, conn: ConnId },
+    /// Another connection holds the triple of this one now.
+    XximDisplaced { triple: Triple, conn: ConnId },
+    /// A connection gives up a triple that is at home here.
+    XximRelease { triple: Triple, conn: ConnId },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
@@ -130,6 +141,19 @@ pub enum Reply {
     Outcome(Outcome),
 }
 
+/// A request that a connmix rule makes.
+#[derive(Debug)]
+pub struct HttpCall {
+    pub method: Box<str>,
+    pub url: String,
+    pub body: Bytes,
+    pub content_type: Box<str>,
+    /// For everything from the name lookup to the last byte of the answer.
+    pub timeout: std::time::Duration,
+    /// Longest answer that is read; 0: none is.
+    pub answer_bytes_max: usize,
+}
+
 /// What a shard asks of the sidecar. The answer comes as [`Mail`].
 #[derive(Debug)]
 pub enum Request {
@@ -153,6 +177,8 @@ pub enum Request {
     Hook { kind: HookKind, body: Bytes },
     /// The metrics as text. Answered by [`Mail::Rendered`].
     Metrics { shard: u8, number: u64 },
+    /// Make this request for a connmix rule. Answered by [`Mail::HttpCalled`].
+    HttpCall { conn: ConnId, call: Box<HttpCall> },
     /// End the thread.
     Stop,
 }
@@ -190,19 +216,6 @@ pub enum HookKind {
     AfterConnect,
     /// The body is an AfterDisconnectReq.
     AfterDisconnect,
-}
-
-/// The decrypted seeds of one client; wiped when dropped and never shown.
-#[derive(Default)]
-pub struct Seeds {
-    pub key: Option<Zeroizing<Vec<u8>>>,
-    pub iv: Option<Zeroizing<Vec<u8>>>,
-}
-
-impl std::fmt::Debug for Seeds {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seeds(..)")
-    }
 }
 
 /// Which logged-in xxim connections are meant: of each list that is not empty the connection's
@@ -255,9 +268,8 @@ impl SidecarSender {
         (SidecarSender { sender }, receiver)
     }
 
-    /// Hands a request over without waiting. A full channel gives it back, which cannot happen
-    /// while shards keep to `callbacks_max`. A sidecar that has ended swallows it: the process
-    /// ends.
+    /// Hands a request over without waiting. A full channel gives it back. A sidecar that has
+    /// ended swallows it: the process ends.
     pub fn send(&self, request: Request) -> Result<(), Request> {
         match self.sender.try_send(request) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),

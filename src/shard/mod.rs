@@ -67,9 +67,9 @@ use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
-use crate::shard::mailbox::{Mail, Request, XximPushed};
-
+use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::deflate::{Deflater, Inflater};
@@ -122,8 +122,12 @@ pub struct Shard {
     mesh: Option<mesh::Mesh>,
     logins: Logins,
     im: im::Im,
+    connmix: connmix::Desk,
+    xxim: xxim::State,
     /// Connections with output to flush.
     touched: Vec<u32>,
+    /// What the connection flushed before had joined.
+    joined: Joined,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
     unconfirmed: Vec<u32>,
     /// Clients that wait for room in the workers' queues, in the order in which they began to.
@@ -190,7 +194,10 @@ impl Shard {
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
             logins: Logins::default(),
             im: im::Im::default(),
+            connmix: connmix::Desk::default(),
+            xxim: xxim::State::default(),
             touched: Vec::new(),
+            joined: Joined::default(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
             room_left: false,
@@ -216,6 +223,7 @@ impl Shard {
         debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
         self.now = now;
         self.counters.turns += 1;
+        self.xxim_begin_turn();
         self.meters.tick(now.ms, &self.counters.items());
         self.timers.advance(now.ms);
         while let Some(slot) = self.timers.expired() {
@@ -260,6 +268,9 @@ impl Shard {
             }
         }
         self.rearm(slot);
+        if self.conns[slot].tls.is_none() {
+            self.stream_opened(slot);
+        }
         Some(slot)
     }
 
@@ -274,7 +285,7 @@ impl Shard {
             }
             Service::XximTcp => Role::Xxim(Box::new(xxim::Conn::new(peer))),
             Service::ConnmixApi => Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))),
-            Service::Connmix { .. } => Role::Connmix(Box::new(connmix::Conn::new(peer))),
+            Service::Connmix { server } => self.connmix_accepted(peer, server),
             Service::Im => Role::Im(Box::new(im::Conn::new(peer))),
         }
     }
@@ -287,7 +298,12 @@ impl Shard {
             return;
         }
         if conn.flags.has(Flags::BLOCKED) {
-            conn.held.get_or_insert_default().extend_from_slice(data);
+            let held = conn.held.get_or_insert_default();
+            held.extend_from_slice(data);
+            // Whoever is only waited for is still read, to notice its end, but not without bounds.
+            if held.len() > limits::HELD_BYTES_MAX && conn.flags.set(Flags::PAUSED) {
+                self.ops.push(Op::Pause { slot });
+            }
             return;
         }
         self.take_in(slot, data);
@@ -341,7 +357,9 @@ impl Shard {
             self.rearm(slot);
         } else {
             self.im_stalled(slot);
+            self.connmix_stalled(slot);
         }
+        self.xxim_stalled(slot);
     }
 
     /// A stalled send is over; after an error `written` of its bytes are out.
@@ -406,14 +424,25 @@ impl Shard {
             Mail::Rendered { number, text } => self.rendered(number, &text),
             Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
+            Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
             Mail::Nodes(nodes) => self.nodes_changed(nodes),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
-            // No client speaks xxim yet, so nothing was asked and nobody is meant.
-            Mail::UpstreamAnswered { .. } | Mail::Unwrapped { .. } => {}
-            Mail::XximPush { reply, .. } => _ = reply.send(XximPushed::default()),
+            Mail::UpstreamAnswered { conn, number, result } => {
+                self.xxim_answered(conn, number, &result);
+            }
+            Mail::Unwrapped { conn, number, seeds } => self.xxim_unwrapped(conn, number, seeds),
+            Mail::XximPush { work, reply } => {
+                let pushed = self.xxim_push(&work);
+                // Nobody waits any more if it fails.
+                let _ = reply.send(pushed);
+            }
+            Mail::XximClaim { triple, conn } => self.xxim_claim_from(triple, conn),
+            Mail::XximClaimed { triple, conn } => self.xxim_claimed(&triple, conn),
+            Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),
+            Mail::XximRelease { triple, conn } => self.xxim_release(triple, conn),
             Mail::Drain => self.drain(),
             Mail::Stop => self.stop(),
         }
@@ -426,10 +455,12 @@ impl Shard {
         }
         self.give_room();
         self.queue_turn();
+        self.xxim_give_room();
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
             self.flush(slot);
         }
+        self.joined.clear();
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.touched);
         self.touched = touched;
@@ -441,7 +472,10 @@ impl Shard {
         let request = self.hooks.next();
         let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
         self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
-        request.or_else(|| self.logins.next())
+        request
+            .or_else(|| self.logins.next())
+            .or_else(|| self.connmix.calls.next())
+            .or_else(|| self.xxim.next_request())
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -450,6 +484,7 @@ impl Shard {
             || !self.unconfirmed.is_empty()
             || self.room_left
             || self.queueing.is_busy()
+            || self.xxim_has_room()
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
@@ -478,8 +513,10 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
+        let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
+        let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed);
+        let taken = conn.outbox.take(framed, &mut self.joined);
         let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {
@@ -496,9 +533,9 @@ impl Shard {
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {
             None => batch,
-            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty()),
+            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
         };
-        if !conn.outbox.is_empty() && conn.flags.set(Flags::TOUCHED) {
+        if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
             self.touched.push(slot);
         }
         let watched = !client || ends || conn.flags.has(Flags::BLOCKED);

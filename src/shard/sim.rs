@@ -485,6 +485,10 @@ impl World {
                     let mail = Mail::Verified { conn, number, verdict };
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
+                Request::HttpCall { conn, .. } => {
+                    let mail = Mail::HttpCalled { conn, answer: None };
+                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
+                }
                 // No scene has xxim clients.
                 Request::Upstream { .. }
                 | Request::CancelUpstream { .. }

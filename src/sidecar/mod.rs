@@ -6,6 +6,7 @@
 //! Costs: a task per request; no system call for a shard unless the sidecar sleeps.
 
 mod admin;
+mod calls;
 mod dispatch;
 mod hooks;
 mod login;
@@ -13,6 +14,7 @@ pub mod mesh;
 pub mod push;
 #[cfg(test)]
 mod tests;
+mod unwrap;
 mod upstream;
 
 use std::io;
@@ -27,13 +29,16 @@ use tokio::sync::mpsc;
 
 use crate::config::model::{LoginSettings, XximUpstreams};
 use crate::metrics::Registry;
+use crate::rsa_keys::RsaKey;
 use crate::shard::mailbox::{Mail, MailSender, Request, SidecarSender};
 
 pub use admin::{Phase, Readiness};
+use calls::Calls;
 use dispatch::Dispatch;
 pub use hooks::Callbacks;
 use hooks::Hooks;
 use login::Logins;
+use unwrap::Unwrapper;
 
 /// Name of the thread, and of all if there are several; metrics show their CPU time under it.
 const THREAD: &str = "sidecar";
@@ -58,6 +63,11 @@ pub struct SidecarSettings {
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
     pub callbacks: Callbacks,
+    /// What xxim clients encrypt their seeds for, and how many threads decrypt them.
+    pub key: Option<Arc<RsaKey>>,
+    pub key_threads: u32,
+    /// Whether the public part of the key can be fetched.
+    pub key_shown: bool,
     pub login: LoginSettings,
     pub upstreams: XximUpstreams,
     /// The push service's socket and certificates. `None`: no push service.
@@ -109,7 +119,9 @@ struct Services {
     hooks: Arc<Hooks>,
     logins: Arc<Logins>,
     dispatch: Arc<Dispatch>,
+    calls: Arc<Calls>,
     registry: Arc<Registry>,
+    unwrapper: Unwrapper,
     shards: Shards,
 }
 
@@ -124,6 +136,8 @@ impl Services {
         let upstreams = settings.upstreams;
         let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, &registry)?;
         let logins = Logins::new(&settings.login)?;
+        let calls = Calls::new(&registry)?;
+        let unwrapper = Unwrapper::start(settings.key.clone(), settings.key_threads, &shards)?;
         let dispatch = Dispatch::new(&upstreams, shards.clone(), &registry)?;
         if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
             let listener = admin::listener(listener)?;
@@ -131,13 +145,21 @@ impl Services {
         }
         if let Some(listener) = settings.admin {
             let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);
-            tokio::spawn(admin::serve(listener, registry.clone(), settings.readiness, time_max));
+            let shown = settings.key.filter(|_| settings.key_shown);
+            let facts = admin::Facts {
+                registry: registry.clone(),
+                readiness: settings.readiness,
+                key: shown,
+            };
+            tokio::spawn(admin::serve(listener, facts, time_max));
         }
         Ok(Services {
             hooks: Arc::new(hooks),
             logins: Arc::new(logins),
             dispatch: Arc::new(dispatch),
+            calls: Arc::new(calls),
             registry,
+            unwrapper,
             shards,
         })
     }
@@ -169,14 +191,22 @@ impl Services {
             Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
             Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
             Request::Hook { kind, body } => self.hooks.tell(kind, body),
-            // No client sends ciphertexts yet.
-            Request::Unwrap { .. } => {}
             Request::Metrics { shard, number } => {
                 let (registry, shards) = (self.registry.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     let text = registry.render();
                     shards.deliver(shard, Mail::Rendered { number, text }).await;
                 });
+            }
+            Request::HttpCall { conn, call } => {
+                let (calls, shards) = (self.calls.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let answer = calls.call(*call).await;
+                    shards.deliver(conn.shard(), Mail::HttpCalled { conn, answer }).await;
+                });
+            }
+            Request::Unwrap { conn, number, key, iv } => {
+                self.unwrapper.begin(conn, number, key, iv);
             }
             Request::Stop => return false,
         }
@@ -214,6 +244,13 @@ impl Shards {
         if let Err(mail) = sender.send(mail) {
             let shards = self.clone();
             tokio::spawn(async move { shards.deliver(shard, mail).await });
+        }
+    }
+
+    /// The same for threads that have nothing better to do than to wait for room.
+    fn hand_over(&self, shard: u8, mail: Mail) {
+        if let Some(sender) = self.sender(shard) {
+            sender.send_blocking(mail);
         }
     }
 

@@ -135,6 +135,9 @@ impl Gateway {
             admin_time_max: Duration::from_secs(1),
             readiness: Arc::default(),
             callbacks: Callbacks { on_open, on_close, deadline, answer_bytes_max },
+            key: None,
+            key_threads: 1,
+            key_shown: false,
             requests_max: 64,
         };
         let (sender, thread) = start(settings, senders, registry.clone()).unwrap();

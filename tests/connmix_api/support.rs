@@ -24,10 +24,49 @@ pub fn config() -> (Config, usize) {
     (config, number)
 }
 
-/// A gateway, and the address of its API.
+/// A gateway with connmix clients on `/chat`, whose only server has these rules; `more` is further
+/// configuration.
+pub fn connmix(rules: &str, more: &str) -> Api {
+    let text = format!(
+        r#"
+{more}
+[[listener]]
+bind = "127.0.0.1:0"
+routes = [ {{ path = "/netsvr", protocol = "netsvr" }}, {{ path = "/chat", protocol = "connmix" }} ]
+
+[[listener]]
+bind = "127.0.0.1:0"
+protocol = "netsvr-worker"
+
+[[listener]]
+bind = "127.0.0.1:0"
+protocol = "netsvr-task"
+
+[[listener]]
+bind = "127.0.0.1:0"
+protocol = "connmix-api"
+
+[admin]
+bind = ""
+
+[[connmix.server]]
+name = "chat"
+{rules}
+"#
+    );
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("a file takes it");
+    let loaded = ringway::config::load_with(file.path(), []);
+    let mut config = loaded.unwrap_or_else(|error| panic!("{error}")).config;
+    config.runtime.cpus = common::config().runtime.cpus;
+    Api::start_with(config, 3)
+}
+
+/// A gateway, and the addresses of its API and of its WebSocket clients.
 pub struct Api {
     pub server: Server,
     pub address: SocketAddr,
+    pub clients: SocketAddr,
     ids: ClientIds,
 }
 
@@ -41,8 +80,8 @@ impl Api {
         let (shards, slots_max) = (config.runtime.cpus.len(), config.runtime.connections_max);
         let ids = ClientIds::new(config.node, shards, slots_max);
         let server = Server::start(config);
-        let address = server.address(number);
-        Api { server, address, ids }
+        let (address, clients) = (server.address(number), server.address(common::CLIENTS));
+        Api { server, address, clients, ids }
     }
 
     /// A backend on the WebSocket.
@@ -68,6 +107,13 @@ impl Api {
             !found.is_empty()
         });
         (client, self.client_id(&found[0]))
+    }
+
+    /// A connmix client whose rules tell it its client_id when it opens.
+    pub fn client(&self, path: &str) -> (Client, i64) {
+        let mut client = Client::open(self.clients, path);
+        let id = client.frame().text().parse().expect("a client_id");
+        (client, id)
     }
 
     /// The client_id of the connection with this uniqId.

@@ -1,11 +1,11 @@
 //! Backends and other protocols reach IM clients, and are reached (section 16, design section 4).
 
 use prost::Message;
-use ringway::config::model::Forward;
+use ringway::config::model::{Forward, Service};
 use ringway::wire::im::proto::CrMessage;
 use ringway::wire::netsvr::proto;
 
-use crate::common::{Business, Server, cmd, wait_until};
+use crate::common::{Business, Client, Server, cmd, wait_until};
 use crate::support::*;
 
 /// uniqIds of all registered connections.
@@ -221,4 +221,34 @@ fn what_members_say_is_forwarded_to_workers() {
             }
         }
     }
+}
+
+#[test]
+fn what_members_say_is_pushed_to_a_queue() {
+    let mut config = config();
+    config.im.queue = "im-messages".to_owned();
+    let server = Server::start(config);
+    let listeners = ringway::config::model::Config::demo().listeners;
+    let api = listeners.iter().position(|l| l.service == Service::ConnmixApi).expect("the demo's");
+    let mut consumer = Client::open(server.address(api), "/ws/v1");
+    consumer.send_text(r#"{"m":"queue.pop","p":{"t":["im-messages"]},"i":1}"#);
+    let answer: serde_json::Value = serde_json::from_str(consumer.frame().text()).expect("JSON");
+    assert_eq!(answer["r"]["s"], true, "{answer}");
+    let mut user = Im::member(&server, "u1001", "room-7");
+    let mut guest = Im::guest(&server);
+    guest.join("room-7");
+    let mut gift = message("room-7", "rose x10");
+    gift.message_type = 2;
+    user.send(CMS, &gift.encode_to_vec());
+    guest.say("room-7", "guests are not heard");
+    user.say("room-7", "hello");
+    for (kind, content) in [(2, "cm9zZSB4MTA="), (0, "aGVsbG8=")] {
+        let event: serde_json::Value = serde_json::from_str(consumer.frame().text()).expect("JSON");
+        let expected = serde_json::json!({
+            "event": "cms", "room": "room-7", "uid": "u1001", "messageType": kind,
+            "frame": { "type": "binary", "data": content, "finish": true },
+        });
+        assert_eq!((&event["e"], &event["p"]["d"]), (&"queue.pop".into(), &expected), "{event}");
+    }
+    assert_eq!(guest.messages("room-7", 2).len(), 2, "the room hears it as well");
 }

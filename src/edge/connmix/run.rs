@@ -129,6 +129,14 @@ pub struct Suspended {
 }
 
 impl Suspended {
+    /// Whether what it waits for is there already.
+    pub fn is_over(&self, context: &Context) -> bool {
+        match &self.awaits {
+            Answer::Key { key, .. } => context.get(key).is_some(),
+            Answer::Call(_) => false,
+        }
+    }
+
     /// The event.
     pub fn event(&self) -> Event<'_> {
         match &self.message {

@@ -21,7 +21,6 @@ use crate::hub::rooms::{Batch, Bounds, RoomMessage, home, room_of};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
-use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Chat, Mail};
 use crate::shard::ops::Frame;
 use crate::wire::im::proto::{CrMessage, CrMessageType};
@@ -29,7 +28,6 @@ use crate::wire::im::{
     Answer, FRAME_BYTES_MAX, HEADER_BYTES, NotifyBody, Status, Wire, chatroom_bytes, element,
     notification, notify_body,
 };
-use crate::wire::netsvr as wire;
 
 /// What a notification has besides the content of its only message: header, keys, lengths, names of
 /// bounded length, time.
@@ -124,28 +122,11 @@ impl Shard {
         if config.im.forward != Forward::No {
             self.im_forward(slot, &message, config.im.forward);
         }
+        if !config.im.queue.is_empty() {
+            self.im_queue(slot, &config.im.queue, &message);
+        }
         let sender = Some(self.conns.id(slot));
         self.im_send_home(Chat { topic: topic.into(), message, sender, wrapped: false });
-    }
-
-    /// Tells a worker what was said (section 16).
-    fn im_forward(&mut self, slot: u32, message: &CrMessage, forward: Forward) {
-        let worker = &self.config.netsvr.worker;
-        let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.uniq_ids.encode(self.conns.id(slot));
-        let unix_ms = self.now.unix_ms;
-        self.event(slot, EventKind::Message, |hub| {
-            let session = if with_session { hub.session(slot) } else { "" };
-            let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
-            let data = match forward {
-                Forward::Message => {
-                    let message = CrMessage { timestamp: unix_ms, ..message.clone() };
-                    Bytes::from(prost::Message::encode_to_vec(&message))
-                }
-                Forward::Content | Forward::No => message.message_content.clone(),
-            };
-            wire::transfer(&uniq_id, hub.user(slot), session, topics, &data)
-        });
     }
 
     /// A backend has published to rooms: their home shards make a message of it for the IM members.

@@ -29,6 +29,20 @@ pub struct Cipher {
 #[derive(Zeroize, ZeroizeOnDrop)]
 struct Iv([u8; BLOCK]);
 
+/// The seeds that a client has sent, decrypted. Wiped when dropped.
+#[derive(Default)]
+pub struct Seeds {
+    pub key: Option<Zeroizing<Vec<u8>>>,
+    pub iv: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Shows nothing.
+impl fmt::Debug for Seeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seeds(..)")
+    }
+}
+
 /// What was received is not a ciphertext under this key: wrong length or wrong padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a ciphertext under the key of the connection")]

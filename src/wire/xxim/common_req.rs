@@ -36,7 +36,11 @@ fn message(identity: &Identity) -> proto::CommonReq {
         device_id: identity.device_id.clone(),
         os_version: identity.os_version.clone(),
         platform: identity.platform.clone(),
-        package_id: identity.package_id.clone(),
+        // The original leaves it out, and the vectors do: it repeats the device id.
+        package_id: match identity.package_id == identity.device_id {
+            true => String::new(),
+            false => identity.package_id.clone(),
+        },
         app_version: identity.app_version.clone(),
         language: identity.language.clone(),
         data: Bytes::new(),

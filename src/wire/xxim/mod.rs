@@ -9,6 +9,7 @@
 pub mod cipher;
 mod common_req;
 mod fields;
+mod hooks;
 mod identity;
 mod params;
 mod request;
@@ -24,6 +25,7 @@ pub mod proto {
 
 pub use common_req::{SEND_MSG_LIST, common_req, envelope, inject, inject_send_msg_list};
 pub use fields::Malformed;
+pub use hooks::{after_connect, after_disconnect, conn_param, request_body};
 pub use identity::Identity;
 pub use params::{Leniency, PLATFORMS, Params, UserParams, V1_PLATFORM_BYTES_MAX};
 pub use request::{

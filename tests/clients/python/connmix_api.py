@@ -1,8 +1,9 @@
 """connmix's API as its backends use it: a queue worker, and the habits of the synchronous PHP client.
 
-    python connmix_api.py [http://127.0.0.1:6789] [ws://127.0.0.1:6060/netsvr]
+    python connmix_api.py [http://127.0.0.1:6789] [ws://127.0.0.1:6060/netsvr] [ws://127.0.0.1:6790/chat]
 
-The second address is that of netsvr clients of the demo, which are reached by their client_id too.
+The second address is that of netsvr clients of the demo, which are reached over connmix too; the
+third that of connmix clients, with whom the demo's worker chats.
 Only the standard library and `websockets`.
 """
 
@@ -18,6 +19,7 @@ from websockets.sync.client import connect
 
 API = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:6789"
 CLIENTS = sys.argv[2] if len(sys.argv) > 2 else "ws://127.0.0.1:6060/netsvr"
+CHAT = sys.argv[3] if len(sys.argv) > 3 else "ws://127.0.0.1:6790/chat"
 WAIT = 10
 
 
@@ -136,10 +138,41 @@ def across(host, port):
         check("text ping", api.recv(timeout=WAIT), "pong")
 
 
+def chat():
+    """The chat of connmix's examples: rules push to the queue `demo`, the demo's worker answers."""
+
+    def ask(ws, op, *args):
+        ws.send(json.dumps({"op": op, "args": list(args)}))
+
+    def heard(ws):
+        return json.loads(ws.recv(timeout=WAIT))
+
+    with connect(CHAT) as ann, connect(CHAT) as bob:
+        ask(ann, "sendbroadcast", "too early")
+        check("who has not logged in can not speak", "error" in heard(ann), True)
+        for ws, name in (ann, "ann"), (bob, "bob"):
+            ask(ws, "auth", name, "demo")
+            check(f"{name} logs in", heard(ws), {"op": "auth", "success": True})
+            ask(ws, "subscribe", "room_101")
+            check(f"{name} joins", heard(ws), {"op": "subscribe", "success": True})
+        ask(ann, "sendtoroom", "room_101", "hi")
+        said = {"event": "subscribe", "channel": "room_101", "data": "uid:ann,message:hi"}
+        check("the sender sees her own message first", heard(ann), said)
+        check("and then that it was sent", heard(ann), {"op": "sendtoroom", "success": True})
+        check("and so does the other", heard(bob), said)
+        answer = http("POST", "/v1/mesh/publish", {"c": "room_101", "d": "from a backend"})
+        check("a backend publishes to the room", answer["r"], {"s": 2, "f": 0})
+        check("and both get it", [ann.recv(timeout=WAIT), bob.recv(timeout=WAIT)],
+              ["from a backend"] * 2)
+        ask(bob, "sendtouser", "user_ann", "psst")
+        check("a private message", heard(ann)["data"], "uid:bob,message:psst")
+
+
 def main():
     host, port = discovery()
     php_habits(host, port)
     across(host, port)
+    chat()
 
 
 main()
