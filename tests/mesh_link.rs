@@ -46,6 +46,7 @@ fn settings(url: &str, node: u16, queue_bytes_max: usize) -> MeshSettings {
         netsvr: std::net::SocketAddrV4::new([127, 0, 0, 1].into(), node),
         slots_max: 1000,
         interest: Arc::new(Interest::new(queue_bytes_max)),
+        calls: tokio::sync::mpsc::channel(8).0,
     }
 }
 

@@ -5,12 +5,16 @@ mod common;
 
 #[path = "xxim/bad_input.rs"]
 mod bad_input;
+#[path = "xxim/cluster.rs"]
+mod cluster;
 #[path = "xxim/encrypted.rs"]
 mod encrypted;
 #[path = "xxim/limits.rs"]
 mod limits;
 #[path = "xxim/logins.rs"]
 mod logins;
+#[path = "mesh/nats.rs"]
+mod nats;
 #[path = "xxim/pushes.rs"]
 mod pushes;
 #[path = "xxim/requests.rs"]

@@ -95,11 +95,8 @@ fn connections_are_changed_and_closed_from_every_node() {
             let mut member = nodes[t].member();
             let uniq_id = member.uniq_id.clone();
             let data = "in".into();
-            let subscribe = proto::TopicSubscribe {
-                uniq_id: uniq_id.clone(),
-                topics: texts(["here"]),
-                data,
-            };
+            let subscribe =
+                proto::TopicSubscribe { uniq_id: uniq_id.clone(), topics: texts(["here"]), data };
             nodes[s].send(cmd::TOPIC_SUBSCRIBE, &subscribe);
             assert_eq!(member.client.frame().text(), "in");
             let uniq_ids = vec![uniq_id];
