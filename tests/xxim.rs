@@ -3,10 +3,14 @@
 
 mod common;
 
+#[path = "xxim/backends.rs"]
+mod backends;
 #[path = "xxim/bad_input.rs"]
 mod bad_input;
 #[path = "xxim/encrypted.rs"]
 mod encrypted;
+#[path = "xxim/http_api.rs"]
+mod http_api;
 #[path = "xxim/limits.rs"]
 mod limits;
 #[path = "xxim/logins.rs"]

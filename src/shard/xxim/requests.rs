@@ -180,6 +180,9 @@ impl Shard {
         result: &UpstreamResult,
     ) {
         let Some(slot) = self.conns.slot(id) else { return };
+        if matches!(self.conns[slot].role, Role::XximHttp(_)) {
+            return self.xxim_http_answered(slot, number, result);
+        }
         let Some(head) = self.xxim(slot).and_then(|conn| conn.in_flight.end(number)) else {
             return;
         };
@@ -236,7 +239,7 @@ impl Shard {
 }
 
 /// The body for an upstream (section 4.3).
-fn body(
+pub(super) fn body(
     request: &wire::Request<'_>,
     route: &XximRoute,
     rewrite: bool,
