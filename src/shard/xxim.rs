@@ -2,7 +2,8 @@
 //! specification).
 //!
 //! The parts: here the life of a connection, `login` set-params, set-user and who holds which
-//! triple, `http` requests without a connection of their own, `requests` the way to upstreams and back, `push` what backends send, `seal` encryption.
+//! triple, `http` requests without a WebSocket, `requests` the way to upstreams and back, `push`
+//! what backends send, `seal` encryption.
 //! Invariants: a connection at a barrier, with as many requests under way as it may have, or that
 //! does not take its answers, is not read; a response is never dropped, only given up together with
 //! its connection. Costs: one box per connection; see the parts for messages.

@@ -195,7 +195,14 @@ impl Shard {
     pub(in crate::shard) fn xxim_audit(&self) {
         let (mut under_way, mut over_tcp, mut waiting) = (0, 0, 0);
         for (_, conn) in self.conns.iter() {
-            let Role::Xxim(own) = &conn.role else { continue };
+            let own = match &conn.role {
+                Role::Xxim(own) => own,
+                Role::XximHttp(http) => {
+                    under_way += u32::from(http.is_forwarded());
+                    continue;
+                }
+                _ => continue,
+            };
             let most = self.config.xxim.requests_max as usize;
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
