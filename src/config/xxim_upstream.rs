@@ -475,7 +475,8 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
     let bind = address(settings, BIND, false)?;
     let secret = settings.text("xxim.push.secret")?;
     let long = (16..=256).contains(&secret.len());
-    if !secret.is_empty() && !(long && secret.bytes().all(|byte| byte.is_ascii_graphic())) {
+    let good = secret.is_empty() || long && secret.bytes().all(|byte| byte.is_ascii_graphic());
+    if !good {
         // Not through `Settings::error`: it would repeat the secret.
         let mut error = settings.error(BIND, Complaint::new("the secret of the push service"));
         error.key = "xxim.push.secret".into();

@@ -41,7 +41,7 @@ pub struct HttpConn {
     body: Option<Box<(Plan, Body)>>,
     /// When the first bytes of the request came, milliseconds of the process clock.
     since_ms: Option<u64>,
-    pending: Option<Box<Pending>>,
+    pending: Option<Pending>,
     /// Of the question that is under way.
     number: u32,
     /// Nothing is read any more.
@@ -71,7 +71,7 @@ struct Form {
 #[derive(Debug)]
 enum Pending {
     /// Its client is being verified.
-    Verified(Plan, CommonReq),
+    Verified(Box<(Plan, CommonReq)>),
     /// An upstream has it.
     Answered(Form),
 }
@@ -93,7 +93,7 @@ impl HttpConn {
 
     /// Whether an upstream has a request of it.
     pub(in crate::shard) fn is_forwarded(&self) -> bool {
-        self.pending.as_deref().is_some_and(|pending| matches!(pending, Pending::Answered(_)))
+        matches!(self.pending, Some(Pending::Answered(_)))
     }
 }
 
@@ -271,7 +271,7 @@ impl Shard {
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.number = conn.number.wrapping_add(1);
         let number = conn.number;
-        conn.pending = Some(Box::new(Pending::Verified(plan, request)));
+        conn.pending = Some(Pending::Verified(Box::new((plan, request))));
         self.verify(slot, number, Box::new(login));
     }
 
@@ -283,11 +283,10 @@ impl Shard {
         verdict: Verdict,
     ) {
         let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
-        let Some(pending) = conn.pending.take() else { return };
-        let (plan, request) = match *pending {
-            Pending::Verified(plan, request) => (plan, request),
-            Pending::Answered(_) => {
-                conn.pending = Some(pending);
+        let (plan, request) = match conn.pending.take() {
+            Some(Pending::Verified(asked)) => *asked,
+            other => {
+                conn.pending = other;
                 return;
             }
         };
@@ -344,7 +343,7 @@ impl Shard {
         let Some(own) = self.xxim_http(slot) else { return };
         own.number = own.number.wrapping_add(1);
         let number = own.number;
-        own.pending = Some(Box::new(Pending::Answered(plan.form)));
+        own.pending = Some(Pending::Answered(plan.form));
         let call = Box::new(UpstreamCall {
             method: plan.method,
             route: route_number,
@@ -358,11 +357,12 @@ impl Shard {
     /// An upstream has answered.
     pub(super) fn xxim_http_answered(&mut self, slot: u32, number: u32, result: &UpstreamResult) {
         let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
-        if !conn.is_forwarded() {
-            return;
-        }
-        let Some(Pending::Answered(form)) = conn.pending.take().map(|pending| *pending) else {
-            return;
+        let form = match conn.pending.take() {
+            Some(Pending::Answered(form)) => form,
+            other => {
+                conn.pending = other;
+                return;
+            }
         };
         self.xxim.under_way -= 1;
         let too_large = result.data.len() > self.config.xxim.response_bytes_max as usize;
