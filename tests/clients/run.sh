@@ -153,6 +153,8 @@ if start_gateway demo demo; then
     program node/node_modules node node/im.mjs "ws://127.0.0.1:$im_ws/im"
     program node/node_modules node node/tour.mjs "$url"
     program node/node_modules node node/browserlike.mjs "$url"
+    program node/node_modules node node/connmix.mjs "ws://127.0.0.1:$chat/chat" \
+        "http://127.0.0.1:$api"
     stop_gateway
 fi
 unset "${!RINGWAY_@}"
