@@ -54,6 +54,15 @@ build_tools() {
     fi
 }
 
+# What the tests of the mesh need beside the gateway itself.
+nats_server() {
+    # Debian puts it into /usr/sbin.
+    export PATH="$PATH:/usr/sbin"
+    command -v nats-server >/dev/null || packages nats-server
+    # A partition is made with network namespaces.
+    command -v ip >/dev/null || packages iproute2
+}
+
 # Whether version $1 is at least version $2.
 at_least() {
     [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]

@@ -44,6 +44,7 @@ documentation() {
 }
 
 set_up
+nats_server
 components
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings

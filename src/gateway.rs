@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
 
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
@@ -20,7 +21,7 @@ use crate::metrics::Registry;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
 use crate::shard::mailbox::{
-    Mail, MailSender, Mailbox, MeshRequest, MeshSender, Request, SidecarSender,
+    Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, Request, SidecarSender,
 };
 use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
@@ -84,12 +85,17 @@ impl Gateway {
         let push = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
         let push_address = push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
         let key = rsa_key(&config)?;
-        let settings = sidecar_settings(&config, admin, push, key, readiness.clone(), shards);
+        let (ends, calls) = mesh_ends(&config);
+        let settings = SidecarSettings {
+            push,
+            mesh: calls,
+            ..sidecar_settings(&config, admin, key, readiness.clone(), shards)
+        };
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
-        let mesh = start_mesh(&config, &addresses, &shared, &senders, &registry)?;
+        let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
         let mesh_sender = mesh.as_ref().map(|(sender, _)| sender.clone());
         let clock = Clock::start();
         let mut threads = Vec::new();
@@ -360,7 +366,6 @@ fn mailboxes(
 fn sidecar_settings(
     config: &Config,
     admin: Option<TcpListener>,
-    push: Option<PushSocket>,
     key: Option<Arc<RsaKey>>,
     readiness: Arc<Readiness>,
     shards: usize,
@@ -370,7 +375,8 @@ fn sidecar_settings(
         threads: config.sidecar.threads,
         login: config.login.clone(),
         upstreams: config.xxim_upstreams.clone(),
-        push,
+        push: None,
+        mesh: None,
         admin,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
         readiness,
@@ -392,15 +398,35 @@ fn sidecar_settings(
     }
 }
 
+/// The ends of the channels to the mesh, before it is joined.
+struct MeshEnds {
+    sender: MeshSender,
+    requests: mpsc::UnboundedReceiver<MeshRequest>,
+    calls: mpsc::Sender<MeshCall>,
+}
+
+/// The channels of the mesh, if there is one: for itself, and for the sidecar.
+fn mesh_ends(
+    config: &Config,
+) -> (Option<MeshEnds>, Option<(MeshSender, mpsc::Receiver<MeshCall>)>) {
+    if !config.mesh.is_on() {
+        return (None, None);
+    }
+    let (sender, requests) = MeshSender::new();
+    let (calls, served) = mpsc::channel(limits::MESH_CALLS_WAITING_MAX);
+    (Some(MeshEnds { sender: sender.clone(), requests, calls }), Some((sender, served)))
+}
+
 /// Joins the mesh, if there is one.
 fn start_mesh(
+    ends: Option<MeshEnds>,
     config: &Config,
     addresses: &[SocketAddr],
     shared: &Shared,
     shards: &[MailSender],
     registry: &Arc<Registry>,
 ) -> Result<Option<(MeshSender, JoinHandle<()>)>, StartError> {
-    let Some(interest) = shared.mesh.clone() else { return Ok(None) };
+    let (Some(interest), Some(ends)) = (shared.mesh.clone(), ends) else { return Ok(None) };
     let listeners = config.listeners.iter().zip(addresses);
     let announced = listeners.map(|(listener, &address)| {
         let mut address = address;
@@ -416,10 +442,10 @@ fn start_mesh(
         netsvr: config.netsvr.advertise,
         slots_max: config.runtime.connections_max,
         interest,
+        calls: ends.calls,
     };
-    let (sender, requests) = MeshSender::new();
-    let thread = mesh::start(settings, requests, shards.to_vec(), registry.clone())?;
-    Ok(Some((sender, thread)))
+    let thread = mesh::start(settings, ends.requests, shards.to_vec(), registry.clone())?;
+    Ok(Some((ends.sender, thread)))
 }
 
 fn ring_settings(config: &Config) -> Settings {

@@ -7,6 +7,8 @@ mod common;
 mod backends;
 #[path = "xxim/bad_input.rs"]
 mod bad_input;
+#[path = "xxim/cluster.rs"]
+mod cluster;
 #[path = "xxim/encrypted.rs"]
 mod encrypted;
 #[path = "xxim/http_api.rs"]
@@ -15,6 +17,8 @@ mod http_api;
 mod limits;
 #[path = "xxim/logins.rs"]
 mod logins;
+#[path = "mesh/nats.rs"]
+mod nats;
 #[path = "xxim/pushes.rs"]
 mod pushes;
 #[path = "xxim/requests.rs"]

@@ -31,6 +31,7 @@ fn service() -> XximPushService {
         secret: String::new(),
         tls: None,
         allow_broadcast: false,
+        cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
     }

@@ -126,6 +126,8 @@ pub struct XximPushService {
     pub tls: Option<TlsFiles>,
     /// A filter without any value means everybody, instead of an error.
     pub allow_broadcast: bool,
+    /// Requests are carried out on every node of the mesh.
+    pub cluster: bool,
     /// Answers name tokens and handshake headers of clients. Seeds are never named.
     pub expose_secrets: bool,
     /// Bytes of one request.
@@ -296,6 +298,14 @@ pub(super) const KEYS: &[Key] = &[
             "xxim.push.tls.client_ca",
             "",
             "Authorities of client certificates; with it a backend must show one (mutual TLS).",
+        )
+    },
+    Key {
+        default: "false",
+        ..flag(
+            "xxim.push.cluster",
+            "Carry requests out on every node of the mesh. Leave it off where backends ask every \
+             node themselves, as imService does.",
         )
     },
     Key {
@@ -500,6 +510,7 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
         secret,
         tls,
         allow_broadcast: settings.flag("xxim.push.allow_broadcast")?,
+        cluster: settings.flag("xxim.push.cluster")?,
         expose_secrets: settings.flag("xxim.push.expose_secrets")?,
         request_bytes_max,
     }))

@@ -16,6 +16,8 @@ pub const MESH_JOIN_TIME: Duration = Duration::from_millis(500);
 pub const MESH_REQUESTS_MAX: usize = 65_536;
 /// Topics and users of other nodes whose last number of members is remembered.
 pub const MESH_COUNTS_MAX: usize = 65_536;
+/// Calls of other nodes that wait for the sidecar.
+pub const MESH_CALLS_WAITING_MAX: usize = 1024;
 /// Addresses that one node may announce.
 pub const MESH_ADDRESSES_MAX: usize = 64;
 
@@ -63,6 +65,12 @@ pub(super) const ROWS: &[Limit] = &[
         MESH_COUNTS_MAX as i64,
         "Topics and users of other nodes whose last number of members is remembered.",
         "All are forgotten; a node that does not answer then counts as one failure.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        MESH_CALLS_WAITING_MAX as i64,
+        "Requests of xxim backends that came from other nodes and wait for the sidecar.",
+        "A further one is not answered, and counted as `mesh_full`.",
     ),
     fixed(
         Unit::Count("addresses"),

@@ -32,7 +32,7 @@ use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
 use crate::wire::xxim::cipher::Seeds;
 
-pub use mesh::{MeshRequest, MeshSender, Reach};
+pub use mesh::{MeshCall, MeshRequest, MeshSender, Reach};
 
 /// One message to a shard.
 #[derive(Debug)]

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use crate::config::model::{LoginSettings, XximUpstreams};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
-use crate::shard::mailbox::{Mail, MailSender, Request, SidecarSender};
+use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshSender, Request, SidecarSender};
 
 pub use admin::{Phase, Readiness};
 use calls::Calls;
@@ -72,6 +72,8 @@ pub struct SidecarSettings {
     pub upstreams: XximUpstreams,
     /// The push service's socket and certificates. `None`: no push service.
     pub push: Option<(TcpListener, Option<Arc<ServerConfig>>)>,
+    /// The way to other nodes and what they ask. `None`: no mesh.
+    pub mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
     /// Requests that all shards together have under way at the most.
     pub requests_max: usize,
 }
@@ -139,9 +141,14 @@ impl Services {
         let calls = Calls::new(&registry)?;
         let unwrapper = Unwrapper::start(settings.key.clone(), settings.key_threads, &shards)?;
         let dispatch = Dispatch::new(&upstreams, shards.clone(), &registry)?;
+        let mesh = settings.mesh.as_ref().map(|(mesh, _)| mesh.clone());
+        if let Some((mesh, calls)) = settings.mesh {
+            let push = upstreams.push.clone();
+            tokio::spawn(push::serve_mesh(calls, mesh, push, shards.clone()));
+        }
         if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
             let listener = admin::listener(listener)?;
-            tokio::spawn(push::serve(listener, tls, push, shards.clone()));
+            tokio::spawn(push::serve(listener, tls, push, shards.clone(), mesh));
         }
         if let Some(listener) = settings.admin {
             let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);

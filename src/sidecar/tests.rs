@@ -132,6 +132,7 @@ impl Gateway {
             login: LoginSettings::default(),
             upstreams: XximUpstreams::default(),
             push: None,
+            mesh: None,
             admin: None,
             admin_time_max: Duration::from_secs(1),
             readiness: Arc::default(),

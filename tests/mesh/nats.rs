@@ -29,6 +29,19 @@ impl Nats {
         nats
     }
 
+    /// Starts it in a network namespace, where it listens on port 4222 of every address.
+    pub fn start_in(namespace: &str, address: &str) -> Nats {
+        let store = TempDir::new().expect("a directory for temporary files");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, "nats-server", "-a", "0.0.0.0", "-js", "-sd"]);
+        command.arg(store.path()).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("there is a namespace");
+        let there = format!("{address}:4222").parse().expect("an address");
+        wait_until("NATS listens", || TcpStream::connect_timeout(&there, PATIENCE).is_ok());
+        Nats { child: Some(child), port: 4222, store }
+    }
+
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }

@@ -197,6 +197,7 @@ pub fn settings() -> SidecarSettings {
         login: LoginSettings::default(),
         upstreams: XximUpstreams::default(),
         push: None,
+        mesh: None,
         requests_max: 4096,
     }
 }

@@ -23,6 +23,7 @@ fn server() -> (Server, SocketAddr) {
         secret: String::new(),
         tls: None,
         allow_broadcast: false,
+        cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
     });
@@ -32,7 +33,7 @@ fn server() -> (Server, SocketAddr) {
 }
 
 /// One request of the push service over HTTP.
-fn post(address: SocketAddr, name: &str, body: &[u8]) -> Bytes {
+pub fn post(address: SocketAddr, name: &str, body: &[u8]) -> Bytes {
     let mut socket = crate::common::connect(address);
     let head = format!(
         "POST /v1/internal/conn/{name} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
@@ -48,12 +49,12 @@ fn post(address: SocketAddr, name: &str, body: &[u8]) -> Bytes {
     Bytes::from(answer.split_off(end + 4))
 }
 
-fn filter(users: &[&str], platforms: &[&str], devices: &[&str]) -> GetUserConnReq {
+pub fn filter(users: &[&str], platforms: &[&str], devices: &[&str]) -> GetUserConnReq {
     let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     GetUserConnReq { user_ids: list(users), platforms: list(platforms), devices: list(devices) }
 }
 
-fn send(address: SocketAddr, filter: GetUserConnReq, event: i32, data: &[u8]) -> SendMsgResp {
+pub fn send(address: SocketAddr, filter: GetUserConnReq, event: i32, data: &[u8]) -> SendMsgResp {
     let data = Bytes::copy_from_slice(data);
     let request = SendMsgReq { get_user_conn_req: Some(filter), event, data };
     SendMsgResp::decode(post(address, "sendMsg", &request.encode_to_vec())).expect("a SendMsgResp")

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::hub::mesh::Turn;
 use crate::hub::push::Command;
@@ -32,8 +33,21 @@ pub enum MeshRequest {
     Command { reach: Reach, command: Arc<Command>, reply: Option<(u8, u64)>, room: usize },
     /// What a shard has to say to [`super::ReplyTo::Mesh`].
     Replied { number: u64, reply: Reply },
+    /// Let the sidecars of all other nodes answer this. Gives the answers that came in time.
+    Call { method: &'static str, body: Bytes, answer: oneshot::Sender<Vec<Bytes>> },
+    /// The answer to a [`MeshCall`].
+    Called { node: u16, number: u64, body: Bytes },
     /// The process ends.
     Stop,
+}
+
+/// A call of another node, for the sidecar; answered by [`MeshRequest::Called`].
+#[derive(Debug)]
+pub struct MeshCall {
+    pub node: u16,
+    pub number: u64,
+    pub method: String,
+    pub body: Bytes,
 }
 
 /// The way to the mesh; one clone per thread.
@@ -45,6 +59,14 @@ impl MeshSender {
     pub fn new() -> (MeshSender, mpsc::UnboundedReceiver<MeshRequest>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (MeshSender(sender), receiver)
+    }
+
+    /// Lets the sidecars of all other nodes answer; gives the answers that came in time.
+    pub async fn call(&self, method: &'static str, body: Bytes) -> Vec<Bytes> {
+        let (answer, answers) = oneshot::channel();
+        self.send(MeshRequest::Call { method, body, answer });
+        // Fails only when the process ends.
+        answers.await.unwrap_or_default()
     }
 
     /// Hands a message over. A mesh that has ended swallows it: the process ends.

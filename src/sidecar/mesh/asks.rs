@@ -151,6 +151,11 @@ impl Asks {
         Some(Over { asker, outcome, missing })
     }
 
+    /// A number that no message has, for questions that are kept elsewhere.
+    pub fn number(&mut self) -> u64 {
+        self.next()
+    }
+
     fn next(&mut self) -> u64 {
         self.number = self.number.wrapping_add(1).max(1);
         self.number

@@ -30,6 +30,7 @@
 //! names; a received one is one message per shard.
 
 mod asks;
+mod calls;
 mod codec;
 mod link;
 mod members;
@@ -53,9 +54,10 @@ use crate::hub::mesh::Interest;
 use crate::limits::{MESH_FORGET_TIME, MESH_HELLO_INTERVAL, MESH_JOIN_TIME};
 use crate::log::Every;
 use crate::metrics::Registry;
-use crate::shard::mailbox::{Mail, MailSender, MeshRequest};
+use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshRequest};
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, Subjects};
 use asks::Asks;
+use calls::Calls;
 use link::{Link, Sources};
 use members::Members;
 use meters::Meters;
@@ -85,6 +87,8 @@ pub struct MeshSettings {
     pub slots_max: u32,
     /// Shared with the shards.
     pub interest: Arc<Interest>,
+    /// Where calls of other nodes go, to be answered by [`MeshRequest::Called`].
+    pub calls: mpsc::Sender<MeshCall>,
 }
 
 /// Why a node can not be part of the mesh.
@@ -116,11 +120,16 @@ pub fn start(
         .block_on(Mesh::new(settings, shards, registry))
         .map_err(MeshStartError::Settings)?;
     let mut requests = requests;
-    runtime.block_on(mesh.join(&mut sources, &mut requests))?;
+    if let Err(error) = runtime.block_on(mesh.join(&mut sources, &mut requests)) {
+        // Subscriptions end in the context of their runtime.
+        let _context = runtime.enter();
+        drop((mesh, sources));
+        return Err(error);
+    }
     std::thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || {
-            runtime.block_on(mesh.run(&mut sources, &mut requests));
+            runtime.block_on(mesh.run(sources, requests));
             // Dropping it would wait for name lookups.
             runtime.shutdown_background();
         })
@@ -141,6 +150,7 @@ struct Mesh {
     members: Members,
     wants: Wants,
     asks: Asks,
+    calls: Calls,
     shards: Shards,
     shard_count: usize,
     /// Bytes that came from the link and are not handled.
@@ -184,6 +194,7 @@ impl Mesh {
             members: Members::default(),
             wants: Wants::new(),
             asks: Asks::new(fastrand::u64(..)),
+            calls: Calls::default(),
             shards: Shards::new(shards, inbound.clone(), settings.mesh.queue_bytes_max),
             shard_count,
             inbound,
@@ -206,7 +217,7 @@ impl Mesh {
         let mut until = Instant::now() + LINK_TIME;
         let mut listening = false;
         while Instant::now() < until && self.rival.is_none() {
-            let inputs = serve::inputs(sources, requests, Some(until)).await;
+            let inputs = serve::inputs(sources, requests, until).await;
             self.take(inputs);
             if self.linked && !listening {
                 listening = true;
@@ -228,12 +239,12 @@ impl Mesh {
 
     async fn run(
         mut self,
-        sources: &mut Sources,
-        requests: &mut mpsc::UnboundedReceiver<MeshRequest>,
+        mut sources: Sources,
+        mut requests: mpsc::UnboundedReceiver<MeshRequest>,
     ) {
         while !self.stopping {
             let due = self.due();
-            let inputs = serve::inputs(sources, requests, Some(due)).await;
+            let inputs = serve::inputs(&mut sources, &mut requests, due).await;
             self.take(inputs);
             self.tick();
         }
@@ -244,7 +255,7 @@ impl Mesh {
     /// When something is to be done without any input.
     fn due(&self) -> Instant {
         let mut due = self.hello_at;
-        if let Some(ask) = self.asks.due() {
+        for ask in [self.asks.due(), self.calls.due()].into_iter().flatten() {
             due = due.min(ask);
         }
         if self.shards.is_behind() {
@@ -271,6 +282,7 @@ impl Mesh {
         while let Some(over) = self.asks.expired(now) {
             self.answer(over);
         }
+        self.expire_calls(now);
         if now < self.hello_at {
             return;
         }

@@ -48,9 +48,8 @@ pub(super) enum From {
 pub(super) async fn inputs(
     sources: &mut Sources,
     requests: &mut mpsc::UnboundedReceiver<MeshRequest>,
-    due: Option<Instant>,
+    due: Instant,
 ) -> Vec<Input> {
-    let due = due.unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(1));
     let mut timer = pin!(tokio::time::sleep_until(due.into()));
     poll_fn(|cx| {
         let mut found = Vec::new();
@@ -107,6 +106,8 @@ impl Mesh {
             }
             // No question is asked for other nodes.
             MeshRequest::Replied { .. } => {}
+            MeshRequest::Call { method, body, answer } => self.call(method, body, answer),
+            MeshRequest::Called { node, number, body } => self.called(node, number, body),
             MeshRequest::Stop => self.stopping = true,
         }
     }
@@ -240,6 +241,7 @@ impl Mesh {
                 (_, From::Lane(lane), Body::Command(command)) => {
                     self.carry_out(&envelope, lane, command, len)
                 }
+                (_, From::Lane(Lane::All), Body::Call(call)) => self.serve_call(&envelope, call),
                 _ => Err(MeshError::Wrong("this does not belong to its subject")),
             }
         });
@@ -297,6 +299,9 @@ impl Mesh {
     }
 
     fn replied(&mut self, envelope: &Envelope, reply: &proto::Reply) {
+        if self.call_answered(envelope, &reply.body) {
+            return;
+        }
         let outcome = Outcome { done: reply.done, failed: reply.failed };
         let node = envelope.node as u16;
         let Some((name, over)) = self.asks.answered(envelope.number, node, outcome) else { return };

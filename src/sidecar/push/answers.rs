@@ -31,6 +31,23 @@ pub(super) fn sent(pushed: XximPushed, users: &[Box<str>], expose: bool) -> Send
     }
 }
 
+/// The answers of all nodes as one: a user who was reached on one has not failed on the others.
+pub(super) fn sent_everywhere(mut all: SendMsgResp, parts: Vec<SendMsgResp>) -> SendMsgResp {
+    if parts.is_empty() {
+        return all;
+    }
+    for part in parts {
+        all.success_conn_params.extend(part.success_conn_params);
+        all.failed_conn_params.extend(part.failed_conn_params);
+    }
+    let reached = all.success_conn_params.iter().map(|conn| conn.user_id.as_str());
+    let mut told: HashSet<String> = reached.map(str::to_owned).collect();
+    // An entry that names a connection says more than one of a node that knows none.
+    all.failed_conn_params.sort_by_key(|conn| conn.device_id.is_empty());
+    all.failed_conn_params.retain(|conn| told.insert(conn.user_id.clone()));
+    all
+}
+
 /// The answer to GetUserConn, the only one with the time of accepting.
 pub(super) fn found(pushed: XximPushed, expose: bool) -> GetUserConnResp {
     let timed = |conn: &XximConn| ConnParam {
@@ -91,6 +108,20 @@ mod tests {
             answer.failed_conn_params.iter().map(|p| (&*p.user_id, &*p.device_id)).collect();
         assert_eq!(failed, [("b", "1"), ("c", "")]);
         assert_eq!(answer.common_resp.expect("always").msg.as_deref(), Some("ok"));
+    }
+
+    #[test]
+    fn a_user_who_was_reached_on_one_node_has_not_failed_on_another() {
+        let users = ["a", "b", "c"].map(Box::from);
+        let here = XximPushed { success: vec![conn("a", "1")], failed: Vec::new() };
+        let there = XximPushed { success: vec![conn("b", "2")], failed: vec![conn("c", "3")] };
+        let [here, there] = [here, there].map(|pushed| sent(pushed, &users, false));
+        let all = sent_everywhere(here, vec![there]);
+        let names = |conns: &[ConnParam]| -> Vec<String> {
+            conns.iter().map(|conn| format!("{}{}", conn.user_id, conn.device_id)).collect()
+        };
+        assert_eq!(names(&all.success_conn_params), ["a1", "b2"]);
+        assert_eq!(names(&all.failed_conn_params), ["c3"]);
     }
 
     #[test]

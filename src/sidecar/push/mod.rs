@@ -6,6 +6,7 @@
 //! connection first. Costs: one message per shard and request, and one answer of each.
 
 mod answers;
+mod cluster;
 mod http;
 mod server;
 
@@ -15,9 +16,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tonic::{Request, Response, Status};
 
+pub(super) use self::cluster::serve as serve_mesh;
 pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
-use crate::shard::mailbox::{Mail, XximFilter, XximPush, XximPushed};
+use crate::shard::mailbox::{Mail, MeshSender, XximFilter, XximPush, XximPushed};
 use crate::sidecar::Shards;
 use crate::wire::xxim::proto as pb;
 
@@ -35,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Pushes {
     shards: Shards,
     settings: Arc<XximPushService>,
+    /// Where requests for every node go; `None`: they are for this one.
+    mesh: Option<MeshSender>,
     /// Held while a request is handed to the shards, so that all get requests in one order.
     order: Arc<Mutex<()>>,
 }
@@ -62,30 +66,41 @@ impl From<Refusal> for Status {
 }
 
 impl Pushes {
-    fn new(shards: Shards, settings: Arc<XximPushService>) -> Pushes {
-        Pushes { shards, settings, order: Arc::default() }
+    fn new(shards: Shards, settings: Arc<XximPushService>, mesh: Option<MeshSender>) -> Pushes {
+        let mesh = mesh.filter(|_| settings.cluster);
+        Pushes { shards, settings, mesh, order: Arc::default() }
     }
 
     async fn send(&self, request: pb::SendMsgReq) -> Result<pb::SendMsgResp, Refusal> {
+        let body = self.abroad(&request);
         if request.event < 0 || matches!(request.event, 2 | 3) {
             return Err(Refusal::Event);
         }
         let filter = self.filter(request.get_user_conn_req)?;
         let users = filter.users.clone();
+        let elsewhere = self.elsewhere(cluster::SEND, body);
         let work = XximPush::Send { filter, event: request.event, data: request.data };
-        let pushed = self.ask(work).await?;
-        Ok(answers::sent(pushed, &users, self.settings.expose_secrets))
+        let (pushed, elsewhere) = tokio::join!(self.ask(work), elsewhere);
+        let answer = answers::sent(pushed?, &users, self.settings.expose_secrets);
+        Ok(answers::sent_everywhere(answer, elsewhere))
     }
 
     async fn get(&self, request: pb::GetUserConnReq) -> Result<pb::GetUserConnResp, Refusal> {
+        let body = self.abroad(&request);
         let filter = self.filter(Some(request))?;
-        let pushed = self.ask(XximPush::Get { filter }).await?;
-        Ok(answers::found(pushed, self.settings.expose_secrets))
+        let elsewhere = self.elsewhere::<pb::GetUserConnResp>(cluster::GET, body);
+        let (pushed, elsewhere) = tokio::join!(self.ask(XximPush::Get { filter }), elsewhere);
+        let mut answer = answers::found(pushed?, self.settings.expose_secrets);
+        elsewhere.into_iter().for_each(|part| answer.conn_params.extend(part.conn_params));
+        Ok(answer)
     }
 
     async fn kick(&self, request: pb::KickUserConnReq) -> Result<pb::KickUserConnResp, Refusal> {
+        let body = self.abroad(&request);
         let filter = self.filter(request.get_user_conn_req)?;
-        self.ask(XximPush::Kick { filter }).await?;
+        let elsewhere = self.elsewhere::<pb::KickUserConnResp>(cluster::KICK, body);
+        let (kicked, _) = tokio::join!(self.ask(XximPush::Kick { filter }), elsewhere);
+        kicked?;
         Ok(pb::KickUserConnResp::default())
     }
 

@@ -30,6 +30,7 @@ use super::{Pushes, http};
 use crate::config::model::XximPushService;
 use crate::limits::HTTP_HEADERS_MAX;
 use crate::log::Every;
+use crate::shard::mailbox::MeshSender;
 use crate::sidecar::Shards;
 use crate::sidecar::login::same;
 use crate::wire::xxim::code;
@@ -52,8 +53,9 @@ pub(in crate::sidecar) async fn serve(
     tls: Option<Arc<ServerConfig>>,
     settings: XximPushService,
     shards: Shards,
+    mesh: Option<MeshSender>,
 ) {
-    let routes = routes(Pushes::new(shards, Arc::new(settings)));
+    let routes = routes(Pushes::new(shards, Arc::new(settings), mesh));
     let acceptor = tls.map(TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let started = std::time::Instant::now();

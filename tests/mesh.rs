@@ -1,0 +1,17 @@
+//! Several machines as one gateway: the real binary three times, and a real NATS server.
+
+mod common;
+
+#[path = "faults/binary.rs"]
+mod binary;
+#[path = "mesh/cluster.rs"]
+mod cluster;
+#[path = "mesh/failures.rs"]
+mod failures;
+#[path = "im/support.rs"]
+#[allow(dead_code)]
+mod im;
+#[path = "mesh/nats.rs"]
+mod nats;
+#[path = "mesh/operations.rs"]
+mod operations;

@@ -1,0 +1,66 @@
+//! Requests of backends that every node of a mesh carries out (section 6.1).
+
+use std::net::SocketAddr;
+
+use prost::Message;
+use ringway::config::model::{Mesh, XximPushService};
+use ringway::wire::xxim::proto::{GetUserConnResp, KickUserConnReq};
+
+use crate::common::{Server, wait_until};
+use crate::nats::Nats;
+use crate::pushes::{filter, post, send};
+use crate::support::{Xxim, config};
+
+fn node(nats: &Nats, number: u16) -> (Server, SocketAddr) {
+    let mut config = config("http://127.0.0.1:9");
+    config.node = number;
+    config.mesh = Mesh {
+        nats: vec![nats.url()],
+        cluster: "xxim".to_owned(),
+        queue_bytes_max: 1 << 20,
+        ..Mesh::default()
+    };
+    config.xxim_upstreams.push = Some(XximPushService {
+        bind: "127.0.0.1:0".parse().expect("an address"),
+        secret: String::new(),
+        tls: None,
+        allow_broadcast: true,
+        cluster: true,
+        expose_secrets: false,
+        request_bytes_max: 1 << 20,
+    });
+    let server = Server::start(config);
+    let address = server.gateway().push_address().expect("the push service listens");
+    (server, address)
+}
+
+#[test]
+fn a_request_to_one_node_is_carried_out_on_all_and_the_results_are_put_together() {
+    let nats = Nats::start();
+    let [(one, at_one), (two, at_two)] = [1, 2].map(|number| node(&nats, number));
+    let mut ann = Xxim::login(&one, "ann", "d1");
+    let mut bob = Xxim::login(&two, "bob", "d2");
+    for at in [at_one, at_two] {
+        wait_until("the nodes know each other", || {
+            let found = post(at, "getUserConn", &filter(&["ann", "bob"], &[], &[]).encode_to_vec());
+            let found = GetUserConnResp::decode(found).expect("an answer").conn_params;
+            found.len() == 2
+        });
+        let sent = send(at, filter(&["ann", "bob", "eve"], &[], &[]), 0, b"to both");
+        let mut reached: Vec<_> =
+            sent.success_conn_params.iter().map(|conn| conn.user_id.as_str()).collect();
+        reached.sort_unstable();
+        assert_eq!(reached, ["ann", "bob"]);
+        let failed: Vec<_> =
+            sent.failed_conn_params.iter().map(|conn| conn.user_id.as_str()).collect();
+        assert_eq!(failed, ["eve"]);
+        for client in [&mut ann, &mut bob] {
+            assert_eq!(&*client.push().data, b"to both");
+        }
+    }
+    let everybody = KickUserConnReq { get_user_conn_req: Some(filter(&[], &[], &[])) };
+    post(at_one, "kickUserConn", &everybody.encode_to_vec());
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.client.frame().close(), (1001, "kick"));
+    }
+}
