@@ -14,13 +14,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::model::{Config, Listener, Service};
+use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
 use crate::metrics::Registry;
+use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
-use crate::shard::mailbox::{Mail, MailSender, Mailbox, Request, SidecarSender};
+use crate::shard::mailbox::{
+    Mail, MailSender, Mailbox, MeshRequest, MeshSender, Request, SidecarSender,
+};
 use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
+use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 use crate::tls_files::{self, TlsFilesError};
 
@@ -35,8 +39,12 @@ pub enum StartError {
     Bind { address: SocketAddr, what: &'static str, reason: String },
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
+    #[error(transparent)]
+    RsaKey(#[from] RsaKeyError),
     #[error("the sidecar thread can not start: {0}")]
     Sidecar(io::Error),
+    #[error(transparent)]
+    Mesh(#[from] MeshStartError),
     #[error("a mailbox can not be made: {0}; raise the limit of open files (`ulimit -n`)")]
     Mailbox(io::Error),
     #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
@@ -49,10 +57,12 @@ pub enum StartError {
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
+    push: Option<SocketAddr>,
     config: Arc<Config>,
     shards: Vec<MailSender>,
     threads: Vec<ExecutorJoinHandle<()>>,
     sidecar: (SidecarSender, JoinHandle<()>),
+    mesh: Option<(MeshSender, JoinHandle<()>)>,
     readiness: Arc<Readiness>,
     notices: Receiver<Notice>,
 }
@@ -71,11 +81,16 @@ impl Gateway {
         let registry = Arc::new(Registry::new(shards));
         let readiness = Arc::new(Readiness::default());
         let (senders, mailboxes) = mailboxes(&config, shards)?;
-        let settings = sidecar_settings(&config, admin, readiness.clone(), shards);
+        let push = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
+        let push_address = push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
+        let key = rsa_key(&config)?;
+        let settings = sidecar_settings(&config, admin, push, key, readiness.clone(), shards);
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
+        let mesh = start_mesh(&config, &addresses, &shared, &senders, &registry)?;
+        let mesh_sender = mesh.as_ref().map(|(sender, _)| sender.clone());
         let clock = Clock::start();
         let mut threads = Vec::new();
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -83,6 +98,7 @@ impl Gateway {
             let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
             let (config, shared, listeners) = (config.clone(), shared.clone(), listeners.clone());
             let (senders, sidecar) = (senders.clone(), sidecar.0.clone());
+            let mesh = mesh_sender.clone();
             let (notices, registry) = (notice_sender.clone(), registry.clone());
             let seed = fastrand::usize(..);
             let make = move || Parts {
@@ -94,6 +110,7 @@ impl Gateway {
                 mailbox,
                 shards: senders,
                 sidecar,
+                mesh,
                 published: registry.shard(number).expect("one per shard was made"),
                 notices,
             };
@@ -106,10 +123,12 @@ impl Gateway {
         let gateway = Gateway {
             addresses,
             admin: admin_address,
+            push: push_address,
             config,
             shards: senders,
             threads,
             sidecar,
+            mesh,
             readiness,
             notices,
         };
@@ -138,6 +157,11 @@ impl Gateway {
     /// The address of the admin server, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
+    }
+
+    /// The address of the push service of xxim backends, if there is one.
+    pub fn push_address(&self) -> Option<SocketAddr> {
+        self.push
     }
 
     /// What the gateway runs with.
@@ -175,11 +199,18 @@ impl Gateway {
         let deadline = Instant::now() + self.config.runtime.shutdown_timeout;
         self.readiness.set(Phase::Draining);
         let mut finished = true;
-        for mail in [|| Mail::Drain, || Mail::Stop] {
+        // The first round ends when no shard has clients, the second when nothing is left of what
+        // they have told other shards at their end.
+        for mail in [|| Mail::Drain, || Mail::Drain, || Mail::Stop] {
             self.shards.iter().for_each(|shard| shard.send_blocking(mail()));
             finished &= self.await_notices(deadline);
         }
         let _ = self.sidecar.0.send(Request::Stop);
+        if let Some((mesh, thread)) = self.mesh {
+            mesh.send(MeshRequest::Stop);
+            // Its last words take half a second at the most.
+            let _ = thread.join();
+        }
         if finished {
             for thread in self.threads {
                 let _ = thread.join();
@@ -242,6 +273,25 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(refused)
 }
 
+type PushSocket = (TcpListener, Option<Arc<rustls::ServerConfig>>);
+
+fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
+    let (address, what) = (settings.bind, "xxim push service");
+    let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
+    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
+    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
+    Ok((TcpListener::bind(address).map_err(refused)?, tls))
+}
+
+/// The key of xxim clients.
+fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
+    Ok(match &config.xxim.crypto.private_key {
+        None => None,
+        Some(XximKey::Made) => Some(Arc::new(RsaKey::made_when_needed())),
+        Some(XximKey::File(path)) => Some(Arc::new(RsaKey::load(path)?)),
+    })
+}
+
 fn advice(error: &io::Error) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => "another process has this port: end it or change `bind`",
@@ -282,8 +332,9 @@ fn listener_settings(
             IpAddr::V4(_) => *config.netsvr.advertise.ip(),
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
+        let bound = *address;
         let address = SocketAddrV4::new(ip, address.port());
-        Ok(ListenerSettings { service: listener.service.clone(), address, tls })
+        Ok(ListenerSettings { service: listener.service.clone(), address, bound, tls })
     };
     config.listeners.iter().zip(addresses).map(settings).collect()
 }
@@ -309,11 +360,17 @@ fn mailboxes(
 fn sidecar_settings(
     config: &Config,
     admin: Option<TcpListener>,
+    push: Option<PushSocket>,
+    key: Option<Arc<RsaKey>>,
     readiness: Arc<Readiness>,
     shards: usize,
 ) -> SidecarSettings {
     let customer = &config.netsvr.customer;
     SidecarSettings {
+        threads: config.sidecar.threads,
+        login: config.login.clone(),
+        upstreams: config.xxim_upstreams.clone(),
+        push,
         admin,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
         readiness,
@@ -323,8 +380,46 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
-        requests_max: customer.callbacks_max as usize * shards,
+        key,
+        key_threads: config.xxim.crypto.threads,
+        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
+        // What does not fit waits on its shard.
+        requests_max: (customer.callbacks_max as usize
+            + limits::LOGINS_UNDER_WAY_MAX
+            + limits::XXIM_REQUESTS_SENT
+            + limits::HTTP_CALLS_MAX)
+            * shards,
     }
+}
+
+/// Joins the mesh, if there is one.
+fn start_mesh(
+    config: &Config,
+    addresses: &[SocketAddr],
+    shared: &Shared,
+    shards: &[MailSender],
+    registry: &Arc<Registry>,
+) -> Result<Option<(MeshSender, JoinHandle<()>)>, StartError> {
+    let Some(interest) = shared.mesh.clone() else { return Ok(None) };
+    let listeners = config.listeners.iter().zip(addresses);
+    let announced = listeners.map(|(listener, &address)| {
+        let mut address = address;
+        if address.ip().is_unspecified() {
+            address.set_ip((*config.netsvr.advertise.ip()).into());
+        }
+        (listener.service.describe(), address)
+    });
+    let settings = MeshSettings {
+        mesh: config.mesh.clone(),
+        node: config.node,
+        addresses: announced.collect(),
+        netsvr: config.netsvr.advertise,
+        slots_max: config.runtime.connections_max,
+        interest,
+    };
+    let (sender, requests) = MeshSender::new();
+    let thread = mesh::start(settings, requests, shards.to_vec(), registry.clone())?;
+    Ok(Some((sender, thread)))
 }
 
 fn ring_settings(config: &Config) -> Settings {

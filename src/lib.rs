@@ -31,6 +31,7 @@ pub mod hub;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod rsa_keys;
 pub mod shard;
 pub mod sidecar;
 pub mod tls_files;

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `demo`, `check`.
+//! The command line: `serve`, `demo`, `check`, `keygen`.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ use ringway::config::{self, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::log;
+use ringway::rsa_keys;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -46,6 +47,27 @@ enum Command {
         #[arg(long)]
         print_reference: bool,
     },
+    /// Make keys.
+    Keygen {
+        #[command(subcommand)]
+        what: Keygen,
+    },
+}
+
+#[derive(Subcommand)]
+enum Keygen {
+    /// Make the RSA key pair of xxim clients: PKCS#8 and SubjectPublicKeyInfo, both PEM.
+    Xxim {
+        /// Where the private key goes, for xxim.crypto.private_key; only its owner may read it.
+        #[arg(long, default_value = "xxim.pem")]
+        private_key: PathBuf,
+        /// Where the public key goes, for the clients.
+        #[arg(long, default_value = "xxim.pub.pem")]
+        public_key: PathBuf,
+        /// Size of the key, 2048 to 8192.
+        #[arg(long, default_value_t = rsa_keys::BITS)]
+        bits: usize,
+    },
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -71,19 +93,32 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             print!("{}", config::reference());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Keygen { what: Keygen::Xxim { private_key, public_key, bits } } => {
+            if !rsa_keys::BITS_ALLOWED.contains(&bits) {
+                return Err(format!("--bits {bits}: allowed are 2048 to 8192").into());
+            }
+            rsa_keys::generate(&private_key, &public_key, bits)?;
+            println!("wrote {} and {}", private_key.display(), public_key.display());
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
 /// Runs until a signal or a failure; the exit code tells whether everything was drained.
 fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = loaded;
+    let Loaded { mut config, warnings } = loaded;
     log::init(&config.log.filter, config.log.json)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is served, so that no signal finds the default action.
     let mut signals = runtime.block_on(async { Signals::new() })?;
+    let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
+    upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
     let gateway = Gateway::start(config)?;
+    let push = gateway.push_address();
+    let upstream = upstream.map(|upstream| upstream.start(push)).transpose()?;
     let business = if demo { Some(start_demo(&gateway)?) } else { None };
+    let consumer = if demo { start_consumer(&gateway)? } else { None };
     announce(&gateway);
     if let Some(reason) = runtime.block_on(signals.watch(&gateway)) {
         tracing::error!(%reason, "the gateway can not go on");
@@ -98,6 +133,8 @@ fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
         }
     });
     if drained {
+        drop(consumer);
+        drop(upstream);
         business.into_iter().for_each(Business::stop);
         tracing::info!("drained");
     } else {
@@ -114,6 +151,9 @@ fn announce(gateway: &Gateway) {
     }
     if let Some(address) = gateway.admin_address() {
         tracing::info!(%address, "admin: /metrics /healthz /readyz");
+    }
+    if let Some(address) = gateway.push_address() {
+        tracing::info!(%address, "push service of xxim backends");
     }
     tracing::info!(cpus = ?gateway.config().runtime.cpus, "ready");
 }
@@ -132,6 +172,13 @@ fn start_demo(gateway: &Gateway) -> Result<Business, Failure> {
         return Err("the built-in business process could not register within 5 s".into());
     }
     Ok(business)
+}
+
+/// Starts the built-in connmix worker.
+fn start_consumer(gateway: &Gateway) -> Result<Option<demo::connmix::Worker>, Failure> {
+    let mut listeners = gateway.config().listeners.iter().zip(gateway.addresses());
+    let api = listeners.find(|(listener, _)| listener.service == Service::ConnmixApi);
+    Ok(api.map(|(_, address)| demo::connmix::start(*address)).transpose()?)
 }
 
 struct Signals {

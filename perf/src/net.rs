@@ -36,6 +36,8 @@ enum Framing {
     /// Waits for the 101.
     Upgrade,
     WebSocket,
+    /// Answers with a `Content-Length`.
+    Http,
     /// Length in four bytes.
     Netsvr,
     /// The same, with another process or thread of this program; see `team`.
@@ -167,6 +169,13 @@ impl Net {
                 }
             }
         }
+    }
+
+    /// Connects a peer that speaks HTTP and keeps its connection.
+    pub fn connect_http(&mut self, server: SocketAddr) -> Result<u32> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.connect(&server.into())?;
+        self.add(socket, Framing::Http, None)
     }
 
     /// Connects a backend.
@@ -374,6 +383,10 @@ fn cut(framing: Framing, input: &[u8]) -> Result<Option<(&[u8], usize)>> {
             }
             (0, end + 4)
         }
+        Framing::Http => match input.windows(4).position(|four| four == b"\r\n\r\n") {
+            Some(end) => (end + 4, content_length(&input[..end])?),
+            None => return Ok(None),
+        },
         Framing::Netsvr | Framing::Team => match input.first_chunk() {
             Some(length) => (4, u32::from_be_bytes(*length) as usize),
             None => return Ok(None),
@@ -388,6 +401,13 @@ fn cut(framing: Framing, input: &[u8]) -> Result<Option<(&[u8], usize)>> {
         },
     };
     Ok(input.get(header..header + len).map(|message| (message, header + len)))
+}
+
+/// The length of an answer's body; without the header it has none.
+fn content_length(head: &[u8]) -> Result<usize> {
+    let head = std::str::from_utf8(head)?;
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    Ok(length.map_or(Ok(0), |length| length.trim().parse())?)
 }
 
 #[cfg(test)]

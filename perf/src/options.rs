@@ -113,6 +113,16 @@ pub enum Scenario {
     Slow,
     /// A backend publishes to a topic; each client is in many.
     Topics,
+    /// Members of one IM room speak; messages leave in batches.
+    Room,
+    /// connmix: `POST /v1/mesh/send` on connections that are kept alive.
+    ApiSend,
+    /// connmix: `POST /v1/mesh/publish`.
+    ApiPublish,
+    /// connmix: clients push to a queue, which one connection consumes.
+    Queue,
+    /// Many requests under way on one xxim connection, to an upstream that answers at once.
+    Xxim,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -121,7 +131,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 11] = [
+    pub const ALL: [Scenario; 16] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -132,6 +142,11 @@ impl Scenario {
         Scenario::Groupchat,
         Scenario::Slow,
         Scenario::Topics,
+        Scenario::Room,
+        Scenario::ApiSend,
+        Scenario::ApiPublish,
+        Scenario::Queue,
+        Scenario::Xxim,
         Scenario::CrossShard,
     ];
 
@@ -156,10 +171,12 @@ pub struct Size {
     /// Publishes at a time.
     #[arg(long)]
     pub publishes: Option<usize>,
-    /// Messages under way at a time (`unicast`, `groupchat`), connections (`churn`).
+    /// Messages under way at a time (`unicast`, `groupchat`; `xxim`: per connection), connections
+    /// (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
-    /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`).
+    /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,
+    /// `room`).
     #[arg(long)]
     pub rate: Option<f64>,
     /// Topics of each client.

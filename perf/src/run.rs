@@ -147,7 +147,11 @@ const SYSCALLS: &str = "syscalls";
 fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let options = &entry.options;
     let cpus = scenario::server_cpus(options);
-    let mut rig = Rig::new(Server::start(&entry.contender, &cpus, options)?, options)?;
+    let upstream = match options.scenario {
+        Scenario::Xxim => Some(scenario::xxim::upstream()?),
+        _ => None,
+    };
+    let mut rig = Rig::new(Server::start(&entry.contender, &cpus, options, upstream)?, options)?;
     let mut load = scenario::prepare(options, &mut rig)?;
     let pid = rig.server.pid;
     let mut repeat = |rig: &mut Rig, seconds: f64| -> Result<f64> {

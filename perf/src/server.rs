@@ -42,6 +42,10 @@ pub struct Server {
     /// The backend listeners of a gateway.
     pub worker: Option<SocketAddr>,
     pub task: Option<SocketAddr>,
+    /// The connmix API of a gateway.
+    pub api: Option<SocketAddr>,
+    /// CPUs of a gateway.
+    pub shards: usize,
     /// Certificates that clients trust; `None`: they speak plain WebSocket.
     pub trusted: Option<PathBuf>,
     _child: Option<Started>,
@@ -50,10 +54,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on the given CPUs, or finds the running one.
-    pub fn start(contender: &Contender, cpus: &[usize], options: &Options) -> Result<Server> {
+    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves xxim
+    /// clients on `/ws` and carries their requests there.
+    pub fn start(
+        contender: &Contender,
+        cpus: &[usize],
+        options: &Options,
+        upstream: Option<SocketAddr>,
+    ) -> Result<Server> {
         match contender {
-            Contender::Gateway(program) => gateway(program, cpus, options.tls),
+            Contender::Gateway(program) => gateway(program, cpus, options.tls, upstream),
             Contender::Floor(program, floor) => start_floor(program, *floor, cpus[0]),
             Contender::Running { client, pid, path } => {
                 let trusted = options.ca.clone().filter(|_| options.tls);
@@ -74,6 +84,8 @@ impl Server {
             echo_path: "/".to_owned(),
             worker: None,
             task: None,
+            api: None,
+            shards: 1,
             trusted: None,
             _child: None,
             _config: None,
@@ -97,11 +109,22 @@ impl Drop for Started {
     }
 }
 
-fn gateway(program: &Path, cpus: &[usize], tls: bool) -> Result<Server> {
-    let (client, worker, task) = (free_address()?, free_address()?, free_address()?);
+fn gateway(
+    program: &Path,
+    cpus: &[usize],
+    tls: bool,
+    upstream: Option<SocketAddr>,
+) -> Result<Server> {
+    let (mut client, worker, task) = (free_address()?, free_address()?, free_address()?);
+    let api = free_address()?;
     let identity = tls.then(Identity::new).transpose()?;
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
-    file.write_all(config(client, worker, task, cpus, identity.as_ref()).as_bytes())?;
+    let text = config([client, worker, task, api], cpus, identity.as_ref());
+    file.write_all(text.as_bytes())?;
+    if let Some(upstream) = upstream {
+        client = free_address()?;
+        file.write_all(xxim_config(client, upstream, identity.as_ref()).as_bytes())?;
+    }
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
     command.stderr(Stdio::inherit());
@@ -111,13 +134,15 @@ fn gateway(program: &Path, cpus: &[usize], tls: bool) -> Result<Server> {
         echo_path: "/echo".to_owned(),
         worker: Some(worker),
         task: Some(task),
+        api: Some(api),
+        shards: cpus.len(),
         trusted: identity.as_ref().map(Identity::certificate),
         _child: Some(Started(child)),
         _config: Some(file),
         _identity: identity,
         ..Server::elsewhere(client)
     };
-    for address in [client, worker, task] {
+    for address in [client, worker, task, api] {
         await_listener(address)?;
     }
     Ok(server)
@@ -125,15 +150,11 @@ fn gateway(program: &Path, cpus: &[usize], tls: bool) -> Result<Server> {
 
 /// Limits that would stop the load are out of the way; everything else is the default.
 fn config(
-    client: SocketAddr,
-    worker: SocketAddr,
-    task: SocketAddr,
+    [client, worker, task, api]: [SocketAddr; 4],
     cpus: &[usize],
     identity: Option<&Identity>,
 ) -> String {
-    let tls = identity.map_or(String::new(), |identity| {
-        format!("tls = {{ cert = {:?}, key = {:?} }}", identity.certificate(), identity.key())
-    });
+    let tls = tls_line(identity);
     let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
     let cpus = cpus.join(",");
     format!(
@@ -143,7 +164,12 @@ cpus = "{cpus}"
 
 [[listener]]
 bind = "{client}"
-routes = [ {{ path = "/netsvr", protocol = "netsvr" }}, {{ path = "/echo", protocol = "echo" }} ]
+routes = [
+  {{ path = "/netsvr", protocol = "netsvr" }},
+  {{ path = "/echo", protocol = "echo" }},
+  {{ path = "/im", protocol = "im" }},
+  {{ path = "/chat", protocol = "connmix" }},
+]
 {tls}
 
 [[listener]]
@@ -154,17 +180,63 @@ protocol = "netsvr-worker"
 bind = "{task}"
 protocol = "netsvr-task"
 
+[[listener]]
+bind = "{api}"
+protocol = "connmix-api"
+
+[[connmix.server]]
+name = "perf"
+read_timeout = "1h"
+
+[[connmix.server.rule]]
+on = "message"
+do = [ {{ push = {{ topic = "perf", include = ["frame"] }} }} ]
+
+[connmix.queue]
+full = "block"
+
 [netsvr.customer]
 heartbeat_interval = "1h"
 max_online = 19000
 limit_window_max_requests = 4294967295
 limit_zero_window_max_requests = 4294967295
 
+[im]
+idle_timeout = "1h"
+
 [admin]
 bind = ""
 
 [log]
 filter = "warn"
+"#
+    )
+}
+
+/// The line of a listener that encrypts.
+fn tls_line(identity: Option<&Identity>) -> String {
+    identity.map_or(String::new(), |identity| {
+        format!("tls = {{ cert = {:?}, key = {:?} }}", identity.certificate(), identity.key())
+    })
+}
+
+/// One more listener, for xxim clients.
+fn xxim_config(client: SocketAddr, upstream: SocketAddr, identity: Option<&Identity>) -> String {
+    let tls = tls_line(identity);
+    format!(
+        r#"
+[[listener]]
+bind = "{client}"
+routes = [ {{ path = "/ws", protocol = "xxim" }} ]
+{tls}
+
+[[xxim.upstream]]
+name = "load"
+url = "http://{upstream}"
+
+[[xxim.route]]
+prefix = "/v1/"
+upstream = "load"
 "#
     )
 }

@@ -58,18 +58,16 @@ pub fn suite(options: &Options) -> Result<Results> {
     let unicast = of(Scenario::Unicast, clients(1000))?;
     let topics = of(Scenario::Topics, clients(5000))?;
     let cross = of(Scenario::CrossShard, Size::default())?;
+    let room = of(Scenario::Room, Size::default())?;
     let churn = of(Scenario::Churn, Size::default())?;
     let idle = of(Scenario::Idle, clients(19_000))?;
     let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
     let groupchat = of(Scenario::Groupchat, Size::default())?;
     let slow = of(Scenario::Slow, clients(1000))?;
-    let mut encrypted = |scenario| -> Result<usize> {
-        let (size, tls) = (clients(1000), true);
-        results.push(measure(&Options { scenario, size, tls, ..options.clone() })?);
-        Ok(results.len() - 1)
-    };
-    let tls_echo = encrypted(Scenario::Echo)?;
-    let tls_broadcast = encrypted(Scenario::Broadcast)?;
+    let api_send = of(Scenario::ApiSend, Size::default())?;
+    let api_publish = of(Scenario::ApiPublish, Size::default())?;
+    let queue = of(Scenario::Queue, Size::default())?;
+    let [tls_echo, tls_broadcast] = encrypted(options, &mut results)?;
     let table = Table { results: &results };
     table.head();
     table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
@@ -86,13 +84,28 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.floor("churn, ratio to the floor", churn, 1.30);
     table.line("19,000 members against 1,000", table.over(broadcast_19k, broadcast), 1.35);
     table.line("idle CPU with 19,000, percent", table.value(idle, "cpu_percent"), 0.3);
+    table.line("IM room of 10,000, us per delivered message", table.cpu(room), 0.5);
+    let p99 = table.value(room, "last_member_p99_ms");
+    table.line("IM room of 10,000, p99 to the last member, ms", p99, 100.0);
     table.line("transfer, us per message", table.cpu(transfer), f64::NAN);
     table.line("unicast, us per message", table.cpu(unicast), f64::NAN);
     table.line("groupchat, us per delivery", table.cpu(groupchat), f64::NAN);
+    table.line("connmix mesh/send over HTTP, us", table.cpu(api_send), 10.0);
+    table.line("connmix mesh/publish over HTTP, us", table.cpu(api_publish), 10.0);
+    table.line("connmix queue, us per message", table.cpu(queue), f64::NAN);
     table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
     table.line("echo over TLS against plain", table.to("plain", tls_echo), f64::NAN);
     table.line("broadcast over TLS against plain", table.to("plain", tls_broadcast), f64::NAN);
     Ok(results)
+}
+
+/// Echo and broadcast over TLS, with 1,000 clients.
+fn encrypted(options: &Options, results: &mut Results) -> Result<[usize; 2]> {
+    for scenario in [Scenario::Echo, Scenario::Broadcast] {
+        let size = Size { clients: Some(1000), ..Size::default() };
+        results.push(measure(&Options { scenario, size, tls: true, ..options.clone() })?);
+    }
+    Ok([results.len() - 2, results.len() - 1])
 }
 
 struct Table<'a> {

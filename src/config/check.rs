@@ -12,7 +12,7 @@ use super::listeners::{address, check_overlap, listeners};
 use super::machine::Machine;
 use super::model::*;
 use super::settings::{Settings, allowed};
-use super::{connmix, im, mesh, xxim};
+use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
@@ -21,13 +21,18 @@ const CONNECTIONS_FEW: u32 = 1000;
 /// Reads everything. The machine is asked for what was left open.
 pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, ConfigError> {
     settings.check_keys()?;
-    let listeners = listeners(settings)?;
+    let connmix_servers = connmix_server::read(settings)?;
+    let listeners = listeners(settings, &connmix_servers)?;
     let config = Config {
         node: settings.number("node")?,
         runtime: runtime(settings, machine)?,
         netsvr: netsvr(settings, &listeners, machine)?,
+        sidecar: Sidecar { threads: settings.number("sidecar.threads")? },
+        login: login::read(settings, &listeners)?,
         xxim: xxim::read(settings)?,
-        connmix: connmix::read(settings)?,
+        xxim_upstreams: xxim_upstream::read(settings)?,
+        connmix: connmix::read(settings, &listeners)?,
+        connmix_servers,
         im: im::read(settings)?,
         mesh: mesh::read(settings)?,
         admin: admin(settings)?,
@@ -169,6 +174,7 @@ fn netsvr(
             on_open: settings.number("netsvr.limit.on_open")?,
             on_message: settings.number("netsvr.limit.on_message")?,
         },
+        cluster: settings.flag("netsvr.cluster")?,
         metrics_items: metrics_items.into_iter().collect(),
     })
 }
@@ -220,7 +226,7 @@ fn worker(settings: &Settings) -> Result<NetsvrWorker, ConfigError> {
 }
 
 /// The URL of a callback; `None` if it is empty.
-fn url(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
+pub(super) fn url(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
     let url = settings.text(path)?;
     if url.is_empty() {
         return Ok(None);

@@ -63,6 +63,10 @@ fn convert(kind: Kind, text: &str) -> Value {
         Kind::Number | Kind::Flag => toml_value(text),
         Kind::Texts | Kind::Numbers if text.trim_start().starts_with('[') => toml_value(text),
         Kind::Texts => Value::List(items(text).map(|item| Value::Text(item.to_owned())).collect()),
+        Kind::Free => match DeValue::parse(text) {
+            Ok(value) => Value::Free(file::free(value.get_ref())),
+            Err(_) => Value::Free(toml::Value::String(text.to_owned())),
+        },
         Kind::Numbers => Value::List(items(text).map(toml_value).collect()),
     }
 }

@@ -4,7 +4,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Complaint, ConfigError};
-use super::settings::{Entry, Settings, Value};
+use super::keys::{self, Kind};
+use super::settings::{Entry, Settings, Value, key_of};
 
 /// Takes a document apart. `file` is what errors call it.
 pub(super) fn parse(text: &str, file: &str) -> Result<Settings, ConfigError> {
@@ -38,6 +39,30 @@ pub(super) fn value(value: &DeValue<'_>) -> Value {
     }
 }
 
+/// A value with everything in it, for a key that takes what TOML can say.
+pub(super) fn free(value: &DeValue<'_>) -> toml::Value {
+    match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => toml::Value::Integer(number),
+            Err(_) => toml::Value::Float(number.as_str().parse().unwrap_or(f64::INFINITY)),
+        },
+        DeValue::Float(number) => toml::Value::Float(number.as_str().parse().unwrap_or(f64::NAN)),
+        DeValue::Datetime(time) => toml::Value::Datetime(*time),
+        DeValue::Array(list) => {
+            toml::Value::Array(list.iter().map(|element| free(element.get_ref())).collect())
+        }
+        DeValue::Table(table) => {
+            let mut owned = toml::Table::new();
+            for (key, value) in table {
+                owned.insert(key.get_ref().to_string(), free(value.get_ref()));
+            }
+            toml::Value::Table(owned)
+        }
+    }
+}
+
 fn walk(table: &DeTable<'_>, path: &str, text: &str, settings: &mut Settings) {
     for (key, element) in table {
         let path = match path {
@@ -55,7 +80,13 @@ fn enter(
     text: &str,
     settings: &mut Settings,
 ) {
+    let is_free = key_of(&path).and_then(|key| keys::kind(&key)) == Some(Kind::Free);
     match element.get_ref() {
+        whole if is_free => {
+            let value = Value::Free(free(whole));
+            let entry = Entry { value, file: settings.file.clone(), line: Some(line) };
+            settings.entries.insert(path, entry);
+        }
         DeValue::Table(table) if !table.is_empty() => walk(table, &path, text, settings),
         DeValue::Array(list) if list.iter().any(|element| element.get_ref().is_table()) => {
             for (index, element) in list.iter().enumerate() {

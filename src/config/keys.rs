@@ -3,11 +3,11 @@
 //! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
-use super::{connmix, im, mesh, xxim};
+use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
 use crate::limits::{self, Unit};
 
-/// A configuration key that is not a plain number or duration. In keys of `[[listener]]` and its
-/// `routes` the index is left out.
+/// A configuration key that is not a plain number or duration. In keys of lists of tables
+/// (`LISTS`) the index is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     pub key: &'static str,
@@ -39,7 +39,20 @@ pub enum Kind {
     Texts,
     /// A list of whole numbers, each within the bounds of the limit.
     Numbers,
+    /// Whatever TOML can say; whoever reads the key explains what it must be.
+    Free,
 }
+
+/// Keys whose value is a list of tables. In paths each is followed by the index of an element.
+pub(super) const LISTS: &[&str] = &[
+    "listener",
+    "listener.routes",
+    "xxim.upstream",
+    "xxim.route",
+    "connmix.user",
+    "connmix.server",
+    "connmix.server.rule",
+];
 
 /// Byte protocols that a listener speaks without HTTP.
 const LISTENER_PROTOCOLS: &[&str] =
@@ -48,6 +61,7 @@ const LISTENER_PROTOCOLS: &[&str] =
 const ROUTE_PROTOCOLS: &[&str] = &["netsvr", "xxim", "connmix", "im", "echo"];
 
 const HEARTBEAT: &str = "\"~6YOt5rW35piO~\"";
+const SERVER: &str = "name of a [[connmix.server]]; may be left out if there is one only";
 const PEM: &str = "path of a PEM file, relative to the working directory";
 
 /// The keys of the process, its listeners and netsvr that are not limits.
@@ -93,6 +107,11 @@ const KEYS: &[Key] = &[
         "What clients of this path speak. echo: every message comes back.",
     ),
     Key {
+        allowed: SERVER,
+        ..text("listener.server", "", "Rules for clients of protocol \"connmix\".")
+    },
+    Key { allowed: SERVER, ..text("listener.routes.server", "", "The same for this path.") },
+    Key {
         allowed: PEM,
         reload: true,
         ..text("listener.tls.cert", "", "Certificate chain; with it the listener speaks TLS only.")
@@ -120,6 +139,14 @@ const KEYS: &[Key] = &[
     Key {
         kind: Kind::Numbers,
         ..text("netsvr.metrics_items", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]", "")
+    },
+    Key {
+        default: "false",
+        ..flag(
+            "netsvr.cluster",
+            "Commands of business processes reach clients of every node of the mesh, not only of \
+             this one.",
+        )
     },
     Key {
         kind: Kind::Texts,
@@ -216,7 +243,16 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
 
 /// The rows of every area, in the order of the reference.
 pub(super) fn rows() -> impl Iterator<Item = &'static Key> {
-    const AREAS: &[&[Key]] = &[KEYS, xxim::KEYS, connmix::KEYS, im::KEYS, mesh::KEYS];
+    const AREAS: &[&[Key]] = &[
+        KEYS,
+        login::KEYS,
+        xxim::KEYS,
+        xxim_upstream::KEYS,
+        connmix::KEYS,
+        connmix_server::KEYS,
+        im::KEYS,
+        mesh::KEYS,
+    ];
     AREAS.iter().flat_map(|rows| rows.iter())
 }
 

@@ -5,8 +5,9 @@ use std::io::Read;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use super::connmix_server;
 use super::error::{Complaint, ConfigError};
-use super::model::{ClientProtocol, Listener, Route, Service, TlsFiles};
+use super::model::{ClientProtocol, ConnmixServer, Listener, Route, Service, TlsFiles};
 use super::settings::Settings;
 use crate::limits::LISTENERS_MAX;
 
@@ -14,7 +15,10 @@ use crate::limits::LISTENERS_MAX;
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
-pub(super) fn listeners(settings: &Settings) -> Result<Vec<Listener>, ConfigError> {
+pub(super) fn listeners(
+    settings: &Settings,
+    servers: &[ConnmixServer],
+) -> Result<Vec<Listener>, ConfigError> {
     let count = settings.count("listener");
     let wanted = match count {
         0 => "there is no listener",
@@ -27,7 +31,7 @@ pub(super) fn listeners(settings: &Settings) -> Result<Vec<Listener>, ConfigErro
             .advise("ringway.example.toml shows one of each kind");
         return Err(settings.error("listener", complaint));
     }
-    (0..count).map(|index| listener(settings, &format!("listener.{index}"))).collect()
+    (0..count).map(|index| listener(settings, &format!("listener.{index}"), servers)).collect()
 }
 
 /// Refuses two sockets on one address. `admin` is that of the admin server.
@@ -68,20 +72,29 @@ pub(super) fn address(
     Err(settings.error(path, complaint))
 }
 
-fn listener(settings: &Settings, path: &str) -> Result<Listener, ConfigError> {
+fn listener(
+    settings: &Settings,
+    path: &str,
+    servers: &[ConnmixServer],
+) -> Result<Listener, ConfigError> {
     if !settings.has(path) {
         let complaint = Complaint::new("it is missing, but a later listener exists")
             .advise("Number the listeners without gaps, from 0");
         return Err(settings.error(path, complaint));
     }
-    let service = service(settings, path)?;
+    let service = service(settings, path, servers)?;
+    refuse_server(settings, path, matches!(service, Service::Connmix { .. }))?;
     // uniqIds and registration names have four bytes for the address.
     let ipv4 = matches!(service, Service::NetsvrWorker | Service::NetsvrTask);
     let bind = address(settings, &format!("{path}.bind"), ipv4)?;
     Ok(Listener { bind, tls: tls(settings, path)?, service })
 }
 
-fn service(settings: &Settings, path: &str) -> Result<Service, ConfigError> {
+fn service(
+    settings: &Settings,
+    path: &str,
+    servers: &[ConnmixServer],
+) -> Result<Service, ConfigError> {
     let protocol = format!("{path}.protocol");
     let routes = settings.count(&format!("{path}.routes"));
     let complaint = match (settings.is_set(&protocol), routes) {
@@ -94,19 +107,26 @@ fn service(settings: &Settings, path: &str) -> Result<Service, ConfigError> {
                 "netsvr-worker" => Service::NetsvrWorker,
                 "xxim-tcp" => Service::XximTcp,
                 "connmix-api" => Service::ConnmixApi,
-                "connmix" => Service::Connmix,
+                "connmix" => Service::Connmix {
+                    server: connmix_server::number(settings, &format!("{path}.server"), servers)?,
+                },
                 "im" => Service::Im,
                 _ => Service::NetsvrTask,
             });
         }
-        (false, _) => return self::routes(settings, path, routes).map(Service::Http),
+        (false, _) => return self::routes(settings, path, routes, servers).map(Service::Http),
         (true, _) => Complaint::new("this listener has both routes and a protocol")
             .advise("Make two listeners of it, on two ports"),
     };
     Err(settings.error(path, complaint))
 }
 
-fn routes(settings: &Settings, path: &str, count: usize) -> Result<Vec<Route>, ConfigError> {
+fn routes(
+    settings: &Settings,
+    path: &str,
+    count: usize,
+    servers: &[ConnmixServer],
+) -> Result<Vec<Route>, ConfigError> {
     let mut routes: Vec<Route> = Vec::new();
     for index in 0..count {
         let at = format!("{path}.routes.{index}.path");
@@ -117,11 +137,15 @@ fn routes(settings: &Settings, path: &str, count: usize) -> Result<Vec<Route>, C
         } else if routes.iter().any(|route| route.path == request_path) {
             Complaint::new("this path has a route already").advise("Remove one of the two")
         } else {
-            let protocol = settings.choice(&format!("{path}.routes.{index}.protocol"))?;
+            let route = format!("{path}.routes.{index}");
+            let protocol = settings.choice(&format!("{route}.protocol"))?;
+            refuse_server(settings, &route, protocol == "connmix")?;
             let protocol = match protocol {
                 "echo" => ClientProtocol::Echo,
                 "xxim" => ClientProtocol::Xxim,
-                "connmix" => ClientProtocol::Connmix,
+                "connmix" => ClientProtocol::Connmix {
+                    server: connmix_server::number(settings, &format!("{route}.server"), servers)?,
+                },
                 "im" => ClientProtocol::Im,
                 _ => ClientProtocol::Netsvr,
             };
@@ -133,12 +157,23 @@ fn routes(settings: &Settings, path: &str, count: usize) -> Result<Vec<Route>, C
     Ok(routes)
 }
 
+/// Refuses the key `server` where no connmix clients come.
+fn refuse_server(settings: &Settings, path: &str, connmix: bool) -> Result<(), ConfigError> {
+    let path = format!("{path}.server");
+    if connmix || !settings.is_set(&path) {
+        return Ok(());
+    }
+    let complaint =
+        Complaint::new("only clients of protocol \"connmix\" follow the rules of a server");
+    Err(settings.error(&path, complaint.advise("Remove it, or change the protocol")))
+}
+
 fn is_request_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
     path.starts_with('/') && path.bytes().all(plain)
 }
 
-fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError> {
+pub(super) fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError> {
     let path = format!("{path}.tls");
     if !settings.has(&path) {
         return Ok(None);
@@ -155,7 +190,7 @@ fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError>
 
 /// The path of a PEM file that can be read and has a block of the right kind. Whether certificate
 /// and key are valid and belong together is seen when the listener is set up.
-fn pem(settings: &Settings, path: &str, block: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn pem(settings: &Settings, path: &str, block: &str) -> Result<PathBuf, ConfigError> {
     let file = PathBuf::from(settings.text(path)?);
     let complaint = match first_bytes(&file) {
         _ if file.as_os_str().is_empty() => Complaint::new("it is missing")

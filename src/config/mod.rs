@@ -6,19 +6,22 @@
 //! from which parser, error messages and [`reference()`] are made. Read once, at start.
 
 mod check;
-mod connmix;
+pub mod connmix;
+mod connmix_server;
 mod env;
 mod error;
 mod file;
 mod im;
 mod keys;
 mod listeners;
+mod login;
 mod machine;
 mod mesh;
 pub mod model;
 mod reference;
 mod settings;
-mod xxim;
+pub mod xxim;
+mod xxim_upstream;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -56,8 +59,59 @@ protocol = "netsvr-worker"
 bind = "127.0.0.1:6062"
 protocol = "netsvr-task"
 
+[[listener]]
+bind = "127.0.0.1:6787"
+protocol = "connmix-api"
+
+[[listener]]
+bind = "127.0.0.1:6789"
+protocol = "connmix-api"
+
+[[listener]]
+bind = "127.0.0.1:6701"
+routes = [
+    { path = "/ws", protocol = "xxim" },
+    { path = "/", protocol = "xxim" },
+    { path = "/im", protocol = "im" },
+]
+
+[[listener]]
+bind = "127.0.0.1:6791"
+protocol = "im"
+
+[[listener]]
+bind = "127.0.0.1:6790"
+routes = [ { path = "/chat", protocol = "connmix", server = "demo" } ]
+
+[[connmix.server]]
+name = "demo"
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+when = { "json.op" = "auth" }
+do = [
+    { push = { topic = "demo", event = "message", include = ["uid=ctx.uid", "frame"] } },
+    { wait = { key = "uid", timeout = 10 } },
+]
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+do = [ { push = { topic = "demo", event = "message", include = ["uid=ctx.uid", "frame"] } } ]
+
 [netsvr.customer]
 compression_level = 1
+
+[xxim.push]
+bind = "127.0.0.1:6700"
+
+[im]
+announce_join = true
+forward = "message"
+
+[xxim.crypto]
+private_key = "generate"
 "#;
 const DEMO_FILE: &str = "built-in demo configuration";
 
@@ -82,6 +136,11 @@ pub fn load_with(
     check::build(&settings, &Machine::here())
 }
 
+/// A configuration that is in memory, without environment. `name` is what errors call it.
+pub fn from_text(text: &str, name: &str) -> Result<Loaded, ConfigError> {
+    check::build(&file::parse(text, name)?, &Machine::here())
+}
+
 /// The configuration of `ringway demo`, with the environment of the process over it. Everything
 /// stays on loopback.
 pub fn demo_with_env() -> Result<Loaded, ConfigError> {
@@ -100,7 +159,9 @@ pub fn demo_with(
     let listener = binds.enumerate().find(|(_, bind)| outside(*bind));
     let path = listener.map(|(index, _)| format!("listener.{index}.bind"));
     let admin = loaded.config.admin.bind.filter(|bind| outside(*bind));
-    match path.or(admin.map(|_| "admin.bind".to_owned())) {
+    let push = loaded.config.xxim_upstreams.push.as_ref().filter(|push| outside(push.bind));
+    let path = path.or(admin.map(|_| "admin.bind".to_owned()));
+    match path.or(push.map(|_| "xxim.push.bind".to_owned())) {
         None => Ok(loaded),
         Some(path) => {
             let complaint = Complaint::new("the demo lets everybody in")

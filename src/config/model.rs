@@ -6,9 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::connmix::Connmix;
-pub use super::im::Im;
+pub use super::connmix_server::*;
+pub use super::im::{Forward, GzipServer, Im};
+pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
-pub use super::xxim::Xxim;
+pub use super::xxim::{Xxim, XximKey};
+pub use super::xxim_upstream::{
+    Tags, XximHooks, XximMode, XximPushService, XximRoute, XximTarget, XximUpstream, XximUpstreams,
+};
 pub use crate::wire::netsvr::Generation;
 
 /// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or
@@ -20,8 +25,14 @@ pub struct Config {
     pub runtime: Runtime,
     pub listeners: Vec<Listener>,
     pub netsvr: Netsvr,
+    pub sidecar: Sidecar,
+    pub login: LoginSettings,
     pub xxim: Xxim,
+    /// `[[xxim.upstream]]`, `[[xxim.route]]`, `[xxim.hooks]`, `[xxim.push]`.
+    pub xxim_upstreams: XximUpstreams,
     pub connmix: Connmix,
+    /// `[[connmix.server]]`, in order.
+    pub connmix_servers: Vec<ConnmixServer>,
     pub im: Im,
     pub mesh: Mesh,
     pub admin: Admin,
@@ -51,6 +62,13 @@ pub struct Runtime {
     pub close_timeout: Duration,
     /// Time that SIGTERM allows for draining; then the process exits with code 1.
     pub shutdown_timeout: Duration,
+}
+
+/// `[sidecar]`: the threads beside the shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Threads for calls of upstreams, hooks and pushes.
+    pub threads: u16,
 }
 
 /// The rule for a client that does not read (design: order, pressure, loss).
@@ -92,8 +110,8 @@ pub enum Service {
     XximTcp,
     /// connmix backends: HTTP, and WebSocket on `/ws/v1` (connmix section 1).
     ConnmixApi,
-    /// connmix clients over TCP.
-    Connmix,
+    /// connmix clients over TCP, with the number of their server.
+    Connmix { server: u16 },
     /// IM clients over TCP.
     Im,
 }
@@ -107,7 +125,7 @@ impl Service {
             Service::NetsvrTask => "netsvr tasks",
             Service::XximTcp => "xxim clients",
             Service::ConnmixApi => "connmix API",
-            Service::Connmix => "connmix clients",
+            Service::Connmix { .. } => "connmix clients",
             Service::Im => "IM clients",
         }
     }
@@ -130,7 +148,10 @@ pub struct Route {
 pub enum ClientProtocol {
     Netsvr,
     Xxim,
-    Connmix,
+    /// With the number of the [`ConnmixServer`] whose rules these clients follow.
+    Connmix {
+        server: u16,
+    },
     Im,
     Echo,
 }
@@ -147,6 +168,8 @@ pub struct Netsvr {
     pub worker: NetsvrWorker,
     pub task: NetsvrTask,
     pub limit: NetsvrLimit,
+    /// Commands reach the clients of every node of the mesh.
+    pub cluster: bool,
     /// Metric items (1..=13) that the `Metrics` command reports.
     pub metrics_items: Vec<u8>,
 }

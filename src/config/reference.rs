@@ -4,13 +4,14 @@ use std::fmt::Write;
 
 use super::keys;
 use super::settings::allowed;
-use super::{connmix, im, mesh, xxim};
+use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
 use crate::limits::{self, FIXED, Limit};
 
 /// The tables of a configuration file, and what is said above each.
 const TABLES: &[(&str, &str, &str)] = &[
     ("", "Top of the file", ""),
     ("runtime", "`[runtime]`", ""),
+    ("sidecar", "`[sidecar]`", ""),
     (
         "listener",
         "`[[listener]]`",
@@ -36,7 +37,17 @@ const LAST: (&str, &str, &str) = ("admin", "`[admin]`, `[log]`", "");
 /// All keys and all limits as Markdown tables, with a line feed at the end.
 pub fn reference() -> String {
     let mut out = String::new();
-    let areas = [TABLES, xxim::TABLES, connmix::TABLES, im::TABLES, mesh::TABLES, &[LAST]];
+    let areas = [
+        TABLES,
+        login::TABLES,
+        xxim::TABLES,
+        xxim_upstream::TABLES,
+        connmix::TABLES,
+        connmix_server::TABLES,
+        im::TABLES,
+        mesh::TABLES,
+        &[LAST],
+    ];
     for &(table, title, intro) in areas.into_iter().flatten() {
         let _ = writeln!(out, "#### {title}\n");
         if !intro.is_empty() {

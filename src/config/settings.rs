@@ -1,7 +1,7 @@
 //! What file and environment say, by key, and typed access to it with defaults and bounds.
 //!
-//! A path is a key with its tables, joined by dots; the elements of `[[listener]]` and of its
-//! `routes` have their index in it: `listener.0.routes.1.path`. Invariant: after
+//! A path is a key with its tables, joined by dots; the elements of lists of tables
+//! ([`keys::LISTS`]) have their index in it: `listener.0.routes.1.path`. Invariant: after
 //! [`Settings::check_keys`] every path has a key that is known.
 
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ pub(super) enum Value {
     List(Vec<Value>),
     /// A table without keys; others are not values.
     Table,
+    /// The value of a key that takes whatever TOML can say ([`Kind::Free`]).
+    Free(toml::Value),
     /// Anything that no key takes, as it was written, and what it is.
     Other(String, &'static str),
 }
@@ -36,6 +38,7 @@ impl Value {
                 format!("[{}]", list.iter().map(Value::show).collect::<Vec<_>>().join(", "))
             }
             Value::Table => "{}".to_owned(),
+            Value::Free(value) => value.to_string(),
             Value::Other(text, _) => text.clone(),
         }
     }
@@ -46,7 +49,7 @@ impl Value {
             Value::Flag(_) => "true or false",
             Value::Text(_) => "a text",
             Value::List(_) => "a list",
-            Value::Table => "a table",
+            Value::Table | Value::Free(_) => "a table",
             Value::Other(_, name) => name,
         }
     }
@@ -118,7 +121,7 @@ impl Settings {
         for (path, entry) in &self.entries {
             let Some(key) = key_of(path) else {
                 let complaint = Complaint::new("this is a list of tables")
-                    .allowed("[[listener]] with routes = [ { path, protocol } ]")
+                    .allowed(format!("one element of it each time, e.g. [[{}]]", list_of(path)))
                     .advise("In the environment the index is part of the name: LISTENER__0__BIND");
                 return Err(self.error(path, complaint));
             };
@@ -223,6 +226,14 @@ impl Settings {
         numbers.into_iter().map(fit).collect()
     }
 
+    /// Whatever TOML can say; `None` if nothing was.
+    pub fn free(&self, path: &str) -> Option<&toml::Value> {
+        match &self.entries.get(path)?.value {
+            Value::Free(value) => Some(value),
+            _ => None,
+        }
+    }
+
     fn list<T>(
         &self,
         path: &str,
@@ -320,7 +331,7 @@ fn members(table: &str) -> String {
     format!("a table with {}", members.join(", "))
 }
 
-/// The key of a path: without the indices of listeners and routes. `None` where one is missing.
+/// The key of a path: without the indices of lists of tables. `None` where one is missing.
 pub(super) fn key_of(path: &str) -> Option<String> {
     let mut key = String::new();
     let mut index_next = false;
@@ -335,13 +346,19 @@ pub(super) fn key_of(path: &str) -> Option<String> {
             key.push('.');
         }
         key.push_str(part);
-        index_next = key == "listener" || key == "listener.routes";
+        index_next = keys::LISTS.contains(&&*key);
     }
     Some(key)
 }
 
+/// The longest list of tables that the path leads into.
+fn list_of(path: &str) -> &'static str {
+    let inside = |list: &&&str| path.replace(".0", "").starts_with(**list);
+    keys::LISTS.iter().filter(inside).max_by_key(|list| list.len()).copied().unwrap_or_default()
+}
+
 /// `"1m30s"` as milliseconds. `None` if it is not a duration or too long for the type.
-fn milliseconds(text: &str) -> Option<i64> {
+pub(super) fn milliseconds(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total: i64 = 0;
     while !rest.is_empty() {

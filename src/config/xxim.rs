@@ -1,20 +1,300 @@
-//! `[xxim]`: xxim clients (xxim specification).
+//! `[xxim]`: xxim clients (xxim specification section 0.5). Their backends are in `xxim_upstream`.
 
-use super::error::ConfigError;
-use super::keys::Key;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{Complaint, ConfigError};
+use super::keys::{Key, Kind, choice, flag, text};
 use super::settings::Settings;
-
-/// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[];
-
-/// The tables of the reference: name, title, what is said above it.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[];
 
 /// `[xxim]`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Xxim {}
+pub struct Xxim {
+    /// Accept the set-params body of one document on the path of the other (section 2.9).
+    pub lenient_params: bool,
+    /// Accept path and layout of the era between the documents (section 2.9).
+    pub legacy_paths: bool,
+    /// Answer set-params and set-user with what they said (section 2.4).
+    pub echo_params: bool,
+    /// Wrap event 1 into a list for clients of document 1 (section 2.9).
+    pub v1_notice_wrap: bool,
+    /// Turn `sendMsgList` of document 1 into that of document 2 (section 4.3).
+    pub v1_sendmsg_rewrite: bool,
+    /// Refused logins are answered before the connection is closed (section 1.8).
+    pub respond_then_close: bool,
+    /// A verifier that can not be reached closes the connection (section 5.2).
+    pub close_when_unavailable: bool,
+    /// Log in through the query of the handshake (section 1.1).
+    pub query_auth: bool,
+    /// Texts, one of which must occur in `Origin`; empty: no check.
+    pub allow_origin: Vec<String>,
+    /// Whose `X-Forwarded-For` and `X-Real-IP` are believed (section 1.7).
+    pub trusted_proxies: Vec<Network>,
+    /// Bytes of one message of a client.
+    pub message_bytes_max: u32,
+    /// Bytes of one message to a client.
+    pub response_bytes_max: u32,
+    /// Requests of one connection that may be under way.
+    pub requests_max: u32,
+    /// Requests of one shard that may be under way.
+    pub shard_requests_max: u32,
+    /// Between two pings; zero: none.
+    pub ping_interval: Duration,
+    /// For the first set-params; zero: no limit.
+    pub params_timeout: Duration,
+    /// For the first login; zero: no limit.
+    pub login_timeout: Duration,
+    /// For one write to a client.
+    pub write_timeout: Duration,
+    pub tcp: XximTcp,
+    pub crypto: XximCrypto,
+}
+
+/// `[xxim.tcp]`: the TCP variant (section 7.2).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct XximTcp {
+    pub message_bytes_max: u32,
+    /// Connections of one shard.
+    pub connections_max: u32,
+}
+
+/// `[xxim.crypto]` (section 3).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct XximCrypto {
+    /// The RSA key; `None`: clients can not encrypt.
+    pub private_key: Option<XximKey>,
+    /// The server chooses the seed of the IV (section 3.7).
+    pub server_iv: bool,
+    /// Refuse everything but a set-params with keys until the connection is encrypted.
+    pub require_encryption: bool,
+    /// Refuse seeds shorter than 16 bytes.
+    pub strict_seeds: bool,
+    /// Threads that decrypt keys.
+    pub threads: u32,
+    /// Decryptions of one shard that may be under way.
+    pub under_way_max: u32,
+    /// Set-params with keys on one connection.
+    pub keyed_max: u32,
+}
+
+/// Where the RSA key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XximKey {
+    /// A PEM file.
+    File(PathBuf),
+    /// A new one at every start, whose public part the admin server shows.
+    Made,
+}
+
+/// A network of IP addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    /// Reads `address/bits` or a single address. `None`: it is neither.
+    pub fn parse(text: &str) -> Option<Network> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(Network { address, bits })
+    }
+
+    /// Whether the address is in the network; families are told apart.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.bits);
+                let of = |bits: u32| bits.checked_shr(shift).unwrap_or(0);
+                of(network.to_bits()) == of(address.to_bits())
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.bits);
+                let of = |bits: u128| bits.checked_shr(shift).unwrap_or(0);
+                of(network.to_bits()) == of(address.to_bits())
+            }
+            _ => false,
+        }
+    }
+}
+
+const fn off(key: &'static str, what: &'static str) -> Key {
+    Key { default: "false", ..flag(key, what) }
+}
+
+/// The keys that are no plain limits.
+pub(super) const KEYS: &[Key] = &[
+    flag(
+        "xxim.lenient_params",
+        "Accept the connection parameters of one document on the path of the other.",
+    ),
+    off(
+        "xxim.legacy_paths",
+        "Accept the path and the flat layout of connection parameters between the two documents.",
+    ),
+    off("xxim.echo_params", "Answer connection and user parameters with what they said."),
+    off(
+        "xxim.v1_notice_wrap",
+        "Wrap notices into a list for clients that use the paths of document 1.",
+    ),
+    flag(
+        "xxim.v1_sendmsg_rewrite",
+        "Hand sendMsgList requests of document 1 to backends in the layout of document 2.",
+    ),
+    choice(
+        "xxim.auth_fail",
+        "\"respond_then_close\"",
+        &["respond_then_close", "close_only"],
+        "What a client gets whose login is refused.",
+    ),
+    choice(
+        "xxim.auth_unavailable",
+        "\"retry\"",
+        &["retry", "close"],
+        "What a client gets whose login could not be verified: code 8, or the end.",
+    ),
+    off("xxim.query_auth", "Log clients in by `userId` and `token` in the query of the handshake."),
+    Key {
+        kind: Kind::Texts,
+        allowed: "list of texts",
+        ..text(
+            "xxim.allow_origin",
+            "[]",
+            "Texts, one of which must occur in the `Origin` of a client. Empty: no check.",
+        )
+    },
+    Key {
+        kind: Kind::Texts,
+        allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
+        ..text(
+            "xxim.trusted_proxies",
+            "[]",
+            "Proxies whose `X-Forwarded-For` and `X-Real-IP` are believed.",
+        )
+    },
+    Key {
+        allowed: "path of a PEM file (PKCS#8 or PKCS#1), \"generate\", or empty",
+        ..text(
+            "xxim.crypto.private_key",
+            "\"\"",
+            "RSA key that clients encrypt their keys for (`ringway keygen xxim` makes one). Empty: \
+             clients can not encrypt. generate: a new one at every start, whose public part is \
+             at `/demo/xxim.pub.pem` of the admin server.",
+        )
+    },
+    choice(
+        "xxim.crypto.iv_mode",
+        "\"client\"",
+        &["client", "server"],
+        "Who chooses the seed of the IV. server: as the last version of the original does.",
+    ),
+    off(
+        "xxim.crypto.require_encryption",
+        "Refuse everything on a connection that is not encrypted but the parameters with its keys.",
+    ),
+    off("xxim.crypto.strict_seeds", "Refuse seeds of keys that are shorter than 16 bytes."),
+];
+
+/// The tables of the reference: name, title, what is said above it.
+pub(super) const TABLES: &[(&str, &str, &str)] = &[
+    ("xxim", "xxim clients", ""),
+    ("xxim.tcp", "xxim clients over TCP", ""),
+    ("xxim.crypto", "Encryption of xxim clients", ""),
+];
 
 /// Reads it.
-pub(super) fn read(_settings: &Settings) -> Result<Xxim, ConfigError> {
-    Ok(Xxim {})
+pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
+    let key = |name: &str| format!("xxim.{name}");
+    Ok(Xxim {
+        lenient_params: settings.flag(&key("lenient_params"))?,
+        legacy_paths: settings.flag(&key("legacy_paths"))?,
+        echo_params: settings.flag(&key("echo_params"))?,
+        v1_notice_wrap: settings.flag(&key("v1_notice_wrap"))?,
+        v1_sendmsg_rewrite: settings.flag(&key("v1_sendmsg_rewrite"))?,
+        respond_then_close: settings.choice(&key("auth_fail"))? == "respond_then_close",
+        close_when_unavailable: settings.choice(&key("auth_unavailable"))? == "close",
+        query_auth: settings.flag(&key("query_auth"))?,
+        allow_origin: settings.texts(&key("allow_origin"))?,
+        trusted_proxies: trusted_proxies(settings)?,
+        message_bytes_max: settings.number(&key("message_bytes_max"))?,
+        response_bytes_max: settings.number(&key("response_bytes_max"))?,
+        requests_max: settings.number(&key("requests_max"))?,
+        shard_requests_max: settings.number(&key("shard_requests_max"))?,
+        ping_interval: settings.duration(&key("ping_interval"))?,
+        params_timeout: settings.duration(&key("params_timeout"))?,
+        login_timeout: settings.duration(&key("login_timeout"))?,
+        write_timeout: settings.duration(&key("write_timeout"))?,
+        tcp: XximTcp {
+            message_bytes_max: settings.number(&key("tcp.message_bytes_max"))?,
+            connections_max: settings.number(&key("tcp.connections_max"))?,
+        },
+        crypto: crypto(settings)?,
+    })
+}
+
+fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
+    let key = |name: &str| format!("xxim.crypto.{name}");
+    let private_key = settings.text(&key("private_key"))?;
+    let require_encryption = settings.flag(&key("require_encryption"))?;
+    if require_encryption && private_key.is_empty() {
+        let complaint = Complaint::new("clients can not encrypt without a key of the gateway")
+            .advise("Set xxim.crypto.private_key; `ringway keygen xxim` makes a key");
+        return Err(settings.error(&key("require_encryption"), complaint));
+    }
+    Ok(XximCrypto {
+        private_key: match private_key.as_str() {
+            "" => None,
+            "generate" => Some(XximKey::Made),
+            path => Some(XximKey::File(path.into())),
+        },
+        server_iv: settings.choice(&key("iv_mode"))? == "server",
+        require_encryption,
+        strict_seeds: settings.flag(&key("strict_seeds"))?,
+        threads: settings.number(&key("threads"))?,
+        under_way_max: settings.number(&key("under_way_max"))?,
+        keyed_max: settings.number(&key("keyed_max"))?,
+    })
+}
+
+fn trusted_proxies(settings: &Settings) -> Result<Vec<Network>, ConfigError> {
+    const KEY: &str = "xxim.trusted_proxies";
+    let texts = settings.texts(KEY)?;
+    let read = |text: &String| {
+        Network::parse(text).ok_or_else(|| {
+            let complaint = Complaint::new(format!("{text:?} is not an address or network"))
+                .allowed("addresses such as \"10.1.2.3\", networks such as \"10.0.0.0/8\"");
+            settings.error(KEY, complaint)
+        })
+    };
+    texts.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_compared_as_numbers() {
+        let network = |text| Network::parse(text).expect(text);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert!(network("10.0.0.0/8").contains(ip("10.255.1.2")));
+        assert!(network("10.0.0.0/8").contains(ip("::ffff:10.1.1.1")));
+        assert!(!network("10.0.0.0/8").contains(ip("11.0.0.1")));
+        assert!(network("0.0.0.0/0").contains(ip("200.1.1.1")));
+        assert!(!network("0.0.0.0/0").contains(ip("::1")));
+        assert!(network("192.0.2.7").contains(ip("192.0.2.7")));
+        assert!(!network("192.0.2.7").contains(ip("192.0.2.8")));
+        assert!(network("fd00::/8").contains(ip("fdff::1")));
+        assert!(network("::/0").contains(ip("2001:db8::1")));
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/", "host", "::/129"] {
+            assert_eq!(Network::parse(text), None, "{text}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ use prost::Message;
 use super::link::{self, invalid};
 use super::replies::{self, Account, OK, REFUSED, Said, reply};
 use super::requests::{self as ask, Request, filled, listed, paired};
+use super::rooms;
 use crate::config::model::Generation;
 use crate::wire::netsvr::Cmd;
 use crate::wire::netsvr::proto as pb;
@@ -134,6 +135,9 @@ impl Application {
     }
 
     fn message(&mut self, from: &pb::Transfer, out: &mut BytesMut) {
+        if let Some(message) = rooms::message(from) {
+            return rooms::answer(&message, out);
+        }
         let data = &from.data;
         if !(data.starts_with(b"{") && data.ends_with(b"}")) {
             if !single_cast(&from.uniq_id, data.clone(), out) {

@@ -13,11 +13,14 @@
 //! batch of messages.
 
 mod application;
+pub mod connmix;
 mod link;
 mod replies;
 mod requests;
+mod rooms;
 #[cfg(test)]
 mod tests;
+pub mod xxim;
 
 use std::future::pending;
 use std::io;

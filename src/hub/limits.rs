@@ -1,7 +1,8 @@
-//! Limits on how often things may happen: one limiter for all shards, one per connection.
+//! Limits on how often things may happen: for all shards together, and per connection.
 //!
 //! Costs: [`SharedLimiter::take`] is two atomic loads and one compare-and-swap when it lets pass,
-//! no write when it refuses, one load when it is off. [`Window`] is 12 bytes in the connection.
+//! no write when it refuses, one load when it is off. [`SharedBucket`] is the same. [`Window`] is 12
+//! bytes in the connection, [`Bucket`] 8.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -113,6 +114,61 @@ impl Window {
     }
 }
 
+/// How fast a [`Bucket`] fills, and how much it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketRules {
+    /// Tokens per second, evenly; 0 is no limit.
+    pub rate: u32,
+    /// Tokens that a full bucket holds; at least 1.
+    pub burst: u32,
+}
+
+impl BucketRules {
+    /// The time at which the bucket would be full again after one more token was taken from one
+    /// that is full at `full_at_ns`; `None` if there is no token.
+    fn take(self, full_at_ns: u64, now_ms: u64) -> Option<u64> {
+        let now_ns = now_ms.saturating_mul(1_000_000);
+        let token_ns = SECOND_NS / u64::from(self.rate).clamp(1, SECOND_NS);
+        let next = full_at_ns.max(now_ns).saturating_add(token_ns);
+        let latest = now_ns.saturating_add(token_ns.saturating_mul(u64::from(self.burst.max(1))));
+        (next <= latest).then_some(next)
+    }
+}
+
+/// Token bucket of one connection, kept as one time (GCRA). A new one is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    full_at_ns: u64,
+}
+
+impl Bucket {
+    /// Takes a token; false if there is none.
+    pub fn take(&mut self, now_ms: u64, rules: BucketRules) -> bool {
+        if rules.rate == 0 {
+            return true;
+        }
+        let next = rules.take(self.full_at_ns, now_ms);
+        self.full_at_ns = next.unwrap_or(self.full_at_ns);
+        next.is_some()
+    }
+}
+
+/// The same, shared by all shards.
+#[derive(Debug, Default)]
+pub struct SharedBucket {
+    full_at_ns: AtomicU64,
+}
+
+impl SharedBucket {
+    /// Takes a token; false if there is none.
+    pub fn take(&self, now_ms: u64, rules: BucketRules) -> bool {
+        let token = |full_at_ns| rules.take(full_at_ns, now_ms);
+        // Relaxed: the bucket guards no other memory.
+        rules.rate == 0
+            || self.full_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, token).is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
@@ -139,6 +195,24 @@ mod tests {
                 assert!(!limiter.take(now));
             }
         }
+    }
+
+    #[test]
+    fn a_bucket_holds_its_burst_and_fills_at_its_rate() {
+        let rules = BucketRules { rate: 20, burst: 40 };
+        let (mut bucket, shared) = (Bucket::default(), SharedBucket::default());
+        let mut passed = |now_ms| {
+            let passed = (0..1000).filter(|_| bucket.take(now_ms, rules)).count();
+            assert_eq!((0..1000).filter(|_| shared.take(now_ms, rules)).count(), passed);
+            passed
+        };
+        assert_eq!(passed(7), 40);
+        assert_eq!(passed(7 + 49), 0);
+        assert_eq!(passed(7 + 50), 1);
+        assert_eq!(passed(7 + 1050), 20);
+        assert_eq!(passed(1_000_000), 40);
+        let off = BucketRules { rate: 0, burst: 1 };
+        assert!((0..1000).all(|_| Bucket::default().take(5, off)));
     }
 
     #[test]

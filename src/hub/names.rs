@@ -20,6 +20,12 @@ pub(super) struct Names<T> {
     keys: hashbrown::DefaultHashBuilder,
 }
 
+impl<T: Default> Default for Names<T> {
+    fn default() -> Names<T> {
+        Names::new()
+    }
+}
+
 impl<T: Default> Names<T> {
     pub fn new() -> Names<T> {
         Names { things: Slab::new(), table: HashTable::new(), keys: Default::default() }

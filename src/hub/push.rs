@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::hub::ConnId;
+use crate::hub::context::ContextValue;
+use crate::hub::rooms::RoomMessage;
 
 /// Wire formats of a payload that are the same for every connection that needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +24,18 @@ pub enum Format {
     WsTextDeflate,
     /// A compressed WebSocket binary frame.
     WsBinaryDeflate,
+    /// The body of a CR_NOTIFY that belongs to no room.
+    ImNotify,
+    /// An xxim message, as it is encrypted.
+    Xxim,
+    /// An xxim message in a WebSocket frame.
+    XximWs,
+    /// An xxim message in a frame of its TCP variant.
+    XximTcp,
 }
 
 impl Format {
-    const COUNT: usize = 4;
+    const COUNT: usize = 8;
 }
 
 /// Whether a payload is text or binary, as far as the backend has said so. Protocols that know the
@@ -115,6 +125,17 @@ pub struct CloseReason {
     pub text: &'static str,
 }
 
+/// What `conn.call` of connmix does to a connection (connmix section 4). Names are not empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Set and delete values of the context.
+    SetContext(Vec<ContextValue>),
+    /// Join these topics as well. All or, where that would be too many for a connection, none.
+    Subscribe(Vec<Box<str>>),
+    /// Leave these topics.
+    Unsubscribe(Vec<Box<str>>),
+}
+
 /// What became of a command: deliveries, not connections; a connection that gets two payloads
 /// counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +154,15 @@ impl Outcome {
     }
 }
 
+/// A login of a user, by which older ones are told from newer ones on every shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub user: Box<str>,
+    /// Above that of every login that this shard knew of; equal ones are told apart by `conn`.
+    pub number: u64,
+    pub conn: ConnId,
+}
+
 /// One thing to do. Commands of one backend connection take effect in order for any given client.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -141,9 +171,15 @@ pub enum Command {
     /// Change what is known about a connection, then send it the payload. A connection that is
     /// closing is left alone.
     Update { conn: ConnId, change: Change, payload: Option<Arc<Payload>> },
+    /// Run a function on a connection; done or failed is 1 if there is such a connection.
+    Call { conn: ConnId, call: Call },
     /// End topics; every connection that lost at least one gets the payload once.
     DeleteTopics { topics: Vec<Box<str>>, payload: Option<Arc<Payload>> },
     /// Send the payload, then close with the reason. With `guests_only`, connections that have a
     /// user or a session are left alone.
     Kick { target: Target, payload: Option<Arc<Payload>>, reason: CloseReason, guests_only: bool },
+    /// A message for the members of a room, in the order in which its home has accepted it.
+    Room(Arc<RoomMessage>),
+    /// A user has logged in anew: its older IM connections are closed.
+    Replace(Session),
 }

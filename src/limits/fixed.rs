@@ -26,6 +26,17 @@ pub const ECHO_OUTBOX_BYTES_MAX: u32 = 1024 * 1024;
 pub const BUSINESS_QUERIES_MAX: usize = 64;
 /// Bytes of answers that may wait for one backend connection before it is not read any more.
 pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages per queue topic that a shard may have under way to the topic's home, where a full
+/// topic makes its pushers wait; beyond that each client may push one more.
+pub const CONNMIX_UNACCEPTED_MAX: usize = 64;
+/// Requests of one connmix API connection that may be under way at the same time.
+pub const CONNMIX_REQUESTS_MAX: usize = 256;
+/// Bytes of answers that may wait for one connmix API connection before it is not read any more.
+pub const CONNMIX_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Channels of one connection that `conn.call` may subscribe (connmix section 4).
+pub const CONNMIX_CHANNELS_MAX: usize = 1024;
+/// Requests for `/metrics` that one shard may have under way.
+pub const METRICS_REQUESTS_MAX: usize = 4;
 /// Delayed kicks (`ForceOfflineGuest` with a delay) that may wait on one shard.
 pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 /// Bytes of the answer to an HTTP callback.
@@ -36,10 +47,20 @@ pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 pub const RING_SUBMISSION_ENTRIES: u32 = 4096;
 /// Completions that may wait; an overflow ends multishot operations, so it is much larger.
 pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
+/// Logins of one shard that may be under way at the same time.
+pub const LOGINS_UNDER_WAY_MAX: usize = 256;
 /// Closes of one shard that may wait for their HTTP callback.
 pub const CLOSE_CALLBACKS_WAITING_MAX: usize = 65_536;
 /// Ids (connections, users, topics) in one command of a backend.
 pub const IDS_PER_COMMAND_MAX: usize = 1_000_000;
+/// Tables [[xxim.upstream]].
+pub const XXIM_UPSTREAMS_MAX: usize = 64;
+/// Tables [[xxim.route]].
+pub const XXIM_ROUTES_MAX: usize = 256;
+/// Bytes of the head of a request to an upstream.
+pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of the head of an upstream's reply.
+pub const UPSTREAM_REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 256;
 /// Connections of a shard.
@@ -102,6 +123,12 @@ pub(super) const ROWS: &[Limit] = &[
         "The connection is not read until it has taken some.",
     ),
     fixed(
+        Unit::Count("logins"),
+        LOGINS_UNDER_WAY_MAX as i64,
+        "Logins of one shard that are being verified at the same time.",
+        "Further ones wait for their turn.",
+    ),
+    fixed(
         Unit::Count("closes"),
         CLOSE_CALLBACKS_WAITING_MAX as i64,
         "Closes of one shard that wait for `netsvr.customer.on_close_callback_api`.",
@@ -143,6 +170,36 @@ pub(super) const ROWS: &[Limit] = &[
         GUEST_KICKS_WAITING_MAX as i64,
         "`ForceOfflineGuest` commands with a delay that wait on one shard.",
         "The command is dropped, logged and counted.",
+    ),
+    fixed(
+        Unit::Count("messages"),
+        CONNMIX_UNACCEPTED_MAX as i64,
+        "Under way from one shard to a queue topic, with `connmix.queue.full = \"block\"`.",
+        "Each client may push one more and is then not read until there is room.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        CONNMIX_REQUESTS_MAX as i64,
+        "Requests of one connmix API connection that are under way.",
+        "The connection is not read until one is answered.",
+    ),
+    fixed(
+        Unit::Bytes,
+        CONNMIX_ANSWER_BYTES_MAX as i64,
+        "Answers that wait to be written to one connmix API connection.",
+        "The connection is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Count("channels"),
+        CONNMIX_CHANNELS_MAX as i64,
+        "Channels that `conn.call` and connmix rules may subscribe one connection to.",
+        "The call fails with 301, the action of a rule is skipped.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        METRICS_REQUESTS_MAX as i64,
+        "Requests for `/metrics` on the connmix API that one shard has under way.",
+        "503.",
     ),
     fixed(
         Unit::Milliseconds,

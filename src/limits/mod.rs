@@ -8,14 +8,22 @@
 //! is read while the configuration is.
 
 mod connmix;
+mod connmix_server;
 mod fixed;
 mod im;
 mod mesh;
 mod netsvr;
 mod runtime;
 mod xxim;
+mod xxim_upstream;
 
+pub use connmix_server::*;
 pub use fixed::*;
+pub use mesh::*;
+pub use xxim::{
+    XXIM_GIVEN_PER_TURN, XXIM_PARAM_BYTES_MAX, XXIM_REQUESTS_SENT, XXIM_SEAL_BYTES_PER_TURN,
+    XXIM_TOKEN_BYTES_MAX,
+};
 
 /// One limit.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +85,17 @@ const MIB: i64 = 1024 * KIB;
 const U32_MAX: i64 = u32::MAX as i64;
 
 /// The rows of every area, in the order of the reference.
-const AREAS: &[&[Limit]] =
-    &[runtime::ROWS, netsvr::ROWS, xxim::ROWS, connmix::ROWS, im::ROWS, mesh::ROWS, fixed::ROWS];
+const AREAS: &[&[Limit]] = &[
+    runtime::ROWS,
+    netsvr::ROWS,
+    xxim::ROWS,
+    xxim_upstream::ROWS,
+    connmix::ROWS,
+    connmix_server::ROWS,
+    im::ROWS,
+    mesh::ROWS,
+    fixed::ROWS,
+];
 
 /// Every limit of the process.
 pub fn all() -> impl Iterator<Item = &'static Limit> + Clone {

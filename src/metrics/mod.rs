@@ -79,11 +79,30 @@ impl Registry {
 
     /// A counter of the process that belongs to no shard; `row` may be given several times with
     /// different labels.
-    pub fn counter(&self, row: &Row, labels: &[(&'static str, &'static str)]) -> Counter {
+    pub fn counter(&self, row: &Row, labels: &[(&'static str, &str)]) -> Counter {
+        self.recorder.register_counter(&self.key(row, labels), &METADATA)
+    }
+
+    /// The same for a gauge.
+    pub fn gauge(&self, row: &Row, labels: &[(&'static str, &str)]) -> Gauge {
+        self.recorder.register_gauge(&self.key(row, labels), &METADATA)
+    }
+
+    fn key(&self, row: &Row, labels: &[(&'static str, &str)]) -> Key {
         describe(&self.recorder, row);
-        let labels: Vec<Label> =
-            labels.iter().map(|&(name, value)| Label::new(name, value)).collect();
-        self.recorder.register_counter(&Key::from_parts(row.name, labels), &METADATA)
+        let label = |&(name, value): &(&'static str, &str)| Label::new(name, value.to_owned());
+        Key::from_parts(row.name, labels.iter().map(label).collect::<Vec<_>>())
+    }
+
+    /// Open connections, and clients among them, of all shards as they last told.
+    pub fn load(&self) -> [u64; 2] {
+        let first = Counters::ROWS.len() + DropReason::ALL.len();
+        let place = |name| Gauges::ROWS.iter().position(|row| row.name == name);
+        ["ringway_connections", "ringway_clients"].map(|name| {
+            let Some(place) = place(name) else { return 0 };
+            let cells = self.shards.iter().filter_map(|(shard, _)| shard.cells.get(first + place));
+            cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
+        })
     }
 
     /// All families in the Prometheus text format (version 0.0.4), sorted.

@@ -55,15 +55,33 @@ pub enum DropReason {
     ConnectionLimiter,
     /// Too many delayed kicks wait.
     TooManyJobs,
+    /// A queue topic had no room, or there were too many topics (connmix section 3.1).
+    QueueRefused,
+    /// The oldest message of a full queue topic made room (connmix section 3.1).
+    QueueOldest,
     /// Too many callbacks at close wait; the event itself is not dropped.
     CallbackSkipped,
+    /// No rule is about this message of a connmix client.
+    NoRule,
+    /// Too much waits for the link to other nodes.
+    MeshFull,
     /// The process ended first.
     Shutdown,
+    /// A guest may not speak (IM).
+    Guest,
+    /// The sender is not in the room, or there can be no such room (IM).
+    NotInRoom,
+    /// What the client sent can not be read, or is not allowed (IM).
+    Malformed,
+    /// The limiter of one room's messages (IM).
+    RoomLimiter,
+    /// It is too large for the receiver's protocol.
+    TooLarge,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 20] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -73,8 +91,17 @@ impl DropReason {
         DropReason::MessageLimiter,
         DropReason::ConnectionLimiter,
         DropReason::TooManyJobs,
+        DropReason::QueueRefused,
+        DropReason::QueueOldest,
         DropReason::CallbackSkipped,
+        DropReason::NoRule,
+        DropReason::MeshFull,
         DropReason::Shutdown,
+        DropReason::Guest,
+        DropReason::NotInRoom,
+        DropReason::Malformed,
+        DropReason::RoomLimiter,
+        DropReason::TooLarge,
     ];
 
     /// Value of the label `reason`.
@@ -89,8 +116,17 @@ impl DropReason {
             DropReason::MessageLimiter => "message_limiter",
             DropReason::ConnectionLimiter => "connection_limiter",
             DropReason::TooManyJobs => "too_many_jobs",
+            DropReason::QueueRefused => "queue_refused",
+            DropReason::QueueOldest => "queue_oldest",
             DropReason::CallbackSkipped => "callback_skipped",
+            DropReason::NoRule => "no_rule",
+            DropReason::MeshFull => "mesh_full",
             DropReason::Shutdown => "shutdown",
+            DropReason::Guest => "guest",
+            DropReason::NotInRoom => "not_in_room",
+            DropReason::Malformed => "malformed",
+            DropReason::RoomLimiter => "room_limiter",
+            DropReason::TooLarge => "too_large",
         }
     }
 }
@@ -186,16 +222,68 @@ table! {
         "Frames that could not be written to clients (netsvr metric item 11)"
     frame_bytes_failed "ringway_client_frames_failed_bytes_total" Bytes
         "Bytes of those frames (netsvr metric item 12)"
+    im_frames_received "ringway_im_frames_received_total" Count
+        "Complete frames of IM clients"
+    im_errors "ringway_im_errors_total" Count
+        "Responses to IM clients whose status is not OK"
+    im_logins "ringway_im_logins_total" Count
+        "Logins of IM clients that succeeded, as guest or as user"
+    im_messages "ringway_im_messages_total" Count
+        "Messages for rooms that were put into the room's order, on the room's home shard"
+    im_batches "ringway_im_batches_total" Count
+        "Batches of room messages that this shard has sent to its members"
+    im_batch_messages "ringway_im_batch_messages_total" Count
+        "Messages in those batches"
+    im_notifications "ringway_im_notifications_total" Count
+        "CR_NOTIFY frames queued for clients"
+    im_deliveries "ringway_im_deliveries_total" Count
+        "Room messages in those frames"
+    im_inflated "ringway_im_inflated_bytes_total" Bytes
+        "Bytes of compressed bodies from IM clients, before inflating"
+    im_deflated "ringway_im_deflated_bytes_total" Bytes
+        "Bytes of notifications that were compressed, after compressing"
+    rule_actions_failed "ringway_rule_actions_failed_total" Count
+        "Actions of connmix rules that could not be done"
     commands "ringway_commands_total" Count
         "Commands received from backends, queries not included"
     queries "ringway_queries_total" Count
         "Queries received from backends"
+    queue_pushed "ringway_queue_messages_pushed_total" Count
+        "Messages accepted by queue topics"
+    queue_delivered "ringway_queue_messages_delivered_total" Count
+        "Messages of queue topics written to a consumer's socket"
+    queue_returned "ringway_queue_messages_returned_total" Count
+        "Messages taken back from consumers that ended before they were written"
+    queue_refused "ringway_queue_messages_refused_total" Count
+        "Messages that found their topic full, or one topic too many"
+    api_requests "ringway_connmix_api_requests_total" Count
+        "Requests to the connmix API, over HTTP and WebSocket"
+    api_faults "ringway_connmix_api_faults_total" Count
+        "Of those, requests answered with an invalid parameter or an HTTP error"
     callbacks_started "ringway_callbacks_started_total" Count
         "HTTP callbacks handed to the sidecar"
     callbacks_denied "ringway_callbacks_denied_total" Count
         "Clients closed because their open callback said no"
     callbacks_failed "ringway_callbacks_failed_total" Count
         "Clients closed because their open callback failed"
+    xxim_requests "ringway_xxim_requests_total" Count
+        "Requests of xxim clients, those that the gateway answers itself included"
+    xxim_forwarded "ringway_xxim_requests_forwarded_total" Count
+        "Requests of xxim clients that were handed to an upstream"
+    xxim_logins "ringway_xxim_logins_total" Count
+        "Logins of xxim clients that were accepted"
+    xxim_displaced "ringway_xxim_displaced_total" Count
+        "xxim clients closed because the same device of the user logged in again"
+    xxim_text_ignored "ringway_xxim_text_messages_ignored_total" Count
+        "Text messages of xxim clients, which mean nothing"
+    xxim_decrypt_failures "ringway_xxim_decrypt_failures_total" Count
+        "xxim clients closed because a message was no ciphertext under their key"
+    xxim_unwraps "ringway_xxim_key_decryptions_total" Count
+        "Pairs of RSA ciphertexts of xxim clients that were handed to a thread"
+    xxim_unwraps_failed "ringway_xxim_key_decryptions_failed_total" Count
+        "Pairs that were no RSA ciphertexts of the key"
+    xxim_large "ringway_xxim_large_messages_total" Count
+        "Messages to xxim clients above 32768 bytes, which clients with default settings refuse"
     mail_sent "ringway_mail_sent_total" Count
         "Messages sent to other shards"
     mail_overflowed "ringway_mail_overflowed_total" Count
@@ -234,10 +322,24 @@ table! {
         "Frames that wait to be written to the workers of this shard"
     event_queue_bytes "ringway_worker_queue_bytes" Bytes
         "Bytes of those frames"
+    queue_messages "ringway_queue_messages" Count
+        "Messages that wait in queue topics of this shard"
+    queue_oldest_s "ringway_queue_oldest_age_seconds" Seconds
+        "Age of the oldest of them"
+    queue_topics "ringway_queue_topics" Count
+        "Queue topics of this shard"
+    queue_consumers "ringway_queue_consumers" Count
+        "Connections that consume queue topics of this shard"
     clients_waiting "ringway_clients_waiting" Count
         "Clients that are not read until a worker's queue has room"
     connections_stalled "ringway_connections_stalled" Count
         "Connections whose peer does not take what is being sent"
+    im_guests "ringway_im_guests" Count
+        "IM clients that are logged in as guests"
+    im_users "ringway_im_users" Count
+        "IM clients that are logged in as users"
+    im_batches_open "ringway_im_batches_open" Count
+        "Rooms whose batch waits to be sent"
     timers "ringway_timers" Count
         "Armed timers"
 }

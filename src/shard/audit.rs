@@ -4,7 +4,10 @@
 
 use std::collections::HashMap;
 
-use crate::limits::{ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::limits::{
+    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HELD_BYTES_MAX,
+    HTTP_HEAD_BYTES_MAX,
+};
 use crate::shard::Shard;
 use crate::shard::business::Tally;
 use crate::shard::conns::{Conn, Flags, Role};
@@ -59,12 +62,19 @@ impl Shard {
         assert!(touched.is_empty(), "free slots are touched: {touched:?}");
         assert_eq!((self.stalls, self.hub.len()), (stalls, members), "stalls, members");
         assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
+        assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
+        self.im.rooms.check(self.im_bounds());
+        let calls = self.connmix.calls.waiting();
+        assert!(calls <= 2 * self.conns.len() + LEFT_SPARE, "{calls} requests of rules wait");
+        assert!(self.logins.waiting() <= 2 * self.conns.len() + LEFT_SPARE, "logins wait");
         assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
         assert_eq!(self.links.audit(self.id, sizes.workers_max), sum.links, "links to own workers");
         let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
         assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
         assert!(self.hooks.opens() <= most, "{} callbacks at open wait", self.hooks.opens());
+        self.xxim_audit();
         self.hub.check();
+        self.queueing.queues.check();
         Holdings { connections: self.conns.len() as u32, online }
     }
 
@@ -77,9 +87,17 @@ impl Shard {
         assert!(self.jobs.is_empty(), "{} jobs are left", self.jobs.len());
         assert_eq!(self.links.queued(), (0, 0), "events are left");
         assert!(self.links.is_empty() && self.workers == 0, "workers are left");
+        assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
+        assert!(self.xxim.is_idle(), "questions of xxim clients are left");
         assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
+        assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
+        assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
+        assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
+        assert!(self.im.counted.is_empty() && self.logins.is_empty(), "counted rooms, logins");
         let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
         assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");
+        let queues = &self.queueing.queues;
+        assert_eq!((queues.topics(), queues.consumers(), queues.depth()), (0, 0, 0), "queues");
         assert_eq!(self.stalls, 0, "stalls");
         assert!(self.ops.is_empty() && self.mail.iter().all(|queue| queue.is_empty()), "output");
     }
@@ -94,13 +112,22 @@ impl Shard {
             assert!(!self.timers.armed(slot) && !has(Flags::ONLINE), "{}", at("timer, online"));
             return Tally::default();
         }
-        assert_eq!(has(Flags::BLOCKED), has(Flags::PAUSED), "{}", at("blocked and paused"));
+        let read = matches!(conn.role, Role::Connmix(_));
+        assert!(has(Flags::BLOCKED) || !has(Flags::PAUSED), "{}", at("paused, not blocked"));
+        assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
         assert!(!has(Flags::ENDED) || has(Flags::WAITING), "{}", at("ended, does not wait"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
-        let id = matches!(conn.role, Role::Netsvr(_)).then(|| self.conns.id(slot));
+        let opened = match &conn.role {
+            Role::Netsvr(_) => true,
+            Role::Xxim(xxim) => xxim.is_member(),
+            Role::Im(im) => im.is_member(),
+            Role::Connmix(connmix) => connmix.opened(),
+            _ => false,
+        };
+        let id = opened.then(|| self.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);
         match &conn.role {
@@ -108,6 +135,9 @@ impl Shard {
                 let frames = self.config.netsvr.worker.queue_frames_max as usize;
                 let events_max = frames.max(self.mail.len());
                 business.audit(&conn.outbox, has(Flags::STALLED), events_max)
+            }
+            Role::ConnmixApi(api) => {
+                Tally { questions: api.audit(conn.outbox.frames()), ..Tally::default() }
             }
             Role::Opening(_) | Role::Netsvr(_) => {
                 assert!(has(Flags::ONLINE), "{}", at("not counted as online"));
@@ -117,15 +147,41 @@ impl Shard {
         }
     }
 
+    /// Bytes of a message and in the outbox of an API connection.
+    fn audit_api_memory(&self, sizes: Sizes) -> (usize, usize) {
+        let api = &self.config.connmix.api;
+        let message_max = api.message_bytes_max as usize;
+        let events_max = self.mail.len() * api.event_bytes_max as usize + sizes.frame_bytes_max;
+        // One turn may read more requests than the limit by what a piece holds, and each answer
+        // may have the id of its request in it.
+        let answers_max = CONNMIX_ANSWER_BYTES_MAX + message_max + 64 * sizes.piece_bytes_max;
+        (message_max, events_max + answers_max)
+    }
+
     fn audit_memory(&self, slot: u32, conn: &Conn, sizes: Sizes) {
         // What arrives during a pause is a few pieces, and a vector has room for twice its length.
         let kept_max = 8 * sizes.piece_bytes_max;
         let outbox_bytes_max = self.config.runtime.outbox_bytes_max as usize;
         let (message_max, frames_max) = match &conn.role {
             Role::Business(_) => (0, usize::MAX),
+            Role::ConnmixApi(_) => self.audit_api_memory(sizes),
             Role::Echo => {
                 let message_max = ECHO_MESSAGE_BYTES_MAX as usize;
                 (message_max, ECHO_OUTBOX_BYTES_MAX as usize + message_max)
+            }
+            Role::Im(im) => {
+                let rules = &self.config.im;
+                let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
+                let held = im.held();
+                assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
+                // Responses come besides; their rate is limited.
+                let high_water = rules.out_high_water as usize;
+                (message_max, high_water.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
+            }
+            Role::Connmix(connmix) => {
+                let message_max = self.connmix_message_bytes_max(slot) as usize;
+                connmix.audit(conn.flags, message_max + kept_max);
+                (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
             _ => {
                 let message_max = self.config.netsvr.customer.receive_pack_limit as usize;
@@ -135,9 +191,15 @@ impl Shard {
         let bytes = conn.outbox.bytes() as usize;
         assert!(bytes <= frames_max, "slot {slot}: {bytes} bytes in the outbox");
         let held = conn.held.as_ref().map_or(0, |held| held.len());
-        assert!(held <= kept_max, "slot {slot}: {held} bytes of input are held");
+        let read = matches!(conn.role, Role::Connmix(_));
+        let held_max = if read { HELD_BYTES_MAX + kept_max } else { kept_max };
+        assert!(held <= held_max, "slot {slot}: {held} bytes of input are held");
         let decoder = conn.decoder.held();
         assert!(decoder <= message_max + kept_max + CONTROL_BYTES_MAX, "slot {slot}: {decoder}");
+        if let Role::ConnmixApi(api) = &conn.role {
+            let held = api.reading.held();
+            assert!(held <= message_max + HTTP_HEAD_BYTES_MAX + kept_max, "slot {slot}: {held}");
+        }
         if let Role::Greeting(greeting) = &conn.role {
             let most = HTTP_HEAD_BYTES_MAX + sizes.piece_bytes_max;
             assert!(greeting.head.len() <= most, "slot {slot}: {} bytes", greeting.head.len());

@@ -40,13 +40,18 @@ impl Shard {
         };
         let mut plain = std::mem::take(&mut self.plain);
         let was_handshaking = tls.handshaking();
+        let mut shaken = false;
         let result = tls.read(data, &mut plain);
         if was_handshaking && !tls.handshaking() {
             self.counters.tls_handshakes += 1;
+            shaken = true;
         }
         let ended = tls.peer_closed();
         self.conns[slot].tls = Some(tls);
         self.touch(slot);
+        if shaken {
+            self.stream_opened(slot);
+        }
         if !plain.is_empty() {
             self.feed(slot, &mut plain);
         }
@@ -62,6 +67,15 @@ impl Shard {
         }
     }
 
+    /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
+    pub(super) fn stream_opened(&mut self, slot: u32) {
+        match self.conns[slot].role {
+            Role::Connmix(_) => self.connmix_opened(slot),
+            Role::Xxim(_) => self.xxim_accepted(slot),
+            _ => {}
+        }
+    }
+
     /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
     pub(super) fn feed(&mut self, slot: u32, data: &mut [u8]) {
         let conn = &mut self.conns[slot];
@@ -70,11 +84,17 @@ impl Shard {
             Role::Opening(_) => conn.decoder.stash(data),
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
             Role::Business(_) => self.read_commands(slot, data),
+            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
+            Role::Connmix(_) => {
+                self.connmix_active(slot);
+                match self.conns[slot].flags.has(Flags::WEBSOCKET) {
+                    true => self.read_frames(slot, data),
+                    false => self.connmix_bytes(slot, data),
+                }
+            }
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
             Role::Xxim(_) => self.xxim_bytes(slot, data),
-            Role::Connmix(_) => self.connmix_bytes(slot, data),
             Role::Im(_) => self.im_bytes(slot, data),
-            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
     }
@@ -95,7 +115,10 @@ impl Shard {
             Head::Complete { request, len } => {
                 let listener = &self.listeners[self.conns[slot].listener as usize];
                 let Service::Http(routes) = &listener.service else { return };
-                match upgrade::upgrade(&request, routes, &self.config.netsvr.customer) {
+                let origins = &self.config.xxim.allow_origin;
+                let refusal = upgrade::xxim_refusal(&request, routes, origins);
+                let customer = &self.config.netsvr.customer;
+                match refusal.map_or_else(|| upgrade::upgrade(&request, routes, customer), Err) {
                     Ok(upgrade) => return self.upgraded(slot, upgrade, &head[len..]),
                     Err(refusal) => refusal,
                 }
@@ -125,7 +148,7 @@ impl Shard {
                 self.rearm(slot);
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
-            ClientProtocol::Connmix => self.connmix_upgraded(slot, peer, upgrade),
+            ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
             ClientProtocol::Im => self.im_upgraded(slot, peer, upgrade),
         }
         // What came with the request.
@@ -238,7 +261,7 @@ impl Shard {
         self.unblock(slot);
     }
 
-    fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
+    pub(super) fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
         let mut decoder = std::mem::take(&mut self.conns[slot].decoder);
         let mut inflater = std::mem::take(&mut self.inflater);
         loop {
@@ -286,8 +309,8 @@ impl Shard {
                 return false;
             }
             Role::Xxim(_) => return self.xxim_ready(slot),
-            Role::Connmix(_) => return self.connmix_ready(slot),
             Role::Im(_) => return self.im_ready(slot),
+            Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
             _ => {}
         }
         true
@@ -298,8 +321,9 @@ impl Shard {
         let message_bytes_max = match conn.role {
             Role::Echo => ECHO_MESSAGE_BYTES_MAX,
             Role::Xxim(_) => self.xxim_message_bytes_max(),
-            Role::Connmix(_) => self.connmix_message_bytes_max(),
+            Role::Connmix(_) => self.connmix_message_bytes_max(slot),
             Role::Im(_) => self.im_message_bytes_max(),
+            Role::ConnmixApi(_) => self.config.connmix.api.message_bytes_max,
             _ => self.config.netsvr.customer.receive_pack_limit,
         };
         Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE) }
@@ -317,9 +341,12 @@ impl Shard {
             }
             // After a close frame from here nothing of the client counts any more (W9).
             _ if closing => {}
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.xxim_pong(slot),
             Event::Ping(payload) => {
-                self.conns[slot].active_ms = self.now.ms;
+                // IM has a heartbeat of its own (IM section 13).
+                if !matches!(self.conns[slot].role, Role::Im(_)) {
+                    self.conns[slot].active_ms = self.now.ms;
+                }
                 self.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
                 self.push_pong(slot, pong);
@@ -329,6 +356,10 @@ impl Shard {
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        // IM counts what its frames say, and only they keep a connection alive.
+        if matches!(self.conns[slot].role, Role::Im(_)) {
+            return self.im_message(slot, opcode, data);
+        }
         self.counters.messages_received += 1;
         self.counters.message_bytes_received += data.len() as u64;
         let conn = &mut self.conns[slot];
@@ -366,7 +397,7 @@ impl Shard {
             }
             Role::Xxim(_) => self.xxim_message(slot, opcode, data),
             Role::Connmix(_) => self.connmix_message(slot, opcode, data),
-            Role::Im(_) => self.im_message(slot, opcode, data),
+            Role::ConnmixApi(_) => self.connmix_api_message(slot, data),
             _ => {}
         }
     }
@@ -432,6 +463,7 @@ impl Shard {
 impl Shard {
     /// A verifier has decided about a login.
     pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
+        self.logins.done();
         let Some(slot) = self.conns.slot(id) else { return };
         if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;

@@ -5,6 +5,7 @@
 //! destroys what was written; `hang_up` closes as soon as everything is written. All of them end in
 //! `finish`, at the latest after `runtime.close_timeout`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -31,11 +32,13 @@ impl Shard {
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
             return self.linger(slot);
         }
+        self.xxim_seal_all(slot);
         if !self.conns[slot].flags.set(Flags::CLOSING) {
             return;
         }
         self.push(slot, websocket::close(reason.code, reason.text));
         self.rearm(slot);
+        self.connmix_give_up(slot);
     }
 
     /// Writes what is queued, says that nothing follows, then waits for the peer's end only.
@@ -67,6 +70,7 @@ impl Shard {
     /// The client broke the WebSocket protocol (section 2.5).
     pub(super) fn violated(&mut self, slot: u32, violation: Violation) {
         self.counters.protocol_violations += 1;
+        self.xxim_violated(slot, violation);
         self.close(slot, CloseReason { code: violation.code, text: violation.reason });
         self.linger(slot);
     }
@@ -85,7 +89,10 @@ impl Shard {
     fn give_up_outbox(&mut self, slot: u32, reason: DropReason) {
         let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
-        let (frames, bytes) = conn.outbox.clear(framed);
+        let (mut frames, mut bytes) = conn.outbox.clear(framed);
+        let unsealed = self.xxim_give_up(slot);
+        frames += unsealed.0;
+        bytes += unsealed.1;
         if frames > 0 && self.hub.id_of(slot).is_some() {
             self.counters.frames_failed += frames;
             self.counters.frame_bytes_failed += bytes;
@@ -99,6 +106,11 @@ impl Shard {
         let blocked = conn.flags.has(Flags::BLOCKED);
         if blocked && matches!(conn.role, Role::Business(_)) {
             self.unblock_business(slot);
+        } else if blocked
+            && matches!(conn.role, Role::ConnmixApi(_))
+            && !conn.flags.has(Flags::DEAF)
+        {
+            self.connmix_api_room(slot);
         } else if !conn.outbox.is_empty() || conn.flags.has(Flags::TOUCHED) {
             // More is under way, or the TLS session has something to say.
         } else if conn.flags.has(Flags::HANG_UP) {
@@ -107,6 +119,8 @@ impl Shard {
             self.ops.push(Op::Shutdown { slot });
         } else if blocked && matches!(conn.role, Role::Echo) {
             self.unblock(slot);
+        } else if blocked && matches!(conn.role, Role::Xxim(_)) {
+            self.xxim_resume(slot);
         }
     }
 
@@ -193,7 +207,9 @@ impl Shard {
 
     /// Stops accepting and closes every client; backend connections stay for the events.
     pub(super) fn drain(&mut self) {
-        self.draining = true;
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
         for listener in 0..self.listeners.len() {
             self.ops.push(Op::Unlisten { listener });
         }
@@ -215,7 +231,10 @@ impl Shard {
         let clients = |role: &Role| !role.is_backend() && !matches!(role, Role::Free);
         self.draining
             && self.links.queued().0 == 0
+            && self.queueing.queues.under_way() == 0
             && self.hooks.is_idle()
+            && self.xxim.is_idle()
+            && self.mail.iter().all(VecDeque::is_empty)
             && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
     }
 
@@ -223,7 +242,11 @@ impl Shard {
     pub(super) fn stop(&mut self) {
         self.stopping = true;
         for slot in self.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
-            if !self.conns[slot].flags.has(Flags::GONE) {
+            let conn = &self.conns[slot];
+            if !conn.flags.has(Flags::GONE) {
+                if matches!(conn.role, Role::ConnmixApi(_)) && conn.flags.has(Flags::WEBSOCKET) {
+                    self.close(slot, SHUTDOWN);
+                }
                 self.hang_up(slot);
             }
         }
@@ -238,7 +261,8 @@ impl Shard {
     pub(super) fn push_pong(&mut self, slot: u32, pong: Bytes) {
         let runtime = &self.config.runtime;
         let conn = &self.conns[slot];
-        let echo = matches!(conn.role, Role::Echo);
+        // Backends are not read either while they do not take their answers.
+        let echo = matches!(conn.role, Role::Echo | Role::ConnmixApi(_));
         if echo || conn.outbox.has_room(pong.len(), runtime.outbox_bytes_max) {
             self.push(slot, pong);
         } else if runtime.slow_client == SlowClient::Close {

@@ -11,6 +11,14 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::Mail;
 
+/// A command that waits for its time.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The node that it is for, if that is another one.
+    pub node: Option<u16>,
+    pub command: Command,
+}
+
 /// A command by shard.
 pub(super) enum Spread {
     /// It names no connection that can exist.
@@ -70,7 +78,10 @@ impl Shard {
             Command::Update { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
                 Spread::One(conn.shard(), command)
             }
-            Command::Update { .. } => Spread::Nobody,
+            Command::Call { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
+                Spread::One(conn.shard(), command)
+            }
+            Command::Update { .. } | Command::Call { .. } => Spread::Nobody,
             command => Spread::All(Arc::new(command)),
         }
     }
@@ -89,14 +100,14 @@ impl Shard {
     }
 
     /// Keeps a command for later (`ForceOfflineGuest` with a delay).
-    pub(super) fn later(&mut self, delay_s: u32, command: Command) {
+    pub(super) fn later(&mut self, delay_s: u32, job: Job) {
         if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
             if let Some(unsaid) = self.complaints.allow(self.now.ms) {
                 tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
             }
             return self.dropped(DropReason::TooManyJobs, 1);
         }
-        let job = self.jobs.insert(command) as u32;
+        let job = self.jobs.insert(job) as u32;
         self.job_timers.arm(job, self.now.ms + delay_s as u64 * 1000);
     }
 
@@ -105,6 +116,9 @@ impl Shard {
         match command {
             Command::Push { target, payloads } => {
                 let mut outcome = Outcome::default();
+                if let Target::Topics(topics) = target {
+                    payloads.iter().for_each(|payload| self.im_published(topics, payload));
+                }
                 payloads.iter().for_each(|payload| outcome.add(self.push_to(target, payload)));
                 outcome
             }
@@ -113,15 +127,22 @@ impl Shard {
                 if self.conns[slot].flags.has(Flags::CLOSING) {
                     return Outcome { done: 0, failed: 1 };
                 }
+                let before = change.topics.is_some().then(|| self.rooms_of(slot));
                 self.hub.change(slot, change);
+                if let Some(before) = before {
+                    let after = self.rooms_of(slot);
+                    self.im_settle_all(before.iter().chain(&after).map(|topic| &**topic));
+                }
                 if let Some(payload) = payload {
                     self.push_all(&[slot], payload);
                 }
                 Outcome { done: 1, failed: 0 }
             }
+            Command::Call { conn, call } => self.call(*conn, call),
             Command::DeleteTopics { topics, payload } => {
                 let mut lost = Vec::new();
                 topics.iter().for_each(|topic| self.hub.delete_topic(topic, &mut lost));
+                self.im_settle_all(topics.iter().map(|topic| &**topic));
                 lost.sort_unstable();
                 lost.dedup();
                 if let Some(payload) = payload {
@@ -132,6 +153,8 @@ impl Shard {
             Command::Kick { target, payload, reason, guests_only } => {
                 self.kick(target, payload.as_deref(), *reason, *guests_only)
             }
+            Command::Room(message) => self.im_room(message),
+            Command::Replace(session) => Outcome { done: self.im_replace(session), failed: 0 },
         }
     }
 

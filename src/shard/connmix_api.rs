@@ -1,48 +1,558 @@
-//! connmix backends connected to this shard (connmix specification sections 1 to 5).
+//! connmix backends connected to this shard (connmix specification sections 1 to 5): requests over
+//! HTTP and over WebSocket, answers in order, consuming of queues.
+//!
+//! A request is carried out as soon as it is read. What it asks of other shards goes out by mail,
+//! and each mailbox keeps its order, so effects on any one client come in the order of the requests
+//! although several requests of a connection may be under way. Answers wait for those before them.
+//! `queue.pop` and `queue.unpop` alone hold back what follows until they are answered.
+//!
+//! Invariants: every request is answered exactly once, in order; the answer to `queue.pop` is queued
+//! before the windows open at the topics' homes; every frame of the connection is noted in its
+//! [`Flight`], so each event is reported as written, or taken back by its home.
+//! Costs: a request that concerns this shard alone is answered at once; one that concerns others
+//! takes an entry in [`Asks`] and a letter to each of them and back. Reading HTTP is in
+//! `connmix_http`.
+//!
+//! [`Asks`]: crate::shard::queries::Asks
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::hub::push::Outcome;
+use bytes::Bytes;
+
+use crate::control::connmix_api::{self as control, About, Action};
+use crate::hub::ConnId;
+use crate::hub::push::{CloseReason, Command, Outcome, Target};
+use crate::hub::queues::{Queues, Window};
+use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
 use crate::shard::Shard;
-use crate::shard::closing::SHUTDOWN;
+use crate::shard::connmix_http::{Form, Reading};
+use crate::shard::conns::{Flags, Role};
+use crate::shard::flight::Flight;
+use crate::shard::ops::Frame;
+use crate::shard::queues::QueueMail;
+use crate::wire::connmix::{self as wire, Answer, Code};
+use crate::wire::websocket;
+
+const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout" };
+const TOO_MANY_ERRORS: CloseReason = CloseReason { code: 1008, text: "too many errors" };
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
 pub struct Conn {
     /// Address of the peer.
     pub peer: SocketAddr,
+    /// The HTTP request that is being read.
+    pub(super) reading: Reading,
+    /// Whether the peer of a WebSocket may do more than look.
+    pub(super) may_write: bool,
+    /// Requests that are not answered, in order.
+    pending: VecDeque<Pending>,
+    /// Malformed requests in a row.
+    faults: u32,
+    consuming: Consuming,
+    /// Homes of the topics that it consumes.
+    homes: Vec<u8>,
+    /// Homes that may keep events of this connection.
+    homes_ever: Vec<u8>,
+    flight: Flight,
+    /// When the send under way stalled.
+    stalled_ms: u64,
+    /// The peer has ended its side; what it asked for is still answered.
+    ended: bool,
+    /// A ping was sent since the peer last showed life.
+    pinged: bool,
+}
+
+/// A request that is not answered, or whose answer waits for those before it.
+#[derive(Debug)]
+struct Pending {
+    /// Of the question that decides the answer; 0 where there is none.
+    number: u64,
+    about: About,
+    form: Form,
+    answer: Option<Bytes>,
+}
+
+/// Whether the connection consumes queues.
+#[derive(Debug)]
+enum Consuming {
+    No,
+    /// Waits for the homes of the topics to agree.
+    Joining {
+        missing: usize,
+        refused: bool,
+    },
+    Yes,
+    /// Waits for the homes to have given their last event.
+    Leaving {
+        missing: usize,
+    },
 }
 
 impl Conn {
     /// A connection that was just accepted.
     pub fn new(peer: SocketAddr) -> Conn {
-        Conn { peer }
+        Conn {
+            peer,
+            reading: Reading::default(),
+            may_write: false,
+            pending: VecDeque::new(),
+            faults: 0,
+            consuming: Consuming::No,
+            homes: Vec::new(),
+            homes_ever: Vec::new(),
+            flight: Flight::default(),
+            stalled_ms: 0,
+            ended: false,
+            pinged: false,
+        }
+    }
+
+    /// A send takes so many frames.
+    pub(super) fn taken(&mut self, frames: u32) {
+        self.flight.taken(frames);
+    }
+
+    /// Whether no request is waiting for its answer.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Whether nothing more is to be read for now.
+    fn is_full(&self) -> bool {
+        self.pending.len() >= CONNMIX_REQUESTS_MAX
+            || self.flight.own_bytes() > CONNMIX_ANSWER_BYTES_MAX
+            || (self.reading.waits() && !self.pending.is_empty())
+            || matches!(self.consuming, Consuming::Joining { .. } | Consuming::Leaving { .. })
+    }
+
+    /// For tests: panics if an invariant does not hold. Returns the questions that are open.
+    pub(super) fn audit(&self, outbox_frames: usize) -> usize {
+        let (frames, flying) = self.flight.frames();
+        assert_eq!(frames, outbox_frames + flying, "frames for {}", self.peer);
+        assert!(self.pending.len() <= CONNMIX_REQUESTS_MAX, "requests of {}", self.peer);
+        let open = |pending: &&Pending| pending.number != 0 && pending.answer.is_none();
+        self.pending.iter().filter(open).count()
     }
 }
 
 impl Shard {
-    /// Bytes of a connection without WebSocket.
-    pub(super) fn connmix_api_bytes(&mut self, slot: u32, _data: &mut [u8]) {
-        self.close(slot, SHUTDOWN);
+    /// Bytes of a connection to the API.
+    pub(super) fn connmix_api_bytes(&mut self, slot: u32, data: &mut [u8]) {
+        if !data.is_empty() {
+            self.conns[slot].active_ms = self.now.ms;
+            if let Some(conn) = self.api(slot) {
+                conn.pinged = false;
+            }
+        }
+        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
+            self.read_frames(slot, data);
+        } else {
+            self.read_http(slot, data);
+        }
+    }
+
+    /// Whether the next request can be read; if not, the connection is blocked.
+    pub(super) fn connmix_api_ready(&mut self, slot: u32) -> bool {
+        let full = self.api(slot).is_some_and(|conn| conn.is_full());
+        if full {
+            self.block(slot, false);
+        }
+        !full
+    }
+
+    /// One WebSocket message.
+    pub(super) fn connmix_api_message(&mut self, slot: u32, data: &[u8]) {
+        if data.trim_ascii() == b"ping" {
+            return self.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
+        }
+        let envelope = wire::envelope(data);
+        let may_write = self.api(slot).is_some_and(|conn| conn.may_write);
+        let action = control::action(envelope.request, may_write, |id| self.client(id));
+        let form = |id: &str| Form::WebSocket { id: id.into() };
+        self.api_action(slot, action, envelope.id, form);
+    }
+
+    /// Carries out what a request asks for. `form` makes the form of an answer that has to wait.
+    pub(super) fn api_action(
+        &mut self,
+        slot: u32,
+        action: Action,
+        id: &str,
+        form: impl FnOnce(&str) -> Form,
+    ) {
+        self.counters.api_requests += 1;
+        match action {
+            Action::Answer(answer) => self.api_answer(slot, answer, id, form),
+            Action::Tell(command, about, node) => match self.outcome_here(command, node) {
+                Ok(outcome) => {
+                    self.api_answer(slot, control::answer(about, outcome), id, form);
+                }
+                Err(command) => {
+                    let number = self.asks.number(self.conns.id(slot));
+                    let form = form(id);
+                    if let Some(conn) = self.api(slot) {
+                        conn.pending.push_back(Pending { number, about, form, answer: None });
+                    }
+                    match node {
+                        Some(node) => self.tell_node(node, number, command),
+                        None => self.tell_wide(number, command),
+                    }
+                }
+            },
+            Action::Pop(topics) => self.queue_pop(slot, &topics, id, form),
+            Action::Unpop => self.queue_unpop(slot, id, form),
+        }
+    }
+
+    /// What a command comes to that concerns only this shard; others come back.
+    fn outcome_here(&mut self, command: Command, node: Option<u16>) -> Result<Outcome, Command> {
+        let here = match &command {
+            _ if node.is_some() || self.leaves(&command) => false,
+            _ if self.mail.len() == 1 => true,
+            Command::Push { target: Target::Conns(conns), .. } => {
+                conns.iter().all(|conn| conn.shard() == self.id)
+            }
+            Command::Call { conn, .. } => conn.shard() == self.id,
+            _ => false,
+        };
+        if here { Ok(self.apply(&command)) } else { Err(command) }
+    }
+
+    /// Answers a request, now or when those before it are answered.
+    pub(super) fn api_answer(
+        &mut self,
+        slot: u32,
+        answer: Answer,
+        id: &str,
+        form: impl FnOnce(&str) -> Form,
+    ) {
+        self.counters.api_faults += answer.is_fault() as u64;
+        let faults_max = self.config.connmix.api.faults_max;
+        let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
+        let Some(conn) = self.api(slot) else { return };
+        conn.faults = if answer.is_fault() && websocket { conn.faults + 1 } else { 0 };
+        let too_many = conn.faults > faults_max;
+        if websocket {
+            self.api_send(slot, wire::text_frame(answer, id), false);
+        } else {
+            let form = form(id);
+            let ends = form.ends();
+            self.api_send(slot, form.encode(answer), ends);
+        }
+        if too_many {
+            self.close(slot, TOO_MANY_ERRORS);
+        }
+    }
+
+    /// Sends an answer in its turn. With `ends` nothing is read or answered after it.
+    pub(super) fn api_send(&mut self, slot: u32, answer: Bytes, ends: bool) {
+        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+            return;
+        }
+        let Some(conn) = self.api(slot) else { return };
+        if conn.pending.is_empty() {
+            self.push(slot, answer);
+            if ends {
+                self.linger(slot);
+            }
+            return;
+        }
+        let form = Form::Raw { ends };
+        let pending = Pending { number: 0, about: About::Send, form, answer: Some(answer) };
+        conn.pending.push_back(pending);
+    }
+
+    /// Notes a request whose answer comes under this number ([`Shard::api_answered`]).
+    pub(super) fn api_wait(&mut self, slot: u32, number: u64, form: Form) {
+        let Some(conn) = self.api(slot) else { return };
+        conn.pending.push_back(Pending { number, about: About::Send, form, answer: None });
+    }
+
+    /// What a command of a connection came to.
+    pub(super) fn connmix_api_told(&mut self, number: u64, outcome: Outcome) {
+        let encode =
+            |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome));
+        self.api_answered(number, encode);
+    }
+
+    /// The answer to a request of this number is known.
+    fn api_answered(&mut self, number: u64, encode: impl FnOnce(&Pending) -> Bytes) {
+        let Some(id) = self.asks.asker(number) else { return };
+        self.asks.forget(number);
+        let Some(slot) = self.conns.slot(id) else { return };
+        let Some(conn) = self.api(slot) else { return };
+        let mut pending = conn.pending.iter_mut();
+        if let Some(pending) = pending.find(|pending| pending.number == number) {
+            pending.answer = Some(encode(pending));
+        }
+        self.release(slot);
+    }
+
+    /// The text of the metrics, for a request of this number.
+    pub(super) fn rendered(&mut self, number: u64, text: &str) {
+        self.hooks.rendered();
+        self.api_answered(number, |pending| pending.form.metrics(text));
+    }
+
+    /// Sends the answers that wait for nothing any more, and goes on reading.
+    fn release(&mut self, slot: u32) {
+        while !self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
+            && let Some(conn) = self.api(slot)
+            && let Some(front) = conn.pending.front_mut()
+            && let Some(answer) = front.answer.take()
+        {
+            let ends = front.form.ends();
+            conn.pending.pop_front();
+            self.push(slot, answer);
+            if ends {
+                return self.linger(slot);
+            }
+        }
+        if self.api(slot).is_some_and(|conn| conn.ended && conn.pending.is_empty()) {
+            return self.hang_up(slot);
+        }
+        self.connmix_api_room(slot);
+    }
+
+    /// Goes on reading a connection that was blocked, if there is room again.
+    pub(super) fn connmix_api_room(&mut self, slot: u32) {
+        let flags = self.conns[slot].flags;
+        let goes_on = self.api(slot).is_some_and(|conn| !conn.is_full());
+        if goes_on && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::DEAF) {
+            self.unblock(slot);
+        }
+    }
+
+    /// `queue.pop` (section 3.2): the homes of the topics are asked to let the connection join.
+    fn queue_pop(
+        &mut self,
+        slot: u32,
+        topics: &[std::sync::Arc<str>],
+        id: &str,
+        form: impl FnOnce(&str) -> Form,
+    ) {
+        let error = |code, message| Answer::Error { code, message };
+        let shards = self.mail.len();
+        let draining = self.draining;
+        let consumer = self.conns.id(slot);
+        let Some(conn) = self.api(slot) else { return };
+        if !matches!(conn.consuming, Consuming::No) {
+            let answer = error(Code::AlreadyConsuming, "already consuming");
+            return self.api_answer(slot, answer, id, form);
+        }
+        if draining {
+            let answer = error(Code::ConsumeFailed, "the gateway is shutting down");
+            return self.api_answer(slot, answer, id, form);
+        }
+        let mut parts = vec![Vec::new(); shards];
+        topics.iter().for_each(|topic| {
+            parts[Queues::home(topic, shards) as usize].push(topic.clone());
+        });
+        let parts: Vec<_> = (0u8..).zip(parts).filter(|(_, part)| !part.is_empty()).collect();
+        conn.homes = parts.iter().map(|(home, _)| *home).collect();
+        conn.homes_ever.extend_from_slice(&conn.homes);
+        conn.homes_ever.sort_unstable();
+        conn.homes_ever.dedup();
+        conn.consuming = Consuming::Joining { missing: parts.len(), refused: false };
+        conn.faults = 0;
+        let (about, form) = (About::Send, form(id));
+        conn.pending.push_back(Pending { number: 0, about, form, answer: None });
+        for (home, topics) in parts {
+            self.queue_post(home, QueueMail::Join { consumer, topics });
+        }
+    }
+
+    /// A home has let the connection join, or not.
+    pub(super) fn queue_joined(&mut self, consumer: ConnId, joined: bool) {
+        let Some(slot) = self.conns.slot(consumer) else { return };
+        let api = &self.config.connmix.api;
+        let (events, bytes) = (api.events_max as usize, api.event_bytes_max as usize);
+        let Some(conn) = self.api(slot) else { return };
+        let Consuming::Joining { missing, refused } = &mut conn.consuming else { return };
+        *missing -= 1;
+        *refused |= !joined;
+        if *missing > 0 {
+            return;
+        }
+        let refused = *refused;
+        let homes = conn.homes.clone();
+        if refused {
+            // Those that agreed hear that it is off; nothing was given, so nothing comes of it.
+            conn.consuming = Consuming::Leaving { missing: homes.len() };
+            for home in homes {
+                self.queue_post(home, QueueMail::Leave { consumer });
+            }
+            return;
+        }
+        conn.consuming = Consuming::Yes;
+        self.settle_barrier(slot, Answer::Done);
+        // Each home has its share of the window, so that all together stay within it.
+        let share = |total: usize| (total / homes.len().max(1)).max(1);
+        let window = Window { events: share(events), bytes: share(bytes) };
+        for home in homes {
+            self.queue_post(home, QueueMail::Start { consumer, window });
+        }
+    }
+
+    /// `queue.unpop` (section 3.3): the homes are told to give nothing more.
+    fn queue_unpop(&mut self, slot: u32, id: &str, form: impl FnOnce(&str) -> Form) {
+        let consumer = self.conns.id(slot);
+        let Some(conn) = self.api(slot) else { return };
+        if !matches!(conn.consuming, Consuming::Yes) {
+            let answer = Answer::Error { code: Code::NotConsuming, message: "not consuming" };
+            return self.api_answer(slot, answer, id, form);
+        }
+        let homes = conn.homes.clone();
+        conn.consuming = Consuming::Leaving { missing: homes.len() };
+        conn.faults = 0;
+        let (about, form) = (About::Call, form(id));
+        conn.pending.push_back(Pending { number: 0, about, form, answer: None });
+        for home in homes {
+            self.queue_post(home, QueueMail::Leave { consumer });
+        }
+    }
+
+    /// A home gives the connection nothing more; what it gave has arrived before this.
+    pub(super) fn queue_left(&mut self, consumer: ConnId) {
+        let Some(slot) = self.conns.slot(consumer) else { return };
+        let Some(conn) = self.api(slot) else { return };
+        let Consuming::Leaving { missing } = &mut conn.consuming else { return };
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        conn.consuming = Consuming::No;
+        let unpop = conn.pending.back().is_some_and(|pending| pending.about == About::Call);
+        let refused = Answer::Error { code: Code::ConsumeFailed, message: "too many topics" };
+        self.settle_barrier(slot, if unpop { Answer::Done } else { refused });
+    }
+
+    /// Answers the request that holds back what follows it; it is the last one.
+    fn settle_barrier(&mut self, slot: u32, answer: Answer) {
+        let Some(conn) = self.api(slot) else { return };
+        if let Some(pending) = conn.pending.back_mut() {
+            pending.answer = Some(pending.form.encode(answer));
+        }
+        self.release(slot);
+    }
+
+    /// An event for a consumer of this shard. If it is gone or going the event is not lost: its
+    /// home keeps it until it hears so.
+    pub(super) fn queue_event(&mut self, home: u8, consumer: ConnId, event: Bytes) {
+        let Some(slot) = self.conns.slot(consumer) else { return };
+        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+            return;
+        }
+        let Some(conn) = self.api(slot) else { return };
+        conn.flight.queued(Some(home), event.len());
+        self.conns[slot].outbox.push(Frame::new(event));
+        self.touch(slot);
+    }
+
+    /// A frame that is no event is about to be queued for a connection.
+    pub(super) fn note_frame(&mut self, slot: u32, bytes: usize) {
+        if let Role::ConnmixApi(conn) = &mut self.conns[slot].role {
+            conn.flight.queued(None, bytes);
+        }
+    }
+
+    /// The send under way has stalled.
+    pub(super) fn api_stalled(&mut self, slot: u32) {
+        let now_ms = self.now.ms;
+        if let Some(conn) = self.api(slot) {
+            conn.stalled_ms = now_ms;
+        }
+    }
+
+    /// Of the last send `written` bytes are out: the homes whose events these were are told.
+    pub(super) fn api_written(&mut self, slot: u32, written: usize) {
+        let encrypted = self.conns[slot].tls.is_some();
+        let consumer = self.conns.id(slot);
+        let mut counts = vec![0u32; self.mail.len()];
+        let Some(conn) = self.api(slot) else { return };
+        conn.flight.confirm(written, encrypted, |home| counts[home as usize] += 1);
+        for (home, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
+            self.queue_post(home, QueueMail::Written { consumer, count });
+        }
+    }
+
+    /// The peer of a connection that is no WebSocket has ended its side.
+    pub(super) fn connmix_api_ended(&mut self, slot: u32) {
+        let Some(conn) = self.api(slot) else { return };
+        conn.ended = true;
+        if conn.pending.is_empty() {
+            self.hang_up(slot);
+        }
     }
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn connmix_api_deadline_ms(&self, slot: u32) -> u64 {
-        self.conns[slot].active_ms + 60_000
+        let entry = &self.conns[slot];
+        let api = &self.config.connmix.api;
+        let Role::ConnmixApi(conn) = &entry.role else { return u64::MAX };
+        let read_ms = api.read_timeout.as_millis() as u64;
+        let mut due_ms = match entry.flags.has(Flags::BLOCKED) {
+            // It can not show that it is alive.
+            true => self.now.ms + read_ms,
+            false if entry.flags.has(Flags::WEBSOCKET) && !conn.pinged => {
+                entry.active_ms + read_ms / 2
+            }
+            false => entry.active_ms + read_ms,
+        };
+        if entry.flags.has(Flags::STALLED) {
+            due_ms = due_ms.min(conn.stalled_ms + api.write_timeout.as_millis() as u64);
+        }
+        if let Some(since_ms) = conn.reading.since_ms() {
+            let time_max = self.config.runtime.handshake_timeout.as_millis() as u64;
+            due_ms = due_ms.min(since_ms + time_max);
+        }
+        due_ms
     }
 
     /// That time has come.
     pub(super) fn connmix_api_timed_out(&mut self, slot: u32) {
-        self.close(slot, SHUTDOWN);
+        let now_ms = self.now.ms;
+        let flags = self.conns[slot].flags;
+        if self.connmix_api_deadline_ms(slot) > now_ms {
+            return self.rearm(slot);
+        }
+        let read_ms = self.config.connmix.api.read_timeout.as_millis() as u64;
+        let silent_ms = now_ms.saturating_sub(self.conns[slot].active_ms);
+        let Some(conn) = self.api(slot) else { return };
+        // Whether the last send has stalled is told after the timers of a turn.
+        if conn.flight.is_unsettled() {
+            return self.timers.arm(slot, now_ms + 1);
+        }
+        if flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) && silent_ms < read_ms {
+            conn.pinged = true;
+            self.push(slot, websocket::ping());
+            return self.rearm(slot);
+        }
+        self.counters.idle_timeouts += 1;
+        match flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) {
+            true => self.close(slot, READ_TIMEOUT),
+            false => self.finish(slot),
+        }
     }
 
-    /// The connection is gone.
-    pub(super) fn connmix_api_departed(&mut self, slot: u32, _conn: Conn) {
-        self.hub.remove(slot);
+    /// The connection is gone: its homes take back what was not written.
+    pub(super) fn connmix_api_departed(&mut self, slot: u32, conn: Conn) {
+        let consumer = self.conns.id(slot);
+        conn.pending.iter().for_each(|pending| self.asks.forget(pending.number));
+        let mut written = vec![0u32; self.mail.len()];
+        conn.flight.lost(|home| written[home as usize] += 1);
+        for home in conn.homes_ever {
+            let written = written[home as usize];
+            self.queue_post(home, QueueMail::Gone { consumer, written });
+        }
     }
 
-    /// What a command of this connection came to.
-    pub(super) fn connmix_api_told(&mut self, number: u64, _outcome: Outcome) {
-        self.asks.forget(number);
+    pub(super) fn api(&mut self, slot: u32) -> Option<&mut Conn> {
+        match &mut self.conns[slot].role {
+            Role::ConnmixApi(conn) => Some(conn),
+            _ => None,
+        }
     }
 }

@@ -25,7 +25,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
-use crate::shard::mailbox::{MailSender, Mailbox, SidecarSender};
+use crate::shard::mailbox::{Mail, MailSender, Mailbox, MeshSender, Request, SidecarSender};
 use crate::shard::ops::Op;
 use crate::shard::ring::{self, Event, Ring, Settings};
 use crate::shard::{Now, Shard};
@@ -60,8 +60,9 @@ impl Clock {
 
     fn now(&self) -> Now {
         let elapsed = self.start.elapsed();
-        let unix = (self.start_unix + elapsed).as_secs() as u32;
-        Now { ms: elapsed.as_millis() as u64, unix }
+        let since_1970 = self.start_unix + elapsed;
+        let (unix, unix_ms) = (since_1970.as_secs() as u32, since_1970.as_millis() as u64);
+        Now { ms: elapsed.as_millis() as u64, unix, unix_ms }
     }
 }
 
@@ -90,6 +91,8 @@ pub struct Parts {
     /// The mailboxes of all shards, by shard number.
     pub shards: Vec<MailSender>,
     pub sidecar: SidecarSender,
+    /// `None` if there is no mesh.
+    pub mesh: Option<MeshSender>,
     pub published: Arc<Published>,
     pub notices: crossbeam_channel::Sender<Notice>,
 }
@@ -131,6 +134,8 @@ struct Driver {
     held: VecDeque<Event>,
     /// Whether such mail is left from the last turn.
     congested: bool,
+    /// A request that the channel to the sidecar had no room for.
+    unsent: Option<Request>,
     relisten_ms: Vec<(usize, u64)>,
     complaints: Every,
     published_ms: u64,
@@ -158,6 +163,7 @@ impl Driver {
             eventfd,
             held: VecDeque::new(),
             congested: false,
+            unsent: None,
             relisten_ms: Vec::new(),
             complaints: Every::new(1000),
             published_ms: 0,
@@ -195,15 +201,18 @@ impl Driver {
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.parts.mailbox.take() else { break };
             active = true;
+            // Each round of draining gets its answer.
+            self.drained &= !matches!(mail, Mail::Drain);
             self.parts.shard.mail(mail);
         }
         self.parts.shard.end_turn();
         self.carry_out();
         self.ring.submit()?;
         self.carry_mail();
-        while let Some(request) = self.parts.shard.next_request() {
-            if self.parts.sidecar.send(request).is_err() {
-                debug_assert!(false, "the sidecar has room for every callback under way");
+        self.carry_requests();
+        while let Some(request) = self.parts.shard.next_mesh() {
+            if let Some(mesh) = &self.parts.mesh {
+                mesh.send(request);
             }
         }
         if now.ms.saturating_sub(self.published_ms) >= PUBLISH_MS {
@@ -298,6 +307,20 @@ impl Driver {
         }
     }
 
+    /// Hands requests to the sidecar while it has room; one that does not fit waits here, in front
+    /// of the others.
+    fn carry_requests(&mut self) {
+        let next = |driver: &mut Driver| {
+            driver.unsent.take().or_else(|| driver.parts.shard.next_request())
+        };
+        while let Some(request) = next(self) {
+            if let Err(request) = self.parts.sidecar.send(request) {
+                self.unsent = Some(request);
+                return;
+            }
+        }
+    }
+
     fn relisten(&mut self, now_ms: u64) {
         let ring = &mut self.ring;
         self.relisten_ms.retain(|&(listener, due_ms)| {
@@ -366,7 +389,7 @@ impl Driver {
         let now_ms = self.parts.clock.now().ms;
         let mut due_ms = self.parts.shard.next_ms();
         let mut by = |ms: u64| due_ms = Some(due_ms.map_or(ms, |due_ms: u64| due_ms.min(ms)));
-        if self.congested {
+        if self.congested || self.unsent.is_some() {
             by(now_ms + RETRY_MS);
         }
         self.relisten_ms.iter().for_each(|&(_, ms)| by(ms));

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use crate::config::model::{MessageType, SlowClient};
 use crate::hub::Hub;
 use crate::hub::push::{Format, Kind, Outcome, Payload, Target};
+use crate::hub::rooms::room_of;
 use crate::metrics::DropReason;
 use crate::shard::conns::{Conn, Conns, Flags, Role};
 use crate::shard::ops::Frame;
+use crate::shard::xxim::Delivery;
 use crate::shard::{Shard, connmix, im, xxim};
 use crate::wire::deflate::Deflater;
 use crate::wire::websocket::{self, COMPRESS_ABOVE, Opcode};
@@ -29,7 +31,22 @@ impl Shard {
 
     /// Sends a payload to every client of the target.
     pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
-        self.fan_out(payload, |hub, fan| hub.for_each(target, |slot| fan.deliver(slot)))
+        self.fan_out(payload, |hub, fan| match target {
+            // IM members of a room get its messages in batches, and this one among them.
+            Target::Topics(topics) => topics.iter().for_each(|topic| {
+                fan.beside_rooms = room_of(topic).is_some();
+                hub.for_each_in(topic, |slot| fan.deliver(slot));
+            }),
+            _ => hub.for_each(target, |slot| fan.deliver(slot)),
+        })
+    }
+
+    /// Sends a payload to the members of a room that do not speak IM.
+    pub(super) fn push_beside_rooms(&mut self, topic: &str, payload: &Payload) -> Outcome {
+        self.fan_out(payload, |hub, fan| {
+            fan.beside_rooms = true;
+            hub.for_each_in(topic, |slot| fan.deliver(slot));
+        })
     }
 
     fn fan_out(&mut self, payload: &Payload, walk: impl FnOnce(&Hub, &mut FanOut<'_>)) -> Outcome {
@@ -43,7 +60,9 @@ impl Shard {
             deflater: self.deflater.as_mut().filter(|_| payload.raw().len() > COMPRESS_ABOVE),
             payload,
             opcode,
-            forms: Forms::default(),
+            forms: Forms::new(im::Forms::new(&self.config, &mut self.im.gzip, self.now.unix_ms)),
+            im_high_water: self.config.im.out_high_water,
+            beside_rooms: false,
             outbox_bytes_max: self.config.runtime.outbox_bytes_max,
             queued: 0,
             slow: Vec::new(),
@@ -80,8 +99,12 @@ struct FanOut<'a> {
     payload: &'a Payload,
     /// What netsvr clients get.
     opcode: Opcode,
-    forms: Forms,
+    forms: Forms<'a>,
     outbox_bytes_max: u32,
+    /// The same for IM clients.
+    im_high_water: u32,
+    /// Whether IM clients get it another way.
+    beside_rooms: bool,
     queued: u64,
     /// Connections whose outbox had no room.
     slow: Vec<u32>,
@@ -90,13 +113,24 @@ struct FanOut<'a> {
 }
 
 /// The wire formats of one payload that were needed so far.
-#[derive(Default)]
-struct Forms {
+struct Forms<'a> {
     plain: Option<Frame>,
     deflated: Option<Frame>,
     xxim: xxim::Forms,
     connmix: connmix::Forms,
-    im: im::Forms,
+    im: im::Forms<'a>,
+}
+
+impl<'a> Forms<'a> {
+    fn new(im: im::Forms<'a>) -> Forms<'a> {
+        Forms {
+            plain: None,
+            deflated: None,
+            xxim: xxim::Forms::default(),
+            connmix: connmix::Forms::default(),
+            im,
+        }
+    }
 }
 
 impl FanOut<'_> {
@@ -106,12 +140,22 @@ impl FanOut<'_> {
             self.closing += 1;
             return;
         }
+        if matches!(self.conns[slot].role, Role::Xxim(_)) && self.unsealed(slot) {
+            return;
+        }
+        let im = matches!(self.conns[slot].role, Role::Im(_));
+        if im && self.beside_rooms {
+            // It will be in the batch.
+            self.queued += 1;
+            return;
+        }
         let Some(frame) = self.frame(slot) else {
             self.closing += 1;
             return;
         };
+        let bytes_max = if im { self.im_high_water } else { self.outbox_bytes_max };
         let conn = &mut self.conns[slot];
-        if !conn.outbox.has_room(frame.len(), self.outbox_bytes_max) {
+        if !conn.outbox.has_room(frame.len(), bytes_max) {
             self.slow.push(slot);
             return;
         }
@@ -122,6 +166,28 @@ impl FanOut<'_> {
         }
     }
 
+    /// Queues the payload for a connection that encrypts it when it is flushed. False: it does not
+    /// encrypt.
+    fn unsealed(&mut self, slot: u32) -> bool {
+        let conn = &mut self.conns[slot];
+        let Role::Xxim(own) = &mut conn.role else { return false };
+        let Delivery::Unsealed(body) = self.forms.xxim.deliver(own, conn.flags, self.payload)
+        else {
+            return false;
+        };
+        let queued = conn.outbox.bytes() as usize + own.unsealed_bytes() as usize;
+        if queued > 0 && queued + body.len() > self.outbox_bytes_max as usize {
+            self.slow.push(slot);
+            return true;
+        }
+        own.push_unsealed(body);
+        self.queued += 1;
+        if conn.flags.set(Flags::TOUCHED) {
+            self.touched.push(slot);
+        }
+        true
+    }
+
     /// The payload as this connection gets it; `None` if it can not get anything.
     fn frame(&mut self, slot: u32) -> Option<Frame> {
         let Conn { role, flags, .. } = &mut self.conns[slot];
@@ -130,9 +196,12 @@ impl FanOut<'_> {
                 let deflate = flags.has(Flags::DEFLATE) && self.deflater.is_some();
                 Some(self.netsvr_frame(deflate))
             }
-            Role::Xxim(conn) => self.forms.xxim.frame(conn, *flags, self.payload),
+            Role::Xxim(conn) => match self.forms.xxim.deliver(conn, *flags, self.payload) {
+                Delivery::Frame(frame) => Some(frame),
+                Delivery::Unsealed(_) => None,
+            },
             Role::Connmix(conn) => self.forms.connmix.frame(conn, *flags, self.payload),
-            Role::Im(conn) => self.forms.im.frame(conn, *flags, self.payload),
+            Role::Im(conn) => self.forms.im.frame(conn, self.payload),
             _ => None,
         }
     }

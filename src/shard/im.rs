@@ -1,16 +1,29 @@
-//! IM clients of this shard (IM specification).
+//! IM clients of this shard: bytes and messages in, steps of the session carried out, time (IM
+//! sections 1, 8, 10, 12 and 13). Rooms are in `rooms`, other pushes in `push`.
+//!
+//! Costs: a connection is one box besides its slot; one that waits holds no bytes. A response is
+//! one small allocation.
+
+mod forward;
+mod push;
+mod rooms;
 
 use std::net::SocketAddr;
 
+pub(super) use self::push::Forms;
+use crate::config::model::{Forward, WorkerFull};
+use crate::edge::im::{Around, End, Entered, Session, State, Step, Who};
 use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
-use crate::hub::login::Verdict;
-use crate::hub::push::{CloseReason, Payload};
+use crate::hub::login::{Login, LoginProtocol, Verdict};
+use crate::hub::push::{self as pushing, CloseReason, Command};
+use crate::hub::rooms::{Counted, Rooms, room_of};
+use crate::metrics::DropReason;
 use crate::shard::Shard;
-use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::{Flags, Role};
-use crate::shard::fan_out::{opcode_of, plain};
-use crate::shard::ops::Frame;
+use crate::shard::links::EventKind;
+use crate::shard::timers::Wheel;
+use crate::wire::im::{Answer, Gzip, Status, kick};
 use crate::wire::websocket::Opcode;
 
 /// What the shard keeps of one connection.
@@ -20,78 +33,419 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The worker that gets this client's events, if workers are picked sticky.
     pub worker: Option<ConnId>,
+    session: Session,
+    /// Headers of the handshake, until the login.
+    headers: Vec<(String, String)>,
+    /// Who asked to be verified, and the number of that question.
+    asked: Option<(u32, Box<str>)>,
+    questions: u32,
+    /// Number of the login as a user, by which older sessions are told from newer ones.
+    login: u64,
+    /// When the first byte of the frame that is incomplete arrived.
+    frame_ms: Option<u64>,
+    /// When the send began that has stalled.
+    stalled_ms: u64,
+    /// It has sent a message of the batch that is being distributed.
+    spoke: bool,
 }
 
 impl Conn {
     /// A connection that was just accepted.
     pub fn new(peer: SocketAddr) -> Conn {
-        Conn { peer, worker: None }
+        Conn {
+            peer,
+            worker: None,
+            session: Session::new(false),
+            headers: Vec::new(),
+            asked: None,
+            questions: 0,
+            login: 0,
+            frame_ms: None,
+            stalled_ms: 0,
+            spoke: false,
+        }
+    }
+
+    /// Bytes of input that are held.
+    pub(super) fn held(&self) -> usize {
+        self.session.decoder.held()
+    }
+
+    /// Whether the connection is registered: it has logged in, as a guest at least.
+    pub(super) fn is_member(&self) -> bool {
+        self.session.state() != State::New
     }
 }
 
-/// The wire formats of one payload that clients of this protocol share.
+/// What a shard has for all IM clients together.
 #[derive(Default)]
-pub struct Forms {
-    frame: Option<Frame>,
-}
-
-impl Forms {
-    /// The payload as this client gets it.
-    pub fn frame(&mut self, _conn: &mut Conn, _flags: Flags, payload: &Payload) -> Option<Frame> {
-        let opcode = opcode_of(payload.kind());
-        Some(self.frame.get_or_insert_with(|| plain(payload, opcode)).clone())
-    }
+pub(super) struct Im {
+    pub gzip: Gzip,
+    /// Open batches.
+    pub rooms: Rooms,
+    /// When they are due, by number of the room.
+    pub timers: Wheel,
+    /// Members of rooms, where that is limited.
+    pub counted: Counted,
+    pub guests: u64,
+    pub users: u64,
+    /// The highest number of a login that is known here (a Lamport clock over the shards).
+    logins: u64,
 }
 
 impl Shard {
     /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn im_upgraded(&mut self, slot: u32, peer: SocketAddr, _upgrade: Upgrade) {
-        self.conns[slot].role = Role::Im(Box::new(Conn::new(peer)));
+    pub(super) fn im_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+        let session = Session::new(true);
+        let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
+        self.conns[slot].role = Role::Im(Box::new(conn));
         self.rearm(slot);
     }
 
-    /// One WebSocket message.
-    pub(super) fn im_message(&mut self, slot: u32, _opcode: Opcode, _data: &[u8]) {
-        self.close(slot, SHUTDOWN);
+    /// One WebSocket message: one or more complete frames (section 13).
+    pub(super) fn im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        if opcode == Opcode::Text {
+            self.counters.protocol_violations += 1;
+            return self.close(slot, CloseReason { code: 1003, text: "binary messages only" });
+        }
+        self.im_frames(slot, data);
+        self.im_end_of_message(slot, data.is_empty());
+    }
+
+    /// After the last frame of a WebSocket message nothing may be left.
+    fn im_end_of_message(&mut self, slot: u32, empty: bool) {
+        if self.conns[slot].flags.has(Flags::BLOCKED | Flags::CLOSING | Flags::GONE) {
+            return;
+        }
+        let incomplete = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
+        if incomplete || empty {
+            self.counters.protocol_violations += 1;
+            self.close(slot, End::Protocol.reason());
+        }
     }
 
     /// Bytes that one WebSocket message may have.
     pub(super) fn im_message_bytes_max(&self) -> u32 {
-        65_536
+        self.config.im.max_websocket_message
     }
 
-    /// Whether the next message can be handled now; if not, the connection is blocked.
-    pub(super) fn im_ready(&mut self, _slot: u32) -> bool {
-        true
+    /// Whether the next message can be handled now; if not, the connection is blocked. What is left
+    /// of the message before comes first.
+    pub(super) fn im_ready(&mut self, slot: u32) -> bool {
+        if self.conns[slot].flags.has(Flags::CLOSING) {
+            return true;
+        }
+        let left = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
+        if left {
+            self.im_frames(slot, &[]);
+            self.im_end_of_message(slot, false);
+        }
+        self.im_may_read(slot) || self.conns[slot].flags.has(Flags::CLOSING)
     }
 
     /// Bytes of a connection without WebSocket.
-    pub(super) fn im_bytes(&mut self, slot: u32, _data: &mut [u8]) {
-        self.close(slot, SHUTDOWN);
+    pub(super) fn im_bytes(&mut self, slot: u32, data: &mut [u8]) {
+        self.im_frames(slot, data);
+        let now_ms = self.now.ms;
+        let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
+        let Some(conn) = self.im(slot) else { return };
+        let begun = conn.session.decoder.mid_frame() && !blocked;
+        if !begun {
+            conn.frame_ms = None;
+        } else if conn.frame_ms.is_none() {
+            conn.frame_ms = Some(now_ms);
+            self.rearm(slot);
+        }
+    }
+
+    /// Handles complete frames until there is none, or the client must wait.
+    fn im_frames(&mut self, slot: u32, mut input: &[u8]) {
+        let config = self.config.clone();
+        let Some(conn) = self.im(slot) else { return };
+        let mut decoder = std::mem::take(&mut conn.session.decoder);
+        loop {
+            if !self.im_may_read(slot) {
+                if self.conns[slot].flags.has(Flags::BLOCKED) {
+                    decoder.stash(input);
+                }
+                break;
+            }
+            let crate::shard::conns::Conn { role, active_ms, .. } = &mut self.conns[slot];
+            let Role::Im(conn) = role else { break };
+            let gzip = &mut self.im.gzip;
+            let (hub, now_ms) = (&self.hub, self.now.ms);
+            let around = Around { rules: &config.im, hub, slot, now_ms };
+            let step = match decoder.next(&mut input, conn.session.decoding(&config.im), gzip) {
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    *active_ms = now_ms;
+                    conn.frame_ms = None;
+                    self.counters.im_frames_received += 1;
+                    let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
+                    self.counters.im_inflated += packed as u64;
+                    conn.session.frame(frame, &around, gzip)
+                }
+                Err(refusal) => {
+                    let mode = decoder.mode().unwrap_or_default();
+                    conn.session.refused(refusal, mode, &config.im)
+                }
+            };
+            self.im_step(slot, step);
+        }
+        if let Some(conn) = self.im(slot) {
+            conn.session.decoder = decoder;
+        }
+    }
+
+    /// Whether the next frame can be handled now; if its event had no room, the client is blocked.
+    fn im_may_read(&mut self, slot: u32) -> bool {
+        let conn = &self.conns[slot];
+        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED | Flags::CLOSING) {
+            return false;
+        }
+        let Role::Im(im) = &conn.role else { return false };
+        let forwards = self.config.im.forward != Forward::No && im.session.state() == State::User;
+        let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
+        let id = self.conns.id(slot);
+        if forwards && wait && !self.links.ready(EventKind::Message, id, im.worker) {
+            self.block(slot, true);
+            return false;
+        }
+        true
+    }
+
+    fn im(&mut self, slot: u32) -> Option<&mut Conn> {
+        match &mut self.conns[slot].role {
+            Role::Im(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
+    fn im_step(&mut self, slot: u32, step: Step) {
+        match step {
+            Step::Ignore => {}
+            Step::Answer(answer, end) => self.im_answer(slot, answer, end),
+            Step::Dropped(status, answer, end) => {
+                self.dropped(reason_of(status), 1);
+                self.im_answer(slot, answer, end);
+            }
+            Step::Guest(answer) => {
+                self.im_register(slot);
+                self.im.guests += 1;
+                self.counters.im_logins += 1;
+                self.im_answer(slot, Some(answer), None);
+            }
+            Step::Verify(who) => self.im_verify(slot, who),
+            Step::Join(answer, topic) => self.im_join(slot, answer, &topic),
+            Step::Leave(answer, topic) => self.im_leave(slot, answer, &topic),
+            Step::Say(say) => self.im_say(slot, say),
+        }
+    }
+
+    /// Sends a response and ends the connection, if there is one and a reason.
+    fn im_answer(&mut self, slot: u32, answer: Option<Answer>, end: Option<End>) {
+        let config = self.config.clone();
+        let Some(conn) = self.im(slot) else { return };
+        if let Some(answer) = answer {
+            let wire = conn.session.wire(&config.im);
+            self.counters.im_errors += (answer.status != 0) as u64;
+            self.push(slot, wire.response(answer));
+        }
+        if let Some(end) = end {
+            let broke = matches!(end, End::NotLogin | End::Protocol | End::TooManyErrors);
+            self.counters.protocol_violations += broke as u64;
+            self.im_end(slot, end);
+        }
+    }
+
+    /// Ends a connection: it is in no room from now on, although its socket may take a while.
+    fn im_end(&mut self, slot: u32, end: End) {
+        let topics: Vec<_> = self.hub.topics_of(slot).cloned().collect();
+        self.hub.unsubscribe_all(slot);
+        self.im_settle_all(topics.iter().map(|topic| &**topic));
+        self.close(slot, end.reason());
+    }
+
+    fn im_register(&mut self, slot: u32) {
+        let id = self.conns.id(slot);
+        self.hub.insert(id);
+        // The time for the login is over, that for silence begins.
+        self.rearm(slot);
+    }
+
+    fn im_verify(&mut self, slot: u32, who: Who) {
+        let Some(conn) = self.im(slot) else { return };
+        conn.questions = conn.questions.wrapping_add(1);
+        let number = conn.questions;
+        conn.asked = Some((number, who.user.as_str().into()));
+        let login = Login {
+            protocol: LoginProtocol::Im,
+            user: who.user,
+            token: who.token,
+            ip: conn.peer.ip().to_canonical().to_string(),
+            headers: conn.headers.clone(),
+            ..Login::default()
+        };
+        self.block(slot, false);
+        self.verify(slot, number, Box::new(login));
+    }
+
+    /// The verifier has decided about a login.
+    pub(super) fn im_verified(&mut self, slot: u32, number: u32, verdict: Verdict) {
+        let (config, now_ms) = (self.config.clone(), self.now.ms);
+        if let Verdict::Unavailable(why) = &verdict
+            && let Some(unsaid) = self.complaints.allow(now_ms)
+        {
+            tracing::warn!(why, unsaid, "an IM login could not be verified");
+        }
+        let Role::Im(conn) = &mut self.conns[slot].role else { return };
+        let Some((_, user)) = conn.asked.take_if(|(asked, _)| *asked == number) else { return };
+        let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
+        match conn.session.verified(&user, verdict, &around) {
+            Entered::No(step) => self.im_step(slot, step),
+            Entered::User { answer, first } => {
+                conn.headers = Vec::new();
+                self.im.logins += 1;
+                conn.login = self.im.logins;
+                self.conns[slot].active_ms = now_ms;
+                if first {
+                    self.im_register(slot);
+                } else {
+                    self.im.guests -= 1;
+                }
+                self.im.users += 1;
+                self.counters.im_logins += 1;
+                self.hub.set_user(slot, &user);
+                self.im_answer(slot, Some(answer), None);
+                if config.im.single_session {
+                    let (number, conn) = (self.im.logins, self.conns.id(slot));
+                    let session = pushing::Session { user, number, conn };
+                    self.dispatch(Command::Replace(session));
+                }
+            }
+        }
+        self.unblock(slot);
+    }
+
+    /// Closes the IM connections of a user that are older than this session (section 8).
+    pub(super) fn im_replace(&mut self, newer: &pushing::Session) -> u64 {
+        self.im.logins = self.im.logins.max(newer.number);
+        let mut slots = Vec::new();
+        let target = pushing::Target::Users(vec![newer.user.clone()]);
+        self.hub.for_each(&target, |slot| slots.push(slot));
+        slots.retain(|&slot| {
+            let id = self.conns.id(slot);
+            let Role::Im(conn) = &self.conns[slot].role else { return false };
+            if conn.session.user() != &*newer.user {
+                return false;
+            }
+            (conn.login, id) < (newer.number, newer.conn)
+        });
+        slots.iter().for_each(|&slot| self.im_kicked(slot, End::Kicked.reason()));
+        slots.len() as u64
+    }
+
+    /// A backend or an operator sends the client away (section 8, KICK).
+    pub(super) fn im_kicked(&mut self, slot: u32, _reason: CloseReason) {
+        let config = self.config.clone();
+        let rules = &config.im;
+        let closing = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE);
+        let Some(conn) = self.im(slot) else { return };
+        if rules.kick_notify && conn.is_member() && !closing {
+            let wire = conn.session.wire(rules);
+            let status = rules.statuses.number(Status::Kicked);
+            self.push(slot, kick(wire, rules.commands.kick, status));
+        }
+        self.im_end(slot, End::Kicked);
     }
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn im_deadline_ms(&self, slot: u32) -> u64 {
-        self.conns[slot].active_ms + 60_000
+        let conn = &self.conns[slot];
+        let Role::Im(im) = &conn.role else { return u64::MAX };
+        let rules = &self.config.im;
+        if conn.tls.as_ref().is_some_and(|tls| tls.handshaking()) {
+            return conn.active_ms + self.config.runtime.handshake_timeout.as_millis() as u64;
+        }
+        let silence = match im.session.state() {
+            State::New => rules.login_timeout.min(rules.idle_timeout),
+            _ => rules.idle_timeout,
+        };
+        let mut due_ms = conn.active_ms + silence.as_millis() as u64;
+        if conn.flags.has(Flags::BLOCKED) {
+            due_ms = self.now.ms + silence.as_millis() as u64;
+        } else if let Some(begun_ms) = im.frame_ms {
+            due_ms = due_ms.min(begun_ms + rules.frame_timeout.as_millis() as u64);
+        }
+        if conn.flags.has(Flags::STALLED) {
+            due_ms = due_ms.min(im.stalled_ms + rules.write_timeout.as_millis() as u64);
+        }
+        due_ms
     }
 
     /// That time has come.
     pub(super) fn im_timed_out(&mut self, slot: u32) {
-        self.close(slot, SHUTDOWN);
+        let now_ms = self.now.ms;
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::BLOCKED) && !conn.flags.has(Flags::STALLED) {
+            // A client that is not being read can not show that it is alive.
+            conn.active_ms = now_ms;
+        }
+        if self.im_deadline_ms(slot) > now_ms {
+            return self.rearm(slot);
+        }
+        let conn = &self.conns[slot];
+        let handshaking = conn.tls.as_ref().is_some_and(|tls| tls.handshaking());
+        let Role::Im(im) = &conn.role else { return };
+        let write_ms = self.config.im.write_timeout.as_millis() as u64;
+        if handshaking {
+            self.counters.handshake_timeouts += 1;
+            return self.finish(slot);
+        }
+        if conn.flags.has(Flags::STALLED) && im.stalled_ms + write_ms <= now_ms {
+            // It takes nothing, so it can not be told why.
+            self.counters.slow_client_closes += 1;
+            return self.finish(slot);
+        }
+        self.counters.idle_timeouts += 1;
+        let frame_ms = self.config.im.frame_timeout.as_millis() as u64;
+        let end = match im.session.state() {
+            _ if im.frame_ms.is_some_and(|begun_ms| begun_ms + frame_ms <= now_ms) => End::Stuck,
+            State::New => End::LoginTimeout,
+            _ => End::Idle,
+        };
+        self.im_end(slot, end);
     }
 
-    /// The verifier has decided about a login.
-    pub(super) fn im_verified(&mut self, slot: u32, _number: u32, _verdict: Verdict) {
-        self.unblock(slot);
+    /// The last send has stalled.
+    pub(super) fn im_stalled(&mut self, slot: u32) {
+        let now_ms = self.now.ms;
+        if let Some(conn) = self.im(slot) {
+            conn.stalled_ms = now_ms;
+            self.rearm(slot);
+        }
     }
 
     /// The connection is gone.
-    pub(super) fn im_departed(&mut self, slot: u32, _conn: Conn) {
-        self.hub.remove(slot);
+    pub(super) fn im_departed(&mut self, slot: u32, conn: Conn) {
+        match conn.session.state() {
+            State::New => {}
+            State::Guest => self.im.guests -= 1,
+            State::User => self.im.users -= 1,
+        }
+        let Some(departed) = self.hub.remove(slot) else { return };
+        let rooms = departed.topics.iter().filter(|topic| room_of(topic).is_some());
+        rooms.for_each(|topic| self.im_settle(topic));
     }
+}
 
-    /// A backend or an operator sends the client away.
-    pub(super) fn im_kicked(&mut self, slot: u32, reason: CloseReason) {
-        self.close(slot, reason);
+/// Why a CMS with this status was dropped, as the metrics count it.
+fn reason_of(status: Status) -> DropReason {
+    match status {
+        Status::GuestForbidden => DropReason::Guest,
+        Status::NotInRoom | Status::RoomInvalid => DropReason::NotInRoom,
+        Status::RateLimited => DropReason::ConnectionLimiter,
+        Status::TooLarge => DropReason::TooLarge,
+        _ => DropReason::Malformed,
     }
 }

@@ -6,6 +6,8 @@
 //! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
 //! its own sockets until there is room (design: order, pressure, loss).
 
+mod mesh;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,13 +18,21 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::mpsc;
 
+use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
+use crate::hub::mesh::Nodes;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
+use crate::hub::rooms::RoomMessage;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
+use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
+use crate::wire::xxim::Identity;
+use crate::wire::xxim::cipher::Seeds;
+
+pub use mesh::{MeshRequest, MeshSender, Reach};
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -64,12 +74,51 @@ pub enum Mail {
     ClosedCallback { number: u64 },
     /// What became of [`Request::Verify`].
     Verified { conn: ConnId, number: u32, verdict: login::Verdict },
+    /// The result of [`Request::Upstream`]. Every call gets exactly one, unless it was cancelled;
+    /// one that comes for a connection or number that is gone is ignored.
+    UpstreamAnswered { conn: ConnId, number: u32, result: UpstreamResult },
+    /// The answer to [`Request::Unwrap`]. `None`: a ciphertext is not one (xxim section 9.3).
+    Unwrapped { conn: ConnId, number: u32, seeds: Option<Box<Seeds>> },
+    /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
+    /// part through `reply`.
+    XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
+    /// A message of another node for a room whose home this shard is here.
+    Room(Arc<RoomMessage>),
+    /// The other nodes of the mesh have changed.
+    Nodes(Arc<Nodes>),
+    /// About queues of connmix.
+    Queue(QueueMail),
+    /// The metrics as text, for [`Request::Metrics`] of this number.
+    Rendered { number: u64, text: String },
+    /// A message for a room whose home this shard is.
+    Chat(Box<Chat>),
+    /// What became of [`Request::HttpCall`]: the body of a good answer.
+    HttpCalled { conn: ConnId, answer: Option<Bytes> },
+    /// An xxim connection of another shard wants to hold a triple that is at home here.
+    XximClaim { triple: Triple, conn: ConnId },
+    /// It holds it now.
+    XximClaimed { triple: Triple, conn: ConnId },
+    /// Another connection holds the triple of this one now.
+    XximDisplaced { triple: Triple, conn: ConnId },
+    /// A connection gives up a triple that is at home here.
+    XximRelease { triple: Triple, conn: ConnId },
     /// New certificates for a listener.
     Certificates { listener: usize, config: Arc<ServerConfig> },
     /// Stop accepting, close clients with 1001, deliver their events.
     Drain,
     /// Close everything that is left and end the thread.
     Stop,
+}
+
+/// A message on its way to the home shard of its room; it lacks only the time.
+#[derive(Debug)]
+pub struct Chat {
+    pub topic: Box<str>,
+    pub message: crate::wire::im::proto::CrMessage,
+    /// The connection that gets no copy.
+    pub sender: Option<ConnId>,
+    /// Members that speak other protocols have it already.
+    pub wrapped: bool,
 }
 
 /// Who gets a [`Reply`].
@@ -79,6 +128,8 @@ pub enum ReplyTo {
     Shard { shard: u8, number: u64 },
     /// The sidecar: one reply per shard arrives in this channel.
     Sidecar(mpsc::UnboundedSender<Reply>),
+    /// The mesh, which knows the question by its number, for another node.
+    Mesh { number: u64 },
 }
 
 /// One shard's part of an answer.
@@ -90,6 +141,19 @@ pub enum Reply {
     Outcome(Outcome),
 }
 
+/// A request that a connmix rule makes.
+#[derive(Debug)]
+pub struct HttpCall {
+    pub method: Box<str>,
+    pub url: String,
+    pub body: Bytes,
+    pub content_type: Box<str>,
+    /// For everything from the name lookup to the last byte of the answer.
+    pub timeout: std::time::Duration,
+    /// Longest answer that is read; 0: none is.
+    pub answer_bytes_max: usize,
+}
+
 /// What a shard asks of the sidecar. The answer comes as [`Mail`].
 #[derive(Debug)]
 pub enum Request {
@@ -99,8 +163,96 @@ pub enum Request {
     OnClose { shard: u8, number: u64, body: Bytes },
     /// Is this client who it says? Answered by [`Mail::Verified`] with the same number.
     Verify { conn: ConnId, number: u32, login: Box<Login> },
+    /// Carry a request of an xxim client to its upstream (xxim section 4). Answered by
+    /// [`Mail::UpstreamAnswered`]; the shard keeps at most `xxim.requests_max` of them per
+    /// connection.
+    Upstream { conn: ConnId, number: u32, call: Box<UpstreamCall> },
+    /// The connection is gone: give up its calls, except those of routes with `detach`. Nothing is
+    /// answered for it any more.
+    CancelUpstream { conn: ConnId },
+    /// Decrypt the seeds of a client (xxim section 3.1) away from the shards. `None`: the client
+    /// sent no such ciphertext. Answered by [`Mail::Unwrapped`].
+    Unwrap { conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes> },
+    /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
+    Hook { kind: HookKind, body: Bytes },
+    /// The metrics as text. Answered by [`Mail::Rendered`].
+    Metrics { shard: u8, number: u64 },
+    /// Make this request for a connmix rule. Answered by [`Mail::HttpCalled`].
+    HttpCall { conn: ConnId, call: Box<HttpCall> },
     /// End the thread.
     Stop,
+}
+
+/// One request of an xxim client, ready for its upstream.
+#[derive(Debug)]
+pub struct UpstreamCall {
+    /// Path-like name; known to match section 4.4 (`^/v[0-9]+(/[A-Za-z0-9_]+){1,6}$`, at most 128
+    /// bytes).
+    pub method: Box<str>,
+    /// Index into the routes of the configuration.
+    pub route: u16,
+    /// Of routes with a request tag: the client's bytes without any commonReq of theirs, with the
+    /// gateway's appended (section 4.3). Of others, `envelope` included: the client's bytes.
+    pub body: Bytes,
+    /// Who asks, as it was when the request came.
+    pub identity: Arc<Identity>,
+    /// The client's reqId, as it goes into `X-Xxim-Req-Id`.
+    pub req_id: Bytes,
+}
+
+/// What a ResponseBody carries (xxim sections 4.4 and 4.5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamResult {
+    /// 0: success.
+    pub code: i32,
+    /// Code 0: the response message; else a CommonResp.
+    pub data: Bytes,
+}
+
+/// What an xxim hook tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// The body is an AfterConnectReq.
+    AfterConnect,
+    /// The body is an AfterDisconnectReq.
+    AfterDisconnect,
+}
+
+/// Which logged-in xxim connections are meant: of each list that is not empty the connection's
+/// value must be in it (xxim section 6.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct XximFilter {
+    pub users: Vec<Box<str>>,
+    pub platforms: Vec<Box<str>>,
+    pub devices: Vec<Box<str>>,
+}
+
+/// What an xxim backend asks for; checked by the sidecar against section 6.
+#[derive(Debug)]
+pub enum XximPush {
+    /// Send `PushBody { event, data }`.
+    Send { filter: XximFilter, event: i32, data: Bytes },
+    /// Name the connections.
+    Get { filter: XximFilter },
+    /// Close the connections with 1001 `kick`.
+    Kick { filter: XximFilter },
+}
+
+/// What one shard has to say to an [`XximPush`]: each connection that it meant. Users of the filter
+/// without any connection are for the asker to find, who knows the answers of all shards.
+#[derive(Debug, Default)]
+pub struct XximPushed {
+    /// Queued for, named, or about to be closed.
+    pub success: Vec<XximConn>,
+    /// Could not be queued: the connection does not read, or is closing.
+    pub failed: Vec<XximConn>,
+}
+
+/// One connection in an answer.
+#[derive(Clone, Debug)]
+pub struct XximConn {
+    pub conn: ConnId,
+    pub identity: Arc<Identity>,
 }
 
 /// The way to the sidecar; one clone per thread.
@@ -116,9 +268,8 @@ impl SidecarSender {
         (SidecarSender { sender }, receiver)
     }
 
-    /// Hands a request over without waiting. A full channel gives it back, which cannot happen
-    /// while shards keep to `callbacks_max`. A sidecar that has ended swallows it: the process
-    /// ends.
+    /// Hands a request over without waiting. A full channel gives it back. A sidecar that has
+    /// ended swallows it: the process ends.
     pub fn send(&self, request: Request) -> Result<(), Request> {
         match self.sender.try_send(request) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),

@@ -18,24 +18,31 @@ pub mod audit;
 #[allow(unsafe_code)]
 pub mod buffers;
 mod business;
+mod calls;
 mod client;
 mod closing;
 mod commands;
 pub mod connmix;
 pub mod connmix_api;
+mod connmix_http;
 pub mod conns;
 pub mod driver;
 mod events;
 mod fan_out;
+pub mod flight;
 mod hooks;
 pub mod im;
 pub mod links;
+mod logins;
 pub mod mailbox;
+mod mesh;
 pub mod ops;
 pub mod outbox;
 mod queries;
+pub mod queues;
 #[allow(unsafe_code)]
 pub mod ring;
+mod shared;
 pub mod sim;
 pub mod timers;
 pub mod xxim;
@@ -43,21 +50,23 @@ pub mod xxim;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
 use crate::config::model::{Config, Service};
-use crate::hub::limits::SharedLimiter;
+use crate::hub::client_id::ClientIds;
 use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
 use crate::metrics::{Counters, DropReason, Gauges, Meters};
 use crate::shard::business::Business;
+use crate::shard::commands::Job;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
+use crate::shard::logins::Logins;
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
 use crate::shard::outbox::Joined;
@@ -67,6 +76,8 @@ use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::{ServerConfig, Tls};
 
+pub use shared::Shared;
+
 /// The time of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -74,30 +85,8 @@ pub struct Now {
     pub ms: u64,
     /// Unix time in seconds.
     pub unix: u32,
-}
-
-/// What the shards of a process share: exact process-wide limits. Touched once per connection, and
-/// once per message only where a global limiter is switched on.
-#[derive(Debug)]
-pub struct Shared {
-    pub open_limiter: SharedLimiter,
-    pub message_limiter: SharedLimiter,
-    /// Clients that count against `netsvr.customer.max_online`.
-    pub online: AtomicU32,
-    /// Sockets that count against `runtime.connections_max`.
-    pub connections: AtomicU32,
-}
-
-impl Shared {
-    /// The limiters as configured, nobody connected.
-    pub fn new(config: &Config) -> Arc<Shared> {
-        Arc::new(Shared {
-            open_limiter: SharedLimiter::new(config.netsvr.limit.on_open),
-            message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
-            online: AtomicU32::new(0),
-            connections: AtomicU32::new(0),
-        })
-    }
+    /// Unix time in milliseconds; like `ms` it never goes back.
+    pub unix_ms: u64,
 }
 
 /// What a shard needs to know about one listener.
@@ -106,6 +95,8 @@ pub struct ListenerSettings {
     pub service: Service,
     /// The address as business processes know it; part of their registration names.
     pub address: SocketAddrV4,
+    /// The address that it is bound to.
+    pub bound: SocketAddr,
     pub tls: Option<Arc<ServerConfig>>,
 }
 
@@ -119,12 +110,20 @@ pub struct Shard {
     conns: Conns,
     hub: Hub,
     uniq_ids: UniqIds,
+    client_ids: ClientIds,
     timers: Wheel,
-    jobs: Slab<Command>,
+    jobs: Slab<Job>,
     job_timers: Wheel,
     links: Links,
+    queueing: queues::Queueing,
     asks: Asks,
     hooks: Hooks,
+    /// `None` if there is no mesh.
+    mesh: Option<mesh::Mesh>,
+    logins: Logins,
+    im: im::Im,
+    connmix: connmix::Desk,
+    xxim: xxim::State,
     /// Connections with output to flush.
     touched: Vec<u32>,
     /// What the connection flushed before had joined.
@@ -169,21 +168,34 @@ impl Shard {
             frames_max: share(worker.queue_frames_max),
             bytes_max: share(worker.queue_bytes_max),
         };
+        let topics = shared.queue_topics.clone();
+        let queueing = queues::Queueing::new(&config.connmix, topics);
         let level = config.netsvr.customer.compression_level;
+        let mesh = shared.mesh.clone();
+        let mut hub = Hub::new();
+        if mesh.is_some() {
+            hub.count_buckets();
+        }
         Shard {
             id,
             shared,
             listeners,
             now: Now::default(),
             conns: Conns::new(id, config.runtime.connections_max),
-            hub: Hub::new(),
+            hub,
             uniq_ids: UniqIds::new(config.netsvr.advertise),
+            client_ids: ClientIds::new(config.node, shards, config.runtime.connections_max),
             timers: Wheel::new(),
             jobs: Slab::new(),
             job_timers: Wheel::new(),
             links: Links::new(limits, worker.pick, seed),
+            queueing,
             asks: Asks::new(shards),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
+            logins: Logins::default(),
+            im: im::Im::default(),
+            connmix: connmix::Desk::default(),
+            xxim: xxim::State::default(),
             touched: Vec::new(),
             joined: Joined::default(),
             unconfirmed: Vec::new(),
@@ -193,6 +205,7 @@ impl Shard {
             deflater: (level != 0).then(|| Deflater::new(level)),
             plain: Vec::new(),
             ops: Vec::new(),
+            mesh: mesh.map(mesh::Mesh::new),
             mail: (0..shards).map(|_| VecDeque::new()).collect(),
             counters: Counters::default(),
             meters: Meters::new(0),
@@ -210,6 +223,7 @@ impl Shard {
         debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
         self.now = now;
         self.counters.turns += 1;
+        self.xxim_begin_turn();
         self.meters.tick(now.ms, &self.counters.items());
         self.timers.advance(now.ms);
         while let Some(slot) = self.timers.expired() {
@@ -217,9 +231,13 @@ impl Shard {
         }
         self.job_timers.advance(now.ms);
         while let Some(job) = self.job_timers.expired() {
-            let command = self.jobs.remove(job as usize);
-            self.dispatch(command);
+            let Job { node, command } = self.jobs.remove(job as usize);
+            match node {
+                None => self.dispatch(command),
+                Some(node) => self.dispatch_to(node, command),
+            }
         }
+        self.im_tick();
     }
 
     /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
@@ -250,6 +268,9 @@ impl Shard {
             }
         }
         self.rearm(slot);
+        if self.conns[slot].tls.is_none() {
+            self.stream_opened(slot);
+        }
         Some(slot)
     }
 
@@ -264,7 +285,7 @@ impl Shard {
             }
             Service::XximTcp => Role::Xxim(Box::new(xxim::Conn::new(peer))),
             Service::ConnmixApi => Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))),
-            Service::Connmix => Role::Connmix(Box::new(connmix::Conn::new(peer))),
+            Service::Connmix { server } => self.connmix_accepted(peer, server),
             Service::Im => Role::Im(Box::new(im::Conn::new(peer))),
         }
     }
@@ -277,7 +298,12 @@ impl Shard {
             return;
         }
         if conn.flags.has(Flags::BLOCKED) {
-            conn.held.get_or_insert_default().extend_from_slice(data);
+            let held = conn.held.get_or_insert_default();
+            held.extend_from_slice(data);
+            // Whoever is only waited for is still read, to notice its end, but not without bounds.
+            if held.len() > limits::HELD_BYTES_MAX && conn.flags.set(Flags::PAUSED) {
+                self.ops.push(Op::Pause { slot });
+            }
             return;
         }
         self.take_in(slot, data);
@@ -289,6 +315,9 @@ impl Shard {
         if conn.flags.has(Flags::GONE) {
             return;
         }
+        if matches!(conn.role, Role::ConnmixApi(_)) && !conn.flags.has(Flags::WEBSOCKET) {
+            return self.connmix_api_ended(slot);
+        }
         // What a client sent before it left still counts, once there is room for it.
         let waits = conn.flags.has(Flags::WAITING) && !conn.flags.has(Flags::CLOSING);
         if waits && matches!(conn.role, Role::Netsvr(_)) {
@@ -296,6 +325,14 @@ impl Shard {
             return;
         }
         self.finish(slot);
+    }
+
+    /// The connection can not be written to any more.
+    fn broken(&mut self, slot: u32) {
+        match self.conns[slot].role {
+            Role::ConnmixApi(_) => self.finish(slot),
+            _ => self.ended(slot),
+        }
     }
 
     /// The last send could not be completed at once; `written` of its bytes are out.
@@ -308,11 +345,21 @@ impl Shard {
         conn.outbox.stall(written);
         self.stalls += 1;
         self.counters.sends_stalled += 1;
+        if matches!(self.conns[slot].role, Role::ConnmixApi(_)) {
+            self.api_stalled(slot);
+            self.api_written(slot, written);
+            return self.rearm(slot);
+        }
+        let conn = &mut self.conns[slot];
         if let Role::Business(business) = &mut conn.role {
             business.stalled_ms = self.now.ms;
             self.confirm_frames(slot, written);
             self.rearm(slot);
+        } else {
+            self.im_stalled(slot);
+            self.connmix_stalled(slot);
         }
+        self.xxim_stalled(slot);
     }
 
     /// A stalled send is over; after an error `written` of its bytes are out.
@@ -326,17 +373,17 @@ impl Shard {
         self.stalls -= 1;
         match result {
             Ok(()) => {
-                if matches!(conn.role, Role::Business(_)) {
-                    self.confirm_frames(slot, usize::MAX);
+                if conn.role.is_backend() {
+                    self.confirm_backend(slot, usize::MAX);
                     self.rearm(slot);
                 }
                 self.touch(slot);
             }
             Err(written) => {
-                if matches!(conn.role, Role::Business(_)) {
-                    self.confirm_frames(slot, written);
+                if conn.role.is_backend() {
+                    self.confirm_backend(slot, written);
                 }
-                self.ended(slot);
+                self.broken(slot);
             }
         }
     }
@@ -373,10 +420,29 @@ impl Shard {
             Mail::Unregistered { number } => self.unregistered(number),
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
             Mail::ClosedCallback { number } => self.close_told(number),
+            Mail::Queue(mail) => self.queue_mail(mail),
+            Mail::Rendered { number, text } => self.rendered(number, &text),
+            Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
+            Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
+            Mail::Nodes(nodes) => self.nodes_changed(nodes),
+            Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
+            Mail::UpstreamAnswered { conn, number, result } => {
+                self.xxim_answered(conn, number, &result);
+            }
+            Mail::Unwrapped { conn, number, seeds } => self.xxim_unwrapped(conn, number, seeds),
+            Mail::XximPush { work, reply } => {
+                let pushed = self.xxim_push(&work);
+                // Nobody waits any more if it fails.
+                let _ = reply.send(pushed);
+            }
+            Mail::XximClaim { triple, conn } => self.xxim_claim_from(triple, conn),
+            Mail::XximClaimed { triple, conn } => self.xxim_claimed(&triple, conn),
+            Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),
+            Mail::XximRelease { triple, conn } => self.xxim_release(triple, conn),
             Mail::Drain => self.drain(),
             Mail::Stop => self.stop(),
         }
@@ -388,6 +454,8 @@ impl Shard {
             self.confirm(slot);
         }
         self.give_room();
+        self.queue_turn();
+        self.xxim_give_room();
         let mut touched = std::mem::take(&mut self.touched);
         for slot in touched.drain(..) {
             self.flush(slot);
@@ -396,26 +464,33 @@ impl Shard {
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.touched);
         self.touched = touched;
+        self.tell_turns();
     }
 
     /// The next request for the sidecar, if its turn has come.
     pub fn next_request(&mut self) -> Option<Request> {
         let request = self.hooks.next();
-        self.counters.callbacks_started += request.is_some() as u64;
+        let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
+        self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
         request
+            .or_else(|| self.logins.next())
+            .or_else(|| self.connmix.calls.next())
+            .or_else(|| self.xxim.next_request())
     }
 
     /// Whether there is something to do in another turn without any input.
     pub fn busy(&self) -> bool {
-        !self.touched.is_empty() || !self.unconfirmed.is_empty() || self.room_left
+        !self.touched.is_empty()
+            || !self.unconfirmed.is_empty()
+            || self.room_left
+            || self.queueing.is_busy()
+            || self.xxim_has_room()
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
-        match (self.timers.next_ms(), self.job_timers.next_ms()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let wheels = [&self.timers, &self.job_timers, &self.im.timers];
+        wheels.into_iter().filter_map(Wheel::next_ms).min()
     }
 
     /// Marks a connection for the flush at the end of the turn.
@@ -427,6 +502,7 @@ impl Shard {
 
     /// Queues bytes for a connection, whatever its outbox holds already.
     fn push(&mut self, slot: u32, bytes: bytes::Bytes) {
+        self.note_frame(slot, bytes.len());
         self.conns[slot].outbox.push(Frame::new(bytes));
         self.touch(slot);
     }
@@ -437,6 +513,8 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
+        let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
+        let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
         let taken = conn.outbox.take(framed, &mut self.joined);
         let client = !conn.role.is_backend();
@@ -447,15 +525,17 @@ impl Shard {
             } else if let Role::Business(business) = &mut conn.role {
                 business.flying = taken.frames;
                 business.flown_bytes = 0;
+            } else if let Role::ConnmixApi(api) = &mut conn.role {
+                api.taken(taken.frames);
             }
         }
         let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {
             None => batch,
-            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty()),
+            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
         };
-        if !conn.outbox.is_empty() && conn.flags.set(Flags::TOUCHED) {
+        if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
             self.touched.push(slot);
         }
         let watched = !client || ends || conn.flags.has(Flags::BLOCKED);
@@ -477,10 +557,18 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
-        if matches!(conn.role, Role::Business(_)) {
-            self.confirm_frames(slot, usize::MAX);
+        if conn.role.is_backend() {
+            self.confirm_backend(slot, usize::MAX);
         }
         self.written_out(slot);
+    }
+
+    /// Of the last send to a backend `written` bytes are out, `usize::MAX` if all are.
+    fn confirm_backend(&mut self, slot: u32, written: usize) {
+        match self.conns[slot].role {
+            Role::ConnmixApi(_) => self.api_written(slot, written),
+            _ => self.confirm_frames(slot, written),
+        }
     }
 
     /// Feeds the counters and the gauges of this moment to whoever publishes them.
@@ -495,11 +583,25 @@ impl Shard {
             subscriptions: self.hub.subscriptions() as u64,
             event_queue_frames: event_frames as u64,
             event_queue_bytes: event_bytes as u64,
+            queue_messages: self.queueing.queues.depth() as u64,
+            queue_oldest_s: self.queueing.queues.oldest_ms(self.now.ms) / 1000,
+            queue_topics: self.queueing.queues.topics() as u64,
+            queue_consumers: self.queueing.queues.consumers() as u64,
             clients_waiting: self.waiting.len() as u64,
             connections_stalled: self.stalls as u64,
-            timers: (self.timers.len() + self.job_timers.len()) as u64,
+            im_guests: self.im.guests,
+            im_users: self.im.users,
+            im_batches_open: self.im.rooms.len() as u64,
+            timers: (self.timers.len() + self.job_timers.len() + self.im.timers.len()) as u64,
         };
-        (self.counters, gauges)
+        let tally = self.queueing.queues.tally;
+        let mut counters = self.counters;
+        counters.queue_pushed = tally.pushed;
+        counters.queue_delivered = tally.delivered;
+        counters.queue_returned = tally.returned;
+        counters.queue_refused = tally.refused;
+        counters.count_dropped(DropReason::QueueOldest, tally.dropped);
+        (counters, gauges)
     }
 
     fn dropped(&mut self, reason: DropReason, count: u64) {

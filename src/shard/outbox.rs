@@ -272,7 +272,10 @@ mod tests {
     fn small_frames_are_joined_and_large_ones_are_gathered() {
         let mut outbox = Outbox::default();
         outbox.push(frame(0x81, 100));
-        assert!(matches!(outbox.take(true, &mut Joined::default()), Some(Taken { batch: Batch::One(_), .. })));
+        assert!(matches!(
+            outbox.take(true, &mut Joined::default()),
+            Some(Taken { batch: Batch::One(_), .. })
+        ));
         outbox.push(frame(0x81, 100));
         outbox.push(frame(0x8a, 5));
         let taken = outbox.take(true, &mut Joined::default()).expect("two frames were pushed");
@@ -280,7 +283,10 @@ mod tests {
         assert_eq!((taken.frames, taken.data_frames, taken.data_bytes), (2, 1, 100));
         outbox.push(frame(0x82, COALESCE_BYTES_MAX));
         outbox.push(frame(0x82, 1));
-        assert!(matches!(outbox.take(true, &mut Joined::default()), Some(Taken { batch: Batch::Many(_), .. })));
+        assert!(matches!(
+            outbox.take(true, &mut Joined::default()),
+            Some(Taken { batch: Batch::Many(_), .. })
+        ));
         assert!(outbox.take(true, &mut Joined::default()).is_none());
     }
 
@@ -325,7 +331,13 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(frame(2, SEND_BYTES_MAX + 1));
         outbox.push(frame(2, 1));
-        assert_eq!(outbox.take(true, &mut Joined::default()).map(|taken| taken.batch.len()), Some(SEND_BYTES_MAX + 1));
-        assert_eq!(outbox.take(true, &mut Joined::default()).map(|taken| taken.batch.len()), Some(1));
+        assert_eq!(
+            outbox.take(true, &mut Joined::default()).map(|taken| taken.batch.len()),
+            Some(SEND_BYTES_MAX + 1)
+        );
+        assert_eq!(
+            outbox.take(true, &mut Joined::default()).map(|taken| taken.batch.len()),
+            Some(1)
+        );
     }
 }

@@ -111,7 +111,7 @@ impl World {
             slots: HashMap::new(),
         });
         let cells = cells.collect();
-        let now = Now { ms: 0, unix: 1_700_000_000 };
+        let now = Now { ms: 0, unix: 1_700_000_000, unix_ms: 1_700_000_000_000 };
         let (sockets, callbacks) = (Vec::new(), Vec::new());
         World { rng, weather, now, shared, cells, sockets, callbacks }
     }
@@ -226,6 +226,7 @@ impl World {
     /// Moves the clock.
     pub fn pass(&mut self, ms: u64) {
         self.now.ms += ms;
+        self.now.unix_ms += ms;
         self.now.unix += (ms / 1000) as u32;
     }
 
@@ -484,7 +485,21 @@ impl World {
                     let mail = Mail::Verified { conn, number, verdict };
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
-                Request::Stop => {}
+                Request::HttpCall { conn, .. } => {
+                    let mail = Mail::HttpCalled { conn, answer: None };
+                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
+                }
+                // No scene has xxim clients.
+                Request::Upstream { .. }
+                | Request::CancelUpstream { .. }
+                | Request::Unwrap { .. }
+                | Request::Hook { .. }
+                | Request::Stop => {}
+                Request::Metrics { shard, number } => {
+                    let text = String::from("ringway_up 1\n");
+                    let mail = Mail::Rendered { number, text };
+                    self.cells[shard as usize].mailbox.push_back(mail);
+                }
             }
         }
     }

@@ -1,17 +1,45 @@
-//! xxim clients of this shard (xxim specification).
+//! xxim clients of this shard: the socket side of what [`crate::edge::xxim`] decides (xxim
+//! specification).
+//!
+//! The parts: here the life of a connection, `login` set-params, set-user and who holds which
+//! triple, `requests` the way to upstreams and back, `push` what backends send, `seal` encryption.
+//! Invariants: a connection at a barrier, with as many requests under way as it may have, or that
+//! does not take its answers, is not read; a response is never dropped, only given up together with
+//! its connection. Costs: one box per connection; see the parts for messages.
+
+mod login;
+mod push;
+mod requests;
+mod seal;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use crate::edge::upgrade::Opening as Upgrade;
+use crate::edge::xxim::{
+    Client, Close, InFlight, Step, Triple, client_ip, first_values, query_login,
+};
 use crate::hub::ConnId;
-use crate::hub::login::Verdict;
-use crate::hub::push::Payload;
+use crate::hub::push::CloseReason;
 use crate::shard::Shard;
-use crate::shard::closing::SHUTDOWN;
+use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
-use crate::shard::fan_out::{opcode_of, plain};
-use crate::shard::ops::Frame;
-use crate::wire::websocket::Opcode;
+use crate::wire::websocket::{self, Opcode, Violation};
+use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
+
+pub use push::{Delivery, Forms};
+pub use requests::State;
+
+/// Pings without an answer after which a client is gone (section 1.6).
+const MISSED_MAX: u8 = 2;
+/// The largest message that the original's clients take with the settings of their library
+/// (section 1.4); larger ones are counted.
+const COMMON_MESSAGE_BYTES: usize = 32_768;
+/// Close code of a message that is too large.
+const TOO_LARGE: u16 = 1009;
+const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -20,73 +48,424 @@ pub struct Conn {
     pub peer: SocketAddr,
     /// The worker that gets this client's events, if workers are picked sticky.
     pub worker: Option<ConnId>,
+    client: Client,
+    in_flight: InFlight,
+    /// What waits to be encrypted, in order, and under which keys.
+    unsealed: seal::Unsealed,
+    /// In the list of those who wait for room among the requests of the shard.
+    waiting: bool,
+    /// Number of the question that the barrier waits for.
+    number: u32,
+    /// The triple that was claimed at its home.
+    held: Option<Triple>,
+    /// Frames of the TCP variant.
+    reader: tcp::FrameReader,
+    accepted_ms: u64,
+    pinged_ms: u64,
+    /// Pings since the last sign of life.
+    unanswered: u8,
+    stalled_ms: u64,
+    /// The greeting was sent.
+    greeted: bool,
+    /// Who the hooks were told has come, and when.
+    announced: Option<(Arc<Identity>, u32)>,
 }
 
 impl Conn {
     /// A connection that was just accepted.
     pub fn new(peer: SocketAddr) -> Conn {
-        Conn { peer, worker: None }
+        Conn::with(peer, Client::new(Identity::default(), None))
     }
-}
 
-/// The wire formats of one payload that clients of this protocol share.
-#[derive(Default)]
-pub struct Forms {
-    frame: Option<Frame>,
-}
+    fn with(peer: SocketAddr, client: Client) -> Conn {
+        Conn {
+            peer,
+            worker: None,
+            client,
+            in_flight: InFlight::default(),
+            unsealed: seal::Unsealed::default(),
+            waiting: false,
+            number: 0,
+            held: None,
+            reader: tcp::FrameReader::default(),
+            accepted_ms: 0,
+            pinged_ms: 0,
+            unanswered: 0,
+            stalled_ms: 0,
+            greeted: false,
+            announced: None,
+        }
+    }
 
-impl Forms {
-    /// The payload as this client gets it.
-    pub fn frame(&mut self, _conn: &mut Conn, _flags: Flags, payload: &Payload) -> Option<Frame> {
-        let opcode = opcode_of(payload.kind());
-        Some(self.frame.get_or_insert_with(|| plain(payload, opcode)).clone())
+    /// Whether it is registered with the hub.
+    pub(super) fn is_member(&self) -> bool {
+        self.greeted
     }
 }
 
 impl Shard {
+    pub(super) fn xxim(&mut self, slot: u32) -> Option<&mut Conn> {
+        match &mut self.conns[slot].role {
+            Role::Xxim(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
     /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn xxim_upgraded(&mut self, slot: u32, peer: SocketAddr, _upgrade: Upgrade) {
-        self.conns[slot].role = Role::Xxim(Box::new(Conn::new(peer)));
+    pub(super) fn xxim_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+        let config = &self.config.xxim;
+        let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
+        let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
+        let mut identity = Identity {
+            ip: client_ip(peer, &x_forwarded_for, &x_real_ip, &config.trusted_proxies),
+            user_agent: user_agent.map(|(_, value)| value.clone()).unwrap_or_default(),
+            headers: first_values(headers),
+            ..Identity::default()
+        };
+        let login = match config.query_auth {
+            true => query_login(&raw_query, &mut identity),
+            false => None,
+        };
+        // A client that logs in by its query gets no greeting, and so no seed (section 3.7).
+        self.xxim_opened(slot, peer, identity, login.is_none());
+        let Some((user, token)) = login else { return };
+        let config = self.config.clone();
+        let Some(conn) = self.xxim(slot) else { return };
+        let step = conn.client.query_login(&user, &token, &config.xxim);
+        self.xxim_step(slot, step);
+    }
+
+    /// A connection without WebSocket was accepted, or its TLS handshake is over.
+    pub(super) fn xxim_accepted(&mut self, slot: u32) {
+        let secure = self.conns[slot].tls.as_ref().is_none_or(|tls| !tls.handshaking());
+        let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
+        let Some(conn) = self.xxim(slot) else { return };
+        if websocket || conn.greeted || !secure {
+            return;
+        }
+        let peer = conn.peer;
+        let ip = peer.ip().to_canonical().to_string();
+        self.xxim_opened(slot, peer, Identity { ip, ..Identity::default() }, true);
+        self.xxim.over_tcp += 1;
+        if self.xxim.over_tcp > self.config.xxim.tcp.connections_max {
+            self.counters.opens_refused += 1;
+            self.linger(slot);
+        }
+    }
+
+    fn xxim_opened(&mut self, slot: u32, peer: SocketAddr, mut identity: Identity, greet: bool) {
+        identity.accepted_unix_ms = i64::from(self.now.unix) * 1000;
+        let seed = (greet && self.config.xxim.crypto.server_iv).then(server_seed);
+        let greeting = seed.as_ref().map(|seed| after_connect(seed));
+        let mut conn = Conn::with(peer, Client::new(identity, seed));
+        conn.accepted_ms = self.now.ms;
+        conn.pinged_ms = self.now.ms;
+        conn.greeted = true;
+        self.conns[slot].role = Role::Xxim(Box::new(conn));
+        self.counters.opens += 1;
+        self.hub.insert(self.conns.id(slot));
+        if greet {
+            let carrier = self.carrier(slot);
+            self.push(slot, carrier.text(GREETING));
+            if let Some(body) = greeting {
+                let push = Push { event: EVENT_AFTER_CONNECT, data: &body, wrapped: false };
+                self.push(slot, carrier.binary(&push, None));
+            }
+        }
         self.rearm(slot);
     }
 
+    fn carrier(&self, slot: u32) -> Carrier {
+        match self.conns[slot].flags.has(Flags::WEBSOCKET) {
+            true => Carrier::WebSocket,
+            false => Carrier::Tcp,
+        }
+    }
+
     /// One WebSocket message.
-    pub(super) fn xxim_message(&mut self, slot: u32, _opcode: Opcode, _data: &[u8]) {
-        self.close(slot, SHUTDOWN);
+    pub(super) fn xxim_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        match opcode {
+            Opcode::Text => self.counters.xxim_text_ignored += 1,
+            Opcode::Binary => self.xxim_request(slot, data),
+        }
+    }
+
+    /// A pong of a WebSocket client.
+    pub(super) fn xxim_pong(&mut self, slot: u32) {
+        if matches!(self.conns[slot].role, Role::Xxim(_)) {
+            self.conns[slot].active_ms = self.now.ms;
+        }
     }
 
     /// Bytes that one WebSocket message may have.
     pub(super) fn xxim_message_bytes_max(&self) -> u32 {
-        65_536
+        self.config.xxim.message_bytes_max
     }
 
     /// Whether the next message can be handled now; if not, the connection is blocked.
-    pub(super) fn xxim_ready(&mut self, _slot: u32) -> bool {
-        true
+    pub(super) fn xxim_ready(&mut self, slot: u32) -> bool {
+        if self.conns[slot].flags.has(Flags::CLOSING) || self.xxim_can_go_on(slot) {
+            return true;
+        }
+        self.block(slot, false);
+        if self.xxim.under_way >= self.config.xxim.shard_requests_max {
+            let id = self.conns.id(slot);
+            if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
+                self.xxim.waiting.push_back(id);
+            }
+            // Of those who have left only so many stay in the list.
+            if self.xxim.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
+                let conns = &self.conns;
+                self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
+            }
+        }
+        false
+    }
+
+    fn xxim_can_go_on(&self, slot: u32) -> bool {
+        let Role::Xxim(conn) = &self.conns[slot].role else { return true };
+        let config = &self.config.xxim;
+        !conn.client.at_barrier()
+            && conn.in_flight.len() < config.requests_max as usize
+            && self.xxim.under_way < config.shard_requests_max
+            && self.xxim_queued(slot) <= self.config.runtime.outbox_bytes_max
+    }
+
+    /// Bytes that wait for a client.
+    fn xxim_queued(&self, slot: u32) -> u32 {
+        let conn = &self.conns[slot];
+        let Role::Xxim(own) = &conn.role else { return 0 };
+        conn.outbox.bytes().saturating_add(own.unsealed.bytes())
+    }
+
+    /// Goes on with a connection whose reason to wait may be gone. Never called while its input is
+    /// being read.
+    pub(super) fn xxim_resume(&mut self, slot: u32) {
+        let flags = self.conns[slot].flags;
+        if flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE) && self.xxim_can_go_on(slot) {
+            self.unblock(slot);
+        }
+    }
+
+    /// Lets clients go on that waited for room among the requests of the shard.
+    pub(super) fn xxim_give_room(&mut self) {
+        let most = self.xxim.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
+        for _ in 0..most {
+            if self.xxim.under_way >= self.config.xxim.shard_requests_max {
+                return;
+            }
+            let Some(id) = self.xxim.waiting.pop_front() else { return };
+            if let Some(slot) = self.conns.slot(id) {
+                if let Some(conn) = self.xxim(slot) {
+                    conn.waiting = false;
+                }
+                self.xxim_resume(slot);
+            }
+        }
     }
 
     /// Bytes of a connection without WebSocket.
-    pub(super) fn xxim_bytes(&mut self, slot: u32, _data: &mut [u8]) {
-        self.close(slot, SHUTDOWN);
+    pub(super) fn xxim_bytes(&mut self, slot: u32, data: &mut [u8]) {
+        let mut input = &*data;
+        let Some(conn) = self.xxim(slot) else { return };
+        let mut reader = std::mem::take(&mut conn.reader);
+        let bytes_max = self.config.xxim.tcp.message_bytes_max;
+        loop {
+            if self.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+                return;
+            }
+            if self.conns[slot].flags.has(Flags::BLOCKED) || !self.xxim_ready(slot) {
+                reader.stash(input);
+                break;
+            }
+            match reader.next(&mut input, bytes_max) {
+                Ok(None) => break,
+                Ok(Some(frame)) => {
+                    self.conns[slot].active_ms = self.now.ms;
+                    self.counters.messages_received += 1;
+                    self.counters.message_bytes_received += frame.payload.len() as u64;
+                    match frame.kind {
+                        tcp::BINARY => self.xxim_request(slot, frame.payload),
+                        _ => self.counters.xxim_text_ignored += 1,
+                    }
+                }
+                Err(_) => {
+                    self.counters.protocol_violations += 1;
+                    return self.finish(slot);
+                }
+            }
+        }
+        if let Some(conn) = self.xxim(slot) {
+            conn.reader = reader;
+        }
+    }
+
+    /// Carries out what the protocol decided; a request that goes to an upstream is not among it.
+    pub(super) fn xxim_step(&mut self, slot: u32, step: Step<'_>) {
+        match step {
+            Step::Nothing => {}
+            Step::Answer(answer) => {
+                self.xxim_respond(slot, &answer.head, answer.code, &answer.data);
+                if let Some(close) = answer.close {
+                    self.xxim_close(slot, &close);
+                }
+            }
+            Step::Close(close) => self.xxim_close(slot, &close),
+            Step::Unwrap { key, iv } => self.xxim_unwrap(slot, key, iv),
+            Step::Verify(login) => self.xxim_verify(slot, login),
+            Step::Claim(triple) => self.xxim_claim(slot, triple),
+            Step::Forward(request) => self.xxim_forward(slot, &request),
+        }
+    }
+
+    /// Says goodbye with this code and text. Without a WebSocket the stream just ends.
+    pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
+        self.xxim_seal_all(slot);
+        let flags = &mut self.conns[slot].flags;
+        if flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
+        if !flags.has(Flags::WEBSOCKET) {
+            return self.linger(slot);
+        }
+        flags.set(Flags::CLOSING);
+        self.push(slot, websocket::close(close.code, &close.text));
+        self.rearm(slot);
+        // Only the peer's close frame matters from here on.
+        if self.conns[slot].flags.has(Flags::BLOCKED) {
+            self.unblock(slot);
+        }
+    }
+
+    /// The client broke the WebSocket protocol; the text for a message that is too large is xxim's
+    /// own (section 1.8).
+    pub(super) fn xxim_violated(&mut self, slot: u32, violation: Violation) {
+        if violation.code == TOO_LARGE && self.xxim(slot).is_some() {
+            let most = u64::from(self.config.xxim.message_bytes_max) + 1;
+            let text = format!("read limited at {most} bytes").into();
+            self.xxim_close(slot, &Close { code: TOO_LARGE, text });
+        }
+    }
+
+    /// Whether a client that waits for room among the requests of the shard could have it.
+    pub(super) fn xxim_has_room(&self) -> bool {
+        !self.xxim.waiting.is_empty() && self.xxim.under_way < self.config.xxim.shard_requests_max
     }
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn xxim_deadline_ms(&self, slot: u32) -> u64 {
-        self.conns[slot].active_ms + 60_000
+        let conn = &self.conns[slot];
+        let Role::Xxim(own) = &conn.role else { return u64::MAX };
+        let config = &self.config.xxim;
+        let ms = |time: std::time::Duration| time.as_millis() as u64;
+        let mut due_ms = self.now.ms + 3_600_000;
+        let mut by = |from_ms: u64, time: std::time::Duration| {
+            if !time.is_zero() {
+                due_ms = due_ms.min(from_ms + ms(time));
+            }
+        };
+        if own.client.version().is_none() && own.held.is_none() {
+            by(own.accepted_ms, config.params_timeout);
+        }
+        if own.held.is_none() {
+            by(own.accepted_ms, config.login_timeout);
+        }
+        if conn.flags.has(Flags::STALLED) {
+            by(own.stalled_ms, config.write_timeout);
+        }
+        if conn.flags.has(Flags::WEBSOCKET) {
+            by(own.pinged_ms, config.ping_interval);
+        }
+        due_ms
     }
 
     /// That time has come.
     pub(super) fn xxim_timed_out(&mut self, slot: u32) {
-        self.close(slot, SHUTDOWN);
+        let Role::Xxim(own) = &self.conns[slot].role else { return };
+        let config = &self.config.xxim;
+        let now_ms = self.now.ms;
+        let over = |from_ms: u64, time: std::time::Duration| {
+            !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
+        };
+        let flags = self.conns[slot].flags;
+        let unnamed =
+            own.client.version().is_none() && over(own.accepted_ms, config.params_timeout);
+        if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
+            self.counters.handshake_timeouts += 1;
+            return self.xxim_close(slot, &Close::TIMEOUT);
+        }
+        if flags.has(Flags::STALLED) && over(own.stalled_ms, config.write_timeout) {
+            self.counters.slow_client_closes += 1;
+            return self.finish(slot);
+        }
+        if flags.has(Flags::WEBSOCKET) && over(own.pinged_ms, config.ping_interval) {
+            return self.xxim_ping(slot);
+        }
+        self.rearm(slot);
     }
 
-    /// The verifier has decided about a login.
-    pub(super) fn xxim_verified(&mut self, slot: u32, _number: u32, _verdict: Verdict) {
-        self.unblock(slot);
+    fn xxim_ping(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        let Role::Xxim(own) = &mut conn.role else { return };
+        // A client that is not being read can not show that it is alive.
+        if conn.active_ms >= own.pinged_ms || conn.flags.has(Flags::BLOCKED) {
+            own.unanswered = 0;
+        }
+        if own.unanswered >= MISSED_MAX {
+            self.counters.idle_timeouts += 1;
+            return self.close(slot, IDLE);
+        }
+        own.unanswered += 1;
+        own.pinged_ms = self.now.ms;
+        let ping = websocket::ping();
+        if conn.outbox.has_room(ping.len(), self.config.runtime.outbox_bytes_max) {
+            self.push(slot, ping);
+        }
+        self.rearm(slot);
+    }
+
+    /// A send has stalled: the write deadline runs.
+    pub(super) fn xxim_stalled(&mut self, slot: u32) {
+        let now_ms = self.now.ms;
+        if let Some(conn) = self.xxim(slot) {
+            conn.stalled_ms = now_ms;
+            self.rearm(slot);
+        }
     }
 
     /// The connection is gone.
-    pub(super) fn xxim_departed(&mut self, slot: u32, _conn: Conn) {
-        self.hub.remove(slot);
+    pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn) {
+        let id = self.conns.id(slot);
+        if self.hub.remove(slot).is_some() {
+            self.counters.closes += 1;
+        }
+        if !self.conns[slot].flags.has(Flags::WEBSOCKET) && conn.greeted {
+            self.xxim.over_tcp -= 1;
+        }
+        if !conn.in_flight.is_empty() {
+            self.xxim.under_way -= conn.in_flight.len() as u32;
+            self.xxim_cancel(id);
+        }
+        if let Some(triple) = conn.held {
+            self.xxim_release(triple, id);
+        }
+        if let Some(announced) = conn.announced {
+            self.xxim_tell_departure(announced);
+        }
     }
+}
+
+/// The seed of an IV as the original makes it: 32 hex characters (section 3.7).
+fn server_seed() -> Zeroizing<Vec<u8>> {
+    let mut random = Zeroizing::new([0; 16]);
+    let provider = rustls::crypto::ring::default_provider();
+    provider.secure_random.fill(&mut *random).expect("the kernel has random numbers");
+    let hex = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    Zeroizing::new(hex.map(digit).collect())
+}
+
+fn after_connect(seed: &[u8]) -> Vec<u8> {
+    let aes_iv = String::from_utf8_lossy(seed).into_owned();
+    prost::Message::encode_to_vec(&proto::AfterConnectBody { aes_iv })
 }

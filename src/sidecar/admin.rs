@@ -1,4 +1,5 @@
-//! The admin HTTP server: `/metrics`, `/healthz`, `/readyz`, and an index at `/`.
+//! The admin HTTP server: `/metrics`, `/healthz`, `/readyz`, an index at `/`, and in the demo the
+//! public key of xxim clients.
 //!
 //! `/healthz` is 200 while this thread serves requests. It does not ask the shards: an idle shard
 //! sleeps and rightly does nothing; a shard that ends takes the process with it. `/readyz` is 200
@@ -14,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::log::Every;
 use crate::metrics::Registry;
+use crate::rsa_keys::RsaKey;
 
 /// Connections served at once; further ones wait in the backlog.
 const CONNECTIONS_MAX: usize = 64;
@@ -72,19 +74,16 @@ impl Readiness {
 
 /// What the pages show.
 #[derive(Clone)]
-struct Facts {
-    registry: Arc<Registry>,
-    readiness: Arc<Readiness>,
+pub(super) struct Facts {
+    pub registry: Arc<Registry>,
+    pub readiness: Arc<Readiness>,
+    /// The key whose public part is shown at `/demo/xxim.pub.pem`.
+    pub key: Option<Arc<RsaKey>>,
 }
 
 /// Serves until it is dropped. `time_max` is what one connection may take, from accept to the end.
-pub(super) async fn serve(
-    listener: TcpListener,
-    registry: Arc<Registry>,
-    readiness: Arc<Readiness>,
-    time_max: Duration,
-) {
-    let pages = pages(Facts { registry, readiness });
+pub(super) async fn serve(listener: TcpListener, facts: Facts, time_max: Duration) {
+    let pages = pages(facts);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let started = std::time::Instant::now();
     let mut log = Every::new(LOG_INTERVAL_MS);
@@ -131,6 +130,7 @@ fn pages(facts: Facts) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { text(StatusCode::OK, "ok\n") }))
         .route("/readyz", get(ready))
+        .route("/demo/xxim.pub.pem", get(public_key))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })
         .with_state(facts)
 }
@@ -144,6 +144,17 @@ async fn ready(State(facts): State<Facts>) -> impl IntoResponse {
         Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Ready => text(StatusCode::OK, "ready\n"),
         Phase::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
+/// The demo's key is made when it is first asked for, which takes too long for this thread.
+async fn public_key(State(facts): State<Facts>) -> Response {
+    let Some(key) = facts.key else {
+        return text(StatusCode::NOT_FOUND, "not found\n").into_response();
+    };
+    match tokio::task::spawn_blocking(move || key.public_pem()).await {
+        Ok(Ok(pem)) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response(),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

@@ -1,29 +1,44 @@
-//! netsvr's HTTP callbacks (netsvr section 7): the application allows or denies an open, and learns
-//! of a close.
+//! Hooks: what backends are asked and told about clients that come and go (netsvr section 7, xxim
+//! section 5.2).
 //!
-//! One request per event, no retry, one deadline each. How many run at once is bounded by the
-//! shards. A failed callback is counted and logged (one line a second at the most, without the
-//! URL); what the client sees does not depend on the reason.
-//! Costs: a task and the answer's body per callback.
+//! netsvr's callbacks allow or deny an open, and tell of a close: one attempt each. xxim's hooks
+//! tell of a login and a departure: a bounded number of attempts, with pauses that double and vary,
+//! so that a backend that returns is not met by everybody at once. How many callbacks run is bounded
+//! by the shards, how many xxim hooks wait by this file; a hook for which there is no room is
+//! dropped and counted. A failed attempt is counted and logged (one line a second at the most,
+//! without the URL); what the client sees does not depend on the reason.
+//! Costs: a task and the answer's body per hook.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use metrics::{Counter, Unit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
+use tokio::sync::Semaphore;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
 
+use crate::config::model::XximHooks;
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
+use crate::shard::mailbox::HookKind;
+use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream::{self, Upstream};
 use crate::wire::netsvr::Verdict;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const LOG_INTERVAL_MS: u64 = 1000;
+/// Longest pause after the first failed attempt of a hook; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// xxim hooks that are carried at the same time; the others wait.
+const UNDER_WAY_MAX: usize = 64;
 
-/// Whom to call and how long to wait.
+/// Whom to call about netsvr clients and how long to wait.
 #[derive(Clone, Debug, Default)]
 pub struct Callbacks {
     /// Asked before a client is let in. `None` if nobody is to be asked; then shards do not either.
@@ -36,7 +51,7 @@ pub struct Callbacks {
     pub answer_bytes_max: usize,
 }
 
-/// Why a callback failed. The client of an open is closed with 1011 and a fixed text.
+/// Why an attempt failed. The client of an open is closed with 1011 and a fixed text.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("no address is configured")]
@@ -45,115 +60,245 @@ enum Failure {
     Upstream(#[from] upstream::Failure),
     #[error("status {0} instead of 200")]
     Status(StatusCode),
+    #[error("gRPC status {0:?}")]
+    Grpc(Code),
     #[error("the answer is not a ConnOpenResp: {0}")]
     Undecodable(String),
+    #[error("too many hooks wait")]
+    NoRoom,
 }
 
-/// The callbacks of one process.
+/// The hooks of one process.
 pub(super) struct Hooks {
-    /// `None` if there is nothing to call.
-    upstream: Option<Upstream>,
     open: Hook,
     close: Hook,
+    connected: Arc<Hook>,
+    disconnected: Arc<Hook>,
     deadline: Duration,
     answer_bytes_max: usize,
+    /// Places for xxim hooks that wait, and for those that are carried.
+    waiting: Arc<Semaphore>,
+    under_way: Arc<Semaphore>,
+}
+
+/// One thing that is asked or told.
+struct Hook {
+    name: &'static str,
+    target: Target,
+    deadline: Duration,
+    attempts_max: u32,
+    failures: [Counter; REASONS.len()],
+    log: Mutex<Every>,
     started: Instant,
 }
 
-/// One of the two.
-struct Hook {
-    name: &'static str,
-    url: Option<Url>,
-    failures: [Counter; REASONS.len()],
-    log: Mutex<Every>,
+enum Target {
+    Unset,
+    Http(Upstream, Url),
+    Grpc(Channel, PathAndQuery),
 }
 
 const FAILURES: Row = Row {
     name: "ringway_callback_failures_total",
-    help: "HTTP callbacks that failed, by callback and reason",
+    help: "Attempts of callbacks and hooks that failed, by callback and reason",
     kind: Kind::Counter,
     unit: Unit::Count,
 };
 
 /// Values of the label `reason`, in the order of [`Failure::number`].
-const REASONS: [&str; 6] = ["unset", "timeout", "unreachable", "transport", "status", "answer"];
+const REASONS: [&str; 7] =
+    ["unset", "timeout", "unreachable", "transport", "status", "answer", "no_room"];
 
 impl Hooks {
-    /// Fails if an address is not a URL, or if there is no entropy for TLS.
-    pub(super) fn new(callbacks: Callbacks, registry: &Registry) -> io::Result<Hooks> {
-        let open = Hook::new("on_open", callbacks.on_open, registry)?;
-        let close = Hook::new("on_close", callbacks.on_close, registry)?;
-        let called = open.url.is_some() || close.url.is_some();
+    /// Fails if an address is not a URL, or if there is no entropy for TLS. Needs the context of a
+    /// runtime.
+    pub(super) fn new(
+        callbacks: Callbacks,
+        hooks: &XximHooks,
+        registry: &Registry,
+    ) -> io::Result<Hooks> {
+        let urls = [&callbacks.on_open, &callbacks.on_close, &hooks.url];
+        let client = match urls.iter().any(|url| url.is_some()) {
+            true => Some(Upstream::new()?),
+            false => None,
+        };
+        let http = |name: &str, url: &str| Target::http(name, url, client.as_ref());
+        let single = |name, url: Option<String>| {
+            let target = url.map_or(Ok(Target::Unset), |url| http(name, &url))?;
+            Ok::<_, io::Error>(Hook::new(name, target, callbacks.deadline, 1, registry))
+        };
+        let repeated = |name, path, method: &'static str| {
+            let target = match &hooks.url {
+                None => Target::Unset,
+                Some(url) if hooks.grpc => {
+                    let channel = grpc::channel(url, hooks.timeout)?;
+                    Target::Grpc(channel, PathAndQuery::from_static(method))
+                }
+                Some(url) => http(name, &format!("{url}{path}"))?,
+            };
+            let hook = Hook::new(name, target, hooks.timeout, hooks.attempts_max, registry);
+            Ok::<_, io::Error>(Arc::new(hook))
+        };
         Ok(Hooks {
-            upstream: if called { Some(Upstream::new()?) } else { None },
-            open,
-            close,
+            open: single("on_open", callbacks.on_open)?,
+            close: single("on_close", callbacks.on_close)?,
+            connected: repeated("after_connect", "/afterConnect", "/pb.imService/AfterConnect")?,
+            disconnected: repeated(
+                "after_disconnect",
+                "/afterDisconnect",
+                "/pb.imService/AfterDisconnect",
+            )?,
             deadline: callbacks.deadline,
             answer_bytes_max: callbacks.answer_bytes_max,
-            started: Instant::now(),
+            waiting: Arc::new(Semaphore::new(hooks.waiting_max as usize)),
+            under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
         })
     }
 
-    /// Asks whether the client may enter (section 7.1). `body` is a `ConnOpen`. `None`: it failed.
+    /// Asks whether the client may enter (netsvr section 7.1). `body` is a `ConnOpen`. `None`: it
+    /// failed.
     pub(super) async fn on_open(&self, body: Bytes) -> Option<Box<Verdict>> {
         match self.ask(body).await {
             Ok(verdict) => Some(Box::new(verdict)),
             Err(failure) => {
-                self.open.failed(&failure, self.started.elapsed());
+                self.open.failed(&failure);
                 None
             }
         }
     }
 
-    /// Tells that a client has gone (section 7.2). `body` is a `ConnClose`. Any answer will do.
+    /// Tells that a client has gone (netsvr section 7.2). `body` is a `ConnClose`. Any answer will
+    /// do.
     pub(super) async fn on_close(&self, body: Bytes) {
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF)]);
-        if let Err(failure) = self.post(&self.close, headers, body).await {
-            self.close.failed(&failure, self.started.elapsed());
+        match self.close.attempt(body).await {
+            Ok(()) | Err(Failure::Status(_)) => {}
+            Err(failure) => self.close.failed(&failure),
         }
     }
 
+    /// Tells that an xxim client has logged in or left, as often as it takes within the limits.
+    /// Returns at once. Needs the context of a runtime.
+    pub(super) fn tell(&self, kind: HookKind, body: Bytes) {
+        let hook = match kind {
+            HookKind::AfterConnect => &self.connected,
+            HookKind::AfterDisconnect => &self.disconnected,
+        };
+        if matches!(hook.target, Target::Unset) {
+            return;
+        }
+        let Ok(place) = self.waiting.clone().try_acquire_owned() else {
+            return hook.failed(&Failure::NoRoom);
+        };
+        let (hook, under_way) = (hook.clone(), self.under_way.clone());
+        tokio::spawn(async move {
+            hook.repeat(body, &under_way).await;
+            drop(place);
+        });
+    }
+
     async fn ask(&self, body: Bytes) -> Result<Verdict, Failure> {
+        let Target::Http(upstream, url) = &self.open.target else { return Err(Failure::Unset) };
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF), (ACCEPT, PROTOBUF)]);
-        let response = self.post(&self.open, headers, body).await?;
+        let response = upstream.post(url.clone(), headers, body, self.deadline).await?;
         if !upstream::is_ok(&response) {
             return Err(Failure::Status(response.status()));
         }
         let answer = upstream::body(response, self.answer_bytes_max).await?;
         Verdict::decode(&answer).map_err(|error| Failure::Undecodable(error.to_string()))
     }
+}
 
-    async fn post(
-        &self,
-        hook: &Hook,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<reqwest::Response, Failure> {
-        let (Some(upstream), Some(url)) = (&self.upstream, &hook.url) else {
-            return Err(Failure::Unset);
-        };
-        Ok(upstream.post(url.clone(), headers, body, self.deadline).await?)
+impl Target {
+    fn http(name: &str, url: &str, client: Option<&Upstream>) -> io::Result<Target> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+        let url = upstream::url(url).map_err(named)?;
+        Ok(client.map_or(Target::Unset, |client| Target::Http(client.clone(), url)))
     }
 }
 
 impl Hook {
-    fn new(name: &'static str, url: Option<String>, registry: &Registry) -> io::Result<Hook> {
-        let url = url.map(|url| upstream::url(&url)).transpose();
-        let url = url.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
+    fn new(
+        name: &'static str,
+        target: Target,
+        deadline: Duration,
+        attempts_max: u32,
+        registry: &Registry,
+    ) -> Hook {
         let counter =
             |reason| registry.counter(&FAILURES, &[("callback", name), ("reason", reason)]);
-        let log = Mutex::new(Every::new(LOG_INTERVAL_MS));
-        Ok(Hook { name, url, failures: REASONS.map(counter), log })
+        Hook {
+            name,
+            target,
+            deadline,
+            attempts_max,
+            failures: REASONS.map(counter),
+            log: Mutex::new(Every::new(LOG_INTERVAL_MS)),
+            started: Instant::now(),
+        }
     }
 
-    fn failed(&self, failure: &Failure, now: Duration) {
+    /// Tells it until it was taken, will never be, or was tried often enough.
+    async fn repeat(&self, body: Bytes, under_way: &Semaphore) {
+        for attempt in 1..=self.attempts_max {
+            let Ok(turn) = under_way.acquire().await else { return };
+            let result = self.attempt(body.clone()).await;
+            drop(turn);
+            let Err(failure) = result else { return };
+            self.failed(&failure);
+            if failure.is_final() || attempt == self.attempts_max {
+                return;
+            }
+            tokio::time::sleep(pause(attempt)).await;
+        }
+    }
+
+    async fn attempt(&self, body: Bytes) -> Result<(), Failure> {
+        match &self.target {
+            Target::Unset => Err(Failure::Unset),
+            Target::Http(upstream, url) => {
+                let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF)]);
+                let response = upstream.post(url.clone(), headers, body, self.deadline).await?;
+                let status = response.status();
+                if status.is_success() { Ok(()) } else { Err(Failure::Status(status)) }
+            }
+            Target::Grpc(channel, path) => {
+                let call = grpc::unary(
+                    channel.clone(),
+                    path.clone(),
+                    Request::new(body),
+                    crate::limits::CALLBACK_ANSWER_BYTES_MAX,
+                );
+                let timeout = |_| Failure::Upstream(upstream::Failure::Timeout);
+                let reply = tokio::time::timeout(self.deadline, call).await.map_err(timeout)?;
+                match reply {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(status)) => Err(Failure::Grpc(status.code())),
+                    Err(dispatch::Failure::Unreachable(text)) => {
+                        Err(Failure::Upstream(upstream::Failure::Unreachable(text)))
+                    }
+                    Err(failure) => {
+                        Err(Failure::Upstream(upstream::Failure::Transport(failure.to_string())))
+                    }
+                }
+            }
+        }
+    }
+
+    fn failed(&self, failure: &Failure) {
         self.failures[failure.number()].increment(1);
-        let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let mut log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = log.allow(now_ms) {
             tracing::warn!(callback = self.name, reason = %failure, suppressed, "callback failed");
         }
     }
+}
+
+/// How long to wait after so many failed attempts: at least half of what it could be.
+fn pause(attempts: u32) -> Duration {
+    let factor = 1_u32.checked_shl(attempts - 1).unwrap_or(u32::MAX);
+    let longest = FIRST_PAUSE.saturating_mul(factor).min(PAUSE_MAX);
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 impl Failure {
@@ -163,8 +308,37 @@ impl Failure {
             Failure::Upstream(upstream::Failure::Timeout) => 1,
             Failure::Upstream(upstream::Failure::Unreachable(_)) => 2,
             Failure::Upstream(upstream::Failure::Transport(_)) => 3,
-            Failure::Status(_) => 4,
+            Failure::Status(_) | Failure::Grpc(_) => 4,
             Failure::Upstream(upstream::Failure::TooLong(_)) | Failure::Undecodable(_) => 5,
+            Failure::NoRoom => 6,
+        }
+    }
+
+    /// Whether another attempt would meet the same.
+    fn is_final(&self) -> bool {
+        match self {
+            Failure::Status(status) => {
+                let later = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+                !status.is_server_error() && !later.contains(status)
+            }
+            Failure::Grpc(status) => {
+                matches!(status, Code::Unimplemented | Code::InvalidArgument | Code::NotFound)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_vary_and_have_an_end() {
+        for attempt in 1..100 {
+            let longest = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(20)).min(PAUSE_MAX);
+            let pause = pause(attempt);
+            assert!(pause <= longest && pause >= longest / 2, "{attempt}: {pause:?}");
         }
     }
 }

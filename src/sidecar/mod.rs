@@ -6,10 +6,15 @@
 //! Costs: a task per request; no system call for a shard unless the sidecar sleeps.
 
 mod admin;
+mod calls;
+mod dispatch;
 mod hooks;
 mod login;
+pub mod mesh;
+pub mod push;
 #[cfg(test)]
 mod tests;
+mod unwrap;
 mod upstream;
 
 use std::io;
@@ -18,18 +23,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
+use crate::config::model::{LoginSettings, XximUpstreams};
 use crate::metrics::Registry;
+use crate::rsa_keys::RsaKey;
 use crate::shard::mailbox::{Mail, MailSender, Request, SidecarSender};
 
 pub use admin::{Phase, Readiness};
+use calls::Calls;
+use dispatch::Dispatch;
 pub use hooks::Callbacks;
 use hooks::Hooks;
 use login::Logins;
+use unwrap::Unwrapper;
 
-/// Name of the thread; metrics show its CPU time under it.
+/// Name of the thread, and of all if there are several; metrics show their CPU time under it.
 const THREAD: &str = "sidecar";
 /// Threads for name lookups, which the C library does blocking.
 const LOOKUP_THREADS_MAX: usize = 4;
@@ -37,10 +48,14 @@ const LOOKUP_THREADS_MAX: usize = 4;
 const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 /// Room in the channel for [`Request::Stop`] beside the callbacks.
 const STOPS_MAX: usize = 4;
+/// Requests that are taken out of the channel at a time.
+const BATCH: usize = 64;
 
 /// What the sidecar needs to know.
 #[derive(Debug)]
 pub struct SidecarSettings {
+    /// Threads that carry calls; one is this thread itself.
+    pub threads: u16,
     /// The admin server's socket, bound already. `None`: no admin server.
     pub admin: Option<TcpListener>,
     /// What one admin connection may take, from accept to the last byte of the answer.
@@ -48,76 +63,163 @@ pub struct SidecarSettings {
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
     pub callbacks: Callbacks,
-    /// Callbacks that all shards together have under way at the most.
+    /// What xxim clients encrypt their seeds for, and how many threads decrypt them.
+    pub key: Option<Arc<RsaKey>>,
+    pub key_threads: u32,
+    /// Whether the public part of the key can be fetched.
+    pub key_shown: bool,
+    pub login: LoginSettings,
+    pub upstreams: XximUpstreams,
+    /// The push service's socket and certificates. `None`: no push service.
+    pub push: Option<(TcpListener, Option<Arc<ServerConfig>>)>,
+    /// Requests that all shards together have under way at the most.
     pub requests_max: usize,
 }
 
 /// Starts the thread. It ends at [`Request::Stop`] or when every sender is gone; what is under way
 /// then is given up.
 ///
-/// Fails if an address in the settings is not a URL, or if the process has no descriptor or thread
-/// left.
+/// Fails if an address in the settings is not a URL, if a key can not be read, or if the process has
+/// no descriptor or thread left.
 pub fn start(
     settings: SidecarSettings,
     shards: Vec<MailSender>,
     registry: Arc<Registry>,
 ) -> io::Result<(SidecarSender, JoinHandle<()>)> {
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_blocking_threads(LOOKUP_THREADS_MAX)
-        .thread_name("sidecar-dns")
-        .build()?;
-    let hooks = Hooks::new(settings.callbacks, &registry)?;
-    if let Some(listener) = settings.admin {
-        let _context = runtime.enter();
-        let listener = admin::listener(listener)?;
-        let server = admin::serve(listener, registry, settings.readiness, settings.admin_time_max);
-        runtime.spawn(server);
-    }
+    let runtime = runtime(settings.threads)?;
     let requests_max = settings.requests_max.saturating_add(STOPS_MAX);
+    let services = {
+        let _context = runtime.enter();
+        Services::start(settings, shards, registry)?
+    };
     let (sender, requests) = SidecarSender::new(requests_max);
     let thread = std::thread::Builder::new()
         .name(THREAD.to_owned())
-        .spawn(move || run(runtime, requests, hooks, shards))?;
+        .spawn(move || run(runtime, requests, services))?;
     Ok((sender, thread))
 }
 
-fn run(
-    runtime: Runtime,
-    mut requests: mpsc::Receiver<Request>,
-    hooks: Hooks,
-    shards: Vec<MailSender>,
-) {
-    let hooks = Arc::new(hooks);
-    let logins = Arc::new(Logins::new());
-    let shards: Arc<[MailSender]> = shards.into();
+fn runtime(threads: u16) -> io::Result<Runtime> {
+    let mut builder = match threads {
+        0 | 1 => Builder::new_current_thread(),
+        _ => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(usize::from(threads) - 1);
+            builder
+        }
+    };
+    // With one thread only name lookups get threads of this name.
+    let name = if threads > 1 { THREAD } else { "sidecar-dns" };
+    let builder = builder.enable_io().enable_time().thread_name(name);
+    builder.max_blocking_threads(LOOKUP_THREADS_MAX).build()
+}
+
+/// What carries requests.
+struct Services {
+    hooks: Arc<Hooks>,
+    logins: Arc<Logins>,
+    dispatch: Arc<Dispatch>,
+    calls: Arc<Calls>,
+    registry: Arc<Registry>,
+    unwrapper: Unwrapper,
+    shards: Shards,
+}
+
+impl Services {
+    /// Makes everything and starts the servers. Needs the context of the runtime.
+    fn start(
+        settings: SidecarSettings,
+        shards: Vec<MailSender>,
+        registry: Arc<Registry>,
+    ) -> io::Result<Services> {
+        let shards = Shards(shards.into());
+        let upstreams = settings.upstreams;
+        let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, &registry)?;
+        let logins = Logins::new(&settings.login)?;
+        let calls = Calls::new(&registry)?;
+        let unwrapper = Unwrapper::start(settings.key.clone(), settings.key_threads, &shards)?;
+        let dispatch = Dispatch::new(&upstreams, shards.clone(), &registry)?;
+        if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
+            let listener = admin::listener(listener)?;
+            tokio::spawn(push::serve(listener, tls, push, shards.clone()));
+        }
+        if let Some(listener) = settings.admin {
+            let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);
+            let shown = settings.key.filter(|_| settings.key_shown);
+            let facts = admin::Facts {
+                registry: registry.clone(),
+                readiness: settings.readiness,
+                key: shown,
+            };
+            tokio::spawn(admin::serve(listener, facts, time_max));
+        }
+        Ok(Services {
+            hooks: Arc::new(hooks),
+            logins: Arc::new(logins),
+            dispatch: Arc::new(dispatch),
+            calls: Arc::new(calls),
+            registry,
+            unwrapper,
+            shards,
+        })
+    }
+
+    /// Begins to carry a request. False: it is the end.
+    fn begin(&self, request: Request) -> bool {
+        match request {
+            Request::OnOpen { conn, body } => {
+                let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let verdict = hooks.on_open(body).await;
+                    shards.deliver(conn.shard(), Mail::Opened { conn, verdict }).await;
+                });
+            }
+            Request::OnClose { shard, number, body } => {
+                let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    hooks.on_close(body).await;
+                    shards.deliver(shard, Mail::ClosedCallback { number }).await;
+                });
+            }
+            Request::Verify { conn, number, login } => {
+                let (logins, shards) = (self.logins.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let verdict = logins.verify(&login).await;
+                    shards.deliver(conn.shard(), Mail::Verified { conn, number, verdict }).await;
+                });
+            }
+            Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
+            Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
+            Request::Hook { kind, body } => self.hooks.tell(kind, body),
+            Request::Metrics { shard, number } => {
+                let (registry, shards) = (self.registry.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let text = registry.render();
+                    shards.deliver(shard, Mail::Rendered { number, text }).await;
+                });
+            }
+            Request::HttpCall { conn, call } => {
+                let (calls, shards) = (self.calls.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let answer = calls.call(*call).await;
+                    shards.deliver(conn.shard(), Mail::HttpCalled { conn, answer }).await;
+                });
+            }
+            Request::Unwrap { conn, number, key, iv } => {
+                self.unwrapper.begin(conn, number, key, iv);
+            }
+            Request::Stop => return false,
+        }
+        true
+    }
+}
+
+fn run(runtime: Runtime, mut requests: mpsc::Receiver<Request>, services: Services) {
     runtime.block_on(async {
-        while let Some(request) = requests.recv().await {
-            match request {
-                Request::OnOpen { conn, body } => {
-                    let (hooks, shards) = (hooks.clone(), shards.clone());
-                    tokio::spawn(async move {
-                        let verdict = hooks.on_open(body).await;
-                        deliver(&shards, conn.shard(), Mail::Opened { conn, verdict }).await;
-                    });
-                }
-                Request::OnClose { shard, number, body } => {
-                    let (hooks, shards) = (hooks.clone(), shards.clone());
-                    tokio::spawn(async move {
-                        hooks.on_close(body).await;
-                        deliver(&shards, shard, Mail::ClosedCallback { number }).await;
-                    });
-                }
-                Request::Verify { conn, number, login } => {
-                    let (logins, shards) = (logins.clone(), shards.clone());
-                    tokio::spawn(async move {
-                        let verdict = logins.verify(&login).await;
-                        let mail = Mail::Verified { conn, number, verdict };
-                        deliver(&shards, conn.shard(), mail).await;
-                    });
-                }
-                Request::Stop => break,
+        let mut batch = Vec::with_capacity(BATCH);
+        while requests.recv_many(&mut batch, BATCH).await > 0 {
+            if !batch.drain(..).all(|request| services.begin(request)) {
+                break;
             }
         }
     });
@@ -125,13 +227,45 @@ fn run(
     runtime.shutdown_background();
 }
 
-async fn deliver(shards: &[MailSender], shard: u8, mut mail: Mail) {
-    let Some(sender) = shards.get(usize::from(shard)) else {
-        debug_assert!(false, "a request from shard {shard} of {}", shards.len());
-        return;
-    };
-    while let Err(returned) = sender.send(mail) {
-        mail = returned;
-        tokio::time::sleep(MAILBOX_PAUSE).await;
+/// The mailboxes of all shards.
+#[derive(Clone, Debug)]
+pub(crate) struct Shards(Arc<[MailSender]>);
+
+impl Shards {
+    /// The number of every shard.
+    fn numbers(&self) -> impl Iterator<Item = u8> + use<> {
+        (0..=u8::MAX).take(self.0.len())
+    }
+
+    /// Puts a message into a mailbox, now or as soon as there is room. Needs the context of a
+    /// runtime.
+    fn post(&self, shard: u8, mail: Mail) {
+        let Some(sender) = self.sender(shard) else { return };
+        if let Err(mail) = sender.send(mail) {
+            let shards = self.clone();
+            tokio::spawn(async move { shards.deliver(shard, mail).await });
+        }
+    }
+
+    /// The same for threads that have nothing better to do than to wait for room.
+    fn hand_over(&self, shard: u8, mail: Mail) {
+        if let Some(sender) = self.sender(shard) {
+            sender.send_blocking(mail);
+        }
+    }
+
+    /// The same, and waits for it.
+    async fn deliver(&self, shard: u8, mut mail: Mail) {
+        let Some(sender) = self.sender(shard) else { return };
+        while let Err(returned) = sender.send(mail) {
+            mail = returned;
+            tokio::time::sleep(MAILBOX_PAUSE).await;
+        }
+    }
+
+    fn sender(&self, shard: u8) -> Option<&MailSender> {
+        let sender = self.0.get(usize::from(shard));
+        debug_assert!(sender.is_some(), "a request from shard {shard} of {}", self.0.len());
+        sender
     }
 }

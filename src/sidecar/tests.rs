@@ -127,10 +127,17 @@ impl Gateway {
         let registry = Arc::new(Registry::new(2));
         let answer_bytes_max = ANSWER_BYTES_MAX;
         let settings = SidecarSettings {
+            threads: 1,
+            login: LoginSettings::default(),
+            upstreams: XximUpstreams::default(),
+            push: None,
             admin: None,
             admin_time_max: Duration::from_secs(1),
             readiness: Arc::default(),
             callbacks: Callbacks { on_open, on_close, deadline, answer_bytes_max },
+            key: None,
+            key_threads: 1,
+            key_shown: false,
             requests_max: 64,
         };
         let (sender, thread) = start(settings, senders, registry.clone()).unwrap();

@@ -79,6 +79,20 @@ impl Upstream {
     }
 }
 
+/// A client for calls whose replies are all that matters: it follows no redirect. `http2`: speak
+/// HTTP/2 without negotiation. Deadlines are the caller's.
+pub(super) fn calls(http2: bool, connect_time_max: Duration) -> io::Result<Client> {
+    let builder = || {
+        let builder = client_builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(connect_time_max);
+        if http2 { builder.http2_prior_knowledge() } else { builder }
+    };
+    let client = Upstream::build(builder());
+    let client = client.or_else(|_| Upstream::build(builder().tls_certs_only([])))?;
+    Ok(client.client)
+}
+
 /// Reads the body of a response, at most `bytes_max` of it.
 pub async fn body(mut response: Response, bytes_max: usize) -> Result<Bytes, Failure> {
     let announced = response.content_length().unwrap_or(0);

@@ -1,11 +1,18 @@
 //! Codecs, sans-io: bytes in, events out, and back. Nothing here knows a socket, a clock, a log or
 //! another part of the crate.
 //!
-//! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` upgrade requests;
-//! `tls` the server side of a connection; `netsvr` the frames of business processes.
+//! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` requests and
+//! answers; `tls` the server side of a connection; `netsvr` the frames of business processes;
+//! `xxim` the messages and the cipher of xxim clients; `connmix` the requests, answers and events
+//! of its API; `im` the frames of the IM protocol; `mesh` what nodes say to each other.
 
+pub mod connmix;
 pub mod deflate;
+pub mod framing;
 pub mod http;
+pub mod im;
+pub mod mesh;
 pub mod netsvr;
 pub mod tls;
 pub mod websocket;
+pub mod xxim;

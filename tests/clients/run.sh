@@ -21,12 +21,13 @@ trap '[[ -n $gateway ]] && kill -KILL "$gateway" 2>/dev/null; rm -rf "$work"' EX
 pass() { echo "ok   $1"; ((passed += 1)); }
 fail() { echo "FAIL $1"; ((failed += 1)); }
 
-# Four ports that nobody listens on: client, worker, task, admin.
+# Ports that nobody listens on: client, worker, task, admin, both of the connmix API, IM over
+# WebSocket and TCP, connmix clients.
 choose_ports() {
     # Their owner has to be gone before the gateway binds them, hence no process substitution.
-    read -r client worker task admin <<<"$(python3 - <<'PYTHON'
+    read -r client worker task admin centre api im_ws im chat <<<"$(python3 - <<'PYTHON'
 import socket
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(9)]
 print(*(s.getsockname()[1] for s in sockets))
 PYTHON
     )"
@@ -140,9 +141,16 @@ TOML
 choose_ports
 export RINGWAY_LISTENER__0__BIND=127.0.0.1:$client RINGWAY_LISTENER__1__BIND=127.0.0.1:$worker
 export RINGWAY_LISTENER__2__BIND=127.0.0.1:$task RINGWAY_ADMIN__BIND=127.0.0.1:$admin
+export RINGWAY_LISTENER__3__BIND=127.0.0.1:$centre RINGWAY_LISTENER__4__BIND=127.0.0.1:$api
+export RINGWAY_LISTENER__5__BIND=127.0.0.1:$im_ws RINGWAY_LISTENER__6__BIND=127.0.0.1:$im
+export RINGWAY_LISTENER__7__BIND=127.0.0.1:$chat
 if start_gateway demo demo; then
     url=ws://127.0.0.1:$client/netsvr
     program .cache/venv .cache/venv/bin/python python/tour.py "$url"
+    program .cache/venv .cache/venv/bin/python python/connmix_api.py "http://127.0.0.1:$api" "$url" \
+        "ws://127.0.0.1:$chat/chat"
+    program .cache/venv .cache/venv/bin/python python/im_tour.py "127.0.0.1:$im"
+    program node/node_modules node node/im.mjs "ws://127.0.0.1:$im_ws/im"
     program node/node_modules node node/tour.mjs "$url"
     program node/node_modules node node/browserlike.mjs "$url"
     stop_gateway

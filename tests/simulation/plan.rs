@@ -120,6 +120,7 @@ impl Plan {
         let settings = |listener: &Listener| ListenerSettings {
             service: listener.service.clone(),
             address,
+            bound: listener.bind,
             tls: None,
         };
         config.listeners.iter().map(settings).collect()

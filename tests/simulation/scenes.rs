@@ -356,7 +356,7 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
     let mut shard = Shard::new(0, 1, config.clone(), Shared::new(&config), listeners, 0);
     let mut gone = Vec::new();
     for ms in 0..500 {
-        shard.begin_turn(Now { ms, unix: 1_700_000_000 });
+        shard.begin_turn(Now { ms, unix: 1_700_000_000, ..Now::default() });
         gone.drain(..).for_each(|slot| shard.closed(slot));
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let slot = shard.accepted(CLIENTS, peer).expect("there is a free slot");

@@ -2,9 +2,12 @@
 //! warm up, then to measure.
 
 pub mod client;
+mod connmix;
 mod cross;
 mod push;
+mod room;
 mod worker;
+pub mod xxim;
 
 use crate::Result;
 use crate::options::{Options, Scenario};
@@ -49,6 +52,13 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
         Scenario::Transfer => Box::new(worker::Transfers::prepare(size, rig, false)?),
         Scenario::Roundtrip => Box::new(worker::Transfers::prepare(size, rig, true)?),
         Scenario::Groupchat => Box::new(worker::Groups::prepare(size, rig)?),
+        Scenario::Room => Box::new(room::Room::prepare(size, rig)?),
+        Scenario::ApiSend => Box::new(connmix::Http::prepare(size, rig, connmix::Method::Send)?),
+        Scenario::ApiPublish => {
+            Box::new(connmix::Http::prepare(size, rig, connmix::Method::Publish)?)
+        }
+        Scenario::Queue => Box::new(connmix::Queue::prepare(size, rig)?),
+        Scenario::Xxim => Box::new(xxim::Requests::prepare(size, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
     })
@@ -59,9 +69,14 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
     match scenario {
         Scenario::Idle => (Floor::Echo, Scenario::Idle),
         Scenario::Churn => (Floor::Echo, Scenario::Churn),
-        Scenario::Echo | Scenario::Unicast | Scenario::Transfer | Scenario::Roundtrip => {
-            (Floor::Echo, Scenario::Echo)
-        }
+        Scenario::Echo
+        | Scenario::Unicast
+        | Scenario::Transfer
+        | Scenario::Roundtrip
+        | Scenario::ApiSend
+        | Scenario::ApiPublish
+        | Scenario::Queue
+        | Scenario::Xxim => (Floor::Echo, Scenario::Echo),
         _ => (Floor::Broadcast, Scenario::Broadcast),
     }
 }

@@ -14,6 +14,7 @@ pub const COMPRESS_ABOVE: usize = 256;
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const MASKED: u8 = 0x80;
 
@@ -22,9 +23,28 @@ pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     server_frame(FIN | opcode.bits(), payload)
 }
 
+/// A data message whose payload is these parts, one after the other.
+pub fn frame_of(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut frame = header(FIN | opcode.bits(), 0, len, 0);
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    Bytes::from(frame)
+}
+
+/// Starts a data message with room for its payload of exactly `len` bytes, which the caller
+/// appends.
+pub fn begin_frame(opcode: Opcode, len: usize) -> Vec<u8> {
+    header(FIN | opcode.bits(), 0, len, 0)
+}
+
 /// A data message compressed with permessage-deflate, whether that makes it smaller or not.
 pub fn frame_compressed(opcode: Opcode, payload: &[u8], deflater: &mut Deflater) -> Bytes {
     server_frame(FIN | RSV1 | opcode.bits(), deflater.deflate(payload))
+}
+
+/// A ping without payload, with which an idle peer shows that it is there.
+pub fn ping() -> Bytes {
+    control(PING, &[])
 }
 
 /// The answer to a ping with this payload, which has at most 125 bytes.

@@ -13,7 +13,10 @@ mod decode;
 mod encode;
 
 pub use decode::Decoder;
-pub use encode::{COMPRESS_ABOVE, close, close_echo, frame, frame_compressed, mask_frame, pong};
+pub use encode::{
+    COMPRESS_ABOVE, begin_frame, close, close_echo, frame, frame_compressed, frame_of, mask_frame,
+    ping, pong,
+};
 
 /// Bytes of payload that a control frame may have (RFC 6455 section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;

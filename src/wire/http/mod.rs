@@ -1,5 +1,5 @@
-//! The head of an HTTP/1.1 request, as a WebSocket handshake needs it (RFC 9112, RFC 6455 section
-//! 4).
+//! HTTP/1.1 as a server reads it: heads of requests, also of WebSocket handshakes (RFC 9112, RFC
+//! 6455 section 4); bodies are in [`body`].
 //!
 //! Invariants: a head is parsed once, when its end is there; it has at most [`HEAD_BYTES_MAX`]
 //! bytes and [`HEADERS_MAX`] header lines. The bytes behind it are not touched. Values are bytes;
@@ -7,6 +7,8 @@
 //!
 //! Costs: the search for the end looks at new bytes only, if [`resume`] is told what was there
 //! before. One allocation per complete head. No syscalls.
+
+pub mod body;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -44,6 +46,8 @@ pub struct Request<'a> {
     pub path: &'a [u8],
     /// The target after the first `?`, not decoded; may be empty.
     pub query: &'a [u8],
+    /// HTTP/1.0, which closes after an answer unless asked not to; else HTTP/1.1.
+    pub is_1_0: bool,
     headers: Vec<Header<'a>>,
 }
 
@@ -64,6 +68,14 @@ impl<'a> Request<'a> {
     /// Every header line: name as it came, value without the white space around it.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.headers.iter().map(|header| (header.name, header.value.trim_ascii()))
+    }
+
+    /// Whether the connection stays open after the answer (RFC 9112 section 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        match self.is_1_0 {
+            true => self.has_token("Connection", "keep-alive"),
+            false => !self.has_token("Connection", "close"),
+        }
     }
 
     /// Whether a header with a comma-separated list has this element, in any case.
@@ -112,9 +124,9 @@ pub fn accept_key(key: &[u8]) -> String {
 fn parse_complete(buf: &[u8], start: usize) -> Head<'_> {
     // The request line is taken apart here: the library refuses a target that is not UTF-8.
     let Some(line_len) = memchr::memchr(b'\n', &buf[start..]) else { return Head::Bad };
-    let Some((method, target)) = request_line(&buf[start..start + line_len]) else {
-        return Head::Bad;
-    };
+    let line = &buf[start..start + line_len];
+    let Some((method, target)) = request_line(line) else { return Head::Bad };
+    let is_1_0 = line.trim_ascii_end().ends_with(b"1.0");
     let (path, query) = match memchr::memchr(b'?', target) {
         Some(at) => (&target[..at], &target[at + 1..]),
         None => (target, &[][..]),
@@ -123,7 +135,8 @@ fn parse_complete(buf: &[u8], start: usize) -> Head<'_> {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     match httparse::parse_headers(&buf[lines..], &mut headers) {
         Ok(Status::Complete((size, headers))) => {
-            let request = Request { method, target, path, query, headers: headers.to_vec() };
+            let headers = headers.to_vec();
+            let request = Request { method, target, path, query, is_1_0, headers };
             Head::Complete { request, len: lines + size }
         }
         Err(Error::TooManyHeaders) => Head::TooLarge,

@@ -1,0 +1,79 @@
+//! Requests of connmix rules to backends (connmix section 7.4, `http`): how many are under way, and
+//! what waits for them.
+//!
+//! The sidecar makes the requests; here is only the bound on how many it gets at a time. Each waits
+//! with its connection, which has at most one; those of connections that have left are forgotten
+//! before they become many.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::edge::connmix::{Answer, Call, Resumed};
+use crate::hub::ConnId;
+use crate::limits::{HTTP_ANSWER_BYTES_MAX, HTTP_CALLS_MAX};
+use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
+use crate::shard::conns::Flags;
+use crate::shard::mailbox::{HttpCall, Request};
+
+/// The requests of one shard.
+#[derive(Debug, Default)]
+pub struct Calls {
+    under_way: usize,
+    queue: VecDeque<(ConnId, Box<HttpCall>)>,
+}
+
+impl Calls {
+    /// Requests that wait or are under way.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.under_way
+    }
+
+    /// Requests that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next request to hand to the sidecar, if its turn has come.
+    pub fn next(&mut self) -> Option<Request> {
+        if self.under_way >= HTTP_CALLS_MAX {
+            return None;
+        }
+        let (conn, call) = self.queue.pop_front()?;
+        self.under_way += 1;
+        Some(Request::HttpCall { conn, call })
+    }
+}
+
+impl Shard {
+    /// Has a request made for a connection, which is blocked until the answer comes.
+    pub(super) fn connmix_call(&mut self, id: ConnId, call: Call) {
+        let Call { method, url, body, content_type, timeout, wants_body } = call;
+        let answer_bytes_max = if wants_body { HTTP_ANSWER_BYTES_MAX } else { 0 };
+        let call = HttpCall { method, url, body, content_type, timeout, answer_bytes_max };
+        self.connmix.calls.queue.push_back((id, Box::new(call)));
+        if self.connmix.calls.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
+            let conns = &self.conns;
+            self.connmix.calls.queue.retain(|(id, _)| conns.slot(*id).is_some());
+        }
+    }
+
+    /// A request is over. `None`: there was no good answer.
+    pub(in crate::shard) fn http_called(&mut self, id: ConnId, answer: Option<Bytes>) {
+        let calls = &mut self.connmix.calls;
+        debug_assert!(calls.under_way > 0, "an answer that nobody asked for");
+        calls.under_way = calls.under_way.saturating_sub(1);
+        let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
+            return;
+        }
+        let waits = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
+        if waits.is_some_and(|waits| matches!(waits.suspended.awaits, Answer::Call(_))) {
+            match &answer {
+                Some(body) => self.connmix_resume(slot, Resumed::Answered(body)),
+                None => self.connmix_resume(slot, Resumed::Failed),
+            }
+        }
+    }
+}

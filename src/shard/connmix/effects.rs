@@ -1,0 +1,179 @@
+//! What the rules of connmix clients want, carried out.
+
+use crate::config::model::{MessageType, OnPushError};
+use crate::edge::connmix::{Answer, Effect, Effects, Event, Run, Suspended};
+use crate::hub::ConnId;
+use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
+use crate::hub::queues::{PushError, Pushed};
+use crate::limits::CONNMIX_CHANNELS_MAX;
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+
+use super::{Conn, Desk, Waits};
+
+const PUSH_FAILED: CloseReason = CloseReason { code: 1013, text: "queue is full" };
+
+impl Shard {
+    /// Does what an event led to. With `suspended` the connection waits then.
+    pub(super) fn connmix_carry_out(
+        &mut self,
+        slot: u32,
+        id: ConnId,
+        suspended: Option<Suspended>,
+    ) {
+        let mut effects = std::mem::take(&mut self.connmix.effects);
+        let Effects { list, text } = &mut effects;
+        for effect in list.drain(..) {
+            if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
+                break;
+            }
+            self.connmix_effect(slot, id, effect, text);
+        }
+        effects.clear();
+        self.connmix.effects = effects;
+        let over = self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
+        if let Some(suspended) = suspended.filter(|_| !over) {
+            self.connmix_wait(slot, id, suspended);
+        }
+    }
+
+    fn connmix_wait(&mut self, slot: u32, id: ConnId, suspended: Suspended) {
+        let now_ms = self.now.ms;
+        let until_ms = match &suspended.awaits {
+            Answer::Key { timeout, .. } => Some(now_ms + timeout.as_millis() as u64),
+            Answer::Call(call) => {
+                self.connmix_call(id, call.clone());
+                None
+            }
+        };
+        if let Some(conn) = self.connmix(slot) {
+            conn.waits = Some(Box::new(Waits { suspended, until_ms }));
+        }
+        self.connmix_block(slot);
+        self.rearm(slot);
+    }
+
+    /// Nothing more of the connection is handled. Its socket is still read, so that its end is
+    /// noticed.
+    fn connmix_block(&mut self, slot: u32) {
+        self.conns[slot].flags.set(Flags::BLOCKED);
+    }
+
+    fn connmix_effect(&mut self, slot: u32, id: ConnId, effect: Effect, text: &str) {
+        match effect {
+            Effect::Subscribe(channel) => self.connmix_subscribe(slot, &channel),
+            Effect::Unsubscribe(channel) => _ = self.hub.unsubscribe(slot, &channel),
+            Effect::Send(kind, data) => {
+                let payload = Payload::of_kind(data, kind_of(kind));
+                self.push_all(&[slot], &payload);
+            }
+            Effect::Push { topic, d } => {
+                let pushed = self.queue_push(id, &topic, text.get(d).unwrap_or_default());
+                match pushed {
+                    Ok(Pushed::Queued) => {}
+                    Ok(Pushed::Full) => {
+                        if let Some(conn) = self.connmix(slot) {
+                            conn.full = conn.full.saturating_add(1);
+                        }
+                        self.connmix_block(slot);
+                    }
+                    Err(error) => self.connmix_refused(slot, error),
+                }
+            }
+            Effect::Context(context) => {
+                if let Some(conn) = self.connmix(slot) {
+                    conn.context = context;
+                }
+            }
+            Effect::User(user) => self.hub.set_user(slot, &user),
+            Effect::Close(goodbye) => {
+                self.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+            }
+            Effect::Violation(goodbye) => {
+                self.counters.protocol_violations += 1;
+                self.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+            }
+            effect => self.connmix_told(effect),
+        }
+    }
+
+    /// Effects that need no connection.
+    fn connmix_told(&mut self, effect: Effect) {
+        match effect {
+            Effect::Publish { channel, kind, data } => {
+                let payloads = vec![Payload::of_kind(data, kind_of(kind))];
+                let target = Target::Topics(vec![Box::from(&*channel)]);
+                self.dispatch(Command::Push { target, payloads });
+            }
+            Effect::Failed { rule, action } => {
+                self.counters.rule_actions_failed += 1;
+                if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                    tracing::info!(rule, action, unsaid, "an action of a connmix rule failed");
+                }
+            }
+            Effect::NoRule => self.dropped(DropReason::NoRule, 1),
+            _ => {}
+        }
+    }
+
+    fn connmix_subscribe(&mut self, slot: u32, channel: &str) {
+        let full = self.hub.topics_of(slot).len() >= CONNMIX_CHANNELS_MAX;
+        if full && !self.hub.topics_of(slot).any(|topic| **topic == *channel) {
+            self.counters.rule_actions_failed += 1;
+            return;
+        }
+        self.hub.subscribe(slot, channel);
+    }
+
+    /// A message that this client pushed to a queue was refused; it has been counted.
+    pub(in crate::shard) fn connmix_push_failed(&mut self, client: ConnId, error: PushError) {
+        if let Some(slot) = self.hub.slot_of(client) {
+            self.connmix_refused(slot, error);
+        }
+    }
+
+    fn connmix_refused(&mut self, slot: u32, error: PushError) {
+        let Role::Connmix(conn) = &self.conns[slot].role else { return };
+        let closes = self.rules_of(conn).on_push_error == OnPushError::Close;
+        if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+            tracing::warn!(?error, closes, unsaid, "a message of a connmix client was not queued");
+        }
+        if closes {
+            self.close(slot, PUSH_FAILED);
+        }
+    }
+
+    /// The connection is gone: what its rules say about that happens.
+    pub(in crate::shard) fn connmix_departed(&mut self, slot: u32, conn: Conn) {
+        if !conn.opened {
+            return;
+        }
+        self.hub.remove(slot);
+        self.counters.closes += 1;
+        let id = self.conns.id(slot);
+        let (client_id, node) = (self.client_ids.encode(id), self.config.node);
+        let subject = conn.subject(client_id, node, self.conns[slot].flags, Event::Close);
+        let rules = &self.config.connmix_servers[conn.server as usize];
+        // Another client's effects may be being carried out: these are separate.
+        let mut effects = Effects::default();
+        let Desk { scratch, .. } = &mut self.connmix;
+        Run::new(rules, subject, &conn.context, scratch, &mut effects).start();
+        for effect in effects.list.drain(..) {
+            match effect {
+                // What can not be queued is counted there; nobody is left to be told.
+                Effect::Push { topic, d } => {
+                    _ = self.queue_push(id, &topic, effects.text.get(d).unwrap_or_default());
+                }
+                effect => self.connmix_told(effect),
+            }
+        }
+    }
+}
+
+fn kind_of(kind: MessageType) -> Kind {
+    match kind {
+        MessageType::Text => Kind::Text,
+        MessageType::Binary => Kind::Binary,
+    }
+}

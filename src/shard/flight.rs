@@ -1,0 +1,125 @@
+//! What was queued for a backend connection and is not known to be written: whose each frame is.
+//!
+//! The outbox says how many frames one send takes, the driver how many bytes of it are out if it
+//! did not end at once. From both follows which frames reached the socket, so that the shards whose
+//! events they were can be told. Every frame of such a connection must be noted, in the order in
+//! which it is queued. Costs: 8 bytes per frame.
+
+use std::collections::VecDeque;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Flight {
+    /// Of each frame in the outbox or in flight: the shard whose event it is (`None`: an answer or
+    /// a control frame), its bytes.
+    order: VecDeque<(Option<u8>, u32)>,
+    /// Bytes of the frames that are nobody's event.
+    own_bytes: usize,
+    /// Frames of the last send that are not known to be written.
+    flying: usize,
+    /// Bytes of the last send that are known to be written and reported.
+    flown_bytes: usize,
+    /// The last send has stalled or failed: only what was confirmed of it is written.
+    incomplete: bool,
+}
+
+impl Flight {
+    /// A frame was queued.
+    pub fn queued(&mut self, from: Option<u8>, bytes: usize) {
+        self.order.push_back((from, bytes as u32));
+        if from.is_none() {
+            self.own_bytes += bytes;
+        }
+    }
+
+    /// A send took so many frames.
+    pub fn taken(&mut self, frames: u32) {
+        self.flying = frames as usize;
+        self.flown_bytes = 0;
+        self.incomplete = false;
+    }
+
+    /// Of the last send `written` bytes are out, `usize::MAX` if all are. Calls `f` with the shard
+    /// of each event that has been written since the last report. What TLS makes of the frames has
+    /// other lengths, so an `encrypted` send counts when it is complete.
+    pub fn confirm(&mut self, written: usize, encrypted: bool, mut f: impl FnMut(u8)) {
+        self.incomplete = written != usize::MAX;
+        if encrypted && self.incomplete {
+            return;
+        }
+        while self.flying > 0
+            && let Some(&(from, bytes)) = self.order.front()
+            && written - self.flown_bytes >= bytes as usize
+        {
+            self.order.pop_front();
+            self.flying -= 1;
+            self.flown_bytes += bytes as usize;
+            match from {
+                Some(shard) => f(shard),
+                None => self.own_bytes -= bytes as usize,
+            }
+        }
+    }
+
+    /// The connection is gone. Calls `f` with the shard of each event that was written and not
+    /// reported: a send that did not stall is.
+    pub fn lost(&self, mut f: impl FnMut(u8)) {
+        let flying = if self.incomplete { 0 } else { self.flying };
+        self.order.iter().take(flying).filter_map(|(from, _)| *from).for_each(&mut f);
+    }
+
+    /// Bytes of answers that wait.
+    pub fn own_bytes(&self) -> usize {
+        self.own_bytes
+    }
+
+    /// Whether a send is under way whose end is not known yet, and which has not stalled.
+    pub fn is_unsettled(&self) -> bool {
+        self.flying > 0 && !self.incomplete
+    }
+
+    /// Frames that wait or fly, and those of them that fly.
+    pub fn frames(&self) -> (usize, usize) {
+        (self.order.len(), self.flying)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn confirm(flight: &mut Flight, written: usize) -> Vec<u8> {
+        let mut shards = Vec::new();
+        flight.confirm(written, false, |shard| shards.push(shard));
+        shards
+    }
+
+    #[test]
+    fn frames_count_as_written_when_their_last_byte_is() {
+        let mut flight = Flight::default();
+        for (from, bytes) in [(Some(1), 10), (None, 5), (Some(0), 10), (Some(1), 3)] {
+            flight.queued(from, bytes);
+        }
+        flight.taken(3);
+        assert_eq!(confirm(&mut flight, 14), [1]);
+        assert_eq!((flight.own_bytes(), flight.frames()), (5, (3, 2)));
+        let mut lost = Vec::new();
+        flight.lost(|shard| lost.push(shard));
+        assert_eq!(lost, [0; 0], "a send that stalled has written only what was confirmed");
+        assert_eq!(confirm(&mut flight, usize::MAX), [0]);
+        flight.taken(1);
+        flight.lost(|shard| lost.push(shard));
+        assert_eq!(lost, [1]);
+    }
+
+    #[test]
+    fn an_encrypted_send_counts_when_it_is_complete() {
+        let mut flight = Flight::default();
+        flight.queued(Some(2), 10);
+        flight.taken(1);
+        flight.confirm(1000, true, |_| panic!("nothing is known of it"));
+        let mut shards = Vec::new();
+        flight.confirm(usize::MAX, true, |shard| shards.push(shard));
+        assert_eq!(shards, [2]);
+    }
+}

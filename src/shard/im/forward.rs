@@ -1,0 +1,61 @@
+//! What members say, on its way to backends: a Transfer to a netsvr worker, an event in a connmix
+//! queue (IM section 16).
+//!
+//! Costs per message and destination: one encoding. A worker whose queue is full holds its clients
+//! back as for netsvr; a queue that is full follows `connmix.queue.full`.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use prost::Message;
+use serde_json::json;
+
+use crate::config::model::Forward;
+use crate::hub::queues::Pushed;
+use crate::shard::Shard;
+use crate::shard::links::EventKind;
+use crate::wire::im::proto::CrMessage;
+use crate::wire::netsvr as wire;
+
+impl Shard {
+    /// Tells a worker what was said (section 16).
+    pub(super) fn im_forward(&mut self, slot: u32, message: &CrMessage, forward: Forward) {
+        let worker = &self.config.netsvr.worker;
+        let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
+        let uniq_id = self.uniq_ids.encode(self.conns.id(slot));
+        let unix_ms = self.now.unix_ms;
+        self.event(slot, EventKind::Message, |hub| {
+            let session = if with_session { hub.session(slot) } else { "" };
+            let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
+            let data = match forward {
+                Forward::Message => {
+                    let message = CrMessage { timestamp: unix_ms, ..message.clone() };
+                    Bytes::from(message.encode_to_vec())
+                }
+                Forward::Content | Forward::No => message.message_content.clone(),
+            };
+            wire::transfer(&uniq_id, hub.user(slot), session, topics, &data)
+        });
+    }
+
+    /// Appends what was said to a queue topic. What the queue refuses is counted there; the room
+    /// gets the message all the same.
+    pub(super) fn im_queue(&mut self, slot: u32, topic: &str, message: &CrMessage) {
+        let event = json!({
+            "event": "cms",
+            "room": message.to,
+            "uid": message.from,
+            "messageType": message.message_type,
+            "frame": {
+                "type": "binary",
+                "data": STANDARD.encode(&message.message_content),
+                "finish": true,
+            },
+        });
+        let client = self.conns.id(slot);
+        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event.to_string()) {
+            // Nothing more of this client until there is room.
+            self.block(slot, false);
+        }
+    }
+}

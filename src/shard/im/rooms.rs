@@ -1,0 +1,337 @@
+//! Rooms of this shard: who enters, what is said, and how it reaches the members (IM sections 10,
+//! 11 and 16).
+//!
+//! A message goes to the home shard of its room, which gives it its place in the room's order and
+//! its time, encodes it once and carries it to every shard; each shard collects it in the room's
+//! batch and sends that when it is due. So all members of a process see one order.
+//!
+//! Costs per message: one mail to the home shard, one to each other shard, one encoding. Per batch
+//! and shard: one body, one frame per wire format among the members, one compression if a member
+//! reads gzip; one more frame for each member who has spoken in it. A delivery allocates nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::model::{Config, Forward};
+use crate::edge::im::{Around, Say, State};
+use crate::hub::limits::BucketRules;
+use crate::hub::push::{Command, Outcome, Payload};
+use crate::hub::rooms::{Batch, Bounds, RoomMessage, home, room_of};
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::mailbox::{Chat, Mail};
+use crate::shard::ops::Frame;
+use crate::wire::im::proto::{CrMessage, CrMessageType};
+use crate::wire::im::{
+    Answer, FRAME_BYTES_MAX, HEADER_BYTES, NotifyBody, Status, Wire, chatroom_bytes, element,
+    notification, notify_body,
+};
+
+/// What a notification has besides the content of its only message: header, keys, lengths, names of
+/// bounded length, time.
+const NOTIFY_OVERHEAD: usize = HEADER_BYTES + 4096;
+
+impl Shard {
+    /// The client has asked for a room that it is not in.
+    pub(in crate::shard) fn im_join(&mut self, slot: u32, answer: Answer, topic: &str) {
+        let config = self.config.clone();
+        if self.im_counts() {
+            let (shared, members_max) = (self.shared.clone(), config.im.max_room_members);
+            // What backends have changed meanwhile counts, too.
+            self.im_settle(topic);
+            if !self.im.counted.enter(&shared.room_limits, topic, members_max) {
+                return self.im_refuse_join(slot, answer.seq);
+            }
+        }
+        self.hub.subscribe(slot, topic);
+        self.im_answer(slot, Some(answer), None);
+        let Some(conn) = self.im(slot) else { return };
+        if !config.im.announce_join || conn.session.state() != State::User {
+            return;
+        }
+        let event = serde_json::json!({ "event": "join", "userId": conn.session.user() });
+        let content = Bytes::from(event.to_string());
+        let message = notice(topic, content);
+        if config.im.forward == Forward::Message {
+            self.im_forward(slot, &message, Forward::Message);
+        }
+        self.im_send_home(Chat { topic: topic.into(), message, sender: None, wrapped: false });
+    }
+
+    fn im_refuse_join(&mut self, slot: u32, seq: u32) {
+        let (config, now_ms) = (self.config.clone(), self.now.ms);
+        let Role::Im(conn) = &mut self.conns[slot].role else { return };
+        let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
+        let step = conn.session.drop_join(seq, Status::RoomFull, &around);
+        self.im_step(slot, step);
+    }
+
+    /// The client leaves a room, in which it need not be.
+    pub(in crate::shard) fn im_leave(&mut self, slot: u32, answer: Answer, topic: &str) {
+        if self.hub.unsubscribe(slot, topic) {
+            self.im_settle(topic);
+        }
+        self.im_answer(slot, Some(answer), None);
+    }
+
+    /// Whether members of rooms are counted over all shards.
+    fn im_counts(&self) -> bool {
+        self.config.im.max_room_members > 0 || self.config.im.room_rate > 0
+    }
+
+    /// The members of a room on this shard have changed.
+    pub(in crate::shard) fn im_settle(&mut self, topic: &str) {
+        if self.im_counts() {
+            let members = self.hub.topic_len(topic);
+            self.im.counted.settle(&self.shared.room_limits, topic, members);
+        }
+    }
+
+    /// A backend has changed who is in these topics.
+    pub(in crate::shard) fn im_settle_all<'a>(&mut self, topics: impl Iterator<Item = &'a str>) {
+        if self.im_counts() {
+            topics.filter(|topic| room_of(topic).is_some()).for_each(|topic| self.im_settle(topic));
+        }
+    }
+
+    /// The rooms that a connection is in, if that is limited.
+    pub(in crate::shard) fn rooms_of(&self, slot: u32) -> Vec<Arc<str>> {
+        let rooms = self.hub.topics_of(slot).filter(|topic| room_of(topic).is_some());
+        if self.im_counts() { rooms.cloned().collect() } else { Vec::new() }
+    }
+
+    /// A CMS that passed the session's checks.
+    pub(in crate::shard) fn im_say(&mut self, slot: u32, say: Say) {
+        let (config, now_ms) = (self.config.clone(), self.now.ms);
+        let Say { seq, topic, message } = say;
+        let rules = BucketRules { rate: config.im.room_rate, burst: config.im.room_burst };
+        if !self.im.counted.message(&topic, now_ms, rules) {
+            let Role::Im(conn) = &mut self.conns[slot].role else { return };
+            let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
+            let step = conn.session.drop_said(seq, Status::RateLimited, &around);
+            self.dropped(DropReason::RoomLimiter, 1);
+            if let crate::edge::im::Step::Dropped(_, answer, end) = step {
+                self.im_answer(slot, answer, end);
+            }
+            return;
+        }
+        self.counters.messages_received += 1;
+        self.counters.message_bytes_received += message.message_content.len() as u64;
+        if config.im.forward != Forward::No {
+            self.im_forward(slot, &message, config.im.forward);
+        }
+        if !config.im.queue.is_empty() {
+            self.im_queue(slot, &config.im.queue, &message);
+        }
+        let sender = Some(self.conns.id(slot));
+        self.im_send_home(Chat { topic: topic.into(), message, sender, wrapped: false });
+    }
+
+    /// A backend has published to rooms: their home shards make a message of it for the IM members.
+    pub(in crate::shard) fn im_published(&mut self, topics: &[Box<str>], payload: &Payload) {
+        for topic in topics.iter().filter(|topic| room_of(topic).is_some()) {
+            if home(topic, self.mail.len()) != self.id {
+                continue;
+            }
+            if payload.raw().len() + NOTIFY_OVERHEAD + topic.len() > FRAME_BYTES_MAX {
+                self.dropped(DropReason::TooLarge, 1);
+                continue;
+            }
+            let message = notice(topic, payload.raw().clone());
+            self.im_order(Chat { topic: topic.clone(), message, sender: None, wrapped: true });
+        }
+    }
+
+    fn im_send_home(&mut self, chat: Chat) {
+        let home = home(&chat.topic, self.mail.len());
+        if home == self.id {
+            self.im_order(chat);
+        } else {
+            self.post(home, Mail::Chat(Box::new(chat)));
+        }
+    }
+
+    /// This shard is the home of the room: the message gets its place and its time.
+    pub(in crate::shard) fn im_order(&mut self, chat: Chat) {
+        let Chat { topic, mut message, sender, wrapped } = chat;
+        message.timestamp = self.now.unix_ms;
+        self.counters.im_messages += 1;
+        let content = (!wrapped).then(|| Payload::new(message.message_content.clone()));
+        let element = element(&message);
+        let message = Arc::new(RoomMessage { topic, element, content, sender });
+        match wrapped {
+            // What was published has gone to the other nodes as it was.
+            true => self.dispatch(Command::Room(message)),
+            false => self.dispatch_wide(Command::Room(message)),
+        }
+    }
+
+    /// A message of a room has come from its home.
+    pub(in crate::shard) fn im_room(&mut self, message: &Arc<RoomMessage>) -> Outcome {
+        let topic = &message.topic;
+        if self.hub.topic_len(topic) == 0 {
+            return Outcome::default();
+        }
+        // Usually all members speak IM.
+        let others = self.hub.len() as u64 > self.im.guests + self.im.users;
+        if let Some(content) = message.content.as_ref().filter(|_| others) {
+            self.push_beside_rooms(topic, content);
+        }
+        let bounds = self.im_bounds();
+        let name_bytes = room_of(topic).map_or(0, chatroom_bytes);
+        let added = self.im.rooms.add(message.clone(), name_bytes, bounds);
+        if added.opened {
+            let due_ms = self.now.ms + self.config.im.batch_delay.as_millis() as u64;
+            self.im.timers.arm(added.room, due_ms);
+        } else if added.full.is_some() {
+            self.im.timers.cancel(added.room);
+        }
+        for batch in added.before.into_iter().chain(added.full) {
+            self.im_flush(&batch);
+        }
+        Outcome::default()
+    }
+
+    /// The bounds of batches.
+    pub(in crate::shard) fn im_bounds(&self) -> Bounds {
+        let im = &self.config.im;
+        Bounds {
+            messages_max: im.batch_max_messages as usize,
+            bytes_max: im.batch_max_bytes as usize,
+            at_once: im.batch_delay.is_zero(),
+        }
+    }
+
+    /// Batches whose time is over.
+    pub(in crate::shard) fn im_tick(&mut self) {
+        self.im.timers.advance(self.now.ms);
+        while let Some(room) = self.im.timers.expired() {
+            if let Some(batch) = self.im.rooms.take(room) {
+                self.im_flush(&batch);
+            }
+        }
+    }
+
+    /// Sends a batch to the IM members of its room on this shard.
+    fn im_flush(&mut self, batch: &Batch) {
+        let config = self.config.clone();
+        let Some(first) = batch.messages.first() else { return };
+        let (topic, room) = (&first.topic, room_of(&first.topic).unwrap_or_default());
+        let elements = batch.messages.iter().map(|message| &message.element[..]);
+        let mut fan = Fan::new(&config, notify_body(elements, room));
+        self.im_mark(batch, true);
+        let (mut queued, mut closing, mut slow) = (0, 0, 0);
+        let mut speakers = Vec::new();
+        let Shard { hub, conns, touched, im, .. } = self;
+        hub.for_each_in(topic, |slot| {
+            let conn = &mut conns[slot];
+            let Role::Im(member) = &mut conn.role else { return };
+            if conn.flags.has(Flags::CLOSING | Flags::GONE | Flags::ENDED) {
+                closing += 1;
+                return;
+            }
+            if member.spoke {
+                return speakers.push(slot);
+            }
+            let frame = fan.frame(member.session.wire(&config.im), &mut im.gzip);
+            if !conn.outbox.has_room(frame.len(), config.im.out_high_water) {
+                slow += 1;
+                return;
+            }
+            conn.outbox.push(frame);
+            queued += 1;
+            if conn.flags.set(Flags::TOUCHED) {
+                touched.push(slot);
+            }
+        });
+        let counters = &mut self.counters;
+        counters.im_batches += 1;
+        counters.im_batch_messages += batch.messages.len() as u64;
+        counters.im_notifications += queued;
+        counters.im_deliveries += queued * batch.messages.len() as u64;
+        counters.im_deflated += fan.packed_bytes();
+        self.dropped(DropReason::Closing, closing);
+        self.dropped(DropReason::SlowClient, slow);
+        speakers.iter().for_each(|&slot| self.im_flush_to(slot, batch, room));
+        self.im_mark(batch, false);
+    }
+
+    /// Marks the connections of this shard that have sent something in the batch.
+    fn im_mark(&mut self, batch: &Batch, spoke: bool) {
+        for sender in batch.messages.iter().filter_map(|message| message.sender) {
+            if let Some(slot) = self.hub.slot_of(sender)
+                && let Some(conn) = self.im(slot)
+            {
+                conn.spoke = spoke;
+            }
+        }
+    }
+
+    /// Sends a batch to one who has spoken in it: without what it said, and never compressed, which
+    /// would cost once per speaker.
+    fn im_flush_to(&mut self, slot: u32, batch: &Batch, room: &str) {
+        let own = Some(self.conns.id(slot));
+        let others = batch.messages.iter().filter(|message| message.sender != own);
+        let count = others.clone().count() as u64;
+        if count == 0 {
+            return;
+        }
+        let body = NotifyBody::new(notify_body(others.map(|message| &message.element[..]), room));
+        let config = self.config.clone();
+        let Some(conn) = self.im(slot) else { return };
+        let wire = Wire { gzip: false, ..conn.session.wire(&config.im) };
+        let frame = notification(wire, config.im.commands.cr_notify, &body);
+        if !self.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
+            return self.dropped(DropReason::SlowClient, 1);
+        }
+        self.counters.im_notifications += 1;
+        self.counters.im_deliveries += count;
+        self.push(slot, frame);
+    }
+}
+
+/// A notice to a room; the home shard adds the time.
+fn notice(topic: &str, content: Bytes) -> CrMessage {
+    CrMessage {
+        message_content: content,
+        to: room_of(topic).unwrap_or_default().to_owned(),
+        message_type: CrMessageType::Notify as u32,
+        ..CrMessage::default()
+    }
+}
+
+/// One notification on its way to many connections: a frame per wire format that they need.
+pub(super) struct Fan<'a> {
+    config: &'a Config,
+    body: NotifyBody,
+    frames: Vec<(Wire, Frame)>,
+}
+
+impl<'a> Fan<'a> {
+    /// Of a serialized `CRMessageResponse`.
+    pub fn new(config: &'a Config, body: Bytes) -> Fan<'a> {
+        Fan { config, body: NotifyBody::new(body), frames: Vec::new() }
+    }
+
+    /// The frame for connections of this kind. There are few kinds: versions, modes, gzip,
+    /// WebSocket.
+    pub fn frame(&mut self, wire: Wire, gzip: &mut crate::wire::im::Gzip) -> Frame {
+        if let Some((_, frame)) = self.frames.iter().find(|(made, _)| *made == wire) {
+            return frame.clone();
+        }
+        if wire.gzip {
+            self.body.pack(self.config.im.gzip_min as usize, gzip);
+        }
+        let command = self.config.im.commands.cr_notify;
+        let frame = Frame::new(notification(wire, command, &self.body));
+        self.frames.push((wire, frame.clone()));
+        frame
+    }
+
+    /// Bytes of the compressed body, if one was made.
+    pub fn packed_bytes(&self) -> u64 {
+        self.body.packed().map_or(0, |packed| packed.len() as u64)
+    }
+}

@@ -1,0 +1,66 @@
+//! Logins of this shard's clients that are to be verified (xxim section 5.2, IM section 8).
+//!
+//! The sidecar asks the verifier; here is only the bound on how many it gets at a time. Each waits
+//! with its connection, which has at most one; those of connections that have left are forgotten
+//! before they become many.
+
+use std::collections::VecDeque;
+
+use crate::hub::ConnId;
+use crate::hub::login::Login;
+use crate::limits::LOGINS_UNDER_WAY_MAX;
+use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
+use crate::shard::mailbox::Request;
+
+/// The logins of one shard.
+#[derive(Debug, Default)]
+pub struct Logins {
+    under_way: usize,
+    queue: VecDeque<(ConnId, u32, Box<Login>)>,
+}
+
+impl Logins {
+    /// Logins that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Logins that wait or are under way.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.under_way
+    }
+
+    /// Whether no login waits or is under way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One verdict is there.
+    pub fn done(&mut self) {
+        debug_assert!(self.under_way > 0, "a verdict that nobody asked for");
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The next request to hand to the sidecar, if its turn has come.
+    pub fn next(&mut self) -> Option<Request> {
+        if self.under_way >= LOGINS_UNDER_WAY_MAX {
+            return None;
+        }
+        let (conn, number, login) = self.queue.pop_front()?;
+        self.under_way += 1;
+        Some(Request::Verify { conn, number, login })
+    }
+}
+
+impl Shard {
+    /// Has a login verified; the verdict comes with the same number. The caller blocks the
+    /// connection.
+    pub(super) fn verify(&mut self, slot: u32, number: u32, login: Box<Login>) {
+        self.logins.queue.push_back((self.conns.id(slot), number, login));
+        if self.logins.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
+            let conns = &self.conns;
+            self.logins.queue.retain(|(id, ..)| conns.slot(*id).is_some());
+        }
+    }
+}

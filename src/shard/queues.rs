@@ -1,0 +1,275 @@
+//! Queue topics over all shards (connmix section 3): clients push, connections of the API consume.
+//!
+//! A topic has one home shard ([`Queues::home`]). A client's shard encodes the event once, as the
+//! frame that goes to the consumer's socket, and mails it home, one letter per turn, shard and
+//! topic. The home decides who gets it and mails it to the consumer's shard, again one letter per
+//! turn and consumer. That shard reports what it has written; the home keeps events until then, so
+//! a consumer that dies loses nothing that was not yet written to it.
+//!
+//! With `full = "block"` a pusher's shard may have so many messages per topic under way that the
+//! home has not accepted ([`UNACCEPTED_MAX`]); beyond that each client can push one more and is
+//! then not read until there is room.
+//!
+//! For those who push there is [`Shard::queue_push`]; what they must provide is named there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::connmix::{Connmix, QueueFull};
+use crate::hub::ConnId;
+use crate::hub::queues::{Full, PushError, Pushed, QueueLimits, Queues, TopicCount, Window};
+use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::mailbox::Mail;
+use crate::wire::connmix;
+
+/// Letters of this turn that are searched for one to the same topic.
+const LETTERS_SEARCHED: usize = 16;
+
+/// Mail between the shards of a queue.
+#[derive(Debug)]
+pub enum QueueMail {
+    /// To a topic's home: messages of clients of shard `from`.
+    Push { from: u8, topic: Arc<str>, messages: Vec<(ConnId, Bytes)> },
+    /// To a client's shard: a message of it was not queued.
+    Refused { client: ConnId, error: PushError },
+    /// To a pushers' shard: so many of its messages are accepted.
+    Accepted { topic: Arc<str>, count: u32 },
+    /// To a home: this connection wants to consume these topics.
+    Join { consumer: ConnId, topics: Vec<Arc<str>> },
+    /// The answer to it.
+    Joined { consumer: ConnId, joined: bool },
+    /// To a home: give this consumer messages.
+    Start { consumer: ConnId, window: Window },
+    /// To a home: give this consumer nothing more, and say so.
+    Leave { consumer: ConnId },
+    /// The answer to it.
+    Left { consumer: ConnId },
+    /// To a consumer's shard, from home `home`: events, in order.
+    Events { home: u8, consumer: ConnId, events: Vec<Bytes> },
+    /// To a home: so many of its events are written to the consumer's socket.
+    Written { consumer: ConnId, count: u32 },
+    /// To a home: the consumer is gone; `written` more events than reported are written.
+    Gone { consumer: ConnId, written: u32 },
+}
+
+/// What a shard keeps for queues beside its own topics.
+#[derive(Debug)]
+pub struct Queueing {
+    /// The topics whose home is here.
+    pub queues: Queues,
+    /// Messages of this turn for other homes.
+    pushes: Vec<(u8, Arc<str>, Vec<(ConnId, Bytes)>)>,
+    /// Events of this turn for consumers on other shards.
+    events: Vec<(ConnId, Vec<Bytes>)>,
+    /// By topic, with `full = "block"`: what its home has not accepted.
+    unaccepted: HashMap<Arc<str>, Unaccepted>,
+    full: Full,
+}
+
+#[derive(Debug, Default)]
+struct Unaccepted {
+    messages: usize,
+    /// Clients that are not read until there is room.
+    waiting: VecDeque<ConnId>,
+}
+
+impl Queueing {
+    /// Nothing queued; `count` is shared by the shards of the process.
+    pub fn new(config: &Connmix, count: Arc<TopicCount>) -> Queueing {
+        let queue = &config.queue;
+        let limits = QueueLimits {
+            messages_max: queue.topic_messages_max as usize,
+            bytes_max: queue.topic_bytes_max as usize,
+            topics_max: queue.topics_max,
+            full: match queue.full {
+                QueueFull::Error => Full::Error,
+                QueueFull::Block => Full::Block,
+                QueueFull::DropOldest => Full::DropOldest,
+            },
+        };
+        Queueing {
+            queues: Queues::new(limits, count),
+            pushes: Vec::new(),
+            events: Vec::new(),
+            unaccepted: HashMap::new(),
+            full: limits.full,
+        }
+    }
+
+    /// Whether another turn has something to do here.
+    pub fn is_busy(&self) -> bool {
+        !self.pushes.is_empty() || self.queues.is_ready()
+    }
+}
+
+impl Shard {
+    /// Appends a message of a client of this shard to a queue topic (connmix section 3.1).
+    ///
+    /// `client` names the pusher in the event (`p.c`); it may have left already (close events), and
+    /// then errors are only counted. `d` is the JSON text of `p.d` (section 3.5); it is copied
+    /// once, into the frame that the consumer gets.
+    ///
+    /// `Ok(Pushed::Full)`, only with `connmix.queue.full = "block"`: the message is queued, but the
+    /// topic has no more room. No further message of this client is to be handled until
+    /// [`Shard::connmix_push_room`] is called for it.
+    ///
+    /// # Errors
+    /// The message is not queued, and that is counted. Only what this shard can know is returned:
+    /// if the topic's home is another shard, the answer is `Ok` and a refusal comes later, through
+    /// [`Shard::connmix_push_failed`].
+    pub(super) fn queue_push(
+        &mut self,
+        client: ConnId,
+        topic: &str,
+        d: &str,
+    ) -> Result<Pushed, PushError> {
+        let event = connmix::event(self.config.node, self.client_ids.encode(client), topic, d);
+        let refused = if !connmix::is_topic(topic) {
+            Some(PushError::BadTopic)
+        } else if event.len() > self.config.connmix.api.event_bytes_max as usize {
+            Some(PushError::TooLarge)
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            self.dropped(DropReason::QueueRefused, 1);
+            return Err(error);
+        }
+        let home = Queues::home(topic, self.mail.len());
+        if home == self.id {
+            let pushed = self.queueing.queues.push(home, topic, event, self.now.ms);
+            pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
+        } else {
+            self.push_later(home, topic, client, event);
+        }
+        Ok(self.note_unaccepted(client, topic))
+    }
+
+    /// Adds a message to this turn's mail for another home.
+    fn push_later(&mut self, home: u8, topic: &str, client: ConnId, event: Bytes) {
+        let letters = self.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
+        for (_, name, messages) in letters {
+            if **name == *topic {
+                return messages.push((client, event));
+            }
+        }
+        self.queueing.pushes.push((home, topic.into(), vec![(client, event)]));
+    }
+
+    fn note_unaccepted(&mut self, client: ConnId, topic: &str) -> Pushed {
+        if self.queueing.full != Full::Block {
+            return Pushed::Queued;
+        }
+        if !self.queueing.unaccepted.contains_key(topic) {
+            self.queueing.unaccepted.insert(topic.into(), Unaccepted::default());
+        }
+        let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else {
+            return Pushed::Queued;
+        };
+        unaccepted.messages += 1;
+        if unaccepted.messages <= UNACCEPTED_MAX {
+            return Pushed::Queued;
+        }
+        unaccepted.waiting.push_back(client);
+        Pushed::Full
+    }
+
+    /// The home of a topic has a place for so many messages of this shard, or refused them.
+    fn pushes_accepted(&mut self, topic: &str, count: u32) {
+        let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else { return };
+        unaccepted.messages = unaccepted.messages.saturating_sub(count as usize);
+        let room = UNACCEPTED_MAX.saturating_sub(unaccepted.messages);
+        let goes_on = room.min(unaccepted.waiting.len());
+        let clients: Vec<ConnId> = unaccepted.waiting.drain(..goes_on).collect();
+        if unaccepted.messages == 0 && unaccepted.waiting.is_empty() {
+            self.queueing.unaccepted.remove(topic);
+        }
+        clients.into_iter().for_each(|client| self.connmix_push_room(client));
+    }
+
+    /// A letter about queues.
+    pub(super) fn queue_mail(&mut self, mail: QueueMail) {
+        match mail {
+            QueueMail::Push { from, topic, messages } => self.pushed(from, &topic, messages),
+            QueueMail::Refused { client, error } => {
+                self.dropped(DropReason::QueueRefused, 1);
+                self.connmix_push_failed(client, error);
+            }
+            QueueMail::Accepted { topic, count } => self.pushes_accepted(&topic, count),
+            QueueMail::Join { consumer, topics } => {
+                let joined = self.queueing.queues.join(consumer, &topics);
+                self.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
+            }
+            QueueMail::Joined { consumer, joined } => self.queue_joined(consumer, joined),
+            QueueMail::Start { consumer, window } => self.queueing.queues.start(consumer, window),
+            QueueMail::Leave { consumer } => {
+                self.queueing.queues.leave(consumer);
+                self.queue_post(consumer.shard(), QueueMail::Left { consumer });
+            }
+            QueueMail::Left { consumer } => self.queue_left(consumer),
+            QueueMail::Events { home, consumer, events } => {
+                events.into_iter().for_each(|event| self.queue_event(home, consumer, event));
+            }
+            QueueMail::Written { consumer, count } => self.queueing.queues.written(consumer, count),
+            QueueMail::Gone { consumer, written } => self.queueing.queues.gone(consumer, written),
+        }
+    }
+
+    /// Hands a letter to a shard, which may be this one.
+    pub(super) fn queue_post(&mut self, shard: u8, mail: QueueMail) {
+        if shard == self.id {
+            self.queue_mail(mail);
+        } else {
+            self.post(shard, Mail::Queue(mail));
+        }
+    }
+
+    /// Messages of clients of another shard have come home.
+    fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<(ConnId, Bytes)>) {
+        let mut refused = 0;
+        for (client, event) in messages {
+            if let Err(error) = self.queueing.queues.push(from, topic, event, self.now.ms) {
+                refused += 1;
+                self.post(from, Mail::Queue(QueueMail::Refused { client, error }));
+            }
+        }
+        // What is refused is not under way any more either.
+        if refused > 0 && self.queueing.full == Full::Block {
+            let topic = topic.clone();
+            self.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
+        }
+    }
+
+    /// Before the end of a turn: what waits is given to consumers, and the letters go out.
+    pub(super) fn queue_turn(&mut self) {
+        for (home, topic, messages) in std::mem::take(&mut self.queueing.pushes) {
+            let from = self.id;
+            self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
+        }
+        let mut given = std::mem::take(&mut self.queueing.events);
+        self.queueing.queues.hand_out(|consumer, event| {
+            let letters = given.iter_mut().rev().take(LETTERS_SEARCHED);
+            match letters.into_iter().find(|(other, _)| *other == consumer) {
+                Some((_, events)) => events.push(event),
+                None => given.push((consumer, vec![event])),
+            }
+        });
+        for (consumer, events) in given.drain(..) {
+            let home = self.id;
+            self.queue_post(consumer.shard(), QueueMail::Events { home, consumer, events });
+        }
+        self.queueing.events = given;
+        let mut accepted: Vec<(u8, Arc<str>, u32)> = Vec::new();
+        self.queueing.queues.take_accepted(|from, topic| match accepted.last_mut() {
+            Some((last, name, count)) if *last == from && name == topic => *count += 1,
+            _ => accepted.push((from, topic.clone(), 1)),
+        });
+        for (shard, topic, count) in accepted {
+            self.queue_post(shard, QueueMail::Accepted { topic, count });
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Set-params and set-user of xxim clients: decrypting keys and verifying logins elsewhere, and who
+//! holds which (user, platform, device) over all shards (xxim sections 3.4, 5.2 and 9.3).
+//!
+//! A triple has a home shard, which decides alone: it names the new holder, then tells the old one
+//! and the new one. Mail between two shards keeps its order, so a connection hears that it holds
+//! its triple before it hears that it does not any more. Invariant: every claim is followed by one
+//! release, by the connection itself or at its end. Costs: two messages per login when the home is
+//! another shard, none else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::edge::xxim::{Close, Triple};
+use crate::hub::ConnId;
+use crate::hub::login::{Login, Verdict};
+use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
+use crate::shard::conns::Flags;
+use crate::shard::mailbox::{HookKind, Mail, Request};
+use crate::wire::xxim::cipher::Seeds;
+use crate::wire::xxim::{Identity, after_connect, after_disconnect};
+
+/// Decryptions of keys that wait, and how many are under way (section 9.3).
+#[derive(Debug, Default)]
+pub(super) struct Unwraps {
+    under_way: u32,
+    queue: VecDeque<Unwrap>,
+}
+
+#[derive(Debug)]
+struct Unwrap {
+    conn: ConnId,
+    number: u32,
+    key: Option<Bytes>,
+    iv: Option<Bytes>,
+}
+
+impl Unwraps {
+    /// Whether nothing waits or is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.queue.is_empty()
+    }
+}
+
+impl Shard {
+    /// A question begins whose answer the barrier waits for; returns its number.
+    fn xxim_ask(&mut self, slot: u32) -> u32 {
+        self.block(slot, false);
+        let Some(conn) = self.xxim(slot) else { return 0 };
+        conn.number = conn.number.wrapping_add(1);
+        conn.number
+    }
+
+    /// The slot of a connection that still waits for the answer with this number.
+    fn xxim_asked(&mut self, id: ConnId, number: u32) -> Option<u32> {
+        let slot = self.conns.slot(id)?;
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return None;
+        }
+        let conn = self.xxim(slot)?;
+        (conn.number == number && conn.client.at_barrier()).then_some(slot)
+    }
+
+    /// Has the seeds of a client decrypted, in its turn.
+    pub(super) fn xxim_unwrap(&mut self, slot: u32, key: Option<Bytes>, iv: Option<Bytes>) {
+        let number = self.xxim_ask(slot);
+        let conn = self.conns.id(slot);
+        self.xxim.unwraps.queue.push_back(Unwrap { conn, number, key, iv });
+        // Of those who have left only so many stay in the list.
+        if self.xxim.unwraps.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
+            let conns = &self.conns;
+            self.xxim.unwraps.queue.retain(|unwrap| conns.slot(unwrap.conn).is_some());
+        }
+        self.xxim_next_unwrap();
+    }
+
+    fn xxim_next_unwrap(&mut self) {
+        while self.xxim.unwraps.under_way < self.config.xxim.crypto.under_way_max {
+            let Some(unwrap) = self.xxim.unwraps.queue.pop_front() else { return };
+            let Unwrap { conn, number, key, iv } = unwrap;
+            if self.conns.slot(conn).is_some() {
+                self.xxim.unwraps.under_way += 1;
+                self.counters.xxim_unwraps += 1;
+                self.xxim.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
+            }
+        }
+    }
+
+    /// Seeds were decrypted, or were nothing of the kind.
+    pub(in crate::shard) fn xxim_unwrapped(
+        &mut self,
+        id: ConnId,
+        number: u32,
+        seeds: Option<Box<Seeds>>,
+    ) {
+        self.xxim.unwraps.under_way -= 1;
+        self.counters.xxim_unwraps_failed += u64::from(seeds.is_none());
+        self.xxim_next_unwrap();
+        let Some(slot) = self.xxim_asked(id, number) else { return };
+        let config = self.config.clone();
+        let Some(conn) = self.xxim(slot) else { return };
+        let step = conn.client.unwrapped(seeds.as_deref(), &config.xxim);
+        self.xxim_step(slot, step);
+        self.xxim_resume(slot);
+    }
+
+    pub(super) fn xxim_verify(&mut self, slot: u32, login: Box<Login>) {
+        let number = self.xxim_ask(slot);
+        self.verify(slot, number, login);
+    }
+
+    /// The verifier has decided about a login.
+    pub(in crate::shard) fn xxim_verified(&mut self, slot: u32, number: u32, verdict: Verdict) {
+        if let Verdict::Unavailable(why) = &verdict
+            && let Some(unsaid) = self.complaints.allow(self.now.ms)
+        {
+            tracing::warn!(%why, unsaid, "an xxim login could not be verified");
+        }
+        let id = self.conns.id(slot);
+        let Some(slot) = self.xxim_asked(id, number) else { return };
+        let config = self.config.clone();
+        let Some(conn) = self.xxim(slot) else { return };
+        let step = conn.client.verified(verdict, &config.xxim);
+        self.xxim_step(slot, step);
+        self.xxim_resume(slot);
+    }
+
+    /// Makes the connection the holder of a triple; its barrier waits until it is.
+    pub(super) fn xxim_claim(&mut self, slot: u32, triple: Triple) {
+        let id = self.conns.id(slot);
+        let Some(conn) = self.xxim(slot) else { return };
+        let before = conn.held.replace(triple.clone());
+        if let Some(before) = before.filter(|before| *before != triple) {
+            self.xxim_release(before, id);
+        }
+        let home = triple.home(self.mail.len()) as u8;
+        if home == self.id {
+            self.xxim_claimed_here(&triple, id);
+            return self.xxim_settled(slot);
+        }
+        if !self.conns[slot].flags.has(Flags::BLOCKED) {
+            self.block(slot, false);
+        }
+        self.post(home, Mail::XximClaim { triple, conn: id });
+    }
+
+    /// Another shard's connection wants a triple that is at home here.
+    pub(in crate::shard) fn xxim_claim_from(&mut self, triple: Triple, conn: ConnId) {
+        self.xxim_claimed_here(&triple, conn);
+        self.post(conn.shard(), Mail::XximClaimed { triple, conn });
+    }
+
+    fn xxim_claimed_here(&mut self, triple: &Triple, conn: ConnId) {
+        let Some(before) = self.xxim.holders.claim(triple.clone(), conn) else { return };
+        if before.shard() == self.id {
+            self.xxim_displaced(triple, before);
+        } else {
+            let triple = triple.clone();
+            self.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
+        }
+    }
+
+    /// The connection holds the triple that it claimed, unless it claimed another one meanwhile.
+    pub(in crate::shard) fn xxim_claimed(&mut self, triple: &Triple, id: ConnId) {
+        let Some(slot) = self.conns.slot(id) else { return };
+        let waits = |conn: &&mut super::Conn| {
+            conn.client.at_barrier() && conn.held.as_ref() == Some(triple)
+        };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
+            || self.xxim(slot).as_ref().is_none_or(|conn| !waits(conn))
+        {
+            return;
+        }
+        self.xxim_settled(slot);
+        self.xxim_resume(slot);
+    }
+
+    /// What the barrier wanted is true now.
+    fn xxim_settled(&mut self, slot: u32) {
+        let Some(conn) = self.xxim(slot) else { return };
+        let step = conn.client.claimed();
+        let identity = conn.client.identity().clone();
+        if self.hub.user(slot) != identity.user_id {
+            self.counters.xxim_logins += 1;
+            self.hub.set_user(slot, &identity.user_id);
+            self.xxim_announce(slot, identity);
+        }
+        self.rearm(slot);
+        self.xxim_step(slot, step);
+    }
+
+    /// Another connection holds the triple of this one now.
+    pub(in crate::shard) fn xxim_displaced(&mut self, triple: &Triple, id: ConnId) {
+        let Some(slot) = self.conns.slot(id) else { return };
+        if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
+            self.counters.xxim_displaced += 1;
+            self.xxim_close(slot, &Close::DUPLICATE);
+        }
+    }
+
+    /// A connection gives up its triple, at whichever shard that is at home.
+    pub(in crate::shard) fn xxim_release(&mut self, triple: Triple, conn: ConnId) {
+        let home = triple.home(self.mail.len()) as u8;
+        if home == self.id {
+            self.xxim.holders.release(triple, conn);
+        } else {
+            self.post(home, Mail::XximRelease { triple, conn });
+        }
+    }
+
+    /// Tells the hooks that a client has come, and that the user it was before has gone.
+    fn xxim_announce(&mut self, slot: u32, identity: Arc<Identity>) {
+        if self.config.xxim_upstreams.hooks.url.is_none() {
+            return;
+        }
+        let now = self.now.unix;
+        let pod = *self.config.netsvr.advertise.ip();
+        let Some(conn) = self.xxim(slot) else { return };
+        let before = conn.announced.replace((identity.clone(), now));
+        if let Some(before) = before {
+            self.xxim_tell_departure(before);
+        }
+        let body = after_connect(&identity, pod, unix_ms(now));
+        self.xxim.outgoing.push_back(Request::Hook { kind: HookKind::AfterConnect, body });
+    }
+
+    /// Tells the hooks that a client that they know has gone.
+    pub(super) fn xxim_tell_departure(&mut self, (identity, since): (Arc<Identity>, u32)) {
+        let pod = *self.config.netsvr.advertise.ip();
+        let (since, now) = (unix_ms(since), unix_ms(self.now.unix));
+        let body = after_disconnect(&identity, pod, since, now);
+        self.xxim.outgoing.push_back(Request::Hook { kind: HookKind::AfterDisconnect, body });
+    }
+}
+
+fn unix_ms(seconds: u32) -> u64 {
+    u64::from(seconds) * 1000
+}

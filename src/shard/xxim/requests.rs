@@ -1,0 +1,257 @@
+//! Requests of xxim clients on their way to upstreams, and the answers (xxim sections 4.3 to 4.6).
+//!
+//! Invariants: each request is answered once, while its connection lives; the shard has at most
+//! `shard_requests_max` under way. Costs per request: the decrypted message if there are keys (in
+//! a buffer of the shard), the body for the upstream, the head of the response, the name of the
+//! method and the call itself (one allocation each); per response one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::COMMON_MESSAGE_BYTES;
+use super::login::Unwraps;
+use crate::config::model::{XximMode, XximRoute, XximTarget};
+use crate::edge::xxim::{Close, Holders, Step, refuse};
+use crate::hub::ConnId;
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::links::EventKind;
+use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
+use crate::wire::netsvr as worker;
+use crate::wire::xxim::{self as wire, Body, Malformed, Response, code, text};
+
+/// What a shard keeps for all its xxim clients together.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Triples that are at home here.
+    pub(super) holders: Holders,
+    pub(super) unwraps: Unwraps,
+    /// What the sidecar is to be asked, in order.
+    pub(super) outgoing: VecDeque<Request>,
+    /// Requests that upstreams have, or will have.
+    pub(super) under_way: u32,
+    /// Connections that wait for room among them.
+    pub(super) waiting: VecDeque<ConnId>,
+    /// Connections over TCP.
+    pub(super) over_tcp: u32,
+    /// Bytes that may still be encrypted in this turn.
+    pub(super) seal_left: usize,
+    /// Where messages are decrypted.
+    scratch: Vec<u8>,
+}
+
+impl State {
+    /// What is to be asked next.
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.outgoing.pop_front()
+    }
+
+    /// Whether nothing waits for the sidecar.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.is_empty() && self.unwraps.is_idle()
+    }
+
+    /// Requests that upstreams have, or will have.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
+    /// Triples that are at home here and held by somebody.
+    pub fn held(&self) -> usize {
+        self.holders.len()
+    }
+}
+
+/// Bytes of the shard's buffer for decryption that are kept between messages.
+const SCRATCH_KEPT: usize = 64 * 1024;
+
+impl Shard {
+    /// A binary message of a client.
+    pub(super) fn xxim_request(&mut self, slot: u32, data: &[u8]) {
+        let mut scratch = std::mem::take(&mut self.xxim.scratch);
+        let Role::Xxim(conn) = &mut self.conns[slot].role else { return };
+        let plain = match conn.client.cipher() {
+            None => Some(data),
+            Some(cipher) => {
+                scratch.clear();
+                scratch.extend_from_slice(data);
+                let len = cipher.decrypt(&mut scratch);
+                len.ok().and_then(|len| scratch.get(..len))
+            }
+        };
+        let upstreams = &self.config.xxim_upstreams;
+        let white = |method: &str| upstreams.route(method).is_some_and(|(_, route)| route.white);
+        let encrypted = conn.client.cipher().is_some();
+        let step = match plain {
+            Some(plain) => conn.client.message(plain, &self.config.xxim, white),
+            None => Step::Close(Close::PROTOCOL),
+        };
+        self.counters.xxim_requests += 1;
+        if encrypted && step == Step::Close(Close::PROTOCOL) {
+            self.counters.xxim_decrypt_failures += 1;
+        }
+        self.xxim_step(slot, step);
+        scratch.shrink_to(SCRATCH_KEPT);
+        self.xxim.scratch = scratch;
+    }
+
+    /// A request that the gateway does not answer itself.
+    pub(super) fn xxim_forward(&mut self, slot: u32, request: &wire::Request<'_>) {
+        let config = self.config.clone();
+        let Some(conn) = self.xxim(slot) else { return };
+        let (head, req_id) = wire::head(request.req_id, request.method);
+        let refused = |code, msg| refuse(head.clone(), code, msg, None);
+        let route = match wire::is_method(request.method) {
+            true => config.xxim_upstreams.route(request.method),
+            false => None,
+        };
+        let Some((index, route)) = route else {
+            let step = refused(code::REQUEST, None);
+            return self.xxim_step(slot, step);
+        };
+        let identity = conn.client.identity().clone();
+        let rewrite = config.xxim.v1_sendmsg_rewrite;
+        let envelope = match route.to {
+            XximTarget::Upstream(upstream) => {
+                let upstream = config.xxim_upstreams.upstreams.get(usize::from(upstream));
+                upstream.is_some_and(|upstream| upstream.mode == XximMode::Envelope)
+            }
+            XximTarget::Worker => false,
+        };
+        let body = match envelope {
+            true => Ok(Bytes::copy_from_slice(request.data)),
+            false => body(request, route, rewrite, conn.client.common_req()),
+        };
+        let Ok(body) = body else {
+            let step = refused(code::REQUEST, None);
+            return self.xxim_step(slot, step);
+        };
+        if route.to == XximTarget::Worker {
+            let code = self.xxim_transfer(slot, request, &body);
+            let step = match code {
+                code::SUCCESS => return self.xxim_respond(slot, &head, code, &[]),
+                code => refused(code, Some(text::RETRY)),
+            };
+            return self.xxim_step(slot, step);
+        }
+        let Some(number) = self.xxim(slot).and_then(|conn| conn.in_flight.begin(head.clone()))
+        else {
+            // `xxim_ready` holds requests back before it comes to this.
+            let step = refused(code::RETRY, Some(text::RETRY));
+            return self.xxim_step(slot, step);
+        };
+        self.xxim.under_way += 1;
+        self.counters.xxim_forwarded += 1;
+        let (method, req_id) = (request.method.into(), head.slice(req_id));
+        let call = Box::new(UpstreamCall { method, route: index, body, identity, req_id });
+        let conn = self.conns.id(slot);
+        self.xxim.outgoing.push_back(Request::Upstream { conn, number, call });
+    }
+
+    /// Gives a request to a netsvr worker: the client's RequestBody, its data without anything
+    /// that the client says of itself. Returns the code of the response.
+    fn xxim_transfer(&mut self, slot: u32, request: &wire::Request<'_>, body: &[u8]) -> i32 {
+        let id = self.conns.id(slot);
+        let sticky = self.xxim(slot).and_then(|conn| conn.worker);
+        let wanted = self.links.wanted(EventKind::Message);
+        if !wanted || !self.links.ready(EventKind::Message, id, sticky) {
+            return code::RETRY;
+        }
+        let message = wire::request_body(request.req_id, request.method, body);
+        let worker = &self.config.netsvr.worker;
+        let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
+        let uniq_id = self.uniq_ids.encode(id);
+        self.counters.xxim_forwarded += 1;
+        self.event(slot, EventKind::Message, |hub| {
+            let session = if with_session { hub.session(slot) } else { "" };
+            let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
+            worker::transfer(&uniq_id, hub.user(slot), session, topics, &message)
+        });
+        code::SUCCESS
+    }
+
+    /// An upstream has answered, or the sidecar in its place.
+    pub(in crate::shard) fn xxim_answered(
+        &mut self,
+        id: ConnId,
+        number: u32,
+        result: &UpstreamResult,
+    ) {
+        let Some(slot) = self.conns.slot(id) else { return };
+        let Some(head) = self.xxim(slot).and_then(|conn| conn.in_flight.end(number)) else {
+            return;
+        };
+        self.xxim.under_way -= 1;
+        self.xxim_respond(slot, &head, result.code, &result.data);
+        self.xxim_resume(slot);
+    }
+
+    /// For tests: panics if an invariant does not hold.
+    pub(in crate::shard) fn xxim_audit(&self) {
+        let (mut under_way, mut over_tcp, mut waiting) = (0, 0, 0);
+        for (_, conn) in self.conns.iter() {
+            let Role::Xxim(own) = &conn.role else { continue };
+            let most = self.config.xxim.requests_max as usize;
+            assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
+            let ending = conn.flags.has(Flags::CLOSING);
+            let blocked = conn.flags.has(Flags::BLOCKED);
+            assert!(!own.client.at_barrier() || blocked || ending, "a barrier and still read");
+            under_way += own.in_flight.len() as u32;
+            over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
+            waiting += usize::from(own.waiting);
+        }
+        assert_eq!((self.xxim.under_way, self.xxim.over_tcp), (under_way, over_tcp), "counts");
+        assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
+    }
+
+    /// The connection is gone: its requests need not be finished.
+    pub(super) fn xxim_cancel(&mut self, conn: ConnId) {
+        self.xxim.outgoing.push_back(Request::CancelUpstream { conn });
+    }
+
+    /// Queues the response to a request. A client that does not take its responses is closed.
+    pub(super) fn xxim_respond(&mut self, slot: u32, head: &[u8], code: i32, data: &[u8]) {
+        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+            return;
+        }
+        let bytes_max = self.config.xxim.response_bytes_max;
+        let too_large = data.len() > bytes_max as usize;
+        let error = too_large.then(|| wire::common_resp(code::INTERNAL, Some(text::BUSY)));
+        let response = match &error {
+            Some(data) => Response { head, code: code::INTERNAL, data },
+            None => Response { head, code, data },
+        };
+        let size = response.size();
+        self.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
+        // Its requests are not taken any more once the outbox is full, so what comes beyond that
+        // are the answers to those that were.
+        let room = self.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
+        if self.xxim_queued(slot) > room {
+            return self.too_slow(slot);
+        }
+        self.xxim_send(slot, &response);
+    }
+}
+
+/// The body for an upstream (section 4.3).
+fn body(
+    request: &wire::Request<'_>,
+    route: &XximRoute,
+    rewrite: bool,
+    common_req: &[u8],
+) -> Result<Bytes, Malformed> {
+    match route.tags(request.method).request {
+        0 => Ok(Bytes::copy_from_slice(request.data)),
+        11 if request.method == wire::SEND_MSG_LIST => {
+            wire::inject_send_msg_list(request.data, rewrite, common_req)
+        }
+        tag => wire::inject(request.data, tag, common_req),
+    }
+}
+
+/// Shares the identity of a connection; for tests of the whole.
+pub(super) fn identity(conn: &super::Conn) -> Arc<wire::Identity> {
+    conn.client.identity().clone()
+}

@@ -1,0 +1,112 @@
+//! Requests that connmix rules make (connmix section 7.4, `http`).
+//!
+//! A good answer has a status of 200 to 299. Failures are counted by reason and logged (one line a
+//! second at the most, without the URL); the rule says what the client is told.
+//! Costs: a task per request, and the answer's body if somebody wants it.
+
+use std::io;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use metrics::{Counter, Unit};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, StatusCode};
+
+use crate::log::Every;
+use crate::metrics::{Kind, Registry, Row};
+use crate::shard::mailbox::HttpCall;
+use crate::sidecar::upstream::{self, Failure as Upstream};
+
+/// Time for the connection alone; the rule's timeout covers everything.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+const LOG_INTERVAL_MS: u64 = 1000;
+
+const FAILURES: Row = Row {
+    name: "ringway_rule_call_failures_total",
+    help: "HTTP requests of connmix rules that failed, by reason",
+    kind: Kind::Counter,
+    unit: Unit::Count,
+};
+
+/// Values of the label `reason`, in the order of [`Failure::number`].
+const REASONS: [&str; 5] = ["request", "timeout", "unreachable", "transport", "status"];
+
+/// Why a request brought no good answer. The rule's `on_error` is run.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the URL or content type that the rule makes is not valid")]
+    Request,
+    #[error(transparent)]
+    Upstream(#[from] Upstream),
+    #[error("status {0}")]
+    Status(StatusCode),
+}
+
+/// The client for requests of rules.
+pub(super) struct Calls {
+    client: Client,
+    failures: [Counter; REASONS.len()],
+    log: Mutex<Every>,
+    started: Instant,
+}
+
+impl Calls {
+    /// Fails if there is no entropy for TLS.
+    pub fn new(registry: &Registry) -> io::Result<Calls> {
+        Ok(Calls {
+            client: upstream::calls(false, CONNECT_TIME_MAX)?,
+            failures: REASONS.map(|reason| registry.counter(&FAILURES, &[("reason", reason)])),
+            log: Mutex::new(Every::new(LOG_INTERVAL_MS)),
+            started: Instant::now(),
+        })
+    }
+
+    /// Makes a request; the body of a good answer, empty if nobody wants it.
+    pub async fn call(&self, call: HttpCall) -> Option<Bytes> {
+        match self.answer(call).await {
+            Ok(body) => Some(body),
+            Err(failure) => {
+                self.failed(&failure);
+                None
+            }
+        }
+    }
+
+    async fn answer(&self, call: HttpCall) -> Result<Bytes, Failure> {
+        let method = Method::from_bytes(call.method.as_bytes()).map_err(|_| Failure::Request)?;
+        let url = upstream::url(&call.url).map_err(|_| Failure::Request)?;
+        let kind = HeaderValue::from_str(&call.content_type).map_err(|_| Failure::Request)?;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
+        let request = self.client.request(method, url).headers(headers).body(call.body);
+        let response = request.timeout(call.timeout).send().await.map_err(Upstream::from)?;
+        if !response.status().is_success() {
+            return Err(Failure::Status(response.status()));
+        }
+        if call.answer_bytes_max == 0 {
+            return Ok(Bytes::new());
+        }
+        Ok(upstream::body(response, call.answer_bytes_max).await?)
+    }
+
+    fn failed(&self, failure: &Failure) {
+        self.failures[failure.number()].increment(1);
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(suppressed) = log.allow(now_ms) {
+            tracing::warn!(reason = %failure, suppressed, "request of a connmix rule failed");
+        }
+    }
+}
+
+impl Failure {
+    fn number(&self) -> usize {
+        match self {
+            Failure::Request => 0,
+            Failure::Upstream(Upstream::Timeout) => 1,
+            Failure::Upstream(Upstream::Unreachable(_)) => 2,
+            Failure::Upstream(Upstream::Transport(_) | Upstream::TooLong(_)) => 3,
+            Failure::Status(_) => 4,
+        }
+    }
+}

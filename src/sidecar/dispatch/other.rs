@@ -1,0 +1,69 @@
+//! HTTP upstreams that the small client does not serve: `https`, and HTTP/2 without negotiation.
+//!
+//! Invariant: redirects are not followed, a reply with one is a reply. Costs: those of a general
+//! client, about twice the small one's.
+
+use std::io;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::Url;
+
+use super::result::Reply;
+use super::{Failure, headers, reply};
+use crate::config::model::XximUpstream;
+use crate::sidecar::upstream;
+
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+
+/// One upstream.
+#[derive(Debug)]
+pub(super) struct Other {
+    client: reqwest::Client,
+    url: Url,
+    reply_bytes_max: usize,
+}
+
+impl Other {
+    /// Fails if there is no entropy for TLS.
+    pub(super) fn new(upstream: &XximUpstream, url: Url) -> io::Result<Other> {
+        let client = upstream::calls(upstream.http2, upstream.connect_timeout)?;
+        Ok(Other { client, url, reply_bytes_max: upstream.reply_bytes_max as usize })
+    }
+
+    /// Makes a POST.
+    pub(super) async fn post(
+        &self,
+        method: &str,
+        identity: &[u8],
+        req_id: Option<&[u8]>,
+        body: Bytes,
+    ) -> Result<Reply, Failure> {
+        let mut url = self.url.clone();
+        let path = format!("{}{method}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        let mut headers = headers(identity, req_id);
+        headers.insert(CONTENT_TYPE, PROTOBUF);
+        headers.insert(ACCEPT, PROTOBUF);
+        let call = self.client.post(url).headers(headers).body(body);
+        let response = call.send().await.map_err(upstream::Failure::from)?;
+        let status = response.status().as_u16();
+        let header = |name: &str| response.headers().get(name).map(HeaderValue::as_bytes);
+        let protobuf = header("content-type").is_some_and(reply::is_protobuf);
+        let code = header("x-xxim-code").and_then(|value| std::str::from_utf8(value).ok());
+        let code = code.and_then(|text| text.parse().ok());
+        let body = upstream::body(response, self.reply_bytes_max).await?;
+        Ok(Reply { status, protobuf, code, body })
+    }
+}
+
+impl From<upstream::Failure> for Failure {
+    fn from(failure: upstream::Failure) -> Failure {
+        match failure {
+            upstream::Failure::Timeout => Failure::Timeout,
+            upstream::Failure::Unreachable(text) => Failure::Unreachable(text),
+            upstream::Failure::Transport(text) => Failure::Transport(text),
+            upstream::Failure::TooLong(_) => Failure::Nonsense(failure.to_string()),
+        }
+    }
+}

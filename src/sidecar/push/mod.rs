@@ -1,0 +1,158 @@
+//! The push service of xxim backends: gRPC `pb.connService`, and the same over HTTP, on one port
+//! (xxim section 6).
+//!
+//! Invariants: whoever has no secret (or certificate) is told so and nothing else; an empty filter
+//! means everybody only where the configuration allows it; what was accepted first reaches every
+//! connection first. Costs: one message per shard and request, and one answer of each.
+
+mod answers;
+mod http;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc};
+use tonic::{Request, Response, Status};
+
+pub(super) use self::server::serve;
+use crate::config::model::XximPushService;
+use crate::shard::mailbox::{Mail, XximFilter, XximPush, XximPushed};
+use crate::sidecar::Shards;
+use crate::wire::xxim::proto as pb;
+
+/// The generated service and client.
+#[allow(missing_docs)]
+pub mod service {
+    include!(concat!(env!("OUT_DIR"), "/grpc/pb.rs"));
+}
+
+/// Shards answer within a turn, unless the process ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What backends may ask for.
+#[derive(Clone)]
+pub(super) struct Pushes {
+    shards: Shards,
+    settings: Arc<XximPushService>,
+    /// Held while a request is handed to the shards, so that all get requests in one order.
+    order: Arc<Mutex<()>>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("getUserConnReq is missing")]
+    NoFilter,
+    #[error("an empty filter would mean everybody; xxim.push.allow_broadcast permits it")]
+    Everybody,
+    #[error("events 2 and 3 are the gateway's own; allowed: 0, 1 and from 4 on")]
+    Event,
+    #[error("a shard did not answer in time; the gateway may be ending")]
+    NoAnswer,
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Status {
+        match refusal {
+            Refusal::NoAnswer => Status::unavailable(refusal.to_string()),
+            _ => Status::invalid_argument(refusal.to_string()),
+        }
+    }
+}
+
+impl Pushes {
+    fn new(shards: Shards, settings: Arc<XximPushService>) -> Pushes {
+        Pushes { shards, settings, order: Arc::default() }
+    }
+
+    async fn send(&self, request: pb::SendMsgReq) -> Result<pb::SendMsgResp, Refusal> {
+        if request.event < 0 || matches!(request.event, 2 | 3) {
+            return Err(Refusal::Event);
+        }
+        let filter = self.filter(request.get_user_conn_req)?;
+        let users = filter.users.clone();
+        let work = XximPush::Send { filter, event: request.event, data: request.data };
+        let pushed = self.ask(work).await?;
+        Ok(answers::sent(pushed, &users, self.settings.expose_secrets))
+    }
+
+    async fn get(&self, request: pb::GetUserConnReq) -> Result<pb::GetUserConnResp, Refusal> {
+        let filter = self.filter(Some(request))?;
+        let pushed = self.ask(XximPush::Get { filter }).await?;
+        Ok(answers::found(pushed, self.settings.expose_secrets))
+    }
+
+    async fn kick(&self, request: pb::KickUserConnReq) -> Result<pb::KickUserConnResp, Refusal> {
+        let filter = self.filter(request.get_user_conn_req)?;
+        self.ask(XximPush::Kick { filter }).await?;
+        Ok(pb::KickUserConnResp::default())
+    }
+
+    fn filter(&self, request: Option<pb::GetUserConnReq>) -> Result<XximFilter, Refusal> {
+        let request = request.ok_or(Refusal::NoFilter)?;
+        let list = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
+        let filter = XximFilter {
+            users: list(request.user_ids),
+            platforms: list(request.platforms),
+            devices: list(request.devices),
+        };
+        let empty = filter == XximFilter::default();
+        if empty && !self.settings.allow_broadcast { Err(Refusal::Everybody) } else { Ok(filter) }
+    }
+
+    /// Hands the work to every shard and gathers what they say.
+    async fn ask(&self, work: XximPush) -> Result<XximPushed, Refusal> {
+        let (reply, mut replies) = mpsc::unbounded_channel();
+        let work = Arc::new(work);
+        {
+            let _turn = self.order.lock().await;
+            for shard in self.shards.numbers() {
+                let mail = Mail::XximPush { work: work.clone(), reply: reply.clone() };
+                self.shards.deliver(shard, mail).await;
+            }
+        }
+        drop(reply);
+        let gather = async {
+            let mut all = XximPushed::default();
+            for _ in self.shards.numbers() {
+                let part = replies.recv().await?;
+                all.success.extend(part.success);
+                all.failed.extend(part.failed);
+            }
+            Some(all)
+        };
+        tokio::time::timeout(PATIENCE, gather).await.ok().flatten().ok_or(Refusal::NoAnswer)
+    }
+}
+
+#[tonic::async_trait]
+impl service::conn_service_server::ConnService for Pushes {
+    async fn kick_user_conn(
+        &self,
+        request: Request<pb::KickUserConnReq>,
+    ) -> Result<Response<pb::KickUserConnResp>, Status> {
+        Ok(Response::new(self.kick(request.into_inner()).await?))
+    }
+
+    async fn get_user_conn(
+        &self,
+        request: Request<pb::GetUserConnReq>,
+    ) -> Result<Response<pb::GetUserConnResp>, Status> {
+        Ok(Response::new(self.get(request.into_inner()).await?))
+    }
+
+    async fn send_msg(
+        &self,
+        request: Request<pb::SendMsgReq>,
+    ) -> Result<Response<pb::SendMsgResp>, Status> {
+        Ok(Response::new(self.send(request.into_inner()).await?))
+    }
+
+    async fn keep_alive(
+        &self,
+        _request: Request<pb::KeepAliveReq>,
+    ) -> Result<Response<pb::KeepAliveResp>, Status> {
+        Ok(Response::new(pb::KeepAliveResp::default()))
+    }
+}

@@ -1,0 +1,75 @@
+//! Threads that decrypt the seeds of xxim clients (xxim section 9.3).
+//!
+//! They have the lowest priority of the machine, so that any number of handshakes leaves the shards
+//! alone: what comes too fast waits. Shards bound how many clients are under way. Costs: two
+//! messages between threads per client, beside the decryption itself.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Shards;
+use crate::hub::ConnId;
+use crate::rsa_keys::RsaKey;
+use crate::shard::mailbox::Mail;
+use crate::wire::xxim::cipher::Seeds;
+
+/// The lowest priority (`nice`).
+const PRIORITY: i32 = 19;
+
+/// What one client has sent.
+struct Job {
+    conn: ConnId,
+    number: u32,
+    key: Option<Bytes>,
+    iv: Option<Bytes>,
+}
+
+/// The way to the threads; they end with it.
+#[derive(Debug)]
+pub(super) struct Unwrapper {
+    jobs: Sender<Job>,
+}
+
+impl Unwrapper {
+    /// Starts the threads; none without a key.
+    pub(super) fn start(
+        key: Option<Arc<RsaKey>>,
+        threads: u32,
+        shards: &Shards,
+    ) -> io::Result<Unwrapper> {
+        let (sender, jobs) = crossbeam_channel::unbounded();
+        for number in 0..threads {
+            let Some(key) = key.clone() else { break };
+            let (jobs, shards) = (jobs.clone(), shards.clone());
+            std::thread::Builder::new()
+                .name(format!("xxim-rsa-{number}"))
+                .spawn(move || run(&jobs, &key, &shards))?;
+        }
+        Ok(Unwrapper { jobs: sender })
+    }
+
+    /// Hands a client's ciphertexts over. Without a key nobody takes them, and no shard asks then.
+    pub(super) fn begin(&self, conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes>) {
+        let _ = self.jobs.send(Job { conn, number, key, iv });
+    }
+}
+
+fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards) {
+    // Of this thread alone. If it is refused the work is done all the same.
+    if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
+        tracing::warn!(%error, "threads that decrypt keys have the priority of all others");
+    }
+    for Job { conn, number, key: sealed_key, iv: sealed_iv } in jobs {
+        // Both always: which of them was wrong is nobody's business.
+        let open = |sealed: Option<Bytes>| match sealed {
+            Some(sealed) => key.decrypt(&sealed).map(Some),
+            None => Some(None),
+        };
+        let (seed_key, seed_iv) = (open(sealed_key), open(sealed_iv));
+        let seeds = seed_key.zip(seed_iv).map(|(key, iv)| Box::new(Seeds { key, iv }));
+        shards.hand_over(conn.shard(), Mail::Unwrapped { conn, number, seeds });
+    }
+}

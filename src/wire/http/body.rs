@@ -1,0 +1,241 @@
+//! The body of an HTTP/1.1 request, and answers with a body (RFC 9112 sections 6 and 7).
+//!
+//! Invariants: a body that is longer than the limit is refused as soon as that is known, before
+//! memory is taken for it; a request whose length can be understood in two ways is refused, or a
+//! proxy and this server could disagree about where the next one begins. However the bytes are cut
+//! into pieces, the same bodies come out.
+//! Costs: a body with a `Content-Length` that has arrived with its head is not copied; any other is
+//! copied once.
+
+use super::Request;
+
+/// Bytes of a line with the size of a chunk, extensions included; they are ignored.
+const SIZE_LINE_BYTES_MAX: usize = 256;
+/// Bytes of the trailer lines behind the last chunk; they are ignored.
+const TRAILER_BYTES_MAX: usize = 8192;
+
+/// How long the body of a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; 0 where nothing is said.
+    Length(usize),
+    /// In chunks, each with its size.
+    Chunked,
+}
+
+/// Why a request with a body can not be read. The connection is of no use after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The length is missing, contradictory or not a number, or a chunk is malformed: 400.
+    Bad,
+    /// A transfer coding that this server does not know: 501.
+    Unsupported,
+    /// Longer than the limit: 413.
+    TooLarge,
+}
+
+/// How long the body of this request is, which must not be longer than `bytes_max`.
+pub fn framing(request: &Request<'_>, bytes_max: usize) -> Result<Framing, BodyError> {
+    let mut lengths = request.header_lines("Content-Length");
+    let length = lengths.next();
+    let mut codings = request.header_lines("Transfer-Encoding");
+    if let Some(coding) = codings.next() {
+        // RFC 9112 section 6.3 permits to refuse both together, and HTTP/1.0 has no chunks.
+        if length.is_some() || request.is_1_0 {
+            return Err(BodyError::Bad);
+        }
+        let chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        return if chunked { Ok(Framing::Chunked) } else { Err(BodyError::Unsupported) };
+    }
+    let Some(length) = length else { return Ok(Framing::Length(0)) };
+    if lengths.any(|other| other != length) {
+        return Err(BodyError::Bad);
+    }
+    let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    let length = std::str::from_utf8(length).ok().filter(|_| digits).ok_or(BodyError::Bad)?;
+    // Digits that are too many for the type are a number that is too large.
+    let length: usize = length.parse().map_err(|_| BodyError::TooLarge)?;
+    if length > bytes_max { Err(BodyError::TooLarge) } else { Ok(Framing::Length(length)) }
+}
+
+/// A body that arrives in pieces.
+#[derive(Debug)]
+pub struct Body {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// So many bytes are missing, and that is all.
+    Plain(usize),
+    /// In the line with a chunk's size.
+    Size {
+        size: usize,
+        digits: u8,
+        line_bytes: usize,
+        extension: bool,
+    },
+    /// So many bytes of the chunk are missing.
+    Chunk(usize),
+    /// In the line end behind a chunk.
+    ChunkEnd {
+        cr: bool,
+    },
+    /// In the trailer lines: bytes so far, bytes of this line.
+    Trailer {
+        bytes: usize,
+        line_bytes: usize,
+    },
+    Done,
+}
+
+const SIZE: State = State::Size { size: 0, digits: 0, line_bytes: 0, extension: false };
+
+impl Body {
+    /// A body of which nothing has arrived.
+    pub fn new(framing: Framing, bytes_max: usize) -> Body {
+        let state = match framing {
+            Framing::Length(0) => State::Done,
+            Framing::Length(length) => State::Plain(length),
+            Framing::Chunked => SIZE,
+        };
+        Body { bytes: Vec::new(), bytes_max, state }
+    }
+
+    /// Takes what belongs to the body from the front of `input`. Returns whether it is complete.
+    ///
+    /// # Errors
+    /// A malformed chunk, or more bytes than the limit.
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<bool, BodyError> {
+        while self.state != State::Done {
+            match self.state {
+                State::Plain(missing) => {
+                    let missing = self.take(input, missing);
+                    self.state = if missing == 0 { State::Done } else { State::Plain(missing) };
+                }
+                State::Chunk(missing) => {
+                    let missing = self.take(input, missing);
+                    self.state = match missing {
+                        0 => State::ChunkEnd { cr: false },
+                        _ => State::Chunk(missing),
+                    };
+                }
+                _ => {
+                    let Some((&byte, rest)) = input.split_first() else { return Ok(false) };
+                    *input = rest;
+                    self.state = self.framing_byte(byte)?;
+                }
+            }
+            if input.is_empty() && self.state != State::Done {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The bytes of the body so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Moves up to `missing` bytes; returns how many are still missing.
+    fn take(&mut self, input: &mut &[u8], missing: usize) -> usize {
+        let (piece, rest) = input.split_at(missing.min(input.len()));
+        self.bytes.extend_from_slice(piece);
+        *input = rest;
+        missing - piece.len()
+    }
+
+    /// A byte that is not data.
+    fn framing_byte(&mut self, byte: u8) -> Result<State, BodyError> {
+        match self.state {
+            State::Size { size, digits, line_bytes, extension } => {
+                self.size_byte(byte, size, digits, line_bytes, extension)
+            }
+            State::ChunkEnd { cr: false } if byte == b'\r' => Ok(State::ChunkEnd { cr: true }),
+            State::ChunkEnd { .. } if byte == b'\n' => Ok(SIZE),
+            State::Trailer { bytes, .. } if bytes >= TRAILER_BYTES_MAX => Err(BodyError::Bad),
+            State::Trailer { line_bytes: 0, .. } if byte == b'\n' => Ok(State::Done),
+            State::Trailer { bytes, line_bytes } => Ok(State::Trailer {
+                bytes: bytes + 1,
+                line_bytes: match byte {
+                    b'\n' => 0,
+                    b'\r' => line_bytes,
+                    _ => line_bytes + 1,
+                },
+            }),
+            _ => Err(BodyError::Bad),
+        }
+    }
+
+    fn size_byte(
+        &mut self,
+        byte: u8,
+        size: usize,
+        digits: u8,
+        line_bytes: usize,
+        extension: bool,
+    ) -> Result<State, BodyError> {
+        if line_bytes >= SIZE_LINE_BYTES_MAX {
+            return Err(BodyError::Bad);
+        }
+        let line_bytes = line_bytes + 1;
+        match byte {
+            b'\n' if digits == 0 => Err(BodyError::Bad),
+            b'\n' if size == 0 => Ok(State::Trailer { bytes: 0, line_bytes: 0 }),
+            b'\n' if size > self.bytes_max - self.bytes.len() => Err(BodyError::TooLarge),
+            b'\n' => Ok(State::Chunk(size)),
+            _ if extension => Ok(State::Size { size, digits, line_bytes, extension }),
+            b';' | b' ' | b'\t' | b'\r' if digits > 0 => {
+                Ok(State::Size { size, digits, line_bytes, extension: true })
+            }
+            _ => {
+                let digit = char::from(byte).to_digit(16).ok_or(BodyError::Bad)?;
+                // Beyond the limit the exact size does not matter, only that it is too large.
+                let size = size.saturating_mul(16).saturating_add(digit as usize);
+                Ok(State::Size { size, digits: digits.saturating_add(1), line_bytes, extension })
+            }
+        }
+    }
+}
+
+/// An answer with a body. `headers` are whole lines. With `close` the connection ends after it.
+pub fn answer(
+    status: &str,
+    content_type: &str,
+    headers: &str,
+    close: bool,
+    body: &[u8],
+) -> Vec<u8> {
+    let mut length = [0; 20];
+    let length = decimal(body.len() as u64, &mut length);
+    let connection: &[u8] = if close { b"\r\nConnection: close\r\n" } else { b"\r\n" };
+    let parts: [&[u8]; 10] = [
+        b"HTTP/1.1 ",
+        status.as_bytes(),
+        b"\r\nContent-Type: ",
+        content_type.as_bytes(),
+        b"\r\nContent-Length: ",
+        length,
+        connection,
+        headers.as_bytes(),
+        b"\r\n",
+        body,
+    ];
+    parts.concat()
+}
+
+/// The digits of a number, at the end of `buffer`.
+pub fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &buffer[at..];
+        }
+    }
+}

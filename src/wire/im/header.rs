@@ -1,0 +1,139 @@
+//! The 11 bytes before every body (sections 2 and 3).
+//!
+//! ```text
+//! len u32 BE | seq u32 BE | command u8 | flag u8 | status u8
+//! flag: bits 7..4 version, bits 3..2 compression, bits 1..0 flow
+//! ```
+
+use super::HEADER_BYTES;
+
+/// The highest version that the server speaks.
+pub const VERSION_MAX: u8 = 1;
+
+/// A header as it is on the wire. `len` means what the connection's [`LenMode`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub len: u32,
+    pub seq: u32,
+    pub command: u8,
+    pub flag: u8,
+    pub status: u8,
+}
+
+/// How a body is encoded (section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    /// 2 or 3.
+    Reserved,
+}
+
+/// Who sends a frame, and why (section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flow {
+    Request = 0,
+    Response = 1,
+    Notification = 2,
+    Unassigned = 3,
+}
+
+/// What `len` counts on a connection (section 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LenMode {
+    /// The bytes of the body.
+    #[default]
+    Body,
+    /// Everything after `len`: 7 bytes more.
+    Rest,
+}
+
+/// What `len` of a new connection counts (`im.len_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LenRule {
+    Body,
+    Rest,
+    /// The first frame decides.
+    Auto,
+}
+
+/// The versions that clients may speak (`im.versions`), as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions(u16);
+
+impl Header {
+    /// Reads a header.
+    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Header {
+        let [l0, l1, l2, l3, s0, s1, s2, s3, command, flag, status] = *bytes;
+        Header {
+            len: u32::from_be_bytes([l0, l1, l2, l3]),
+            seq: u32::from_be_bytes([s0, s1, s2, s3]),
+            command,
+            flag,
+            status,
+        }
+    }
+
+    /// The header as bytes.
+    pub fn bytes(self) -> [u8; HEADER_BYTES] {
+        let [l0, l1, l2, l3] = self.len.to_be_bytes();
+        let [s0, s1, s2, s3] = self.seq.to_be_bytes();
+        [l0, l1, l2, l3, s0, s1, s2, s3, self.command, self.flag, self.status]
+    }
+
+    /// Bits 7 to 4 of the flag.
+    pub fn version(self) -> u8 {
+        self.flag >> 4
+    }
+
+    /// Bits 3 and 2 of the flag.
+    pub fn compression(self) -> Compression {
+        match self.flag >> 2 & 3 {
+            0 => Compression::None,
+            1 => Compression::Gzip,
+            _ => Compression::Reserved,
+        }
+    }
+
+    /// Bits 1 and 0 of the flag.
+    pub fn flow(self) -> Flow {
+        match self.flag & 3 {
+            0 => Flow::Request,
+            1 => Flow::Response,
+            2 => Flow::Notification,
+            _ => Flow::Unassigned,
+        }
+    }
+}
+
+/// The flag byte of these parts; the version has four bits.
+pub(super) fn flag(version: u8, gzip: bool, flow: Flow) -> u8 {
+    version << 4 | u8::from(gzip) << 2 | flow as u8
+}
+
+impl LenMode {
+    /// What `len` says about a body of so many bytes.
+    pub fn len(self, body_bytes: usize) -> u32 {
+        debug_assert!(body_bytes <= super::FRAME_BYTES_MAX, "a body of {body_bytes} bytes");
+        match self {
+            LenMode::Body => body_bytes as u32,
+            LenMode::Rest => body_bytes as u32 + super::decode::REST,
+        }
+    }
+}
+
+impl Versions {
+    /// 0 and 1 (section 3).
+    pub const CURRENT: Versions = Versions(1 << VERSION_MAX | 1);
+
+    /// Of a list of version numbers; each is 0 to 15.
+    pub fn of(versions: &[u8]) -> Versions {
+        Versions(versions.iter().fold(0, |bits, version| bits | 1 << (version & 15)))
+    }
+
+    /// Whether clients may speak this version.
+    pub fn has(self, version: u8) -> bool {
+        self.0 >> (version & 15) & 1 == 1
+    }
+}

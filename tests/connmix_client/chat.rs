@@ -1,0 +1,158 @@
+//! The chat example (style B): a worker decides, the gateway pushes, waits and delivers.
+
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, Worker, text};
+
+/// connmix section 7.4, completely.
+const CHAT: &str = r#"
+[[connmix.server.rule]]
+on = "open"
+do = [ { push = { topic = "chat", event = "handshake", include = ["headers"] } } ]
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+when = { "json.op" = "auth" }
+do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame", "headers"] } },
+       { wait = { key = "uid", timeout = 60 } } ]
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+when = { "json" = "exists" }
+do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame"] } } ]
+
+[[connmix.server.rule]]
+on = "close"
+do = [ { push = { topic = "chat", event = "close", include = ["uid=ctx.uid"] } } ]
+"#;
+
+/// What the example's worker does with one event; false at a close.
+fn work(worker: &mut Worker, users: &mut i64) -> Option<(String, Value)> {
+    let (client, d) = worker.event();
+    match d["event"].as_str() {
+        Some("handshake") => return Some((client, d)),
+        Some("message") => {}
+        Some("close") => return None,
+        _ => panic!("{d}"),
+    }
+    let said: Value = serde_json::from_str(d["frame"]["data"].as_str().expect("a text")).unwrap();
+    let (op, args) = (said["op"].as_str().expect("an op"), &said["args"]);
+    if op == "auth" {
+        let known = args[1] == "123456";
+        *users += 1;
+        let uid = if known { *users } else { 0 };
+        worker.call(&client, "set_context_value", json!(["uid", uid]));
+        let answer = match known {
+            true => json!({ "op": "auth", "success": true }),
+            false => json!({ "op": "auth", "error": "wrong password" }),
+        };
+        worker.send(&client, &answer.to_string());
+        return Some((client, d));
+    }
+    if d["uid"].as_i64().unwrap_or(0) == 0 {
+        worker.send(&client, &json!({ "op": op, "error": "not logged in" }).to_string());
+        return Some((client, d));
+    }
+    let publish = |worker: &mut Worker, channel: &str, message: &Value| {
+        let data = format!("uid:{},message:{}", d["uid"], message.as_str().expect("a text"));
+        let event = json!({ "event": "subscribe", "channel": channel, "data": data });
+        worker.done("mesh.publish", json!({ "c": channel, "d": event.to_string() }));
+    };
+    match op {
+        "subscribe" | "unsubscribe" => worker.call(&client, op, args.clone()),
+        "sendtoroom" => publish(worker, args[0].as_str().expect("a room"), &args[1]),
+        "ping" => {
+            worker.send(&client, r#"{"op":"pong"}"#);
+            return Some((client, d));
+        }
+        _ => panic!("{said}"),
+    }
+    worker.send(&client, &json!({ "op": op, "success": true }).to_string());
+    Some((client, d))
+}
+
+#[test]
+fn clients_log_in_join_talk_and_leave_through_a_worker() {
+    let gateway = Gateway::start(CHAT);
+    let (mut worker, mut users) = (gateway.worker(&["chat"]), 0);
+    let mut ann = gateway.client_with("/chat?x=1", "X-Device: phone\r\nx-device: old\r\n");
+    let (id, d) = work(&mut worker, &mut users).expect("a handshake");
+    let headers = &d["headers"];
+    assert_eq!(headers["RequestUri"], "/chat?x=1");
+    assert_eq!(headers["X-Device"], "phone, old");
+    let pseudo = (&headers["Method"], &headers["ServerProtocol"], &headers["Upgrade"]);
+    assert_eq!(pseudo, (&json!("GET"), &json!("HTTP/1.1"), &json!("websocket")));
+    let mut bob = gateway.client();
+    work(&mut worker, &mut users).expect("a handshake");
+
+    ann.send_text(r#"{"op":"subscribe","args":["room_101"]}"#);
+    work(&mut worker, &mut users);
+    assert_eq!(text(&mut ann), r#"{"error":"not logged in","op":"subscribe"}"#);
+    for client in [&mut ann, &mut bob] {
+        // What follows the login is not handled before the worker has decided.
+        client.send_text(r#"{"op":"auth","args":["user","123456"]}"#);
+        client.send_text(r#"{"op":"subscribe","args":["room_101"]}"#);
+        let (_, d) = work(&mut worker, &mut users).expect("a login");
+        assert!(d.get("uid").is_none() && d["headers"]["Host"] == "test", "{d}");
+        assert_eq!(text(client), r#"{"op":"auth","success":true}"#);
+        let (_, d) = work(&mut worker, &mut users).expect("a subscribe");
+        assert_eq!(d["uid"], users);
+        assert_eq!(text(client), r#"{"op":"subscribe","success":true}"#);
+    }
+    ann.send_text(r#"{"op":"sendtoroom","args":["room_101","hi"]}"#);
+    work(&mut worker, &mut users);
+    let event = r#"{"channel":"room_101","data":"uid:1,message:hi","event":"subscribe"}"#;
+    assert_eq!(text(&mut ann), event, "the published message comes first");
+    assert_eq!(text(&mut ann), r#"{"op":"sendtoroom","success":true}"#);
+    assert_eq!(text(&mut bob), event);
+    ann.send_text(r#"{"op":"ping"}"#);
+    let (again, _) = work(&mut worker, &mut users).expect("a ping");
+    assert_eq!((again, text(&mut ann).as_str()), (id.clone(), r#"{"op":"pong"}"#));
+
+    drop(ann);
+    let (closed, d) = worker.event();
+    assert_eq!((closed, d), (id.clone(), json!({ "event": "close", "uid": 1 })));
+    let gone = worker.ask("mesh.send", json!({ "c": id, "d": "x" }));
+    assert_eq!(gone["E"]["c"], 401);
+}
+
+#[test]
+fn a_failed_login_goes_on_with_the_marker_of_the_worker() {
+    let gateway = Gateway::start(CHAT);
+    let (mut worker, mut users) = (gateway.worker(&["chat"]), 0);
+    let mut client = gateway.client();
+    work(&mut worker, &mut users);
+    client.send_text(r#"{"op":"auth","args":["user","guess"]}"#);
+    client.send_text(r#"{"op":"subscribe","args":["x"]}"#);
+    work(&mut worker, &mut users);
+    assert_eq!(text(&mut client), r#"{"error":"wrong password","op":"auth"}"#);
+    let (_, d) = work(&mut worker, &mut users).expect("a subscribe");
+    assert_eq!(d["uid"], 0);
+    assert_eq!(text(&mut client), r#"{"error":"not logged in","op":"subscribe"}"#);
+}
+
+#[test]
+fn messages_of_many_clients_reach_the_queue_in_the_order_of_each() {
+    const CLIENTS: usize = 20;
+    const MESSAGES: usize = 200;
+    let queue = "[connmix.queue]\ntopic_messages_max = 100000\n";
+    let gateway = Gateway::start(&format!("{}{queue}", crate::support::PUSH_ALL));
+    let mut worker = gateway.worker(&["q"]);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        (0..MESSAGES).for_each(|number| client.send_text(&number.to_string()));
+    }
+    let mut next = std::collections::HashMap::new();
+    for _ in 0..CLIENTS * (MESSAGES + 1) {
+        let (client, d) = worker.event();
+        let expected = next.entry(client).or_insert(-1i64);
+        match d["event"].as_str() {
+            Some("open") => assert_eq!(*expected, -1),
+            _ => assert_eq!(d["frame"]["data"], expected.to_string()),
+        }
+        *expected += 1;
+    }
+    assert!(next.values().all(|next| *next == MESSAGES as i64) && next.len() == CLIENTS);
+}

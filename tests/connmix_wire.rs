@@ -1,0 +1,286 @@
+//! connmix's API without a socket: JSON against serde_json, requests, answers, events, HTTP bodies.
+
+use proptest::prelude::*;
+use ringway::wire::connmix::json::{self, DEPTH_MAX, Raw};
+use ringway::wire::connmix::{self as wire, Answer, Call, Code, Request};
+use ringway::wire::http::body::{Body, BodyError, Framing};
+use ringway::wire::websocket::Opcode;
+use serde_json::Value;
+
+/// JSON values of every kind, written by another library.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_filter("finite", |f| f.is_finite()).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        "[a-z\"\\\\/\u{e9}\u{1f600}\u{0}]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 64, 8, |inner| {
+        let key = prop_oneof!["[mpicdtfaE]", "id", any::<String>()];
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
+            proptest::collection::vec((key, inner), 0..8)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// The value that our reader sees, rebuilt with its own methods.
+fn rebuilt(raw: Raw<'_>) -> Value {
+    match raw.kind() {
+        json::Kind::Null => Value::Null,
+        json::Kind::Bool => Value::from(raw.text() == "true"),
+        json::Kind::Number => match raw.integer() {
+            Some(number) => Value::from(number),
+            None => serde_json::from_str(raw.text()).expect("a number"),
+        },
+        json::Kind::String => Value::from(raw.string().expect("a string").into_owned()),
+        json::Kind::Array => raw.elements().map(rebuilt).collect(),
+        json::Kind::Object => Value::Object(
+            raw.members().map(|(key, value)| (key.into_owned(), rebuilt(value))).collect(),
+        ),
+    }
+}
+
+/// Requests that are nearly right.
+fn request() -> impl Strategy<Value = String> {
+    let method = prop_oneof![
+        Just("mesh.send"),
+        Just("mesh.publish"),
+        Just("conn.call"),
+        Just("queue.pop"),
+        Just("queue.unpop"),
+        Just("server.ping"),
+        Just("x"),
+    ];
+    let params = proptest::collection::vec(("[cdtfa]", value()), 0..5)
+        .prop_map(|members| Value::Object(members.into_iter().collect()));
+    let params = prop_oneof![3 => params, 1 => value()];
+    (method, params, value()).prop_map(|(method, params, id)| {
+        serde_json::json!({"m": method, "p": params, "i": id}).to_string()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn what_another_library_writes_is_read_as_it_was_meant(value in value(), pretty: bool) {
+        let text = if pretty {
+            serde_json::to_string_pretty(&value).expect("it can be written")
+        } else {
+            value.to_string()
+        };
+        let raw = Raw::parse(text.as_bytes()).expect("valid JSON");
+        let reread: Value = serde_json::from_str(&text).expect("valid JSON");
+        prop_assert_eq!(rebuilt(raw), reread);
+    }
+
+    #[test]
+    fn broken_text_is_broken_for_both(value in value(), at: proptest::sample::Index, byte: u8) {
+        let mut bytes = value.to_string().into_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let theirs = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
+        let text = String::from_utf8_lossy(&bytes);
+        // Half a surrogate pair and numbers beyond a float are read here, and not there.
+        let tolerated = text.contains("\\u") || text.contains(['e', 'E']);
+        let ours = Raw::parse(&bytes).is_some();
+        prop_assert!(ours == theirs || (ours && tolerated) || std::str::from_utf8(&bytes).is_err(),
+            "{text}: {ours}");
+    }
+
+    #[test]
+    fn every_message_has_one_answer_that_is_json(text in prop_oneof![
+        request(), value().prop_map(|value| value.to_string()), any::<String>()
+    ]) {
+        let envelope = wire::envelope(text.as_bytes());
+        let answer = match envelope.request {
+            Ok(_) => Answer::Done,
+            Err(fault) => Answer::from(fault),
+        };
+        let frame = wire::text_frame(answer, envelope.id);
+        let answer: Value = serde_json::from_slice(payload(&frame)).expect("an answer is JSON");
+        let asked: Option<Value> = serde_json::from_str(&text).ok();
+        let id = asked.as_ref().and_then(|asked| asked.get("i").or(asked.get("id")));
+        let echoes = |id: &Value| id.is_number() || id.is_string() || id.is_null();
+        let id = id.filter(|id| echoes(id)).cloned().unwrap_or(Value::Null);
+        prop_assert_eq!(&answer["i"], &id);
+        prop_assert_eq!(answer["E"].is_null(), answer.get("r").is_some());
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_answered(bytes: Vec<u8>) {
+        let envelope = wire::envelope(&bytes);
+        prop_assert!(envelope.request.is_err() && envelope.id == "null");
+        prop_assert!(wire::send(&bytes).is_err() && wire::publish(&bytes).is_err());
+    }
+
+    #[test]
+    fn strings_come_back(text: String) {
+        let mut written = Vec::new();
+        json::write_string(&mut written, &text);
+        let raw = Raw::parse(&written).expect("a string");
+        prop_assert_eq!(raw.string().expect("a string"), text.as_str());
+        prop_assert_eq!(serde_json::from_slice::<String>(&written).expect("a string"), text);
+    }
+
+    #[test]
+    fn a_body_is_the_same_however_it_is_cut(
+        chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..10),
+        cuts in proptest::collection::vec(1usize..30, 1..20),
+    ) {
+        let whole: Vec<u8> = chunks.concat();
+        let mut coded = Vec::new();
+        for chunk in &chunks {
+            coded.extend(format!("{:X}\r\n", chunk.len()).into_bytes());
+            coded.extend_from_slice(chunk);
+            coded.extend_from_slice(b"\r\n");
+        }
+        coded.extend_from_slice(b"0\r\n\r\nnext");
+        for (framing, bytes) in [
+            (Framing::Chunked, coded),
+            (Framing::Length(whole.len()), [&whole[..], b"next"].concat()),
+        ] {
+            let mut body = Body::new(framing, 1000);
+            let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
+            let mut left: &[u8] = &[];
+            loop {
+                let size = (*cuts.next().expect("a cycle")).min(rest.len());
+                let (piece, after) = rest.split_at(size);
+                let joined = [left, piece].concat();
+                let mut input = &joined[..];
+                rest = after;
+                if body.read(&mut input) == Ok(true) {
+                    prop_assert_eq!([input, rest].concat(), b"next");
+                    break;
+                }
+                prop_assert!(input.is_empty() && !rest.is_empty());
+                left = &[];
+            }
+            prop_assert_eq!(body.bytes(), &whole[..]);
+        }
+    }
+}
+
+fn payload(frame: &[u8]) -> &[u8] {
+    match frame[1] {
+        126 => &frame[4..],
+        127 => &frame[10..],
+        _ => &frame[2..],
+    }
+}
+
+#[test]
+fn nesting_has_a_limit() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(Raw::parse(nested(DEPTH_MAX).as_bytes()).is_some());
+    assert!(Raw::parse(nested(DEPTH_MAX + 1).as_bytes()).is_none());
+    let open = "[{\"a\":".repeat(1 << 16);
+    assert!(Raw::parse(open.as_bytes()).is_none());
+}
+
+#[test]
+fn numbers_keep_every_digit() {
+    for (text, integer) in [
+        ("9223372036854775807", Some(i64::MAX)),
+        ("-9223372036854775808", Some(i64::MIN)),
+        ("9223372036854775808", None),
+        ("1463786910324359168", Some(1_463_786_910_324_359_168)),
+        ("1.0", None),
+        ("1e3", None),
+        ("-0", Some(0)),
+    ] {
+        let raw = Raw::parse(text.as_bytes()).expect("a number");
+        assert_eq!((raw.integer(), raw.text()), (integer, text));
+    }
+    for text in ["01", "+1", "1.", ".5", "1e", "--1", "0x1", "NaN", "Infinity", "1 2", ""] {
+        assert!(Raw::parse(text.as_bytes()).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn escapes_are_those_of_json() {
+    let text = r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ud83d!\ude00""#;
+    let raw = Raw::parse(text.as_bytes()).expect("a string");
+    let expected = "\"\\/\u{8}\u{c}\n\r\té😀\u{fffd}!\u{fffd}";
+    assert_eq!(raw.string().expect("a string"), expected);
+    for text in [r#""\x""#, r#""\u12""#, r#""\u12g4""#, "\"\n\"", "\"", r#""\"#, r#""\u"#] {
+        assert!(Raw::parse(text.as_bytes()).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn parameters_may_have_the_shapes_of_php() {
+    let pop = |params: &str| {
+        let text = format!(r#"{{"m":"queue.pop","p":{params}}}"#);
+        match wire::envelope(text.as_bytes()).request {
+            Ok(Request::Pop { topics }) => Some(topics.join("+")),
+            _ => None,
+        }
+    };
+    assert_eq!(pop(r#"{"t":["b","a","b"]}"#).as_deref(), Some("a+b"));
+    assert_eq!(pop(r#"["a"]"#).as_deref(), Some("a"));
+    assert_eq!(pop(r#"{"t":"a"}"#), None);
+    assert_eq!(pop(&format!("[\"{}\"]", "x".repeat(256))), None);
+    for params in ["{}", "[]", "null", r#"{"x":1}"#] {
+        let text = format!(r#"{{"m":"queue.unpop","p":{params}}}"#);
+        assert_eq!(wire::envelope(text.as_bytes()).request, Ok(Request::Unpop), "{params}");
+    }
+    assert_eq!(wire::envelope(br#"{"m":"queue.unpop"}"#).request, Ok(Request::Unpop));
+    let text = r#"{"m":"conn.call","p":[{"c":7,"f":"set_context","a":[[]]}]}"#;
+    let call = Call::SetContext(Vec::new());
+    assert_eq!(wire::envelope(text.as_bytes()).request, Ok(Request::Call { client: 7, call }));
+    let text = r#"{"c":"7","d":"AAEC_w"}"#;
+    assert!(wire::send(text.as_bytes()).is_ok(), "text is not decoded");
+    for (data, ok) in [("AAEC/w==", true), ("AAEC/w", true), ("AAEC_w", false), ("A A=", false)] {
+        let text = format!(r#"{{"c":"7","d":"{data}","t":"binary"}}"#);
+        match wire::send(text.as_bytes()) {
+            Ok(Request::Send { data, opcode, client }) if ok => {
+                assert_eq!((&*data, opcode, client), (&[0, 1, 2, 255][..], Opcode::Binary, 7));
+            }
+            other => assert!(other.is_err() && !ok, "{data}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn answers_and_events_are_written_as_specified() {
+    let text = |answer, id: &str| {
+        String::from_utf8(payload(&wire::text_frame(answer, id)).to_vec()).expect("text")
+    };
+    assert_eq!(text(Answer::Done, "12345"), r#"{"E":null,"r":{"s":true},"i":12345}"#);
+    let counts = Answer::Counts { reached: 2, failed: 0 };
+    assert_eq!(text(counts, "8"), r#"{"E":null,"r":{"s":2,"f":0},"i":8}"#);
+    assert_eq!(text(Answer::Pong, "26"), r#"{"E":null,"r":{"m":"server.pong"},"i":26}"#);
+    let error = Answer::Error { code: Code::SendFailed, message: "client not found" };
+    assert_eq!(text(error, "\"a\""), r#"{"E":{"c":401,"m":"client not found"},"i":"a"}"#);
+    assert_eq!(wire::http_body(Answer::Done), br#"{"E":null,"r":{"s":true}}"#);
+    let event = wire::event(1, 1_463_819_408_261_513_216, "t\"1", r#"{"x":[]}"#);
+    assert_eq!(event[0], 0x81);
+    assert_eq!(
+        std::str::from_utf8(payload(&event)).expect("text"),
+        r#"{"e":"queue.pop","p":{"n":1,"c":"1463819408261513216","t":"t\"1","d":{"x":[]}},"id":null}"#
+    );
+    let long = wire::event(1, 1, "t", &format!("\"{}\"", "x".repeat(70_000)));
+    assert!(serde_json::from_slice::<Value>(payload(&long)).is_ok());
+}
+
+#[test]
+fn chunks_that_lie_about_their_size_are_refused() {
+    let read = |bytes: &[u8]| {
+        let mut body = Body::new(Framing::Chunked, 100);
+        body.read(&mut &bytes[..])
+    };
+    assert_eq!(read(b"65\r\n"), Err(BodyError::TooLarge));
+    assert_eq!(read(b"64\r\n"), Ok(false));
+    assert_eq!(read(b"fffffffffffffffffffffffff\r\n"), Err(BodyError::TooLarge));
+    assert_eq!(read(b"3\r\nabcd"), Err(BodyError::Bad));
+    assert_eq!(read(b"\r\n"), Err(BodyError::Bad));
+    assert_eq!(read(b"-1\r\n"), Err(BodyError::Bad));
+    assert_eq!(read(&[b"1;", &[b'x'; 300][..]].concat()), Err(BodyError::Bad));
+    assert_eq!(read(&[b"0\r\n", &[b'x'; 9000][..]].concat()), Err(BodyError::Bad));
+}

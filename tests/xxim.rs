@@ -1,0 +1,25 @@
+//! xxim end to end: a gateway with two shards, clients over real sockets, and an upstream that
+//! shows what it is asked.
+
+mod common;
+
+#[path = "xxim/bad_input.rs"]
+mod bad_input;
+#[path = "xxim/encrypted.rs"]
+mod encrypted;
+#[path = "xxim/limits.rs"]
+mod limits;
+#[path = "xxim/logins.rs"]
+mod logins;
+#[path = "xxim/pushes.rs"]
+mod pushes;
+#[path = "xxim/requests.rs"]
+mod requests;
+#[path = "xxim/scenario.rs"]
+mod scenario;
+#[path = "xxim/support.rs"]
+mod support;
+#[path = "xxim/upstream.rs"]
+mod upstream;
+#[path = "xxim/vectors.rs"]
+mod vectors;

@@ -1,0 +1,280 @@
+//! The push service of xxim backends, with shards that are nothing but mailboxes: requests as
+//! specified reach every shard, answers are put together, and nobody without the secret is heard
+//! (xxim section 6).
+
+mod sidecar;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use ringway::config::model::{XximPushService, XximUpstreams};
+use ringway::hub::ConnId;
+use ringway::shard::mailbox::{Mail, XximConn, XximFilter, XximPush, XximPushed};
+use ringway::sidecar::SidecarSettings;
+use ringway::sidecar::push::service::conn_service_client::ConnServiceClient;
+use ringway::wire::xxim::Identity;
+use ringway::wire::xxim::proto as pb;
+use sidecar::server::runtime;
+use sidecar::*;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+const SECRET: &str = "0123456789abcdef";
+
+fn service() -> XximPushService {
+    XximPushService {
+        bind: "127.0.0.1:0".parse().expect("an address"),
+        secret: String::new(),
+        tls: None,
+        allow_broadcast: false,
+        expose_secrets: false,
+        request_bytes_max: 1 << 20,
+    }
+}
+
+fn start(service: XximPushService) -> (Sidecar, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let upstreams = XximUpstreams { push: Some(service), ..XximUpstreams::default() };
+    let settings = SidecarSettings { upstreams, push: Some((listener, None)), ..settings() };
+    (Sidecar::start(settings), address)
+}
+
+fn conn(user: &str) -> XximConn {
+    let identity = Identity {
+        user_id: user.into(),
+        token: "secret-token".into(),
+        platform: "ios".into(),
+        device_id: "d1".into(),
+        accepted_unix_ms: 1_700_000_000_123,
+        ..Identity::default()
+    };
+    XximConn { conn: ConnId::new(0, 1, 1), identity: Arc::new(identity) }
+}
+
+/// Answers the next work of both shards: the first has these connections, the second none.
+fn shards(sidecar: &Sidecar, success: &[&str], failed: &[&str]) -> Arc<XximPush> {
+    let mut seen = None;
+    for shard in 0..2 {
+        let Mail::XximPush { work, reply } = sidecar.mail(shard) else { panic!("other mail") };
+        let part = |users: &[&str]| users.iter().map(|user| conn(user)).collect();
+        let pushed = match shard {
+            0 => XximPushed { success: part(success), failed: part(failed) },
+            _ => XximPushed::default(),
+        };
+        reply.send(pushed).expect("somebody waits");
+        seen = Some(work);
+    }
+    seen.expect("two shards")
+}
+
+fn to(users: &[&str]) -> Option<pb::GetUserConnReq> {
+    let user_ids = users.iter().map(|user| (*user).to_owned()).collect();
+    Some(pb::GetUserConnReq { user_ids, ..Default::default() })
+}
+
+fn send_req(event: i32, filter: Option<pb::GetUserConnReq>) -> pb::SendMsgReq {
+    let data = Bytes::from_static(b"data");
+    pb::SendMsgReq { get_user_conn_req: filter, event, data }
+}
+
+#[test]
+fn a_grpc_client_can_push_look_and_kick() {
+    let (sidecar, address) = start(service());
+    let runtime = runtime();
+    let mut client = connect(&runtime, address);
+    // V22: user and device.
+    let filter = pb::GetUserConnReq {
+        user_ids: vec!["test123456".into(), "gone".into()],
+        platforms: Vec::new(),
+        devices: vec!["xxxx".into()],
+    };
+    let request = send_req(1, Some(filter));
+    let call = runtime.spawn({
+        let mut client = client.clone();
+        async move { client.send_msg(request).await }
+    });
+    let work = shards(&sidecar, &["test123456"], &[]);
+    let XximPush::Send { filter, event, data } = &*work else { panic!("{work:?}") };
+    assert_eq!((*event, &**data), (1, b"data".as_slice()));
+    assert_eq!(filter.users, ["test123456".into(), "gone".into()]);
+    assert_eq!((filter.platforms.len(), &*filter.devices), (0, &["xxxx".into()][..]));
+    let answer = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
+    let resp = answer.common_resp.expect("always");
+    assert_eq!((resp.code, resp.msg.as_deref()), (0, Some("ok")));
+    let reached = &answer.success_conn_params[0];
+    assert_eq!((&*reached.user_id, &*reached.device_id), ("test123456", "d1"));
+    assert_eq!((&*reached.token, reached.timestamp), ("", 0), "secrets stay here");
+    assert_eq!(answer.failed_conn_params.len(), 1);
+    assert_eq!(answer.failed_conn_params[0].user_id, "gone");
+
+    let call = runtime.spawn({
+        let mut client = client.clone();
+        async move { client.get_user_conn(to(&["a", "b"]).expect("some")).await }
+    });
+    let work = shards(&sidecar, &["a", "a"], &[]);
+    assert!(matches!(&*work, XximPush::Get { .. }));
+    let found = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
+    assert_eq!(found.conn_params.len(), 2);
+    assert_eq!(found.conn_params[0].timestamp, 1_700_000_000_123);
+
+    let kick = pb::KickUserConnReq { get_user_conn_req: to(&["a"]) };
+    let call = runtime.spawn({
+        let mut client = client.clone();
+        async move { client.kick_user_conn(kick).await }
+    });
+    let work = shards(&sidecar, &["a"], &[]);
+    assert!(matches!(&*work, XximPush::Kick { filter } if *filter.users == ["a".into()]));
+    runtime.block_on(call).expect("no panic").expect("OK");
+    let alive = runtime.block_on(client.keep_alive(pb::KeepAliveReq::default()));
+    assert_eq!(alive.expect("OK").into_inner(), pb::KeepAliveResp::default());
+}
+
+#[test]
+fn what_must_not_be_asked_for_is_refused() {
+    let (sidecar, address) = start(service());
+    let runtime = runtime();
+    let mut client = connect(&runtime, address);
+    let mut send =
+        |request| runtime.block_on(client.send_msg(request)).expect_err("refused").code();
+    for event in [2, 3, -1] {
+        assert_eq!(send(send_req(event, to(&["a"]))), Code::InvalidArgument, "event {event}");
+    }
+    assert_eq!(send(send_req(0, None)), Code::InvalidArgument, "no filter");
+    assert_eq!(send(send_req(0, to(&[]))), Code::InvalidArgument, "everybody");
+    let mut large = send_req(0, to(&["a"]));
+    large.data = vec![0; 2 << 20].into();
+    assert_eq!(send(large), Code::OutOfRange);
+    let kick = pb::KickUserConnReq { get_user_conn_req: to(&[]) };
+    let refused = runtime.block_on(client.kick_user_conn(kick)).expect_err("everybody");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(sidecar.mailboxes.iter().all(|mailbox| mailbox.is_empty()), "no shard is asked");
+}
+
+#[test]
+fn everybody_can_be_meant_where_that_is_allowed_and_other_events_pass() {
+    let (sidecar, address) = start(XximPushService { allow_broadcast: true, ..service() });
+    let runtime = runtime();
+    let client = connect(&runtime, address);
+    for event in [0, 1, 4, i32::MAX] {
+        let mut client = client.clone();
+        let call = runtime.spawn(async move { client.send_msg(send_req(event, to(&[]))).await });
+        let work = shards(&sidecar, &["a", "b"], &["a", "c", "c"]);
+        let XximPush::Send { filter, event: told, .. } = &*work else { panic!("{work:?}") };
+        assert_eq!((filter, *told), (&XximFilter::default(), event));
+        let answer = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
+        assert_eq!(answer.success_conn_params.len(), 2);
+        let failed: Vec<_> = answer.failed_conn_params.iter().map(|p| &*p.user_id).collect();
+        assert_eq!(failed, ["c"], "once, and not who was reached");
+    }
+}
+
+#[test]
+fn only_who_shows_the_secret_is_heard() {
+    let (sidecar, address) = start(XximPushService { secret: SECRET.into(), ..service() });
+    let runtime = runtime();
+    let mut client = connect(&runtime, address);
+    for shown in [None, Some("Bearer"), Some("Bearer 0123456789abcdeX"), Some(SECRET)] {
+        let mut request = Request::new(send_req(0, to(&["a"])));
+        if let Some(shown) = shown {
+            request.metadata_mut().insert("authorization", shown.parse().expect("ASCII"));
+        }
+        let refused = runtime.block_on(client.send_msg(request)).expect_err("refused");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{shown:?}");
+    }
+    let http = reqwest_client();
+    let url = format!("http://{address}");
+    let post = |secret: Option<&str>| {
+        let request = http.post(format!("{url}/v1/internal/conn/sendMsg"));
+        let request = request.body(send_req(0, to(&["a"])).encode_to_vec());
+        let request = match secret {
+            Some(secret) => request.header("Authorization", format!("Bearer {secret}")),
+            None => request,
+        };
+        runtime.spawn(async move {
+            let response = request.send().await.expect("an answer");
+            (response.status().as_u16(), response.bytes().await.expect("a body"))
+        })
+    };
+    let (status, body) = runtime.block_on(post(None)).expect("no panic");
+    assert_eq!((status, pb::CommonResp::decode(body).expect("protobuf").code), (401, 4));
+    assert!(sidecar.mailboxes.iter().all(|mailbox| mailbox.is_empty()), "no shard was asked");
+    let call = post(Some(SECRET));
+    shards(&sidecar, &["a"], &[]);
+    let (status, body) = runtime.block_on(call).expect("no panic");
+    let answer = pb::SendMsgResp::decode(body).expect("protobuf");
+    assert_eq!((status, answer.success_conn_params.len()), (200, 1));
+    let mut request = Request::new(send_req(0, to(&["a"])));
+    let shown = format!("Bearer {SECRET}");
+    request.metadata_mut().insert("authorization", shown.parse().expect("ASCII"));
+    let call = runtime.spawn(async move { client.send_msg(request).await });
+    shards(&sidecar, &["a"], &[]);
+    runtime.block_on(call).expect("no panic").expect("OK");
+}
+
+#[test]
+fn the_same_over_http() {
+    let (sidecar, address) = start(service());
+    let runtime = runtime();
+    let http = reqwest_client();
+    let post = |method: &str, body: Vec<u8>| {
+        let url = format!("http://{address}/v1/internal/conn/{method}");
+        let request = http.post(url).body(body);
+        runtime.spawn(async move {
+            let response = request.send().await.expect("an answer");
+            (response.status().as_u16(), response.bytes().await.expect("a body"))
+        })
+    };
+    let call = post("getUserConn", to(&["a"]).expect("some").encode_to_vec());
+    shards(&sidecar, &["a"], &[]);
+    let (status, body) = runtime.block_on(call).expect("no panic");
+    let found = pb::GetUserConnResp::decode(body).expect("protobuf");
+    assert_eq!((status, &*found.conn_params[0].user_id), (200, "a"));
+    let kick = pb::KickUserConnReq { get_user_conn_req: to(&["a"]) };
+    let call = post("kickUserConn", kick.encode_to_vec());
+    shards(&sidecar, &["a"], &[]);
+    assert_eq!(runtime.block_on(call).expect("no panic").0, 200);
+    for (method, body, status) in [
+        ("keepAlive", Vec::new(), 200),
+        ("sendMsg", send_req(2, to(&["a"])).encode_to_vec(), 400),
+        ("sendMsg", b"\xff".to_vec(), 400),
+        ("getUserConn", Vec::new(), 400),
+        ("sendMsg", vec![0; 2 << 20], 413),
+    ] {
+        let (told, _) = runtime.block_on(post(method, body)).expect("no panic");
+        assert_eq!(told, status, "{method}");
+    }
+}
+
+#[test]
+fn pushes_reach_every_shard_in_the_order_in_which_they_were_accepted() {
+    let (sidecar, address) = start(service());
+    let runtime = runtime();
+    let mut client = connect(&runtime, address);
+    let calls = runtime.spawn(async move {
+        for number in 0..50_u8 {
+            let mut request = send_req(0, to(&["a"]));
+            request.data = Bytes::copy_from_slice(&[number]);
+            client.send_msg(request).await.expect("OK");
+        }
+    });
+    for number in 0..50 {
+        let work = shards(&sidecar, &[], &[]);
+        let XximPush::Send { data, .. } = &*work else { panic!("{work:?}") };
+        assert_eq!(&**data, [number]);
+    }
+    runtime.block_on(calls).expect("no panic");
+}
+
+fn connect(runtime: &Runtime, address: SocketAddr) -> ConnServiceClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+    ConnServiceClient::new(runtime.block_on(endpoint.connect()).expect("it listens"))
+}
+
+fn reqwest_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().tls_certs_only([]).build().expect("a client")
+}

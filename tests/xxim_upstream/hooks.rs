@@ -1,0 +1,95 @@
+//! Hooks that tell of logins and departures: bounded attempts against endpoints that fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringway::config::model::{XximHooks, XximUpstreams};
+use ringway::shard::mailbox::{HookKind, Request};
+
+use super::sidecar::*;
+
+fn sidecar(hooks: XximHooks) -> Sidecar {
+    Sidecar::with(XximUpstreams { hooks, ..XximUpstreams::default() })
+}
+
+fn told(backend: &Backend) -> XximHooks {
+    let url = Some(format!("{}/hooks", backend.url()));
+    XximHooks { url, attempts_max: 3, timeout: Duration::from_secs(20), ..XximHooks::default() }
+}
+
+fn failures(reason: &str) -> String {
+    let labels = format!("callback=\"after_connect\",reason=\"{reason}\"");
+    format!("ringway_callback_failures_total{{{labels}}}")
+}
+
+fn connect(body: &'static [u8]) -> Request {
+    Request::Hook { kind: HookKind::AfterConnect, body: Bytes::from_static(body) }
+}
+
+#[test]
+fn hooks_are_posts_to_their_paths() {
+    let backend = Backend::start(|_| response("200 OK", OK));
+    let sidecar = sidecar(told(&backend));
+    sidecar.request(connect(b"came"));
+    let seen = backend.next();
+    assert_eq!(seen.line, "POST /hooks/afterConnect HTTP/1.1");
+    assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
+    assert_eq!(seen.body, b"came");
+    let body = Bytes::from_static(b"went");
+    sidecar.request(Request::Hook { kind: HookKind::AfterDisconnect, body });
+    let seen = backend.next();
+    assert_eq!(seen.line, "POST /hooks/afterDisconnect HTTP/1.1");
+    assert_eq!(seen.body, b"went");
+}
+
+#[test]
+fn a_failing_endpoint_is_tried_so_often_and_no_more() {
+    let backend = Backend::start(|_| response("503 Busy", OK));
+    let sidecar = sidecar(told(&backend));
+    sidecar.request(connect(b"x"));
+    sidecar.await_metric(&failures("status"), 3.0);
+    // Of another hook the first attempt follows; of this one none.
+    sidecar.request(connect(b"y"));
+    sidecar.await_metric(&failures("status"), 6.0);
+    let bodies: Vec<_> = backend.seen.try_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, [b"x", b"x", b"x", b"y", b"y", b"y"]);
+}
+
+#[test]
+fn an_endpoint_that_recovers_is_told_once_more_and_then_left_alone() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let attempts = count.clone();
+    let backend = Backend::start(move |_| match attempts.fetch_add(1, Ordering::SeqCst) {
+        0 => response("500 Oops", OK),
+        _ => response("204 No Content", OK),
+    });
+    let sidecar = sidecar(told(&backend));
+    sidecar.request(connect(b"x"));
+    (0..2).for_each(|_| _ = backend.next());
+    sidecar.request(connect(b"y"));
+    assert_eq!(backend.next().body, b"y");
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    assert_eq!(sidecar.metric(&failures("status")), 1.0);
+}
+
+#[test]
+fn what_will_never_be_taken_is_not_repeated() {
+    let backend = Backend::start(|_| response("404 Not Found", OK));
+    let sidecar = sidecar(told(&backend));
+    sidecar.request(connect(b"x"));
+    sidecar.await_metric(&failures("status"), 1.0);
+    sidecar.request(connect(b"y"));
+    sidecar.await_metric(&failures("status"), 2.0);
+    assert_eq!(backend.seen.try_iter().count(), 2);
+}
+
+#[test]
+fn hooks_without_room_are_dropped_and_counted() {
+    let backend = Backend::start(|_| None);
+    let sidecar = sidecar(XximHooks { waiting_max: 1, ..told(&backend) });
+    (0..5).for_each(|_| sidecar.request(connect(b"x")));
+    sidecar.await_metric(&failures("no_room"), 4.0);
+    assert_eq!(backend.next().body, b"x");
+}
