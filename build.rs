@@ -6,7 +6,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const PROTOS: [&str; 3] = ["proto/netsvr.proto", "proto/xxim.proto", "proto/im.proto"];
+const PROTOS: [&str; 4] =
+    ["proto/netsvr.proto", "proto/xxim.proto", "proto/im.proto", "proto/mesh.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");

@@ -16,6 +16,32 @@ need() {
     die "$1 is missing: apt-get install linux-perf (Debian), linux-tools-\$(uname -r) (Ubuntu)"
 }
 
+# Whether this user may sample threads here, kernel included.
+may_record() {
+    local probe error
+    probe=$(mktemp)
+    if ! error=$(perf record --quiet -e cpu-clock -o "$probe" -- true 2>&1); then
+        rm -f "$probe"
+        echo "$error" >&2
+        die "perf may not record here: be root, or sysctl -w kernel.perf_event_paranoid=1; in a" \
+            "container it needs CAP_PERFMON, and the seccomp profile must allow perf_event_open"
+    fi
+    rm -f "$probe"
+    if [[ $(cat /proc/sys/kernel/kptr_restrict) != 0 && $EUID != 0 ]]; then
+        echo "kernel functions will have no names: sysctl -w kernel.kptr_restrict=0" >&2
+    fi
+}
+
+# Finds inferno, or installs it beside the build; without it there is no flame graph.
+need_inferno() {
+    PATH=$PATH:$PWD/target/tools/bin
+    command -v inferno-flamegraph >/dev/null && return
+    echo "installing inferno into target/tools, once" >&2
+    cargo install --quiet --locked --root target/tools inferno && return
+    echo "no flame graph: inferno can not be installed (cargo install inferno)" >&2
+    return 1
+}
+
 # build [DIRECTORY]: gateway, load and floor of a checkout. Frame pointers make the call graphs.
 build() {
     (

@@ -3,8 +3,8 @@
 #
 #   perf/record.sh SCENARIO [options of ringway-perf]
 #
-# Writes perf.data, a list of the hottest functions and, with inferno (cargo install inferno), a
-# flame graph to target/perf/SCENARIO/. Samples are of the CPU cycles, or of the CPU clock where the
+# Writes perf.data, a list of the hottest functions and a flame graph to target/perf/SCENARIO/. The
+# flame graph is drawn by inferno, which cargo installs into target/tools the first time. Samples are of the CPU cycles, or of the CPU clock where the
 # machine has no such counter. Environment: SECONDS_RECORDED (5), FREQUENCY (999), OUT.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +13,7 @@ source perf/common.sh
 
 [[ $# -ge 1 ]] || die "usage: perf/record.sh SCENARIO [options of ringway-perf]"
 need perf
+may_record
 scenario=$1
 shift
 seconds=${SECONDS_RECORDED:-5}
@@ -26,10 +27,8 @@ perf record --quiet -e "$event" -F "${FREQUENCY:-999}" --call-graph fp -o "$out/
 end_load
 perf report -i "$out/perf.data" --stdio --no-children -g none --percent-limit 0.5 \
     --sort dso,symbol 2>/dev/null | cut -c1-120 | tee "$out/functions.txt"
-if command -v inferno-flamegraph >/dev/null; then
+if need_inferno; then
     perf script -i "$out/perf.data" 2>/dev/null | inferno-collapse-perf 2>/dev/null \
         | inferno-flamegraph --title "$scenario" >"$out/flame.svg"
     echo "flame graph: $out/flame.svg"
-else
-    echo "no flame graph: cargo install inferno"
 fi

@@ -19,9 +19,12 @@ use crate::limits;
 use crate::metrics::Registry;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
-use crate::shard::mailbox::{Mail, MailSender, Mailbox, Request, SidecarSender};
+use crate::shard::mailbox::{
+    Mail, MailSender, Mailbox, MeshRequest, MeshSender, Request, SidecarSender,
+};
 use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
+use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 use crate::tls_files::{self, TlsFilesError};
 
@@ -40,6 +43,8 @@ pub enum StartError {
     RsaKey(#[from] RsaKeyError),
     #[error("the sidecar thread can not start: {0}")]
     Sidecar(io::Error),
+    #[error(transparent)]
+    Mesh(#[from] MeshStartError),
     #[error("a mailbox can not be made: {0}; raise the limit of open files (`ulimit -n`)")]
     Mailbox(io::Error),
     #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
@@ -57,6 +62,7 @@ pub struct Gateway {
     shards: Vec<MailSender>,
     threads: Vec<ExecutorJoinHandle<()>>,
     sidecar: (SidecarSender, JoinHandle<()>),
+    mesh: Option<(MeshSender, JoinHandle<()>)>,
     readiness: Arc<Readiness>,
     notices: Receiver<Notice>,
 }
@@ -83,6 +89,8 @@ impl Gateway {
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
+        let mesh = start_mesh(&config, &addresses, &shared, &senders, &registry)?;
+        let mesh_sender = mesh.as_ref().map(|(sender, _)| sender.clone());
         let clock = Clock::start();
         let mut threads = Vec::new();
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -90,6 +98,7 @@ impl Gateway {
             let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
             let (config, shared, listeners) = (config.clone(), shared.clone(), listeners.clone());
             let (senders, sidecar) = (senders.clone(), sidecar.0.clone());
+            let mesh = mesh_sender.clone();
             let (notices, registry) = (notice_sender.clone(), registry.clone());
             let seed = fastrand::usize(..);
             let make = move || Parts {
@@ -101,6 +110,7 @@ impl Gateway {
                 mailbox,
                 shards: senders,
                 sidecar,
+                mesh,
                 published: registry.shard(number).expect("one per shard was made"),
                 notices,
             };
@@ -118,6 +128,7 @@ impl Gateway {
             shards: senders,
             threads,
             sidecar,
+            mesh,
             readiness,
             notices,
         };
@@ -188,11 +199,18 @@ impl Gateway {
         let deadline = Instant::now() + self.config.runtime.shutdown_timeout;
         self.readiness.set(Phase::Draining);
         let mut finished = true;
-        for mail in [|| Mail::Drain, || Mail::Stop] {
+        // The first round ends when no shard has clients, the second when nothing is left of what
+        // they have told other shards at their end.
+        for mail in [|| Mail::Drain, || Mail::Drain, || Mail::Stop] {
             self.shards.iter().for_each(|shard| shard.send_blocking(mail()));
             finished &= self.await_notices(deadline);
         }
         let _ = self.sidecar.0.send(Request::Stop);
+        if let Some((mesh, thread)) = self.mesh {
+            mesh.send(MeshRequest::Stop);
+            // Its last words take half a second at the most.
+            let _ = thread.join();
+        }
         if finished {
             for thread in self.threads {
                 let _ = thread.join();
@@ -372,6 +390,36 @@ fn sidecar_settings(
             + limits::HTTP_CALLS_MAX)
             * shards,
     }
+}
+
+/// Joins the mesh, if there is one.
+fn start_mesh(
+    config: &Config,
+    addresses: &[SocketAddr],
+    shared: &Shared,
+    shards: &[MailSender],
+    registry: &Arc<Registry>,
+) -> Result<Option<(MeshSender, JoinHandle<()>)>, StartError> {
+    let Some(interest) = shared.mesh.clone() else { return Ok(None) };
+    let listeners = config.listeners.iter().zip(addresses);
+    let announced = listeners.map(|(listener, &address)| {
+        let mut address = address;
+        if address.ip().is_unspecified() {
+            address.set_ip((*config.netsvr.advertise.ip()).into());
+        }
+        (listener.service.describe(), address)
+    });
+    let settings = MeshSettings {
+        mesh: config.mesh.clone(),
+        node: config.node,
+        addresses: announced.collect(),
+        netsvr: config.netsvr.advertise,
+        slots_max: config.runtime.connections_max,
+        interest,
+    };
+    let (sender, requests) = MeshSender::new();
+    let thread = mesh::start(settings, requests, shards.to_vec(), registry.clone())?;
+    Ok(Some((sender, thread)))
 }
 
 fn ring_settings(config: &Config) -> Settings {

@@ -106,13 +106,17 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 
 /// Runs until a signal or a failure; the exit code tells whether everything was drained.
 fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = loaded;
+    let Loaded { mut config, warnings } = loaded;
     log::init(&config.log.filter, config.log.json)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is served, so that no signal finds the default action.
     let mut signals = runtime.block_on(async { Signals::new() })?;
+    let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
+    upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
     let gateway = Gateway::start(config)?;
+    let push = gateway.push_address();
+    let upstream = upstream.map(|upstream| upstream.start(push)).transpose()?;
     let business = if demo { Some(start_demo(&gateway)?) } else { None };
     let consumer = if demo { start_consumer(&gateway)? } else { None };
     announce(&gateway);
@@ -130,6 +134,7 @@ fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
     });
     if drained {
         drop(consumer);
+        drop(upstream);
         business.into_iter().for_each(Business::stop);
         tracing::info!("drained");
     } else {
@@ -146,6 +151,9 @@ fn announce(gateway: &Gateway) {
     }
     if let Some(address) = gateway.admin_address() {
         tracing::info!(%address, "admin: /metrics /healthz /readyz");
+    }
+    if let Some(address) = gateway.push_address() {
+        tracing::info!(%address, "push service of xxim backends");
     }
     tracing::info!(cpus = ?gateway.config().runtime.cpus, "ready");
 }

@@ -411,6 +411,7 @@ proptest! {
         questions in questions(),
     ) {
         let (mut model, mut hub) = (Model::default(), Hub::new());
+        hub.count_buckets();
         for step in &steps {
             apply(step, &mut model, &mut hub);
             compare(&model, &hub);

@@ -18,6 +18,8 @@ use ringway::wire::xxim::Identity;
 use ringway::wire::xxim::proto as pb;
 use sidecar::server::runtime;
 use sidecar::*;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 const SECRET: &str = "0123456789abcdef";
@@ -83,8 +85,7 @@ fn send_req(event: i32, filter: Option<pb::GetUserConnReq>) -> pb::SendMsgReq {
 fn a_grpc_client_can_push_look_and_kick() {
     let (sidecar, address) = start(service());
     let runtime = runtime();
-    let url = format!("http://{address}");
-    let mut client = runtime.block_on(ConnServiceClient::connect(url)).expect("it listens");
+    let mut client = connect(&runtime, address);
     // V22: user and device.
     let filter = pb::GetUserConnReq {
         user_ids: vec!["test123456".into(), "gone".into()],
@@ -136,8 +137,7 @@ fn a_grpc_client_can_push_look_and_kick() {
 fn what_must_not_be_asked_for_is_refused() {
     let (sidecar, address) = start(service());
     let runtime = runtime();
-    let url = format!("http://{address}");
-    let mut client = runtime.block_on(ConnServiceClient::connect(url)).expect("it listens");
+    let mut client = connect(&runtime, address);
     let mut send =
         |request| runtime.block_on(client.send_msg(request)).expect_err("refused").code();
     for event in [2, 3, -1] {
@@ -158,8 +158,7 @@ fn what_must_not_be_asked_for_is_refused() {
 fn everybody_can_be_meant_where_that_is_allowed_and_other_events_pass() {
     let (sidecar, address) = start(XximPushService { allow_broadcast: true, ..service() });
     let runtime = runtime();
-    let url = format!("http://{address}");
-    let client = runtime.block_on(ConnServiceClient::connect(url)).expect("it listens");
+    let client = connect(&runtime, address);
     for event in [0, 1, 4, i32::MAX] {
         let mut client = client.clone();
         let call = runtime.spawn(async move { client.send_msg(send_req(event, to(&[]))).await });
@@ -177,8 +176,7 @@ fn everybody_can_be_meant_where_that_is_allowed_and_other_events_pass() {
 fn only_who_shows_the_secret_is_heard() {
     let (sidecar, address) = start(XximPushService { secret: SECRET.into(), ..service() });
     let runtime = runtime();
-    let url = format!("http://{address}");
-    let mut client = runtime.block_on(ConnServiceClient::connect(url.clone())).expect("it listens");
+    let mut client = connect(&runtime, address);
     for shown in [None, Some("Bearer"), Some("Bearer 0123456789abcdeX"), Some(SECRET)] {
         let mut request = Request::new(send_req(0, to(&["a"])));
         if let Some(shown) = shown {
@@ -188,6 +186,7 @@ fn only_who_shows_the_secret_is_heard() {
         assert_eq!(refused.code(), Code::Unauthenticated, "{shown:?}");
     }
     let http = reqwest_client();
+    let url = format!("http://{address}");
     let post = |secret: Option<&str>| {
         let request = http.post(format!("{url}/v1/internal/conn/sendMsg"));
         let request = request.body(send_req(0, to(&["a"])).encode_to_vec());
@@ -254,8 +253,7 @@ fn the_same_over_http() {
 fn pushes_reach_every_shard_in_the_order_in_which_they_were_accepted() {
     let (sidecar, address) = start(service());
     let runtime = runtime();
-    let url = format!("http://{address}");
-    let mut client = runtime.block_on(ConnServiceClient::connect(url)).expect("it listens");
+    let mut client = connect(&runtime, address);
     let calls = runtime.spawn(async move {
         for number in 0..50_u8 {
             let mut request = send_req(0, to(&["a"]));
@@ -269,6 +267,11 @@ fn pushes_reach_every_shard_in_the_order_in_which_they_were_accepted() {
         assert_eq!(&**data, [number]);
     }
     runtime.block_on(calls).expect("no panic");
+}
+
+fn connect(runtime: &Runtime, address: SocketAddr) -> ConnServiceClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+    ConnServiceClient::new(runtime.block_on(endpoint.connect()).expect("it listens"))
 }
 
 fn reqwest_client() -> reqwest::Client {

@@ -1,6 +1,7 @@
 //! `ringway-perf`: puts load on a gateway and says what a message costs it.
 //!
-//! One thread, pinned to a CPU that the server does not have, drives all connections with epoll.
+//! One thread, pinned to a CPU that the server does not have, drives all connections with epoll;
+//! more threads and processes can help it.
 //! The figure that counts is the server's CPU time per message: on a shared machine it is steadier
 //! than time on the clock. Every scenario is measured in turn with the floor (`src/bin/floor.rs`),
 //! and what is reported are medians and the ratio to it. README.md has the scenarios and the
@@ -17,6 +18,8 @@ mod run;
 mod scenario;
 mod server;
 mod suite;
+mod team;
+mod tls;
 mod usage;
 
 use std::process::ExitCode;
@@ -27,7 +30,7 @@ use crate::options::{Options, Scenario};
 use crate::run::Entry;
 
 /// What can go wrong is told to whoever started this, and ends it.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     match start(Options::parse()) {
@@ -40,15 +43,30 @@ fn main() -> ExitCode {
 }
 
 fn start(mut options: Options) -> Result<()> {
-    let load_cpu = options.load_cpu.or(server::cpus()?.last().copied());
-    options.load_cpu = load_cpu;
-    load_cpu.map_or(Ok(()), server::pin)?;
+    options.load_cpus = load_cpus(&options)?;
+    options.load_cpu = Some(options.cpu_of(0));
+    server::pin(options.cpu_of(0))?;
+    if let Some(leader) = options.leader {
+        // The leader tells what went wrong.
+        return team::help_all(leader, &options).or(Ok(()));
+    }
     let results = match options.scenario {
         Scenario::Suite => suite::suite(&options)?,
         Scenario::Smoke => suite::smoke(&options)?,
         _ => vec![measure(&options)?],
     };
     report::write(&options, &results)
+}
+
+/// CPUs of the load: the first one, then those above it, then those below, without the server's.
+fn load_cpus(options: &Options) -> Result<Vec<usize>> {
+    let mut cpus = server::cpus()?;
+    let first = options.load_cpu.or(cpus.last().copied()).unwrap_or(0);
+    cpus.retain(|&cpu| cpu != options.server_cpu && cpu != first);
+    let below = cpus.iter().take_while(|&&cpu| cpu < first).count();
+    cpus.rotate_left(below);
+    cpus.insert(0, first);
+    Ok(cpus)
 }
 
 /// Measures one scenario and prints its table.

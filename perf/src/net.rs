@@ -1,19 +1,23 @@
 //! The load generator's sockets: one epoll instance, non-blocking connections, and as much of
-//! WebSocket and of netsvr's framing as a client needs.
+//! WebSocket and of netsvr's framing as a client needs, over TLS if there is a configuration for it.
 //!
 //! Costs per message: one `send` and one `recv`; one `epoll_wait` per 1024 ready connections. All
 //! connections share one receive buffer; one that has an incomplete frame keeps a copy of it.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringway::wire::websocket::mask_frame;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustls::ClientConfig;
 use socket2::{Domain, Socket, Type};
 
 use crate::Result;
+use crate::tls::Session;
 
 /// Connections that are opened before their answers are waited for; below any listen backlog.
 const CONNECT_BATCH: usize = 256;
@@ -36,11 +40,14 @@ enum Framing {
     Http,
     /// Length in four bytes.
     Netsvr,
+    /// The same, with another process or thread of this program; see `team`.
+    Team,
 }
 
 struct Peer {
     socket: TcpStream,
     framing: Framing,
+    tls: Option<Box<Session>>,
     /// The beginning of an incomplete frame.
     rest: Vec<u8>,
     /// What the socket's buffer had no room for.
@@ -56,6 +63,12 @@ pub struct Net {
     free: Vec<u32>,
     buffer: Vec<u8>,
     events: Vec<epoll::Event>,
+    /// What clients encrypt with.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Which member of the team this is; each has source addresses of its own.
+    pub place: u8,
+    /// Messages of the team's other members.
+    pub notes: VecDeque<(u32, Vec<u8>)>,
     /// Source addresses of short connections; each is used for some, then the next.
     sources: u32,
     /// Clients that `connect_clients` has opened.
@@ -72,6 +85,9 @@ impl Net {
             free: Vec::new(),
             buffer: vec![0; RECEIVE_BYTES],
             events: Vec::with_capacity(EVENTS),
+            tls: None,
+            place: 0,
+            notes: VecDeque::new(),
             sources: 0,
             clients: 0,
             closed: Vec::new(),
@@ -90,7 +106,7 @@ impl Net {
         for first in (0..count).step_by(CONNECT_BATCH) {
             let last = (first + CONNECT_BATCH).min(count);
             for number in first..last {
-                let source = source(self.clients)?;
+                let source = source(self.place, self.clients)?;
                 self.clients += 1;
                 let options = Options { source, receive_buffer: None };
                 clients.push(self.connect(server, options, &path(number))?);
@@ -111,7 +127,8 @@ impl Net {
             socket.bind(&source.into())?;
         }
         socket.connect(&server.into())?;
-        let peer = self.add(socket, Framing::Upgrade)?;
+        let tls = self.tls.as_ref().map(|config| Session::new(config, server.ip())).transpose()?;
+        let peer = self.add(socket, Framing::Upgrade, tls.map(Box::new))?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -125,7 +142,7 @@ impl Net {
     /// ones in TIME_WAIT do not use up the ports.
     pub fn next_source(&mut self) -> SocketAddr {
         self.sources += 1;
-        let block = (self.sources / 512) % 0xfffe + 1;
+        let block = (u32::from(self.place) * 0x1000 + self.sources / 512) % 0xfffe + 1;
         let address = Ipv4Addr::new(127, 1, (block >> 8) as u8, block as u8);
         SocketAddr::from((address, 0))
     }
@@ -158,23 +175,29 @@ impl Net {
     pub fn connect_http(&mut self, server: SocketAddr) -> Result<u32> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.connect(&server.into())?;
-        self.add(socket, Framing::Http)
+        self.add(socket, Framing::Http, None)
     }
 
     /// Connects a backend.
     pub fn connect_backend(&mut self, server: SocketAddr) -> Result<u32> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.connect(&server.into())?;
-        self.add(socket, Framing::Netsvr)
+        self.add(socket, Framing::Netsvr, None)
     }
 
-    fn add(&mut self, socket: Socket, framing: Framing) -> Result<u32> {
+    /// Takes the connection to another member of the team. Its messages come as `notes`.
+    pub fn add_member(&mut self, socket: TcpStream) -> Result<u32> {
+        self.add(socket.into(), Framing::Team, None)
+    }
+
+    fn add(&mut self, socket: Socket, framing: Framing, tls: Option<Box<Session>>) -> Result<u32> {
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
         let socket = TcpStream::from(socket);
         let number = self.free.pop().unwrap_or(self.peers.len() as u32);
         epoll::add(&self.epoll, &socket, EventData::new_u64(number.into()), EventFlags::IN)?;
-        let peer = Some(Peer { socket, framing, rest: Vec::new(), out: Vec::new(), waits: false });
+        let (rest, out, waits) = (Vec::new(), Vec::new(), false);
+        let peer = Some(Peer { socket, framing, tls, rest, out, waits });
         match self.peers.get_mut(number as usize) {
             Some(place) => *place = peer,
             None => self.peers.push(peer),
@@ -209,7 +232,8 @@ impl Net {
         }
     }
 
-    /// Waits for input; gives the connections that have some.
+    /// Waits for input; gives the connections that have some. What the team has to say is taken in
+    /// on the way.
     pub fn wait(&mut self, patience: Duration) -> Result<Vec<u32>> {
         let timeout = patience.try_into().ok();
         self.events.clear();
@@ -225,12 +249,23 @@ impl Net {
             if flags.contains(EventFlags::OUT) {
                 self.flush(peer)?;
             }
-            if !(flags - EventFlags::OUT).is_empty() {
-                ready.push(peer);
+            if (flags - EventFlags::OUT).is_empty() {
+                continue;
+            }
+            match self.peers[peer as usize].as_ref().map(|peer| peer.framing) {
+                Some(Framing::Team) => self.take_notes(peer)?,
+                _ => ready.push(peer),
             }
         }
         self.events.reserve(EVENTS);
         Ok(ready)
+    }
+
+    fn take_notes(&mut self, member: u32) -> Result<()> {
+        let mut notes = std::mem::take(&mut self.notes);
+        let result = self.read(member, |note| notes.push_back((member, note.to_vec())));
+        self.notes = notes;
+        result
     }
 
     /// Reads once and hands out every complete message: payload of a WebSocket frame, or netsvr
@@ -248,8 +283,14 @@ impl Net {
                 return Ok(());
             }
         };
-        let fresh = &self.buffer[..count];
-        let joined;
+        let mut fresh = &self.buffer[..count];
+        let (plain, joined);
+        if let Some(session) = &mut peer.tls {
+            let mut decrypted = Vec::with_capacity(count);
+            session.read(fresh, &mut decrypted, &mut peer.out)?;
+            plain = decrypted;
+            fresh = &plain;
+        }
         let mut input = if peer.rest.is_empty() {
             fresh
         } else {
@@ -269,18 +310,27 @@ impl Net {
         if !input.is_empty() {
             peer.rest = input.to_vec();
         }
+        if peer.tls.is_some() && !peer.out.is_empty() {
+            return self.flush(number);
+        }
         Ok(())
     }
 
     /// Sends bytes; what does not fit now follows when there is room.
     pub fn send(&mut self, number: u32, bytes: &[u8]) -> Result<()> {
         let Some(peer) = self.peers[number as usize].as_mut() else { return Ok(()) };
-        peer.out.extend_from_slice(bytes);
+        match &mut peer.tls {
+            Some(session) => session.write(bytes, &mut peer.out)?,
+            None => peer.out.extend_from_slice(bytes),
+        }
         self.flush(number)
     }
 
     fn flush(&mut self, number: u32) -> Result<()> {
         let Some(peer) = self.peers[number as usize].as_mut() else { return Ok(()) };
+        if peer.out.is_empty() && !peer.waits {
+            return Ok(());
+        }
         match peer.socket.write(&peer.out) {
             Ok(count) => drop(peer.out.drain(..count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -308,11 +358,11 @@ pub struct Options {
 }
 
 /// Where a client connects from; `None`: the system chooses.
-fn source(number: usize) -> Result<Option<SocketAddr>> {
+fn source(place: u8, number: usize) -> Result<Option<SocketAddr>> {
     let block = u8::try_from(number / CLIENTS_PER_ADDRESS)?;
     let port = FIRST_PORT + (number % CLIENTS_PER_ADDRESS) as u16;
-    let address = Ipv4Addr::new(127, 0, 1, block);
-    Ok((block > 0).then(|| SocketAddr::from((address, port))))
+    let address = Ipv4Addr::new(127, 0, 1 + place, block);
+    Ok((block > 0 || place > 0).then(|| SocketAddr::from((address, port))))
 }
 
 /// A masked text message as bytes.
@@ -337,7 +387,7 @@ fn cut(framing: Framing, input: &[u8]) -> Result<Option<(&[u8], usize)>> {
             Some(end) => (end + 4, content_length(&input[..end])?),
             None => return Ok(None),
         },
-        Framing::Netsvr => match input.first_chunk() {
+        Framing::Netsvr | Framing::Team => match input.first_chunk() {
             Some(length) => (4, u32::from_be_bytes(*length) as usize),
             None => return Ok(None),
         },

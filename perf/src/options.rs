@@ -36,7 +36,8 @@ pub struct Options {
     /// CPU of the server; `cross-shard` uses the load's as well.
     #[arg(long, default_value_t = 0)]
     pub server_cpu: usize,
-    /// CPU of the load; by default the last one.
+    /// CPU of the load's first thread; by default the last one. Others get those above it, then
+    /// those below, without the server's.
     #[arg(long)]
     pub load_cpu: Option<usize>,
     /// Runs of each server, in turn; reported are medians.
@@ -57,8 +58,33 @@ pub struct Options {
     /// Counts system calls with `perf stat`, in one more run.
     #[arg(long)]
     pub syscalls: bool,
+    /// Clients speak TLS; the gateway is compared with itself without.
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificates (PEM) that clients trust; with `--addr` and `--tls`.
+    #[arg(long)]
+    pub ca: Option<PathBuf>,
+    /// Threads of each process of the load.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Processes of the load; together they may have more connections than one has descriptors.
+    #[arg(long, default_value_t = 1)]
+    pub processes: usize,
+    /// This is such a process, and whom it belongs to.
+    #[arg(long, hide = true)]
+    pub leader: Option<SocketAddr>,
+    /// What `--load-cpu` and the machine give; one for each thread, in turn.
+    #[arg(skip)]
+    pub load_cpus: Vec<usize>,
     #[command(flatten)]
     pub size: Size,
+}
+
+impl Options {
+    /// The CPU of a thread of the load.
+    pub fn cpu_of(&self, thread: usize) -> usize {
+        self.load_cpus.get(thread % self.load_cpus.len().max(1)).copied().unwrap_or(0)
+    }
 }
 
 /// What is measured.
@@ -92,6 +118,8 @@ pub enum Scenario {
     ApiPublish,
     /// connmix: clients push to a queue, which one connection consumes.
     Queue,
+    /// Many requests under way on one xxim connection, to an upstream that answers at once.
+    Xxim,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -100,7 +128,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 15] = [
+    pub const ALL: [Scenario; 16] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -115,6 +143,7 @@ impl Scenario {
         Scenario::ApiSend,
         Scenario::ApiPublish,
         Scenario::Queue,
+        Scenario::Xxim,
         Scenario::CrossShard,
     ];
 
@@ -139,7 +168,8 @@ pub struct Size {
     /// Publishes at a time.
     #[arg(long)]
     pub publishes: Option<usize>,
-    /// Messages under way at a time (`unicast`, `groupchat`), connections (`churn`).
+    /// Messages under way at a time (`unicast`, `groupchat`; `xxim`: per connection), connections
+    /// (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,

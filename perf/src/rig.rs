@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Result;
 use crate::net::{self, Net};
 use crate::netsvr::{self, Cmd, ConnInfoUpdate, ConnOpen6, RegisterReq};
+use crate::options::Options;
 use crate::server::Server;
+use crate::team::{self, Note, Order, Team};
+use crate::tls;
 
 /// How long a message may take before a run is given up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,6 +27,10 @@ pub struct Rig {
     pub server: Server,
     pub net: Net,
     pub tally: Tally,
+    /// Who holds a part of the clients.
+    pub team: Team,
+    /// Answers of helpers, besides counts.
+    pub answers: usize,
 }
 
 /// What one run has counted.
@@ -30,22 +38,18 @@ pub struct Tally {
     pub messages: u64,
     /// Nanoseconds.
     pub latency: Histogram<u64>,
-    start: Instant,
 }
 
 impl Tally {
     pub fn new() -> Tally {
         let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3);
-        Tally {
-            messages: 0,
-            latency: latency.expect("the bounds are in order"),
-            start: Instant::now(),
-        }
+        Tally { messages: 0, latency: latency.expect("the bounds are in order") }
     }
 
-    /// Nanoseconds since the start of the process's run.
+    /// Nanoseconds of the clock that all processes of the machine share.
     pub fn now(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
     }
 
     /// Counts a message that was to be sent at `sent` and is here at `now`.
@@ -62,14 +66,88 @@ impl Tally {
 }
 
 impl Rig {
-    pub fn new(server: Server) -> Result<Rig> {
-        Ok(Rig { server, net: Net::new()?, tally: Tally::new() })
+    pub fn new(server: Server, options: &Options) -> Result<Rig> {
+        let mut net = Net::new()?;
+        net.tls = server.trusted.as_deref().map(tls::trust).transpose()?;
+        let team = Team::start(options, &server, &mut net)?;
+        Ok(Rig { server, net, tally: Tally::new(), team, answers: 0 })
     }
 
-    /// Connects echo clients.
+    /// Connects echo clients. Gives those that are not with helpers.
     pub fn echo_clients(&mut self, count: usize) -> Result<Vec<u32>> {
         let path = self.server.echo_path.clone();
-        self.net.connect_clients(self.server.client, count, |_| path.clone())
+        let own = self.connect(count, &path, None)?;
+        self.await_answers(self.team.helpers.len())?;
+        Ok(own)
+    }
+
+    /// Connects clients, and lets the helpers connect their share; each answers when it has.
+    fn connect(&mut self, count: usize, path: &str, first: Option<usize>) -> Result<Vec<u32>> {
+        let shares = self.team.shares(count);
+        let mut done = shares[0];
+        for (&count, helper) in shares[1..].iter().zip(self.team.helpers.clone()) {
+            let first = first.map(|first| first + done);
+            let order = Order::Connect { count, path: path.to_owned(), first };
+            team::tell(&mut self.net, helper, &order)?;
+            done += count;
+        }
+        self.net.connect_clients(self.server.client, shares[0], |number| match first {
+            Some(first) => format!("{path}{}", first + number),
+            None => path.to_owned(),
+        })
+    }
+
+    /// Tells all helpers the same.
+    pub fn order(&mut self, order: &Order) -> Result<()> {
+        let mut helpers = self.team.helpers.iter();
+        helpers.try_for_each(|&helper| team::tell(&mut self.net, helper, order))
+    }
+
+    /// Takes in what helpers have said; returns how many messages they have counted, which are in
+    /// the tally then.
+    pub fn hear(&mut self) -> Result<u64> {
+        let mut counted = 0;
+        while let Some((_, note)) = self.net.notes.pop_front() {
+            match serde_json::from_slice(&note)? {
+                Note::Counted(count) => counted += count,
+                Note::Connected => self.answers += 1,
+                Note::Latencies(latencies) => {
+                    self.answers += 1;
+                    for (nanoseconds, count) in latencies {
+                        self.tally.latency.saturating_record_n(nanoseconds, count);
+                    }
+                }
+                Note::Failed(error) => return Err(format!("a helper: {error}").into()),
+            }
+        }
+        self.tally.messages += counted;
+        Ok(counted)
+    }
+
+    fn await_answers(&mut self, count: usize) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.answers < count {
+            if Instant::now() > deadline {
+                return Err(format!("{} helpers do not answer", count - self.answers).into());
+            }
+            self.net.wait(Duration::from_millis(10))?;
+            self.hear()?;
+        }
+        self.answers -= count;
+        Ok(())
+    }
+
+    /// Forgets what was counted, here and by the helpers.
+    pub fn reset(&mut self) -> Result<()> {
+        self.hear()?;
+        self.tally.reset();
+        self.order(&Order::Reset)
+    }
+
+    /// Puts the latencies of the helpers beside the own.
+    pub fn gather(&mut self) -> Result<()> {
+        self.order(&Order::Report)?;
+        self.await_answers(self.team.helpers.len())
     }
 
     /// Registers a worker and connects netsvr clients. Gives the worker's connection, and the
@@ -83,15 +161,15 @@ impl Rig {
 
     /// Connects more of them.
     pub fn more_clients(&mut self, clients: &mut Clients, count: usize) -> Result<()> {
-        let first = clients.ids.len();
+        let first = clients.uniq_ids.len();
         clients.uniq_ids.resize(first + count, String::new());
-        let mut missing = count;
+        let (mut missing, mut parts) = (count, 0);
         // In parts, so that events never wait for this side.
         for start in (first..first + count).step_by(1000) {
             let part = 1000.min(first + count - start);
-            let path = |number| format!("/netsvr?{}", start + number);
-            clients.ids.extend(self.net.connect_clients(self.server.client, part, path)?);
+            clients.ids.extend(self.connect(part, "/netsvr?", Some(start))?);
             missing -= self.opened(clients, false)?;
+            parts += 1;
         }
         let deadline = Instant::now() + PATIENCE;
         while missing > 0 {
@@ -100,7 +178,7 @@ impl Rig {
                 return Err(format!("{missing} ConnOpen events are missing").into());
             }
         }
-        Ok(())
+        self.await_answers(parts * self.team.helpers.len())
     }
 
     /// Takes ConnOpen events; returns how many there were.
@@ -172,7 +250,30 @@ impl Rig {
         }
     }
 
-    /// Sets user, session and topics of clients, and waits until all is done.
+    /// Waits for so many stamped messages, here and with the helpers, and counts them.
+    pub fn await_deliveries(&mut self, count: usize) -> Result<()> {
+        let mut missing = count;
+        let deadline = Instant::now() + PATIENCE;
+        while missing > 0 {
+            if Instant::now() > deadline {
+                let late = format!("{missing} of {count} did not arrive within {PATIENCE:?}");
+                return Err(late.into());
+            }
+            for client in self.net.wait(Duration::from_millis(100))? {
+                let now = self.tally.now();
+                self.net.read(client, |data| {
+                    if let Some((sent, _)) = stamp(data) {
+                        self.tally.count(sent, now);
+                        missing = missing.saturating_sub(1);
+                    }
+                })?;
+            }
+            missing = missing.saturating_sub(self.hear()? as usize);
+        }
+        Ok(())
+    }
+
+    /// Sets user, session and topics of clients, and waits until all is done: each client is told.
     pub fn update(
         &mut self,
         backend: u32,
@@ -182,17 +283,14 @@ impl Rig {
         for first in (0..uniq_ids.len()).step_by(UPDATE_BATCH) {
             let last = (first + UPDATE_BATCH).min(uniq_ids.len());
             let mut out = Vec::new();
+            let done = bytes::Bytes::from(payload(STAMP, self.tally.now(), 0));
             for (number, uniq_id) in uniq_ids.iter().enumerate().take(last).skip(first) {
-                let (uniq_id, data) = (uniq_id.clone(), bytes::Bytes::from_static(b"updated"));
+                let (uniq_id, data) = (uniq_id.clone(), done.clone());
                 let message = ConnInfoUpdate { uniq_id, data, ..update(number) };
                 netsvr::put(&mut out, Cmd::ConnInfoUpdate, &message);
             }
             self.net.send(backend, &out)?;
-            let mut missing = last - first;
-            self.until(|rig, peer| {
-                rig.net.read(peer, |_| missing = missing.saturating_sub(1))?;
-                Ok(missing == 0)
-            })?;
+            self.await_deliveries(last - first)?;
         }
         Ok(())
     }
@@ -201,7 +299,9 @@ impl Rig {
 /// netsvr clients and the worker that knows them.
 pub struct Clients {
     pub worker: u32,
+    /// Connections, without those of helpers.
     pub ids: Vec<u32>,
+    /// Of all, by number.
     pub uniq_ids: Vec<String>,
 }
 

@@ -67,6 +67,11 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 
 /// The servers to measure for a command line, the first one being the subject.
 pub fn entries(options: &Options) -> Result<Vec<Entry>> {
+    let alone = options.threads.max(1) * options.processes.max(1) == 1;
+    if !alone && !scenario::spreads(options.scenario) {
+        let name = options.scenario.name();
+        return Err(format!("{name} runs in one thread: leave --threads, --processes out").into());
+    }
     let mut entries = Vec::new();
     let mut add = |name: &str, contender, options: &Options| {
         let (name, options) = (name.to_owned(), options.clone());
@@ -78,12 +83,17 @@ pub fn entries(options: &Options) -> Result<Vec<Entry>> {
         add("server", Contender::Running { client, pid, path }, options);
     } else {
         let server = options.server.clone().map_or_else(|| beside("ringway"), Ok)?;
-        add("ringway", Contender::Gateway(server), options);
+        add("ringway", Contender::Gateway(server.clone()), options);
+        if options.tls && !options.no_floor {
+            let options = Options { tls: false, ..options.clone() };
+            add("plain", Contender::Gateway(server), &options);
+        }
     }
     if let Some(against) = &options.against {
         add("against", Contender::Gateway(against.clone()), options);
     }
-    if !options.no_floor {
+    // The floor has no TLS.
+    if !options.no_floor && !options.tls {
         let program = options.floor.clone().map_or_else(|| beside("floor"), Ok)?;
         let (floor, scenario) = scenario::floor(options.scenario);
         let options = Options { scenario, size: floor_size(options), ..options.clone() };
@@ -137,13 +147,18 @@ const SYSCALLS: &str = "syscalls";
 fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let options = &entry.options;
     let cpus = scenario::server_cpus(options);
-    let mut rig = Rig::new(Server::start(&entry.contender, &cpus)?)?;
+    let upstream = match options.scenario {
+        Scenario::Xxim => Some(scenario::xxim::upstream()?),
+        _ => None,
+    };
+    let mut rig = Rig::new(Server::start(&entry.contender, &cpus, options, upstream)?, options)?;
     let mut load = scenario::prepare(options, &mut rig)?;
     let pid = rig.server.pid;
     let mut repeat = |rig: &mut Rig, seconds: f64| -> Result<f64> {
         let (began, mut told) = (Instant::now(), Instant::now());
         while began.elapsed().as_secs_f64() < seconds {
             load.step(rig)?;
+            rig.hear()?;
             if told.elapsed() > Duration::from_secs(1) {
                 told = Instant::now();
                 let rate = rig.tally.messages as f64 / began.elapsed().as_secs_f64();
@@ -153,13 +168,14 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
         Ok(began.elapsed().as_secs_f64())
     };
     repeat(&mut rig, options.warmup)?;
-    rig.tally.reset();
+    rig.reset()?;
     let counter = count_syscalls.then(|| Syscalls::start(pid)).flatten();
     let before = Usage::of(pid)?;
     let seconds = repeat(&mut rig, options.seconds)?;
     let used = Usage::of(pid)?.since(&before);
     let messages = rig.tally.messages as f64;
-    let mut figures = figures(&rig, &used, seconds)?;
+    rig.gather()?;
+    let mut figures = figures(&rig, &used, seconds, messages)?;
     if let Some(count) = counter.and_then(Syscalls::stop) {
         figures.push(Figure::new(SYSCALLS, count as f64 / messages.max(1.0)));
     }
@@ -167,10 +183,9 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn figures(rig: &Rig, used: &Usage, seconds: f64) -> Result<Vec<Figure>> {
+fn figures(rig: &Rig, used: &Usage, seconds: f64, messages: f64) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     let mut add = |name, value| figures.push(Figure::new(name, value));
-    let messages = rig.tally.messages as f64;
     if messages > 0.0 {
         let quantile = |share| rig.tally.latency.value_at_quantile(share) as f64 / 1000.0;
         add("messages_per_s", messages / seconds);

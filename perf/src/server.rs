@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::Result;
+use crate::options::Options;
+use crate::tls::Identity;
 
 /// How long a server may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,27 +46,50 @@ pub struct Server {
     pub api: Option<SocketAddr>,
     /// CPUs of a gateway.
     pub shards: usize,
-    child: Option<Child>,
+    /// Certificates that clients trust; `None`: they speak plain WebSocket.
+    pub trusted: Option<PathBuf>,
+    _child: Option<Started>,
     _config: Option<tempfile::NamedTempFile>,
+    _identity: Option<Identity>,
 }
 
 impl Server {
-    /// Starts a server on the given CPUs, or finds the running one.
-    pub fn start(contender: &Contender, cpus: &[usize]) -> Result<Server> {
+    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves xxim
+    /// clients on `/ws` and carries their requests there.
+    pub fn start(
+        contender: &Contender,
+        cpus: &[usize],
+        options: &Options,
+        upstream: Option<SocketAddr>,
+    ) -> Result<Server> {
         match contender {
-            Contender::Gateway(program) => gateway(program, cpus),
+            Contender::Gateway(program) => gateway(program, cpus, options.tls, upstream),
             Contender::Floor(program, floor) => start_floor(program, *floor, cpus[0]),
-            Contender::Running { client, pid, path } => Ok(Server {
-                pid: *pid,
-                client: *client,
-                echo_path: path.clone(),
-                worker: None,
-                task: None,
-                api: None,
-                shards: 1,
-                child: None,
-                _config: None,
-            }),
+            Contender::Running { client, pid, path } => {
+                let trusted = options.ca.clone().filter(|_| options.tls);
+                if options.tls && trusted.is_none() {
+                    return Err("--tls with --addr needs --ca: what clients are to trust".into());
+                }
+                let echo_path = path.clone();
+                Ok(Server { pid: *pid, echo_path, trusted, ..Server::elsewhere(*client) })
+            }
+        }
+    }
+
+    /// A server of which only the address is known.
+    pub fn elsewhere(client: SocketAddr) -> Server {
+        Server {
+            pid: 0,
+            client,
+            echo_path: "/".to_owned(),
+            worker: None,
+            task: None,
+            api: None,
+            shards: 1,
+            trusted: None,
+            _child: None,
+            _config: None,
+            _identity: None,
         }
     }
 
@@ -74,34 +99,48 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+/// A process that was started here, and ends with this.
+struct Started(Child);
+
+impl Drop for Started {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-fn gateway(program: &Path, cpus: &[usize]) -> Result<Server> {
-    let (client, worker, task) = (free_address()?, free_address()?, free_address()?);
+fn gateway(
+    program: &Path,
+    cpus: &[usize],
+    tls: bool,
+    upstream: Option<SocketAddr>,
+) -> Result<Server> {
+    let (mut client, worker, task) = (free_address()?, free_address()?, free_address()?);
     let api = free_address()?;
+    let identity = tls.then(Identity::new).transpose()?;
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
-    file.write_all(config(client, worker, task, api, cpus).as_bytes())?;
+    let text = config([client, worker, task, api], cpus, identity.as_ref());
+    file.write_all(text.as_bytes())?;
+    if let Some(upstream) = upstream {
+        client = free_address()?;
+        file.write_all(xxim_config(client, upstream).as_bytes())?;
+    }
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
     command.stderr(Stdio::inherit());
     let child = on_all_cpus(|| command.spawn())?;
     let server = Server {
         pid: child.id(),
-        client,
         echo_path: "/echo".to_owned(),
         worker: Some(worker),
         task: Some(task),
         api: Some(api),
         shards: cpus.len(),
-        child: Some(child),
+        trusted: identity.as_ref().map(Identity::certificate),
+        _child: Some(Started(child)),
         _config: Some(file),
+        _identity: identity,
+        ..Server::elsewhere(client)
     };
     for address in [client, worker, task, api] {
         await_listener(address)?;
@@ -111,12 +150,13 @@ fn gateway(program: &Path, cpus: &[usize]) -> Result<Server> {
 
 /// Limits that would stop the load are out of the way; everything else is the default.
 fn config(
-    client: SocketAddr,
-    worker: SocketAddr,
-    task: SocketAddr,
-    api: SocketAddr,
+    [client, worker, task, api]: [SocketAddr; 4],
     cpus: &[usize],
+    identity: Option<&Identity>,
 ) -> String {
+    let tls = identity.map_or(String::new(), |identity| {
+        format!("tls = {{ cert = {:?}, key = {:?} }}", identity.certificate(), identity.key())
+    });
     let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
     let cpus = cpus.join(",");
     format!(
@@ -132,6 +172,7 @@ routes = [
   {{ path = "/im", protocol = "im" }},
   {{ path = "/chat", protocol = "connmix" }},
 ]
+{tls}
 
 [[listener]]
 bind = "{worker}"
@@ -174,6 +215,25 @@ filter = "warn"
     )
 }
 
+/// One more listener, for xxim clients.
+fn xxim_config(client: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        r#"
+[[listener]]
+bind = "{client}"
+routes = [ {{ path = "/ws", protocol = "xxim" }} ]
+
+[[xxim.upstream]]
+name = "load"
+url = "http://{upstream}"
+
+[[xxim.route]]
+prefix = "/v1/"
+upstream = "load"
+"#
+    )
+}
+
 fn start_floor(program: &Path, floor: Floor, cpu: usize) -> Result<Server> {
     let mode = match floor {
         Floor::Echo => "echo",
@@ -187,17 +247,7 @@ fn start_floor(program: &Path, floor: Floor, cpu: usize) -> Result<Server> {
     let output = child.stdout.take().ok_or("the floor has no output")?;
     BufReader::new(output).read_line(&mut line)?;
     let client = line.trim().parse().map_err(|_| format!("the floor said {line:?}"))?;
-    Ok(Server {
-        pid: child.id(),
-        client,
-        echo_path: "/".to_owned(),
-        worker: None,
-        task: None,
-        api: None,
-        shards: 1,
-        child: Some(child),
-        _config: None,
-    })
+    Ok(Server { pid: child.id(), _child: Some(Started(child)), ..Server::elsewhere(client) })
 }
 
 fn free_address() -> Result<SocketAddr> {
@@ -229,7 +279,7 @@ pub fn cpus() -> Result<Vec<usize>> {
 }
 
 /// A child inherits the CPUs of its parent, which is pinned to one.
-fn on_all_cpus<T>(action: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
+pub fn on_all_cpus<T>(action: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
     let own = sched_getaffinity(None)?;
     let mut all = CpuSet::new();
     (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));

@@ -28,6 +28,15 @@ pub fn smoke(options: &Options) -> Result<Results> {
         let options = Options { scenario, size, runs, seconds, warmup, ..options.clone() };
         results.push(measure(&options)?);
     }
+    // Encrypted, and with helpers of both kinds.
+    let options = &results[1].0;
+    let encrypted = Options { tls: true, ..options.clone() };
+    let helped = Options { threads: 2, processes: 2, ..options.clone() };
+    let scenario = Scenario::Broadcast;
+    let both = Options { scenario, tls: true, processes: 2, ..options.clone() };
+    for options in [encrypted, helped, both] {
+        results.push(measure(&options)?);
+    }
     Ok(results)
 }
 

@@ -174,6 +174,7 @@ fn netsvr(
             on_open: settings.number("netsvr.limit.on_open")?,
             on_message: settings.number("netsvr.limit.on_message")?,
         },
+        cluster: settings.flag("netsvr.cluster")?,
         metrics_items: metrics_items.into_iter().collect(),
     })
 }

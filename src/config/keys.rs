@@ -141,6 +141,14 @@ const KEYS: &[Key] = &[
         ..text("netsvr.metrics_items", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]", "")
     },
     Key {
+        default: "false",
+        ..flag(
+            "netsvr.cluster",
+            "Commands of business processes reach clients of every node of the mesh, not only of \
+             this one.",
+        )
+    },
+    Key {
         kind: Kind::Texts,
         allowed: "list of texts",
         ..text(

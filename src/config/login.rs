@@ -171,9 +171,11 @@ pub(super) fn read(
     settings: &Settings,
     listeners: &[Listener],
 ) -> Result<LoginSettings, ConfigError> {
+    // What is not used is checked as well.
+    let leeway = settings.duration("login.jwt.leeway")?;
     let verifier = match settings.choice("login.verifier")? {
         "static" => Verifier::Static(tokens(settings)?),
-        "jwt" => Verifier::Jwt(Box::new(jwt(settings)?)),
+        "jwt" => Verifier::Jwt(Box::new(jwt(settings, leeway)?)),
         "http" => Verifier::Http(base(settings, "login.url")?),
         "grpc" => Verifier::Grpc(base(settings, "login.url")?),
         _ => open(settings, listeners)?,
@@ -233,7 +235,7 @@ fn secret(settings: &Settings, key: &str, problem: &str) -> ConfigError {
     ConfigError { value: "".into(), ..error }
 }
 
-fn jwt(settings: &Settings) -> Result<Jwt, ConfigError> {
+fn jwt(settings: &Settings, leeway: Duration) -> Result<Jwt, ConfigError> {
     let algorithm = match settings.choice("login.jwt.algorithm")? {
         "RS256" => JwtAlgorithm::Rs256,
         "ES256" => JwtAlgorithm::Es256,
@@ -264,6 +266,6 @@ fn jwt(settings: &Settings) -> Result<Jwt, ConfigError> {
         device_claim: settings.text("login.jwt.device_claim")?,
         issuer: settings.text("login.jwt.issuer")?,
         audience: settings.text("login.jwt.audience")?,
-        leeway: settings.duration("login.jwt.leeway")?,
+        leeway,
     })
 }

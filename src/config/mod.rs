@@ -103,6 +103,9 @@ do = [ { push = { topic = "demo", event = "message", include = ["uid=ctx.uid", "
 [netsvr.customer]
 compression_level = 1
 
+[xxim.push]
+bind = "127.0.0.1:6700"
+
 [im]
 announce_join = true
 forward = "message"
@@ -156,7 +159,9 @@ pub fn demo_with(
     let listener = binds.enumerate().find(|(_, bind)| outside(*bind));
     let path = listener.map(|(index, _)| format!("listener.{index}.bind"));
     let admin = loaded.config.admin.bind.filter(|bind| outside(*bind));
-    match path.or(admin.map(|_| "admin.bind".to_owned())) {
+    let push = loaded.config.xxim_upstreams.push.as_ref().filter(|push| outside(push.bind));
+    let path = path.or(admin.map(|_| "admin.bind".to_owned()));
+    match path.or(push.map(|_| "xxim.push.bind".to_owned())) {
         None => Ok(loaded),
         Some(path) => {
             let complaint = Complaint::new("the demo lets everybody in")

@@ -452,6 +452,7 @@ fn hooks(settings: &Settings) -> Result<XximHooks, ConfigError> {
 
 fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
     const BIND: &str = "xxim.push.bind";
+    let request_bytes_max = settings.number("xxim.push.request_bytes_max")?;
     if settings.text(BIND)?.is_empty() {
         return Ok(None);
     }
@@ -483,6 +484,6 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
         tls,
         allow_broadcast: settings.flag("xxim.push.allow_broadcast")?,
         expose_secrets: settings.flag("xxim.push.expose_secrets")?,
-        request_bytes_max: settings.number("xxim.push.request_bytes_max")?,
+        request_bytes_max,
     }))
 }

@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::connmix::{Api, User};
-use crate::hub::client_id::ClientIds;
+use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
 use crate::wire::connmix::json::{self, Raw};
@@ -53,8 +53,9 @@ pub struct Refusal {
 pub enum Action {
     /// The answer is known.
     Answer(Answer),
-    /// A command whose outcome decides the answer.
-    Tell(Command, About),
+    /// A command whose outcome decides the answer, and the node that it is for, if that is another
+    /// one.
+    Tell(Command, About, Option<u16>),
     /// Consume these topics.
     Pop(Vec<Arc<str>>),
     /// Consume nothing any more.
@@ -225,13 +226,15 @@ fn handshake(request: &Http<'_>) -> Result<Vec<u8>, Refusal> {
     Ok(response)
 }
 
-/// What a request of the API asks for, from a peer that may do more than look or not. `unix` is the
-/// time, which tells old client_ids from new ones.
+/// What a client_id names: a connection, and its node, if that is another one.
+pub type Found = Option<(Option<u16>, ConnId)>;
+
+/// What a request of the API asks for, from a peer that may do more than look or not. `find` reads
+/// client_ids.
 pub fn action(
     request: Result<Request<'_>, Fault>,
     may_write: bool,
-    ids: &ClientIds,
-    unix: u32,
+    find: impl Fn(i64) -> Found,
 ) -> Action {
     let request = match request {
         Ok(Request::Ping) => return Action::Answer(Answer::Pong),
@@ -245,17 +248,22 @@ pub fn action(
             Action::Pop(topics.iter().map(|topic| (**topic).into()).collect())
         }
         Request::Unpop => Action::Unpop,
-        Request::Send { client, data, opcode } => match ids.decode(client, unix) {
+        Request::Send { client, data, opcode } => match find(client) {
             None => Action::Answer(answer(About::Send, Outcome::default())),
-            Some(conn) => Action::Tell(push(Target::Conns(vec![conn]), data, opcode), About::Send),
+            Some((node, conn)) => {
+                let command = push(Target::Conns(vec![conn]), data, opcode);
+                Action::Tell(command, About::Send, node)
+            }
         },
         Request::Publish { channel, data, opcode } => {
             let target = Target::Topics(vec![channel.into()]);
-            Action::Tell(push(target, data, opcode), About::Publish)
+            Action::Tell(push(target, data, opcode), About::Publish, None)
         }
-        Request::Call { client, call } => match ids.decode(client, unix) {
+        Request::Call { client, call } => match find(client) {
             None => Action::Answer(answer(About::Call, Outcome::default())),
-            Some(conn) => Action::Tell(Command::Call { conn, call: owned(call) }, About::Call),
+            Some((node, conn)) => {
+                Action::Tell(Command::Call { conn, call: owned(call) }, About::Call, node)
+            }
         },
     }
 }
@@ -276,8 +284,15 @@ pub fn answer(about: About, outcome: Outcome) -> Answer {
     }
 }
 
-/// The body of `GET /v1/nodes`. `host` is where the request came to, `bind` the listener's address.
-pub fn nodes(node: u16, api: &Api, bind: std::net::SocketAddr, host: Option<&str>) -> Vec<u8> {
+/// The body of `GET /v1/nodes`. `host` is where the request came to, `bind` the listener's address;
+/// `others` are the other nodes and where their API is.
+pub fn nodes(
+    node: u16,
+    api: &Api,
+    bind: std::net::SocketAddr,
+    host: Option<&str>,
+    others: impl Iterator<Item = (u16, std::net::SocketAddr)>,
+) -> Vec<u8> {
     let address = match (&api.advertise, bind.ip().is_unspecified(), host) {
         (Some(advertise), ..) => advertise.clone(),
         (None, true, Some(host)) => format!("{host}:{}", bind.port()),
@@ -285,6 +300,10 @@ pub fn nodes(node: u16, api: &Api, bind: std::net::SocketAddr, host: Option<&str
     };
     let mut body = format!("{{\"nodes\":[{{\"id\":{node},\"api_server\":").into_bytes();
     json::write_string(&mut body, &address);
+    for (node, address) in others {
+        let more = format!("}},{{\"id\":{node},\"api_server\":\"{address}\"");
+        body.extend_from_slice(more.as_bytes());
+    }
     body.extend_from_slice(b"}]}");
     body
 }

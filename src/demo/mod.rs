@@ -20,6 +20,7 @@ mod requests;
 mod rooms;
 #[cfg(test)]
 mod tests;
+pub mod xxim;
 
 use std::future::pending;
 use std::io;

@@ -88,6 +88,29 @@ pub fn upgrade(
     })
 }
 
+/// What a request for xxim is refused for beside what every request is (xxim section 1.1): its
+/// origin, another version of WebSocket or of HTTP. `None`: nothing of these.
+pub fn xxim_refusal(
+    request: &Request<'_>,
+    routes: &[Route],
+    origins: &[String],
+) -> Option<Vec<u8>> {
+    let route = routes.iter().find(|route| route.path.as_bytes() == request.path)?;
+    let upgrades = !request.header("Upgrade").unwrap_or_default().is_empty();
+    if route.protocol != ClientProtocol::Xxim || request.method != "GET" || !upgrades {
+        return None;
+    }
+    if request.is_1_0 {
+        return Some(upgrade_required());
+    }
+    if !origin_allowed(request, origins) {
+        return Some(refusal("403 Forbidden", "", "Forbidden"));
+    }
+    let version = "Sec-WebSocket-Version: 13\r\n";
+    let wrong = request.header("Sec-WebSocket-Version") != Some(b"13");
+    wrong.then(|| refusal("400 Bad Request", version, "unsupported Sec-WebSocket-Version"))
+}
+
 /// The answer to what is not HTTP (row 2).
 pub fn bad_request() -> Vec<u8> {
     refusal("400 Bad Request", "", "Bad Request")
@@ -104,13 +127,17 @@ fn not_an_upgrade(route: Option<&Route>, routes: &[Route]) -> Vec<u8> {
     let greets = |route: &Route| matches!(route.protocol, ClientProtocol::Netsvr);
     match route {
         Some(route) if !greets(route) && route.protocol != ClientProtocol::Echo => {
-            b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Content-Length: 16\r\n\r\nUpgrade Required"
-                .to_vec()
+            upgrade_required()
         }
         None if !routes.iter().any(greets) => refusal("404 Not Found", "", "Not Found"),
         _ => refusal("200 OK", "", "Hello netsvr"),
     }
+}
+
+fn upgrade_required() -> Vec<u8> {
+    b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+      Content-Length: 16\r\n\r\nUpgrade Required"
+        .to_vec()
 }
 
 /// The sub-protocol that the client is told: its first one in netsvr, only a known one elsewhere.

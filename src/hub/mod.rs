@@ -14,6 +14,7 @@ pub mod context;
 mod id;
 pub mod limits;
 pub mod login;
+pub mod mesh;
 mod names;
 pub mod push;
 pub mod queries;
@@ -26,6 +27,7 @@ mod users;
 use std::sync::Arc;
 
 pub use id::ConnId;
+use mesh::{Bucket, Occupancy, Space};
 use push::{Change, Target, TopicChange};
 use sessions::Members;
 use topics::{Subscriber, Subscription, Topics};
@@ -37,6 +39,8 @@ pub struct Hub {
     members: Members,
     users: Users,
     topics: Topics,
+    /// Buckets of the names here; only in a mesh.
+    occupancy: Option<Box<Occupancy>>,
 }
 
 /// What a connection had when it was removed (netsvr section 5.1, `ConnClose`).
@@ -57,7 +61,23 @@ impl Default for Hub {
 impl Hub {
     /// A hub without connections; allocates nothing.
     pub fn new() -> Hub {
-        Hub { members: Members::default(), users: Users::new(), topics: Topics::new() }
+        Hub {
+            members: Members::default(),
+            users: Users::new(),
+            topics: Topics::new(),
+            occupancy: None,
+        }
+    }
+
+    /// Begins to count the buckets of topics and users, for a mesh. Only while nobody is here.
+    pub fn count_buckets(&mut self) {
+        debug_assert!(self.is_empty());
+        self.occupancy = Some(Occupancy::new());
+    }
+
+    /// The buckets of the names here; `None` unless they are counted.
+    pub fn occupancy(&mut self) -> Option<&mut Occupancy> {
+        self.occupancy.as_deref_mut()
     }
 
     /// Registers a connection, without user, session and topics. Its slot must be free.
@@ -169,6 +189,11 @@ impl Hub {
             return;
         }
         let seat = self.users.bind(user, slot);
+        if let Some(occupancy) = &mut self.occupancy
+            && seat.is_first()
+        {
+            occupancy.enter(Space::Users, user);
+        }
         if let Some(member) = self.members.get_mut(slot) {
             member.user = seat;
         }
@@ -182,13 +207,19 @@ impl Hub {
         if topic.is_empty() {
             return false;
         }
-        let topic = self.topics.open(topic);
+        let name = topic;
+        let topic = self.topics.open(name);
         if member.topics.contains(topic) {
             return false;
         }
         let place = member.topics.len() as u32;
         let place = self.topics.join(topic, Subscriber { slot, place });
         member.topics.push(Subscription { topic, place });
+        if let Some(occupancy) = &mut self.occupancy
+            && place == 0
+        {
+            occupancy.enter(Space::Topics, name);
+        }
         true
     }
 
@@ -220,9 +251,13 @@ impl Hub {
     /// Ends a topic and appends the slots of those who were in it. Over several topics a slot can
     /// come several times.
     pub fn delete_topic(&mut self, topic: &str, lost: &mut Vec<u32>) {
-        let Some(topic) = self.topics.find(topic) else {
+        let name = topic;
+        let Some(topic) = self.topics.find(name) else {
             return;
         };
+        if let Some(occupancy) = &mut self.occupancy {
+            occupancy.leave(Space::Topics, name);
+        }
         let subscribers = self.topics.take(topic);
         lost.reserve(subscribers.len());
         for Subscriber { slot, place } in subscribers {
@@ -325,6 +360,25 @@ impl Hub {
             }
         }
         assert_eq!((bound, subscriptions), (0, 0), "connections that no list has");
+        self.check_buckets();
+    }
+
+    fn check_buckets(&self) {
+        let Some(occupancy) = &self.occupancy else { return };
+        let mut counts = hashbrown::HashMap::<Bucket, u32>::new();
+        for (_, name, _) in self.topics.iter() {
+            *counts.entry(Bucket::of(Space::Topics, name)).or_default() += 1;
+        }
+        for (_, name, _) in self.users.iter() {
+            *counts.entry(Bucket::of(Space::Users, name)).or_default() += 1;
+        }
+        for space in [Space::Topics, Space::Users] {
+            for number in 0..mesh::BUCKETS as u16 {
+                let bucket = Bucket { space, number };
+                let names = counts.get(&bucket).copied().unwrap_or_default();
+                assert_eq!(occupancy.names(bucket), names, "{bucket:?}");
+            }
+        }
     }
 
     fn for_each_of(&self, user: u32, f: impl FnMut(u32)) {
@@ -333,8 +387,13 @@ impl Hub {
 
     /// Gives up a seat that no member holds any more.
     fn unbind(&mut self, seat: UserSeat) {
-        if seat == UserSeat::NONE {
+        let Some(user) = seat.user() else {
             return;
+        };
+        if let Some(occupancy) = &mut self.occupancy
+            && self.users.conns(user).len() == 1
+        {
+            occupancy.leave(Space::Users, self.users.name(user));
         }
         let moved = self.users.unbind(seat);
         if let Some(member) = moved.and_then(|slot| self.members.get_mut(slot)) {
@@ -344,6 +403,11 @@ impl Hub {
 
     /// Gives up the topic's end of a subscription that no member's list holds any more.
     fn leave(&mut self, gone: Subscription) {
+        if let Some(occupancy) = &mut self.occupancy
+            && self.topics.subscribers(gone.topic).len() == 1
+        {
+            occupancy.leave(Space::Topics, self.topics.name(gone.topic));
+        }
         let Some(moved) = self.topics.leave(gone) else {
             return;
         };

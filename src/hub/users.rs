@@ -28,6 +28,11 @@ impl UserSeat {
         UserSeat { user, place }
     }
 
+    /// Whether it is the first of its user.
+    pub fn is_first(self) -> bool {
+        self.place == 0 && self != UserSeat::NONE
+    }
+
     pub fn user(self) -> Option<u32> {
         (self != UserSeat::NONE).then_some(self.user)
     }

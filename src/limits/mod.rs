@@ -19,9 +19,10 @@ mod xxim_upstream;
 
 pub use connmix_server::*;
 pub use fixed::*;
+pub use mesh::*;
 pub use xxim::{
-    XXIM_COMMON_MESSAGE_BYTES, XXIM_GIVEN_PER_TURN, XXIM_PARAM_BYTES_MAX, XXIM_REQUESTS_SENT,
-    XXIM_SEAL_BYTES_PER_TURN, XXIM_TOKEN_BYTES_MAX,
+    XXIM_GIVEN_PER_TURN, XXIM_PARAM_BYTES_MAX, XXIM_REQUESTS_SENT, XXIM_SEAL_BYTES_PER_TURN,
+    XXIM_TOKEN_BYTES_MAX,
 };
 
 /// One limit.

@@ -6,8 +6,6 @@ use super::{DAY, KIB, Limit, MIB, MINUTE, SECOND, Unit, fixed, row};
 pub const XXIM_PARAM_BYTES_MAX: usize = 1024;
 /// Bytes of a token.
 pub const XXIM_TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of the wider message to clients that a reader with default settings still takes.
-pub const XXIM_COMMON_MESSAGE_BYTES: usize = 32_768;
 /// Plain bytes that one shard encrypts for pushes in one turn.
 pub const XXIM_SEAL_BYTES_PER_TURN: usize = 256 * 1024;
 /// Requests of one shard that the sidecar is handed before it has taken them up.

@@ -94,6 +94,17 @@ impl Registry {
         Key::from_parts(row.name, labels.iter().map(label).collect::<Vec<_>>())
     }
 
+    /// Open connections, and clients among them, of all shards as they last told.
+    pub fn load(&self) -> [u64; 2] {
+        let first = Counters::ROWS.len() + DropReason::ALL.len();
+        let place = |name| Gauges::ROWS.iter().position(|row| row.name == name);
+        ["ringway_connections", "ringway_clients"].map(|name| {
+            let Some(place) = place(name) else { return 0 };
+            let cells = self.shards.iter().filter_map(|(shard, _)| shard.cells.get(first + place));
+            cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
+        })
+    }
+
     /// All families in the Prometheus text format (version 0.0.4), sorted.
     pub fn render(&self) -> String {
         for (published, handles) in &self.shards {

@@ -63,6 +63,8 @@ pub enum DropReason {
     CallbackSkipped,
     /// No rule is about this message of a connmix client.
     NoRule,
+    /// Too much waits for the link to other nodes.
+    MeshFull,
     /// The process ended first.
     Shutdown,
     /// A guest may not speak (IM).
@@ -79,7 +81,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 19] = [
+    pub const ALL: [DropReason; 20] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -93,6 +95,7 @@ impl DropReason {
         DropReason::QueueOldest,
         DropReason::CallbackSkipped,
         DropReason::NoRule,
+        DropReason::MeshFull,
         DropReason::Shutdown,
         DropReason::Guest,
         DropReason::NotInRoom,
@@ -117,6 +120,7 @@ impl DropReason {
             DropReason::QueueOldest => "queue_oldest",
             DropReason::CallbackSkipped => "callback_skipped",
             DropReason::NoRule => "no_rule",
+            DropReason::MeshFull => "mesh_full",
             DropReason::Shutdown => "shutdown",
             DropReason::Guest => "guest",
             DropReason::NotInRoom => "not_in_room",

@@ -72,6 +72,7 @@ impl Shard {
         let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
         assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
         assert!(self.hooks.opens() <= most, "{} callbacks at open wait", self.hooks.opens());
+        self.xxim_audit();
         self.hub.check();
         self.queueing.queues.check();
         Holdings { connections: self.conns.len() as u32, online }
@@ -86,6 +87,8 @@ impl Shard {
         assert!(self.jobs.is_empty(), "{} jobs are left", self.jobs.len());
         assert_eq!(self.links.queued(), (0, 0), "events are left");
         assert!(self.links.is_empty() && self.workers == 0, "workers are left");
+        assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
+        assert!(self.xxim.is_idle(), "questions of xxim clients are left");
         assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
@@ -119,6 +122,7 @@ impl Shard {
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
         let opened = match &conn.role {
             Role::Netsvr(_) => true,
+            Role::Xxim(xxim) => xxim.is_member(),
             Role::Im(im) => im.is_member(),
             Role::Connmix(connmix) => connmix.opened(),
             _ => false,

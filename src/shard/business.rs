@@ -14,6 +14,7 @@ use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::shard::Shard;
+use crate::shard::commands::Job;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::mailbox::Mail;
@@ -213,11 +214,20 @@ impl Shard {
 
     fn request(&mut self, slot: u32, cmd: Cmd, body: Bytes) {
         self.counters.commands += 1;
+        let wide = self.config.netsvr.cluster && self.mesh.is_some() && cmd.is_one_way();
+        if wide {
+            self.carry_abroad(cmd, &body);
+        }
         match worker::request(cmd, body, &self.uniq_ids, self.config.netsvr.generation) {
+            Request::Commands(commands) if wide => {
+                commands.into_iter().for_each(|command| self.dispatch_wide(command));
+            }
             Request::Commands(commands) => {
                 commands.into_iter().for_each(|command| self.dispatch(command));
             }
-            Request::GuestKickLater { delay_s, command } => self.later(delay_s, command),
+            Request::GuestKickLater { delay_s, command } => {
+                self.later(delay_s, Job { node: None, command });
+            }
             Request::Ask { query, shape } => self.ask(slot, query, shape),
             Request::Metrics => self.ask_rates(slot),
             Request::Limit { on_open, on_message } => self.limit(slot, on_open, on_message),

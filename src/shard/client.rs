@@ -115,7 +115,10 @@ impl Shard {
             Head::Complete { request, len } => {
                 let listener = &self.listeners[self.conns[slot].listener as usize];
                 let Service::Http(routes) = &listener.service else { return };
-                match upgrade::upgrade(&request, routes, &self.config.netsvr.customer) {
+                let origins = &self.config.xxim.allow_origin;
+                let refusal = upgrade::xxim_refusal(&request, routes, origins);
+                let customer = &self.config.netsvr.customer;
+                match refusal.map_or_else(|| upgrade::upgrade(&request, routes, customer), Err) {
                     Ok(upgrade) => return self.upgraded(slot, upgrade, &head[len..]),
                     Err(refusal) => refusal,
                 }

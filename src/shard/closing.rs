@@ -5,6 +5,7 @@
 //! destroys what was written; `hang_up` closes as soon as everything is written. All of them end in
 //! `finish`, at the latest after `runtime.close_timeout`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -37,6 +38,7 @@ impl Shard {
         }
         self.push(slot, websocket::close(reason.code, reason.text));
         self.rearm(slot);
+        self.connmix_give_up(slot);
     }
 
     /// Writes what is queued, says that nothing follows, then waits for the peer's end only.
@@ -205,7 +207,9 @@ impl Shard {
 
     /// Stops accepting and closes every client; backend connections stay for the events.
     pub(super) fn drain(&mut self) {
-        self.draining = true;
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
         for listener in 0..self.listeners.len() {
             self.ops.push(Op::Unlisten { listener });
         }
@@ -230,6 +234,7 @@ impl Shard {
             && self.queueing.queues.under_way() == 0
             && self.hooks.is_idle()
             && self.xxim.is_idle()
+            && self.mail.iter().all(VecDeque::is_empty)
             && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
     }
 

@@ -11,6 +11,14 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::Mail;
 
+/// A command that waits for its time.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The node that it is for, if that is another one.
+    pub node: Option<u16>,
+    pub command: Command,
+}
+
 /// A command by shard.
 pub(super) enum Spread {
     /// It names no connection that can exist.
@@ -92,14 +100,14 @@ impl Shard {
     }
 
     /// Keeps a command for later (`ForceOfflineGuest` with a delay).
-    pub(super) fn later(&mut self, delay_s: u32, command: Command) {
+    pub(super) fn later(&mut self, delay_s: u32, job: Job) {
         if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
             if let Some(unsaid) = self.complaints.allow(self.now.ms) {
                 tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
             }
             return self.dropped(DropReason::TooManyJobs, 1);
         }
-        let job = self.jobs.insert(command) as u32;
+        let job = self.jobs.insert(job) as u32;
         self.job_timers.arm(job, self.now.ms + delay_s as u64 * 1000);
     }
 

@@ -169,7 +169,7 @@ impl Shard {
         }
         let envelope = wire::envelope(data);
         let may_write = self.api(slot).is_some_and(|conn| conn.may_write);
-        let action = control::action(envelope.request, may_write, &self.client_ids, self.now.unix);
+        let action = control::action(envelope.request, may_write, |id| self.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
         self.api_action(slot, action, envelope.id, form);
     }
@@ -185,7 +185,7 @@ impl Shard {
         self.counters.api_requests += 1;
         match action {
             Action::Answer(answer) => self.api_answer(slot, answer, id, form),
-            Action::Tell(command, about) => match self.outcome_here(command) {
+            Action::Tell(command, about, node) => match self.outcome_here(command, node) {
                 Ok(outcome) => {
                     self.api_answer(slot, control::answer(about, outcome), id, form);
                 }
@@ -195,7 +195,10 @@ impl Shard {
                     if let Some(conn) = self.api(slot) {
                         conn.pending.push_back(Pending { number, about, form, answer: None });
                     }
-                    self.tell(number, command);
+                    match node {
+                        Some(node) => self.tell_node(node, number, command),
+                        None => self.tell_wide(number, command),
+                    }
                 }
             },
             Action::Pop(topics) => self.queue_pop(slot, &topics, id, form),
@@ -204,8 +207,9 @@ impl Shard {
     }
 
     /// What a command comes to that concerns only this shard; others come back.
-    fn outcome_here(&mut self, command: Command) -> Result<Outcome, Command> {
+    fn outcome_here(&mut self, command: Command, node: Option<u16>) -> Result<Outcome, Command> {
         let here = match &command {
+            _ if node.is_some() || self.leaves(&command) => false,
             _ if self.mail.len() == 1 => true,
             Command::Push { target: Target::Conns(conns), .. } => {
                 conns.iter().all(|conn| conn.shard() == self.id)

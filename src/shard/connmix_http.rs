@@ -271,15 +271,14 @@ impl Shard {
     fn http_request(&mut self, slot: u32, reading: &mut Reading, plan: Plan, body: &[u8]) {
         let Plan { endpoint, ends } = plan;
         reading.over |= ends;
-        let (ids, unix) = (self.client_ids, self.now.unix);
         let form = |_: &str| Form::Http { ends };
         match endpoint {
             Endpoint::Send => {
-                let action = control::action(wire::send(body), true, &ids, unix);
+                let action = control::action(wire::send(body), true, |id| self.client(id));
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Publish => {
-                let action = control::action(wire::publish(body), true, &ids, unix);
+                let action = control::action(wire::publish(body), true, |id| self.client(id));
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Version => self.http_json(slot, control::VERSION, ends),
@@ -287,7 +286,9 @@ impl Shard {
                 let config = self.config.clone();
                 let bind = self.api_address(slot);
                 let api = &config.connmix.api;
-                let nodes = control::nodes(config.node, api, bind, host.as_deref());
+                let others = self.other_apis();
+                let others = others.into_iter();
+                let nodes = control::nodes(config.node, api, bind, host.as_deref(), others);
                 self.http_json(slot, &nodes, ends);
             }
             Endpoint::Metrics => self.http_metrics(slot, reading, ends),

@@ -25,7 +25,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
-use crate::shard::mailbox::{MailSender, Mailbox, Request, SidecarSender};
+use crate::shard::mailbox::{Mail, MailSender, Mailbox, MeshSender, Request, SidecarSender};
 use crate::shard::ops::Op;
 use crate::shard::ring::{self, Event, Ring, Settings};
 use crate::shard::{Now, Shard};
@@ -91,6 +91,8 @@ pub struct Parts {
     /// The mailboxes of all shards, by shard number.
     pub shards: Vec<MailSender>,
     pub sidecar: SidecarSender,
+    /// `None` if there is no mesh.
+    pub mesh: Option<MeshSender>,
     pub published: Arc<Published>,
     pub notices: crossbeam_channel::Sender<Notice>,
 }
@@ -199,6 +201,8 @@ impl Driver {
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.parts.mailbox.take() else { break };
             active = true;
+            // Each round of draining gets its answer.
+            self.drained &= !matches!(mail, Mail::Drain);
             self.parts.shard.mail(mail);
         }
         self.parts.shard.end_turn();
@@ -206,6 +210,11 @@ impl Driver {
         self.ring.submit()?;
         self.carry_mail();
         self.carry_requests();
+        while let Some(request) = self.parts.shard.next_mesh() {
+            if let Some(mesh) = &self.parts.mesh {
+                mesh.send(request);
+            }
+        }
         if now.ms.saturating_sub(self.published_ms) >= PUBLISH_MS {
             self.publish(now.ms);
         }

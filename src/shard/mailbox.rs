@@ -6,6 +6,8 @@
 //! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
 //! its own sockets until there is room (design: order, pressure, loss).
 
+mod mesh;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,14 +21,18 @@ use tokio::sync::mpsc;
 use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
+use crate::hub::mesh::Nodes;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
+use crate::hub::rooms::RoomMessage;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
 use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
 use crate::wire::xxim::cipher::Seeds;
+
+pub use mesh::{MeshRequest, MeshSender, Reach};
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -76,6 +82,10 @@ pub enum Mail {
     /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
     /// part through `reply`.
     XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
+    /// A message of another node for a room whose home this shard is here.
+    Room(Arc<RoomMessage>),
+    /// The other nodes of the mesh have changed.
+    Nodes(Arc<Nodes>),
     /// About queues of connmix.
     Queue(QueueMail),
     /// The metrics as text, for [`Request::Metrics`] of this number.
@@ -118,6 +128,8 @@ pub enum ReplyTo {
     Shard { shard: u8, number: u64 },
     /// The sidecar: one reply per shard arrives in this channel.
     Sidecar(mpsc::UnboundedSender<Reply>),
+    /// The mesh, which knows the question by its number, for another node.
+    Mesh { number: u64 },
 }
 
 /// One shard's part of an answer.

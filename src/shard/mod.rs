@@ -35,12 +35,14 @@ pub mod im;
 pub mod links;
 mod logins;
 pub mod mailbox;
+mod mesh;
 pub mod ops;
 pub mod outbox;
 mod queries;
 pub mod queues;
 #[allow(unsafe_code)]
 pub mod ring;
+mod shared;
 pub mod sim;
 pub mod timers;
 pub mod xxim;
@@ -48,32 +50,33 @@ pub mod xxim;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
 use crate::config::model::{Config, Service};
 use crate::hub::client_id::ClientIds;
-use crate::hub::limits::SharedLimiter;
 use crate::hub::push::Command;
-use crate::hub::queues::TopicCount;
-use crate::hub::rooms::RoomLimits;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
 use crate::metrics::{Counters, DropReason, Gauges, Meters};
 use crate::shard::business::Business;
+use crate::shard::commands::Job;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::{ServerConfig, Tls};
+
+pub use shared::Shared;
 
 /// The time of a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,36 +87,6 @@ pub struct Now {
     pub unix: u32,
     /// Unix time in milliseconds; like `ms` it never goes back.
     pub unix_ms: u64,
-}
-
-/// What the shards of a process share: exact process-wide limits. Touched once per connection, and
-/// once per message only where a global limiter is switched on.
-#[derive(Debug)]
-pub struct Shared {
-    pub open_limiter: SharedLimiter,
-    pub message_limiter: SharedLimiter,
-    /// Clients that count against `netsvr.customer.max_online`.
-    pub online: AtomicU32,
-    /// Sockets that count against `runtime.connections_max`.
-    pub connections: AtomicU32,
-    /// Topics that count against `connmix.queue.topics_max`.
-    pub queue_topics: Arc<TopicCount>,
-    /// Members and messages of rooms, where they are limited.
-    pub room_limits: RoomLimits,
-}
-
-impl Shared {
-    /// The limiters as configured, nobody connected.
-    pub fn new(config: &Config) -> Arc<Shared> {
-        Arc::new(Shared {
-            open_limiter: SharedLimiter::new(config.netsvr.limit.on_open),
-            message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
-            online: AtomicU32::new(0),
-            connections: AtomicU32::new(0),
-            queue_topics: Arc::default(),
-            room_limits: RoomLimits::default(),
-        })
-    }
 }
 
 /// What a shard needs to know about one listener.
@@ -139,18 +112,22 @@ pub struct Shard {
     uniq_ids: UniqIds,
     client_ids: ClientIds,
     timers: Wheel,
-    jobs: Slab<Command>,
+    jobs: Slab<Job>,
     job_timers: Wheel,
     links: Links,
     queueing: queues::Queueing,
     asks: Asks,
     hooks: Hooks,
+    /// `None` if there is no mesh.
+    mesh: Option<mesh::Mesh>,
     logins: Logins,
     im: im::Im,
     connmix: connmix::Desk,
     xxim: xxim::State,
     /// Connections with output to flush.
     touched: Vec<u32>,
+    /// What the connection flushed before had joined.
+    joined: Joined,
     /// Connections whose last send is complete unless the driver says otherwise by the next turn.
     unconfirmed: Vec<u32>,
     /// Clients that wait for room in the workers' queues, in the order in which they began to.
@@ -194,13 +171,18 @@ impl Shard {
         let topics = shared.queue_topics.clone();
         let queueing = queues::Queueing::new(&config.connmix, topics);
         let level = config.netsvr.customer.compression_level;
+        let mesh = shared.mesh.clone();
+        let mut hub = Hub::new();
+        if mesh.is_some() {
+            hub.count_buckets();
+        }
         Shard {
             id,
             shared,
             listeners,
             now: Now::default(),
             conns: Conns::new(id, config.runtime.connections_max),
-            hub: Hub::new(),
+            hub,
             uniq_ids: UniqIds::new(config.netsvr.advertise),
             client_ids: ClientIds::new(config.node, shards, config.runtime.connections_max),
             timers: Wheel::new(),
@@ -215,6 +197,7 @@ impl Shard {
             connmix: connmix::Desk::default(),
             xxim: xxim::State::default(),
             touched: Vec::new(),
+            joined: Joined::default(),
             unconfirmed: Vec::new(),
             waiting: VecDeque::new(),
             room_left: false,
@@ -222,6 +205,7 @@ impl Shard {
             deflater: (level != 0).then(|| Deflater::new(level)),
             plain: Vec::new(),
             ops: Vec::new(),
+            mesh: mesh.map(mesh::Mesh::new),
             mail: (0..shards).map(|_| VecDeque::new()).collect(),
             counters: Counters::default(),
             meters: Meters::new(0),
@@ -247,8 +231,11 @@ impl Shard {
         }
         self.job_timers.advance(now.ms);
         while let Some(job) = self.job_timers.expired() {
-            let command = self.jobs.remove(job as usize);
-            self.dispatch(command);
+            let Job { node, command } = self.jobs.remove(job as usize);
+            match node {
+                None => self.dispatch(command),
+                Some(node) => self.dispatch_to(node, command),
+            }
         }
         self.im_tick();
     }
@@ -438,6 +425,8 @@ impl Shard {
             Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
+            Mail::Nodes(nodes) => self.nodes_changed(nodes),
+            Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
             }
@@ -471,9 +460,11 @@ impl Shard {
         for slot in touched.drain(..) {
             self.flush(slot);
         }
+        self.joined.clear();
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.touched);
         self.touched = touched;
+        self.tell_turns();
     }
 
     /// The next request for the sidecar, if its turn has come.
@@ -525,7 +516,7 @@ impl Shard {
         let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
         let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed);
+        let taken = conn.outbox.take(framed, &mut self.joined);
         let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {

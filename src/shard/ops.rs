@@ -27,6 +27,16 @@ impl Frame {
     pub fn new(bytes: Bytes) -> Frame {
         Frame(Rc::new(bytes))
     }
+
+    /// Whether both are the same frame, not only the same bytes.
+    pub fn is(&self, other: &Frame) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether somebody else has this frame too.
+    pub fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
 }
 
 impl std::ops::Deref for Frame {
@@ -40,7 +50,8 @@ impl std::ops::Deref for Frame {
 /// What one send carries. The driver keeps it until the kernel is done with it.
 #[derive(Debug)]
 pub enum Batch {
-    /// One frame, usually shared with other connections.
+    /// One frame, usually shared with other connections; or several small ones that were joined for
+    /// all connections which get the same.
     One(Frame),
     /// Several large frames, written in order with one gathering send.
     Many(Vec<Frame>),

@@ -2,7 +2,8 @@
 //!
 //! Invariants: frames leave in the order in which they came; `bytes()` is what is queued plus what
 //! a stalled send still holds. Costs: a connection with nothing to send owns no allocation, one
-//! frame costs none either, several frames share one vector that leaves with them.
+//! frame costs none either, several frames share one vector that leaves with them. Connections that
+//! flush the same frames one after the other share one joined buffer ([`Joined`]).
 
 use crate::limits::{COALESCE_BYTES_MAX, SEND_BYTES_MAX, SEND_FRAMES_MAX};
 use crate::shard::ops::{Batch, Frame};
@@ -35,6 +36,28 @@ pub struct Taken {
     pub data_frames: u32,
     /// Bytes of the data frames.
     pub data_bytes: u64,
+}
+
+/// The last batch that was joined from frames which other connections have as well.
+///
+/// Several publishes to one topic in a turn give all its members the same frames: the bytes are put
+/// together for the first of them, and the others get a count on the same buffer. It holds up to
+/// [`COALESCE_BYTES_MAX`] and the frames behind them, until the end of the turn.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// What was joined. They are kept, so that no other frame can be at the same address.
+    frames: Vec<Frame>,
+    control_frames: bool,
+    last: Option<Shared>,
+}
+
+/// A [`Taken`] whose batch is one shared frame.
+#[derive(Clone, Debug)]
+struct Shared {
+    batch: Frame,
+    frames: u32,
+    data_frames: u32,
+    data_bytes: u64,
 }
 
 impl Outbox {
@@ -106,7 +129,7 @@ impl Outbox {
     /// Takes what goes out in one send: everything, up to the limits of a send. Small frames are
     /// copied into one buffer, which is cheaper for the kernel than many iovecs. With
     /// `control_frames`, frames that look like control frames of a WebSocket are no data.
-    pub fn take(&mut self, control_frames: bool) -> Option<Taken> {
+    pub fn take(&mut self, control_frames: bool, joined: &mut Joined) -> Option<Taken> {
         let taken = match std::mem::take(&mut self.queue) {
             Queue::Empty => return None,
             Queue::One(frame) => {
@@ -114,14 +137,22 @@ impl Outbox {
                 taken.batch = Batch::One(frame);
                 taken
             }
-            Queue::Many(frames) => self.take_many(frames, control_frames),
+            Queue::Many(frames) => match joined.find(&frames, control_frames) {
+                Some(taken) => taken,
+                None => self.take_many(frames, control_frames, joined),
+            },
         };
         self.taken_bytes = taken.batch.len() as u32;
         self.queued_bytes -= self.taken_bytes;
         Some(taken)
     }
 
-    fn take_many(&mut self, mut frames: Vec<Frame>, control_frames: bool) -> Taken {
+    fn take_many(
+        &mut self,
+        mut frames: Vec<Frame>,
+        control_frames: bool,
+        joined: &mut Joined,
+    ) -> Taken {
         let mut bytes = 0;
         let fits = |frame: &&Frame| {
             bytes += frame.len();
@@ -134,14 +165,53 @@ impl Outbox {
         }
         let total: usize = frames.iter().map(|frame| frame.len()).sum();
         let mut taken = Taken::of(&frames, control_frames);
-        taken.batch = if total <= COALESCE_BYTES_MAX {
-            let mut joined = Vec::with_capacity(total);
-            frames.iter().for_each(|frame| joined.extend_from_slice(frame));
-            Batch::Own(joined)
-        } else {
+        taken.batch = if total > COALESCE_BYTES_MAX {
             Batch::Many(frames)
+        } else {
+            let mut bytes = Vec::with_capacity(total);
+            frames.iter().for_each(|frame| bytes.extend_from_slice(frame));
+            // What nobody else has can not be asked for again.
+            match frames.iter().all(Frame::is_shared) {
+                true => Batch::One(joined.keep(frames, control_frames, &taken, bytes)),
+                false => Batch::Own(bytes),
+            }
         };
         taken
+    }
+}
+
+impl Joined {
+    /// Forgets the frames; at the end of a turn, so that nothing is held longer than it is needed.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.last = None;
+    }
+
+    /// The batch of exactly these frames, if it is the last that was joined.
+    fn find(&self, frames: &[Frame], control_frames: bool) -> Option<Taken> {
+        let last = self.last.as_ref()?;
+        let same = frames.len() == self.frames.len()
+            && control_frames == self.control_frames
+            && frames.iter().zip(&self.frames).all(|(one, other)| one.is(other));
+        let Shared { batch, frames, data_frames, data_bytes } = same.then(|| last.clone())?;
+        Some(Taken { batch: Batch::One(batch), frames, data_frames, data_bytes })
+    }
+
+    fn keep(
+        &mut self,
+        frames: Vec<Frame>,
+        control_frames: bool,
+        taken: &Taken,
+        bytes: Vec<u8>,
+    ) -> Frame {
+        let &Taken { frames: count, data_frames, data_bytes, .. } = taken;
+        let batch = Frame::new(bytes.into());
+        *self = Joined {
+            frames,
+            control_frames,
+            last: Some(Shared { batch: batch.clone(), frames: count, data_frames, data_bytes }),
+        };
+        batch
     }
 }
 
@@ -190,7 +260,7 @@ mod tests {
         }
         assert_eq!(outbox.bytes() as usize, expected.len());
         let mut sent = Vec::new();
-        while let Some(taken) = outbox.take(true) {
+        while let Some(taken) = outbox.take(true, &mut Joined::default()) {
             assert!(taken.batch.len() <= SEND_BYTES_MAX);
             sent.extend(bytes_of(&taken.batch));
         }
@@ -202,16 +272,58 @@ mod tests {
     fn small_frames_are_joined_and_large_ones_are_gathered() {
         let mut outbox = Outbox::default();
         outbox.push(frame(0x81, 100));
-        assert!(matches!(outbox.take(true), Some(Taken { batch: Batch::One(_), .. })));
+        assert!(matches!(
+            outbox.take(true, &mut Joined::default()),
+            Some(Taken { batch: Batch::One(_), .. })
+        ));
         outbox.push(frame(0x81, 100));
         outbox.push(frame(0x8a, 5));
-        let taken = outbox.take(true).expect("two frames were pushed");
+        let taken = outbox.take(true, &mut Joined::default()).expect("two frames were pushed");
         assert!(matches!(taken.batch, Batch::Own(_)));
         assert_eq!((taken.frames, taken.data_frames, taken.data_bytes), (2, 1, 100));
         outbox.push(frame(0x82, COALESCE_BYTES_MAX));
         outbox.push(frame(0x82, 1));
-        assert!(matches!(outbox.take(true), Some(Taken { batch: Batch::Many(_), .. })));
-        assert!(outbox.take(true).is_none());
+        assert!(matches!(
+            outbox.take(true, &mut Joined::default()),
+            Some(Taken { batch: Batch::Many(_), .. })
+        ));
+        assert!(outbox.take(true, &mut Joined::default()).is_none());
+    }
+
+    #[test]
+    fn connections_with_the_same_frames_share_one_buffer_and_others_do_not() {
+        let frames: Vec<Frame> = (0..4).map(|byte| frame(byte, 100)).collect();
+        let mut joined = Joined::default();
+        let mut take = |numbers: &[usize], control_frames| {
+            let mut outbox = Outbox::default();
+            numbers.iter().for_each(|&number| outbox.push(frames[number].clone()));
+            let taken = outbox.take(control_frames, &mut joined).expect("frames were pushed");
+            assert_eq!(outbox.bytes(), 0);
+            let expected: Vec<u8> = numbers.iter().flat_map(|&n| frames[n].to_vec()).collect();
+            assert_eq!(bytes_of(&taken.batch), expected);
+            let Batch::One(batch) = taken.batch else { panic!("the frames are shared") };
+            (batch, taken.frames, taken.data_frames, taken.data_bytes)
+        };
+        let (first, ..) = take(&[0, 1, 2], true);
+        let (again, frames, data_frames, data_bytes) = take(&[0, 1, 2], true);
+        assert!(again.is(&first));
+        assert_eq!((frames, data_frames, data_bytes), (3, 3, 300));
+        for other in [&[0, 1][..], &[0, 1, 3], &[1, 0, 2], &[0, 1, 2, 3]] {
+            assert!(!take(other, true).0.is(&first));
+        }
+        // The same bytes count differently on a bare stream.
+        take(&[0, 1, 2], true);
+        assert!(!take(&[0, 1, 2], false).0.is(&first));
+    }
+
+    #[test]
+    fn frames_of_one_connection_alone_are_not_kept() {
+        let mut joined = Joined::default();
+        let mut outbox = Outbox::default();
+        (0..3).for_each(|byte| outbox.push(frame(byte, 10)));
+        let taken = outbox.take(true, &mut joined).expect("frames were pushed");
+        assert!(matches!(taken.batch, Batch::Own(_)));
+        assert!(joined.frames.is_empty() && joined.last.is_none());
     }
 
     #[test]
@@ -219,7 +331,13 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(frame(2, SEND_BYTES_MAX + 1));
         outbox.push(frame(2, 1));
-        assert_eq!(outbox.take(true).map(|taken| taken.batch.len()), Some(SEND_BYTES_MAX + 1));
-        assert_eq!(outbox.take(true).map(|taken| taken.batch.len()), Some(1));
+        assert_eq!(
+            outbox.take(true, &mut Joined::default()).map(|taken| taken.batch.len()),
+            Some(SEND_BYTES_MAX + 1)
+        );
+        assert_eq!(
+            outbox.take(true, &mut Joined::default()).map(|taken| taken.batch.len()),
+            Some(1)
+        );
     }
 }

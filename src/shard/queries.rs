@@ -137,6 +137,7 @@ impl Shard {
             ReplyTo::Shard { shard, number } => self.post(shard, Mail::Replied { number, reply }),
             // Nobody waits any more if it fails.
             ReplyTo::Sidecar(sender) => _ = sender.send(reply),
+            ReplyTo::Mesh { number } => self.reply_to_mesh(number, reply),
         }
     }
 
@@ -151,6 +152,11 @@ impl Shard {
     /// Carries a command to every shard that it concerns; whoever asked under this number hears
     /// what it came to ([`Asks::number`]).
     pub(super) fn tell(&mut self, number: u64, command: Command) {
+        self.tell_with(number, command, 0);
+    }
+
+    /// The same; `elsewhere` further answers come from other nodes.
+    pub(super) fn tell_with(&mut self, number: u64, command: Command, elsewhere: usize) {
         let spread = self.spread(command);
         let shards = match &spread {
             Spread::Nobody => 0,
@@ -158,7 +164,8 @@ impl Shard {
             Spread::Parts(parts) => parts.len(),
             Spread::All(_) => self.mail.len(),
         };
-        self.asks.begin_with(number, About::Command(Outcome::default()), shards.max(1));
+        let answers = shards.max(1) + elsewhere;
+        self.asks.begin_with(number, About::Command(Outcome::default()), answers);
         match spread {
             Spread::Nobody => self.told(number, Outcome::default()),
             Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
@@ -184,8 +191,13 @@ impl Shard {
         self.post(shard, Mail::Tell { command: command.clone(), reply });
     }
 
-    /// What a command came to on one shard.
-    fn told(&mut self, number: u64, part: Outcome) {
+    /// The answers to a command come from other nodes alone.
+    pub(super) fn await_told(&mut self, number: u64) {
+        self.asks.begin_with(number, About::Command(Outcome::default()), 1);
+    }
+
+    /// What a command came to on one shard, or on other nodes.
+    pub(super) fn told(&mut self, number: u64, part: Outcome) {
         let merge = |about: &mut About| {
             if let About::Command(outcome) = about {
                 outcome.add(part);

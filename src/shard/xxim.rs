@@ -24,6 +24,7 @@ use crate::edge::xxim::{
 use crate::hub::ConnId;
 use crate::hub::push::CloseReason;
 use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
 use crate::wire::websocket::{self, Opcode, Violation};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
@@ -33,6 +34,9 @@ pub use requests::State;
 
 /// Pings without an answer after which a client is gone (section 1.6).
 const MISSED_MAX: u8 = 2;
+/// The largest message that the original's clients take with the settings of their library
+/// (section 1.4); larger ones are counted.
+const COMMON_MESSAGE_BYTES: usize = 32_768;
 /// Close code of a message that is too large.
 const TOO_LARGE: u16 = 1009;
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
@@ -91,6 +95,11 @@ impl Conn {
             greeted: false,
             announced: None,
         }
+    }
+
+    /// Whether it is registered with the hub.
+    pub(super) fn is_member(&self) -> bool {
+        self.greeted
     }
 }
 
@@ -203,6 +212,11 @@ impl Shard {
             let id = self.conns.id(slot);
             if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
                 self.xxim.waiting.push_back(id);
+            }
+            // Of those who have left only so many stay in the list.
+            if self.xxim.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
+                let conns = &self.conns;
+                self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
             }
         }
         false

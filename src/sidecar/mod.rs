@@ -10,6 +10,7 @@ mod calls;
 mod dispatch;
 mod hooks;
 mod login;
+pub mod mesh;
 pub mod push;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,9 @@ pub fn config() -> Config {
     config.listeners.iter_mut().for_each(|listener| listener.bind.set_port(0));
     config.netsvr.advertise.set_port(0);
     config.admin.bind = None;
+    if let Some(push) = &mut config.xxim_upstreams.push {
+        push.bind.set_port(0);
+    }
     config.netsvr.customer.compression_level = 0;
     let first = config.runtime.cpus[0];
     let second = *config.runtime.cpus.last().expect("there is a first");

@@ -41,12 +41,15 @@ fn topics_and_users_are_the_same_for_all_backends() {
     let mut other = gateway.netsvr_client();
     crate::common::wait_until("three clients are online", || netsvr.online_count() == 3);
     let list: proto::UniqIdListResp = netsvr.ask(cmd::UNIQ_ID_LIST, &());
-    let topics: proto::TopicUniqIdListResp = netsvr
-        .ask(cmd::TOPIC_UNIQ_ID_LIST, &proto::TopicUniqIdListReq { topics: vec!["news".into()] });
-    let members: Vec<_> = topics.items.values().flat_map(|item| item.uniq_ids.clone()).collect();
-    let stranger =
-        list.uniq_ids.iter().find(|id| !members.contains(id)).expect("the netsvr client");
+    let topics = proto::TopicUniqIdListReq { topics: vec!["news".to_owned()] };
+    let members = |netsvr: &mut crate::common::Business| -> Vec<String> {
+        let topics: proto::TopicUniqIdListResp = netsvr.ask(cmd::TOPIC_UNIQ_ID_LIST, &topics);
+        topics.items.into_values().flat_map(|item| item.uniq_ids).collect()
+    };
+    let before = members(&mut netsvr);
+    let stranger = list.uniq_ids.iter().find(|id| !before.contains(id)).expect("the netsvr client");
     netsvr.subscribe(stranger, &["news"]);
+    crate::common::wait_until("it is in the topic", || members(&mut netsvr).len() == 3);
     web.send_text("hi all");
     assert_eq!((text(&mut web), text(&mut other)), ("hi all".to_owned(), "hi all".to_owned()));
     assert_eq!(tcp.bytes(10), b"\0\0\0\x06hi all");

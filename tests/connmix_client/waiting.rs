@@ -160,7 +160,8 @@ fn a_full_queue_closes_or_is_ignored_as_configured() {
         }
         answers += 1;
     }
-    assert!((10..100).contains(&answers), "{answers}");
+    // If the queue's home is another shard, more messages are handled until the refusal comes.
+    assert!((10..=100).contains(&answers), "{answers}");
 
     let gateway = Gateway::start(&rules("ignore"));
     let mut client = gateway.client();

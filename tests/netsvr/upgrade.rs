@@ -345,6 +345,7 @@ fn the_defaults_let_clients_in() {
     config.listeners.iter_mut().for_each(|listener| listener.bind.set_port(0));
     config.netsvr.advertise.set_port(0);
     config.admin.bind = None;
+    config.xxim_upstreams.push = None;
     assert!(config.netsvr.customer.max_online > 0);
     assert_eq!(config.netsvr.customer.on_open_callback_api, None);
     let server = Server::start(config);

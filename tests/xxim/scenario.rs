@@ -142,6 +142,26 @@ fn other_paths_are_not_found_and_a_plain_get_is_told_to_upgrade() {
     let other = crate::common::upgrade_request("/other", "");
     assert!(ask(&other).starts_with("HTTP/1.1 404 "));
     assert!(ask("POST /ws HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    let good = crate::common::upgrade_request("/ws", "");
+    let head = ask(&good.replace("Version: 13", "Version: 12"));
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert!(head.contains("Sec-WebSocket-Version: 13\r\n"), "{head}");
+    assert!(ask(&good.replace("HTTP/1.1", "HTTP/1.0")).starts_with("HTTP/1.1 426 "));
+    assert!(ask(&good).starts_with("HTTP/1.1 101 "));
+}
+
+#[test]
+fn origins_can_be_restricted() {
+    let mut config = config("http://127.0.0.1:9");
+    config.xxim.allow_origin = vec!["example.com".into()];
+    let server = Server::start(config);
+    for (origin, status) in [("https://example.com", "101"), ("https://example.org", "403")] {
+        let mut client = crate::common::Client::tcp(address(&server));
+        let headers = format!("Origin: {origin}\r\n");
+        client.write(crate::common::upgrade_request("/ws", &headers).as_bytes());
+        let head = client.head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    }
 }
 
 #[test]

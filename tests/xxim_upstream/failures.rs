@@ -13,12 +13,13 @@ use super::sidecar::*;
 const METHOD: &str = "/v1/user/white/login";
 
 fn routed(upstream: XximUpstream, timeout: Duration, detach: bool) -> XximUpstreams {
-    let route = XximRoute::new("/", XximTarget::Upstream(0), timeout);
-    XximUpstreams { routes: vec![XximRoute { detach, ..route }], ..only(upstream) }
+    let mut route = XximRoute::new("/", XximTarget::Upstream(0), timeout);
+    route.detach = detach;
+    XximUpstreams { routes: vec![route], ..only(upstream) }
 }
 
 fn calls_total(result: &str) -> String {
-    format!("ringway_upstream_calls_total{{result=\"{result}\",upstream=\"im\"}}")
+    format!("ringway_upstream_calls_total{{upstream=\"im\",result=\"{result}\"}}")
 }
 
 #[test]

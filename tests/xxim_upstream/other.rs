@@ -88,14 +88,14 @@ impl ImService for Im {
         &self,
         _: Request<pb::AfterConnectReq>,
     ) -> Result<Response<pb::CommonResp>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(pb::CommonResp::default()))
     }
 
     async fn after_disconnect(
         &self,
         _: Request<pb::AfterDisconnectReq>,
     ) -> Result<Response<pb::CommonResp>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(pb::CommonResp::default()))
     }
 }
 

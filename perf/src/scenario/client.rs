@@ -8,6 +8,7 @@ use crate::net::Options;
 use crate::netsvr::ConnInfoUpdate;
 use crate::options::Size;
 use crate::rig::{Rig, message, stamp};
+use crate::team::Order;
 use crate::usage::resident;
 
 /// Connections that do nothing. Bound to a user and a topic each, unless `--bare`.
@@ -92,7 +93,16 @@ pub struct Echo {
 
 impl Echo {
     pub fn prepare(size: &Size, rig: &mut Rig) -> Result<Echo> {
-        let clients = rig.echo_clients(size.clients.unwrap_or(1000))?;
+        let count = size.clients.unwrap_or(1000);
+        let clients = rig.echo_clients(count)?;
+        let rate = size.rate.map(|rate| rate / (rig.team.helpers.len() + 1) as f64);
+        let payload = size.payload.unwrap_or(64);
+        rig.order(&Order::Converse { payload, rate })?;
+        Echo::over(clients, &Size { rate, ..size.clone() }, rig)
+    }
+
+    /// The same with clients that are connected.
+    pub fn over(clients: Vec<u32>, size: &Size, rig: &mut Rig) -> Result<Echo> {
         let payload = size.payload.unwrap_or(64);
         let interval = size.rate.map(|rate| (1e9 / rate) as u64);
         let due = rig.tally.now();
@@ -124,7 +134,8 @@ impl Load for Echo {
             None => Duration::from_secs(5),
         };
         let ready = rig.net.wait(patience)?;
-        if ready.is_empty() && self.interval.is_none() {
+        let silent = ready.is_empty() && rig.net.notes.is_empty() && !self.clients.is_empty();
+        if silent && self.interval.is_none() {
             return Err("no echo within 5 s".into());
         }
         for client in ready {
@@ -148,8 +159,8 @@ impl Load for Echo {
 
 /// Connections that are opened, upgraded and closed; `--window` at a time.
 pub struct Churn {
-    path: String,
-    window: usize,
+    pub path: String,
+    pub window: usize,
 }
 
 impl Churn {
@@ -157,7 +168,9 @@ impl Churn {
         let netsvr = size.netsvr && rig.server.worker.is_some();
         let path = if netsvr { "/netsvr".to_owned() } else { rig.server.echo_path.clone() };
         rig.echo_clients(size.clients.unwrap_or(0))?;
-        Ok(Churn { path, window: size.window.unwrap_or(64) })
+        let window = size.window.unwrap_or(64);
+        rig.order(&Order::Churn { path: path.clone(), window })?;
+        Ok(Churn { path, window })
     }
 }
 

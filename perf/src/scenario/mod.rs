@@ -1,12 +1,13 @@
 //! The scenarios. Each prepares a server and then makes steps, which the run repeats: first to
 //! warm up, then to measure.
 
-mod client;
+pub mod client;
 mod connmix;
 mod cross;
 mod push;
 mod room;
 mod worker;
+pub mod xxim;
 
 use crate::Result;
 use crate::options::{Options, Scenario};
@@ -57,6 +58,7 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
             Box::new(connmix::Http::prepare(size, rig, connmix::Method::Publish)?)
         }
         Scenario::Queue => Box::new(connmix::Queue::prepare(size, rig)?),
+        Scenario::Xxim => Box::new(xxim::Requests::prepare(size, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
     })
@@ -67,12 +69,22 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
     match scenario {
         Scenario::Idle => (Floor::Echo, Scenario::Idle),
         Scenario::Churn => (Floor::Echo, Scenario::Churn),
-        Scenario::ApiSend | Scenario::ApiPublish | Scenario::Queue => (Floor::Echo, Scenario::Echo),
-        Scenario::Echo | Scenario::Unicast | Scenario::Transfer | Scenario::Roundtrip => {
-            (Floor::Echo, Scenario::Echo)
-        }
+        Scenario::Echo
+        | Scenario::Unicast
+        | Scenario::Transfer
+        | Scenario::Roundtrip
+        | Scenario::ApiSend
+        | Scenario::ApiPublish
+        | Scenario::Queue
+        | Scenario::Xxim => (Floor::Echo, Scenario::Echo),
         _ => (Floor::Broadcast, Scenario::Broadcast),
     }
+}
+
+/// Whether helpers can hold a part of a scenario's clients.
+pub fn spreads(scenario: Scenario) -> bool {
+    use Scenario::{Broadcast, Churn, Echo, Idle, Roundtrip, Topics, Unicast};
+    matches!(scenario, Broadcast | Churn | Echo | Idle | Roundtrip | Topics | Unicast)
 }
 
 /// CPUs that the server of a scenario runs on.

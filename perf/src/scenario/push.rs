@@ -5,7 +5,7 @@ use crate::Result;
 use crate::net::Options;
 use crate::netsvr::{self, Broadcast as ToAll, Cmd, ConnInfoUpdate, SingleCast, TopicPublish};
 use crate::options::Size;
-use crate::rig::{Rig, STAMP, message, payload, stamp};
+use crate::rig::{Rig, STAMP, message, payload};
 
 /// Rounds: some publishes in one write, then their arrival at every client.
 pub struct Broadcast {
@@ -97,18 +97,7 @@ impl Load for Broadcast {
 
 /// Waits for so many stamped messages and counts them.
 pub fn await_deliveries(rig: &mut Rig, count: usize) -> Result<()> {
-    let mut missing = count;
-    rig.until(|rig, client| {
-        let now = rig.tally.now();
-        rig.net.read(client, |data| {
-            if let Some((sent, _)) = stamp(data) {
-                rig.tally.count(sent, now);
-                missing = missing.saturating_sub(1);
-            }
-        })?;
-        Ok(missing == 0)
-    })
-    .map_err(|error| format!("{error}: {missing} of {count} are missing").into())
+    rig.await_deliveries(count)
 }
 
 /// Publishes to a topic of `--members` members, while every client is in `--topics` topics whose

@@ -9,6 +9,7 @@ use crate::Result;
 use crate::netsvr::{self, Cmd, ConnInfoUpdate, ON_MESSAGE, SingleCast, TopicPublish, Transfer};
 use crate::options::Size;
 use crate::rig::{Rig, message, stamp};
+use crate::team::Order;
 
 /// Every client has one message under way: to the worker (`transfer`), or to the worker and back
 /// (`roundtrip`). With a rate, one client after the other at fixed times.
@@ -34,17 +35,21 @@ impl Transfers {
                 ..ConnInfoUpdate::default()
             })?;
         }
+        let rate = size.rate.map(|rate| rate / (rig.team.helpers.len() + 1) as f64);
+        let payload = size.payload.unwrap_or(64);
+        rig.order(&Order::Converse { payload, rate })?;
         let transfers = Transfers {
             clients: clients.ids,
             worker: clients.worker,
-            payload: size.payload.unwrap_or(64),
+            payload,
             answered,
-            interval: size.rate.map(|rate| (1e9 / rate) as u64),
+            interval: rate.map(|rate| (1e9 / rate) as u64),
             due: rig.tally.now(),
             turn: 0,
         };
         if transfers.interval.is_none() {
-            (0..count).try_for_each(|number| transfers.send(rig, number, rig.tally.now()))?;
+            let own = 0..transfers.clients.len();
+            own.into_iter().try_for_each(|number| transfers.send(rig, number, rig.tally.now()))?;
         }
         Ok(transfers)
     }
@@ -68,7 +73,7 @@ impl Load for Transfers {
     fn step(&mut self, rig: &mut Rig) -> Result<()> {
         let patience = self.patience(rig)?;
         let ready = rig.net.wait(patience)?;
-        if ready.is_empty() && self.interval.is_none() {
+        if ready.is_empty() && rig.net.notes.is_empty() && self.interval.is_none() {
             return Err("no message within 5 s".into());
         }
         for peer in ready {

@@ -25,8 +25,8 @@ use prost::Message;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::state::{GROUP, PASSWORD};
 use self::state::{Chats, Outcome};
+pub use self::state::{GROUP, PASSWORD};
 use crate::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
 use crate::wire::xxim::proto::SendMsgReq;
 

@@ -32,7 +32,10 @@ const FRIENDS_MAX: usize = 200;
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// Answer with this, then push these in order.
-    Done { response: Vec<u8>, pushes: Vec<pb::SendMsgReq> },
+    Done {
+        response: Vec<u8>,
+        pushes: Vec<pb::SendMsgReq>,
+    },
     NoSuchMethod,
     /// The body is not the message of the method.
     Malformed,
@@ -229,12 +232,17 @@ mod tests {
     }
 
     fn login(chats: &mut Chats, id: &str, password: &str) -> pb::LoginResp {
-        let request = pb::LoginReq { id: id.into(), password: password.into(), ..Default::default() };
+        let request =
+            pb::LoginReq { id: id.into(), password: password.into(), ..Default::default() };
         let outcome = chats.request("/v1/user/white/login", request.encode_to_vec().into(), 5);
         pb::LoginResp::decode(response(outcome).0).expect("a LoginResp")
     }
 
-    fn send(chats: &mut Chats, from: &str, conv: &str) -> (pb::SendMsgListResp, Vec<pb::SendMsgReq>) {
+    fn send(
+        chats: &mut Chats,
+        from: &str,
+        conv: &str,
+    ) -> (pb::SendMsgListResp, Vec<pb::SendMsgReq>) {
         let message =
             pb::MsgData { conv_id: conv.into(), sender_id: "x".into(), ..Default::default() };
         let common_req = Some(pb::CommonReq { user_id: from.into(), ..Default::default() });
@@ -290,7 +298,10 @@ mod tests {
         let (body, _) = response(chats.request("/v1/msg/batchGetConvSeq", body, 9));
         let found = pb::BatchGetConvSeqResp::decode(body).expect("an answer").conv_seq_map;
         assert_eq!(found.len(), 1);
-        assert_eq!((&*found["group:10134"].max_seq, &*found["group:10134"].update_time), ("2", "7"));
+        assert_eq!(
+            (&*found["group:10134"].max_seq, &*found["group:10134"].update_time),
+            ("2", "7")
+        );
     }
 
     #[test]

@@ -368,6 +368,16 @@ impl Shard {
         self.rearm(slot);
     }
 
+    /// The connection is closing: it waits for nothing any more but the peer's close.
+    pub(super) fn connmix_give_up(&mut self, slot: u32) {
+        let Some(conn) = self.connmix(slot) else { return };
+        conn.waits = None;
+        conn.full = 0;
+        if self.conns[slot].flags.has(Flags::BLOCKED) {
+            self.unblock(slot);
+        }
+    }
+
     /// A send could not be completed at once.
     pub(super) fn connmix_stalled(&mut self, slot: u32) {
         let now_ms = self.now.ms;

@@ -161,7 +161,11 @@ impl Shard {
         let content = (!wrapped).then(|| Payload::new(message.message_content.clone()));
         let element = element(&message);
         let message = Arc::new(RoomMessage { topic, element, content, sender });
-        self.dispatch(Command::Room(message));
+        match wrapped {
+            // What was published has gone to the other nodes as it was.
+            true => self.dispatch(Command::Room(message)),
+            false => self.dispatch_wide(Command::Room(message)),
+        }
     }
 
     /// A message of a room has come from its home.

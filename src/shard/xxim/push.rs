@@ -7,10 +7,9 @@
 
 use bytes::Bytes;
 
-use super::{Conn, requests::identity};
+use super::{COMMON_MESSAGE_BYTES, Conn, requests::identity};
 use crate::edge::xxim::Close;
 use crate::hub::push::{Format, Payload, Target};
-use crate::limits::XXIM_COMMON_MESSAGE_BYTES;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{XximConn, XximFilter, XximPush, XximPushed};
@@ -131,7 +130,7 @@ impl Shard {
         let wraps = event == EVENT_NOTICE && self.config.xxim.v1_notice_wrap;
         let mut plain = Forming::new(event, data, false);
         let mut wrapped = Forming::new(event, data, true);
-        if plain.push.size() > XXIM_COMMON_MESSAGE_BYTES {
+        if plain.push.size() > COMMON_MESSAGE_BYTES {
             self.counters.xxim_large += slots.len() as u64;
         }
         for slot in slots {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
 use crate::config::model::{XximMode, XximRoute, XximTarget};
 use crate::edge::xxim::{Close, Holders, Step, refuse};
 use crate::hub::ConnId;
-use crate::limits::XXIM_COMMON_MESSAGE_BYTES;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
@@ -51,6 +51,11 @@ impl State {
     /// Whether nothing waits for the sidecar.
     pub fn is_idle(&self) -> bool {
         self.outgoing.is_empty() && self.unwraps.is_idle()
+    }
+
+    /// Requests that upstreams have, or will have.
+    pub fn under_way(&self) -> u32 {
+        self.under_way
     }
 
     /// Triples that are at home here and held by somebody.
@@ -183,6 +188,24 @@ impl Shard {
         self.xxim_resume(slot);
     }
 
+    /// For tests: panics if an invariant does not hold.
+    pub(in crate::shard) fn xxim_audit(&self) {
+        let (mut under_way, mut over_tcp, mut waiting) = (0, 0, 0);
+        for (_, conn) in self.conns.iter() {
+            let Role::Xxim(own) = &conn.role else { continue };
+            let most = self.config.xxim.requests_max as usize;
+            assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
+            let ending = conn.flags.has(Flags::CLOSING);
+            let blocked = conn.flags.has(Flags::BLOCKED);
+            assert!(!own.client.at_barrier() || blocked || ending, "a barrier and still read");
+            under_way += own.in_flight.len() as u32;
+            over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
+            waiting += usize::from(own.waiting);
+        }
+        assert_eq!((self.xxim.under_way, self.xxim.over_tcp), (under_way, over_tcp), "counts");
+        assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
+    }
+
     /// The connection is gone: its requests need not be finished.
     pub(super) fn xxim_cancel(&mut self, conn: ConnId) {
         self.xxim.outgoing.push_back(Request::CancelUpstream { conn });
@@ -201,7 +224,7 @@ impl Shard {
             None => Response { head, code, data },
         };
         let size = response.size();
-        self.counters.xxim_large += u64::from(size > XXIM_COMMON_MESSAGE_BYTES);
+        self.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
         // Its requests are not taken any more once the outbox is full, so what comes beyond that
         // are the answers to those that were.
         let room = self.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));

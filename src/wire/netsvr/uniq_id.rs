@@ -28,6 +28,11 @@ impl UniqIds {
         UniqIds { prefix }
     }
 
+    /// Whether a text with uniqIds may name a connection of this gateway.
+    pub fn occur_in(&self, text: &[u8]) -> bool {
+        memchr::memmem::find(text, &self.prefix).is_some()
+    }
+
     /// The uniqId of a connection: address, generation, index.
     pub fn encode(&self, conn: ConnId) -> [u8; UniqIds::LEN] {
         let mut text = [0; UniqIds::LEN];

@@ -1,0 +1,225 @@
+//! `xxim`: the load loop of xxim's own client: many requests under way on one connection, against an
+//! upstream that answers at once (xxim section 8).
+//!
+//! The upstream is in this process: a thread per connection of the gateway's pool, so that nothing
+//! but the gateway is measured with the server's CPU time.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use prost::Message;
+use ringway::wire::websocket::mask_frame;
+use ringway::wire::xxim::proto as pb;
+
+use super::Load;
+use crate::Result;
+use crate::options::Size;
+use crate::rig::{PATIENCE, Rig, STAMP, payload, stamp};
+
+/// Bytes of a reqId, as xxim's own client has them.
+const REQ_ID: usize = 32;
+/// Where the reqId stands in a response: behind event, two lengths and its own key.
+const REQ_ID_AT: usize = 6;
+const BINARY: u8 = 0x82;
+const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n\
+                       Content-Length: 0\r\n\r\n";
+
+/// See the module.
+pub struct Requests {
+    clients: Vec<u32>,
+    /// What follows the reqId in a request.
+    rest: Vec<u8>,
+}
+
+impl Requests {
+    pub fn prepare(size: &Size, rig: &mut Rig) -> Result<Requests> {
+        let server = rig.server.client;
+        let clients =
+            rig.net.connect_clients(server, size.clients.unwrap_or(1), |_| "/ws".to_owned())?;
+        // Greeting and two responses each.
+        for (number, &client) in clients.iter().enumerate() {
+            let params = pb::SetCxnParamsReq {
+                package_id: format!("device-{number}"),
+                platform: "windows".to_owned(),
+                ..Default::default()
+            };
+            let user = pb::SetUserParamsReq {
+                user_id: "test123456".to_owned(),
+                token: "tok.en.sig".to_owned(),
+                ..Default::default()
+            };
+            let first = request("/v1/conn/white/setCxnParams", &params);
+            let second = request("/v1/conn/white/setUserParams", &user);
+            for request in [first, second] {
+                rig.net.send(client, &mask_frame(BINARY, [1, 2, 3, 4], &request))?;
+            }
+            rig.await_messages(client, 3)?;
+        }
+        let body = pb::RequestBody {
+            req_id: String::new(),
+            method: "/v1/msg/sendMsgList".to_owned(),
+            data: message().encode_to_vec().into(),
+        };
+        let requests = Requests { clients, rest: body.encode_to_vec() };
+        for number in 0..size.window.unwrap_or(64) * requests.clients.len() {
+            let client = requests.clients[number % requests.clients.len()];
+            requests.send(rig, client)?;
+        }
+        Ok(requests)
+    }
+
+    fn send(&self, rig: &mut Rig, client: u32) -> Result<()> {
+        let mut request = vec![0x0a, REQ_ID as u8];
+        request.extend_from_slice(&payload(REQ_ID, rig.tally.now(), 0));
+        request.extend_from_slice(&self.rest);
+        rig.net.send(client, &mask_frame(BINARY, [0x5a, 0x17, 0xc3, 0x99], &request))
+    }
+}
+
+impl Load for Requests {
+    fn step(&mut self, rig: &mut Rig) -> Result<()> {
+        let ready = rig.net.wait(Duration::from_secs(5))?;
+        if ready.is_empty() {
+            return Err("no response within 5 s".into());
+        }
+        for client in ready {
+            let now = rig.tally.now();
+            let mut answered = 0;
+            let mut wrong = None;
+            rig.net.read(client, |push| match sent_at(push) {
+                Some(sent) => {
+                    rig.tally.count(sent, now);
+                    answered += 1;
+                }
+                None => wrong = Some(format!("a request has failed: {push:02x?}")),
+            })?;
+            if let Some(wrong) = wrong {
+                return Err(wrong.into());
+            }
+            (0..answered).try_for_each(|_| self.send(rig, client))?;
+        }
+        rig.net.closed.is_empty().then_some(()).ok_or_else(|| "the server closed a client".into())
+    }
+}
+
+/// When the request of a successful response was sent; `None`: it is none.
+fn sent_at(push: &[u8]) -> Option<u64> {
+    let response = pb::PushBody::decode(push).ok()?;
+    let body = pb::ResponseBody::decode(response.data).ok()?;
+    debug_assert_eq!(body.req_id.as_bytes(), push.get(REQ_ID_AT..REQ_ID_AT + REQ_ID)?);
+    let (sent, _) = stamp(body.req_id.as_bytes().get(..STAMP)?)?;
+    (response.event == 2 && body.code == 0).then_some(sent)
+}
+
+fn request(method: &str, message: &impl Message) -> Vec<u8> {
+    let data = message.encode_to_vec().into();
+    pb::RequestBody { req_id: "r".to_owned(), method: method.to_owned(), data }.encode_to_vec()
+}
+
+/// The message of the load loop: 292 bytes with its envelope (vector P01).
+fn message() -> pb::SendMsgListReq {
+    let sender_info = r#"{"avatar":"https://fakeimg.pl/500x500/C71585/FFF/?font=noto\u0026text=贺",
+        "id":"test123456","nickname":"test123456"}"#;
+    let options = pb::msg_data::Options {
+        storage_for_server: true,
+        storage_for_client: true,
+        update_conv_msg: true,
+        update_unread_count: true,
+        ..Default::default()
+    };
+    let offline_push = pb::msg_data::OfflinePush {
+        title: "标题".to_owned(),
+        content: "内容".to_owned(),
+        payload: String::new(),
+    };
+    let message = pb::MsgData {
+        client_msg_id: "92eb5fee6ae2fec3ad71cd7775315778".to_owned(),
+        client_time: "1677200000000".to_owned(),
+        sender_id: "test123456".to_owned(),
+        sender_info: sender_info.replace("\n        ", "").into(),
+        conv_id: "group:10134".to_owned(),
+        content_type: 11,
+        content: "1".into(),
+        options: Some(options),
+        offline_push: Some(offline_push),
+        ..Default::default()
+    };
+    pb::SendMsgListReq { msg_data_list: vec![message], ..Default::default() }
+}
+
+/// Starts an upstream that answers every request at once; it ends with the process.
+pub fn upstream() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::Builder::new().name("upstream".to_owned()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // What goes wrong on a connection ends it, and the gateway makes another.
+            std::thread::spawn(move || {
+                // The gateway has gone; so does the answer.
+                let _ = serve(stream);
+            });
+        }
+    })?;
+    Ok(address)
+}
+
+fn serve(mut stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (mut input, mut len) = (vec![0; 64 * 1024], 0);
+    loop {
+        let count = stream.read(&mut input[len..])?;
+        if count == 0 {
+            return Ok(());
+        }
+        len += count;
+        while let Some(used) = request_len(&input[..len])? {
+            stream.write_all(REPLY)?;
+            input.copy_within(used..len, 0);
+            len -= used;
+        }
+        if len == input.len() {
+            return Err("a request of the gateway is too long".into());
+        }
+    }
+}
+
+/// Bytes of the first request; `None`: it is not complete.
+fn request_len(input: &[u8]) -> Result<Option<usize>> {
+    const NAME: &[u8] = b"Content-Length: ";
+    let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let at = input[..head].windows(NAME.len()).position(|name| name == NAME);
+    let value = &input[at.ok_or("a request without length")? + NAME.len()..head + 2];
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let body: usize = std::str::from_utf8(&value[..digits])?.parse()?;
+    let whole = head + 4 + body;
+    Ok((input.len() >= whole).then_some(whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_cut_at_their_length() {
+        let request = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST";
+        for end in 0..request.len() - 4 {
+            assert_eq!(request_len(&request[..end]).expect("fine"), None);
+        }
+        assert_eq!(request_len(request).expect("fine"), Some(request.len() - 4));
+    }
+
+    #[test]
+    fn a_response_says_when_its_request_was_sent() {
+        let req_id = String::from_utf8(payload(REQ_ID, 77, 0)).expect("ASCII");
+        let body = pb::ResponseBody { req_id, ..Default::default() };
+        let push = pb::PushBody { event: 2, data: body.encode_to_vec().into() };
+        assert_eq!(sent_at(&push.encode_to_vec()), Some(77));
+        let body = pb::ResponseBody { code: 8, ..body };
+        let push = pb::PushBody { event: 2, data: body.encode_to_vec().into() };
+        assert_eq!(sent_at(&push.encode_to_vec()), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! The shard's side of the mesh: commands that go to other nodes as well, and what other nodes must
+//! know about this shard.
+//!
+//! A command takes effect here first, as without a mesh, and is then handed to the mesh if another
+//! node may have somebody whom it reaches; nothing here waits for it. When too much waits for the
+//! link it is dropped and counted, and if somebody wants its outcome, that is one failure.
+//! Costs: a hash and a bit per name; a copy of the names, and none of the payload, for what leaves.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::model::Service;
+use crate::control::worker::{self, Request};
+use crate::hub::ConnId;
+use crate::hub::client_id::ClientIds;
+use crate::hub::context::ContextValue;
+use crate::hub::mesh::{Interest, Node, Nodes};
+use crate::hub::push::{Call, Change, Command, Outcome, Payload, Target, TopicChange};
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::commands::Job;
+use crate::shard::mailbox::{MeshRequest, Reach, Reply};
+use crate::wire::netsvr::{Cmd, UniqIds};
+
+/// What a command costs of the room for what waits, beside its payloads and names.
+const COMMAND_BYTES: usize = 256;
+/// The same per name.
+const NAME_BYTES: usize = 32;
+
+/// What a shard keeps of the mesh.
+#[derive(Debug)]
+pub(super) struct Mesh {
+    interest: Arc<Interest>,
+    /// The other nodes.
+    pub nodes: Arc<Nodes>,
+    /// Their uniqIds (netsvr).
+    uniq_ids: Vec<(u16, UniqIds)>,
+    /// For the mesh, in order.
+    out: VecDeque<MeshRequest>,
+}
+
+impl Mesh {
+    /// No other node is known yet.
+    pub fn new(interest: Arc<Interest>) -> Mesh {
+        Mesh { interest, nodes: Arc::default(), uniq_ids: Vec::new(), out: VecDeque::new() }
+    }
+}
+
+impl Shard {
+    /// Carries out a command on every node that it concerns, this one first.
+    pub(super) fn dispatch_wide(&mut self, command: Command) {
+        if self.leaves(&command) {
+            self.hand_over(Reach::Members, Arc::new(command.clone()), None);
+        }
+        self.dispatch(command);
+    }
+
+    /// Carries out what a netsvr command asks of connections of other nodes: each of them is
+    /// recognised by the address in its uniqIds. What it asks of users and topics is not carried.
+    pub(super) fn carry_abroad(&mut self, cmd: Cmd, body: &Bytes) {
+        let Some(mesh) = &self.mesh else { return };
+        let named = |(_, ids): &&(u16, UniqIds)| ids.occur_in(body);
+        let named: Vec<_> = mesh.uniq_ids.iter().filter(named).cloned().collect();
+        for (node, ids) in named {
+            let request = worker::request(cmd, body.clone(), &ids, self.config.netsvr.generation);
+            match request {
+                Request::Commands(commands) => {
+                    let commands = commands.into_iter().filter(is_for_conns);
+                    commands.for_each(|command| self.dispatch_to(node, command));
+                }
+                Request::GuestKickLater { delay_s, command } => {
+                    self.later(delay_s, Job { node: Some(node), command });
+                }
+                // What is wrong with it is said where this node carries it out.
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries out a command on another node.
+    pub(super) fn dispatch_to(&mut self, node: u16, command: Command) {
+        self.hand_over(Reach::Node(node), Arc::new(command), None);
+    }
+
+    /// As [`Shard::tell`], on every node that the command concerns.
+    pub(super) fn tell_wide(&mut self, number: u64, command: Command) {
+        if !self.leaves(&command) {
+            return self.tell(number, command);
+        }
+        let abroad = Arc::new(command.clone());
+        self.tell_with(number, command, 1);
+        self.hand_over(Reach::Members, abroad, Some(number));
+    }
+
+    /// As [`Shard::tell`], on another node.
+    pub(super) fn tell_node(&mut self, node: u16, number: u64, command: Command) {
+        self.await_told(number);
+        self.hand_over(Reach::Node(node), Arc::new(command), Some(number));
+    }
+
+    /// The connection that a connmix client_id names, and its node, if that is another one. A node
+    /// that is not there has no connections.
+    pub(super) fn client(&self, client: i64) -> Option<(Option<u16>, ConnId)> {
+        let number = ClientIds::node_of(client);
+        if number == self.client_ids.node() {
+            return Some((None, self.client_ids.decode(client, self.now.unix)?));
+        }
+        let node = self.mesh.as_ref()?.nodes.get(number)?;
+        let ids = ClientIds::new(number, node.shards.into(), node.slots_max);
+        Some((Some(number), ids.decode(client, self.now.unix)?))
+    }
+
+    /// The other nodes that have an API of connmix, and where.
+    pub(super) fn other_apis(&self) -> Vec<(u16, SocketAddr)> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let api = Service::ConnmixApi.describe();
+        let of = |node: &Node| {
+            let mut addresses = node.addresses.iter().rev();
+            let (_, address) = addresses.find(|(service, _)| **service == *api)?;
+            Some((node.number, *address))
+        };
+        mesh.nodes.iter().filter_map(of).collect()
+    }
+
+    /// Whether another node may have somebody whom the command reaches.
+    pub(super) fn leaves(&self, command: &Command) -> bool {
+        let Some(mesh) = &self.mesh else { return false };
+        match command {
+            Command::Push { target, .. } | Command::Kick { target, .. } => {
+                mesh.interest.wants(target)
+            }
+            Command::DeleteTopics { topics, .. } => mesh.interest.wants_topics(topics),
+            Command::Room(message) => mesh.interest.wants_topic(&message.topic),
+            // Their connection is here; sessions of IM are those of a node.
+            Command::Update { .. } | Command::Call { .. } | Command::Replace(_) => false,
+        }
+    }
+
+    fn hand_over(&mut self, reach: Reach, command: Arc<Command>, reply: Option<u64>) {
+        let room = room_of(&command);
+        let Some(mesh) = &mut self.mesh else { return };
+        if mesh.interest.reserve(room) {
+            let reply = reply.map(|number| (self.id, number));
+            mesh.out.push_back(MeshRequest::Command { reach, command, reply, room });
+            return;
+        }
+        self.dropped(DropReason::MeshFull, 1);
+        if let Some(number) = reply {
+            self.told(number, Outcome { done: 0, failed: 1 });
+        }
+    }
+
+    /// Answers a question of another node, after what other nodes must know before that.
+    pub(super) fn reply_to_mesh(&mut self, number: u64, reply: Reply) {
+        self.tell_turns();
+        if let Some(mesh) = &mut self.mesh {
+            mesh.out.push_back(MeshRequest::Replied { number, reply });
+        }
+    }
+
+    /// Tells which buckets got their first name or lost their last one.
+    pub(super) fn tell_turns(&mut self) {
+        let Some(occupancy) = self.hub.occupancy() else { return };
+        if !occupancy.has_turned() {
+            return;
+        }
+        let turns = occupancy.take();
+        if let Some(mesh) = &mut self.mesh
+            && !turns.is_empty()
+        {
+            mesh.out.push_back(MeshRequest::Turned { shard: self.id, turns });
+        }
+    }
+
+    /// The next message to the mesh.
+    pub fn next_mesh(&mut self) -> Option<MeshRequest> {
+        self.mesh.as_mut()?.out.pop_front()
+    }
+
+    /// The other nodes have changed.
+    pub(super) fn nodes_changed(&mut self, nodes: Arc<Nodes>) {
+        if let Some(mesh) = &mut self.mesh {
+            let ids = nodes.iter().map(|node| (node.number, UniqIds::new(node.netsvr)));
+            mesh.uniq_ids = ids.collect();
+            mesh.nodes = nodes;
+        }
+    }
+}
+
+/// Whether the command names connections, and at least one.
+fn is_for_conns(command: &Command) -> bool {
+    match command {
+        Command::Update { .. } => true,
+        Command::Push { target: Target::Conns(conns), .. }
+        | Command::Kick { target: Target::Conns(conns), .. } => !conns.is_empty(),
+        _ => false,
+    }
+}
+
+/// Bytes that a command takes of the room for what waits.
+fn room_of(command: &Command) -> usize {
+    let payload = |payload: &Arc<Payload>| payload.raw().len() + COMMAND_BYTES;
+    let names = |names: &[Box<str>]| names.iter().map(|name| name.len() + NAME_BYTES).sum();
+    let target = |target: &Target| -> usize {
+        match target {
+            Target::Conns(conns) => size_of_val(&conns[..]),
+            Target::Users(list) | Target::Topics(list) => names(list),
+            Target::All => 0,
+        }
+    };
+    let change = |change: &Change| -> usize {
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let topics = match &change.topics {
+            None => 0,
+            Some(
+                TopicChange::Replace(list) | TopicChange::Add(list) | TopicChange::Remove(list),
+            ) => names(list),
+        };
+        topics + text(&change.session) + text(&change.user)
+    };
+    COMMAND_BYTES
+        + match command {
+            Command::Push { target: to, payloads } => {
+                target(to) + payloads.iter().map(payload).sum::<usize>()
+            }
+            Command::Update { change: changed, payload: then, .. } => {
+                change(changed) + then.as_ref().map_or(0, payload)
+            }
+            Command::DeleteTopics { topics, payload: then } => {
+                names(topics) + then.as_ref().map_or(0, payload)
+            }
+            Command::Kick { target: to, payload: then, .. } => {
+                target(to) + then.as_ref().map_or(0, payload)
+            }
+            Command::Call { call, .. } => match call {
+                Call::Subscribe(list) | Call::Unsubscribe(list) => names(list),
+                Call::SetContext(values) => {
+                    let bytes = |(key, value): &ContextValue| {
+                        key.len() + value.as_ref().map_or(0, |value| value.len()) + NAME_BYTES
+                    };
+                    values.iter().map(bytes).sum()
+                }
+            },
+            Command::Room(message) => message.element.len() + message.topic.len(),
+            Command::Replace(_) => 0,
+        }
+}

@@ -1,0 +1,44 @@
+//! What the shards of a process share: exact process-wide limits, and what other nodes want.
+//! Touched once per connection, and once per message only where a global limiter is switched on or
+//! there is a mesh.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::config::model::Config;
+use crate::hub::limits::SharedLimiter;
+use crate::hub::mesh::Interest;
+use crate::hub::queues::TopicCount;
+use crate::hub::rooms::RoomLimits;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shared {
+    pub open_limiter: SharedLimiter,
+    pub message_limiter: SharedLimiter,
+    /// Clients that count against `netsvr.customer.max_online`.
+    pub online: AtomicU32,
+    /// Sockets that count against `runtime.connections_max`.
+    pub connections: AtomicU32,
+    /// What other nodes want; `None` if there is no mesh.
+    pub mesh: Option<Arc<Interest>>,
+    /// Topics that count against `connmix.queue.topics_max`.
+    pub queue_topics: Arc<TopicCount>,
+    /// Members and messages of rooms, where they are limited.
+    pub room_limits: RoomLimits,
+}
+
+impl Shared {
+    /// The limiters as configured, nobody connected.
+    pub fn new(config: &Config) -> Arc<Shared> {
+        Arc::new(Shared {
+            open_limiter: SharedLimiter::new(config.netsvr.limit.on_open),
+            message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
+            online: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            mesh: config.mesh.is_on().then(|| Arc::new(Interest::new(config.mesh.queue_bytes_max))),
+            queue_topics: Arc::default(),
+            room_limits: RoomLimits::default(),
+        })
+    }
+}
