@@ -7,6 +7,7 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 export RUSTFLAGS=${RUSTFLAGS:--C force-frame-pointers=yes}
 load_log=
+load_said=
 load_pid=
 
 die() {
@@ -56,17 +57,17 @@ start_load() {
     local scenario=$1 seconds=$2
     shift 2
     load_log=$(mktemp)
-    "$target/release/ringway-perf" "$scenario" --no-floor --runs 1 --warmup 1 \
-        --seconds "$((seconds + 2))" "$@" >"$load_log" &
+    load_said=$(mktemp)
+    "$target/release/ringway-perf" "$scenario" --no-floor --runs 1 --warmup 1 --announce \
+        --seconds "$((seconds + 3))" "$@" >"$load_log" 2>"$load_said" &
     load_pid=$!
     trap 'kill "$load_pid" 2>/dev/null || true' EXIT
-    local deadline=$((SECONDS + 60))
-    until [[ -n $(shard_threads) ]] && busy; do
-        kill -0 "$load_pid" 2>/dev/null || die "the load ended early"
-        ((SECONDS < deadline)) || die "the scenario does not begin"
-        sleep 0.2
+    local deadline=$((SECONDS + 120))
+    until grep -q '^measuring' "$load_said"; do
+        kill -0 "$load_pid" 2>/dev/null || die "the load ended early: $(cat "$load_said")"
+        ((SECONDS < deadline)) || die "the scenario does not begin: $(cat "$load_said")"
+        sleep 0.1
     done
-    sleep 1
 }
 
 end_load() {
@@ -78,26 +79,17 @@ gateway_pid() {
     pgrep -P "$load_pid" -x ringway | head -n 1
 }
 
-# The threads of the shards, with commas.
+# The threads of the shards, with commas. Their executors have helpers of the same name, which come
+# and go: of each name it is the one that has worked most.
 shard_threads() {
     local pid task
     pid=$(gateway_pid) || true
     [[ -n $pid ]] || return 0
     for task in "/proc/$pid/task"/*; do
         if [[ $(cat "$task/comm" 2>/dev/null) == shard-* ]]; then
-            basename "$task"
+            echo "$(cat "$task/comm") $(cut -d' ' -f1 "$task/schedstat") $(basename "$task")"
         fi
-    done | paste -sd,
-}
-
-# Whether the load has connected its clients: their number does not change any more.
-busy() {
-    local pid before
-    pid=$(gateway_pid) || true
-    [[ -n $pid ]] || return 1
-    before=$(find "/proc/$pid/fd" -maxdepth 1 2>/dev/null | wc -l)
-    sleep 0.3
-    [[ $before -gt 40 && $before == "$(find "/proc/$pid/fd" -maxdepth 1 2>/dev/null | wc -l)" ]]
+    done 2>/dev/null | sort -k1,1 -k2,2nr | awk '!seen[$1]++ { print $3 }' | paste -sd,
 }
 
 # first_event EVENT...: the first that the machine can count.

@@ -43,6 +43,6 @@ here=target/compare/ringway-here
 cp "$target/release/ringway" "$here"
 new=$(server_of "$1")
 old=$(server_of "$2")
-cp "$here" "$target/release/ringway"
+cp --remove-destination "$here" "$target/release/ringway"
 shift 2
 exec "$target/release/ringway-perf" "$@" --server "$new" --against "$old"

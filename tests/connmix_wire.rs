@@ -261,9 +261,10 @@ fn answers_and_events_are_written_as_specified() {
     assert_eq!(wire::http_body(Answer::Done), br#"{"E":null,"r":{"s":true}}"#);
     let event = wire::event(1, 1_463_819_408_261_513_216, "t\"1", r#"{"x":[]}"#);
     assert_eq!(event[0], 0x81);
+    let params = r#"{"n":1,"c":"1463819408261513216","t":"t\"1","d":{"x":[]}}"#;
     assert_eq!(
         std::str::from_utf8(payload(&event)).expect("text"),
-        r#"{"e":"queue.pop","p":{"n":1,"c":"1463819408261513216","t":"t\"1","d":{"x":[]}},"id":null}"#
+        format!(r#"{{"e":"queue.pop","p":{params},"id":null}}"#)
     );
     let long = wire::event(1, 1, "t", &format!("\"{}\"", "x".repeat(70_000)));
     assert!(serde_json::from_slice::<Value>(payload(&long)).is_ok());

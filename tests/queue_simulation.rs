@@ -180,16 +180,20 @@ impl Story {
                 _ => self.world.step(),
             }
             self.read();
-            self.world.audit(1 << 20, 0);
+            if self.world.rng.u8(..8) == 0 {
+                self.world.audit(1 << 20, 0);
+            }
         }
         // Everybody reads, and one who was never slow is there at the end.
         self.consumer();
         self.consumers.iter_mut().for_each(|consumer| consumer.reading = true);
         self.consumers.iter_mut().for_each(|consumer| consumer.window = 1 << 20);
-        for _ in 0..20_000 {
-            self.world.step();
-            self.read();
-            let pushed: usize = self.clients.iter().map(|client| client.pushed).sum();
+        let pushed: usize = self.clients.iter().map(|client| client.pushed).sum();
+        for _ in 0..100 {
+            for _ in 0..200 {
+                self.world.step();
+                self.read();
+            }
             if self.delivered().len() == pushed {
                 break;
             }
@@ -311,6 +315,6 @@ fn every_message_is_written_to_exactly_one_consumer() {
         run(seed);
         return;
     }
-    let deaths: usize = (0..300).map(run).sum();
-    assert!(deaths > 100, "only {deaths} consumers died");
+    let deaths: usize = (0..150).map(run).sum();
+    assert!(deaths > 50, "only {deaths} consumers died");
 }

@@ -3,12 +3,16 @@
 
 mod common;
 
+#[path = "xxim/backends.rs"]
+mod backends;
 #[path = "xxim/bad_input.rs"]
 mod bad_input;
 #[path = "xxim/cluster.rs"]
 mod cluster;
 #[path = "xxim/encrypted.rs"]
 mod encrypted;
+#[path = "xxim/http_api.rs"]
+mod http_api;
 #[path = "xxim/limits.rs"]
 mod limits;
 #[path = "xxim/logins.rs"]

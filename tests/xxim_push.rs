@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::config::model::{XximPushService, XximUpstreams};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use ringway::config::model::{TlsFiles, XximPushService, XximUpstreams};
 use ringway::hub::ConnId;
 use ringway::shard::mailbox::{Mail, XximConn, XximFilter, XximPush, XximPushed};
 use ringway::sidecar::SidecarSettings;
 use ringway::sidecar::push::service::conn_service_client::ConnServiceClient;
-use ringway::wire::xxim::Identity;
+use ringway::wire::xxim::Identity as Client;
 use ringway::wire::xxim::proto as pb;
 use sidecar::server::runtime;
 use sidecar::*;
 use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request};
 
 const SECRET: &str = "0123456789abcdef";
@@ -45,13 +46,13 @@ fn start(service: XximPushService) -> (Sidecar, SocketAddr) {
 }
 
 fn conn(user: &str) -> XximConn {
-    let identity = Identity {
+    let identity = Client {
         user_id: user.into(),
         token: "secret-token".into(),
         platform: "ios".into(),
         device_id: "d1".into(),
         accepted_unix_ms: 1_700_000_000_123,
-        ..Identity::default()
+        ..Client::default()
     };
     XximConn { conn: ConnId::new(0, 1, 1), identity: Arc::new(identity) }
 }
@@ -278,4 +279,63 @@ fn connect(runtime: &Runtime, address: SocketAddr) -> ConnServiceClient<Channel>
 fn reqwest_client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().tls_certs_only([]).build().expect("a client")
+}
+
+/// Files of an authority, a server and the identity of a backend.
+fn certificates(folder: &std::path::Path) -> (TlsFiles, String, (String, String)) {
+    let authority_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&authority_key).expect("a valid key").pem();
+    let issuer = Issuer::new(params, authority_key);
+    let made = |name: &str| {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        (params.signed_by(&key, &issuer).expect("an authority").pem(), key.serialize_pem())
+    };
+    let (cert, key) = made("localhost");
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("ours");
+        path
+    };
+    let files = TlsFiles {
+        cert: write("cert.pem", &cert),
+        key: write("key.pem", &key),
+        client_ca: Some(write("ca.pem", &authority)),
+    };
+    (files, authority, made("backend"))
+}
+
+#[test]
+fn with_mutual_tls_only_backends_with_a_certificate_are_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (files, authority, (cert, key)) = certificates(folder.path());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let tls = ringway::tls_files::load(&files, &[b"h2", b"http/1.1"]).expect("valid files");
+    let upstreams = XximUpstreams { push: Some(service()), ..XximUpstreams::default() };
+    let settings = SidecarSettings { upstreams, push: Some((listener, Some(tls))), ..settings() };
+    let sidecar = Sidecar::start(settings);
+    let runtime = runtime();
+    let endpoint = |identity: Option<Identity>| {
+        let trust = Certificate::from_pem(&authority);
+        let tls = ClientTlsConfig::new().ca_certificate(trust).domain_name("localhost");
+        let tls = match identity {
+            Some(identity) => tls.identity(identity),
+            None => tls,
+        };
+        let endpoint = Endpoint::from_shared(format!("https://localhost:{port}")).expect("a URL");
+        endpoint.tls_config(tls).expect("valid").connect_lazy()
+    };
+    let _context = runtime.enter();
+    let mut stranger = ConnServiceClient::new(endpoint(None));
+    let refused = runtime.block_on(stranger.send_msg(send_req(0, to(&["a"]))));
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(sidecar.mailboxes.iter().all(|mailbox| mailbox.is_empty()), "no shard was asked");
+    let mut backend = ConnServiceClient::new(endpoint(Some(Identity::from_pem(cert, key))));
+    let call = runtime.spawn(async move { backend.send_msg(send_req(0, to(&["a"]))).await });
+    shards(&sidecar, &["a"], &[]);
+    let answer = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
+    assert_eq!(answer.success_conn_params.len(), 1);
 }

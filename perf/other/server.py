@@ -9,6 +9,7 @@ import asyncio
 import sys
 
 from websockets.asyncio.server import broadcast, serve
+from websockets.exceptions import ConnectionClosed
 
 
 async def main(mode):
@@ -22,6 +23,9 @@ async def main(mode):
                     await connection.send(message)
                 else:
                     broadcast(connections - {connection}, message)
+        except ConnectionClosed:
+            # The load leaves without a close frame.
+            pass
         finally:
             connections.discard(connection)
 

@@ -118,7 +118,9 @@ impl Net {
 
     /// Starts a WebSocket connection: connects and sends the request.
     pub fn connect(&mut self, server: SocketAddr, options: Options, path: &str) -> Result<u32> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|error| {
+            format!("{error} after {} connections: ulimit -n, or --processes", self.peers.len())
+        })?;
         socket.set_reuse_address(true)?;
         if let Some(bytes) = options.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;

@@ -58,6 +58,9 @@ pub struct Options {
     /// Counts system calls with `perf stat`, in one more run.
     #[arg(long)]
     pub syscalls: bool,
+    /// Says on standard error when a measurement begins.
+    #[arg(long)]
+    pub announce: bool,
     /// Clients speak TLS; the gateway is compared with itself without.
     #[arg(long)]
     pub tls: bool,

@@ -170,6 +170,9 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     repeat(&mut rig, options.warmup)?;
     rig.reset()?;
     let counter = count_syscalls.then(|| Syscalls::start(pid)).flatten();
+    if options.announce {
+        eprintln!("measuring {}", entry.name);
+    }
     let before = Usage::of(pid)?;
     let seconds = repeat(&mut rig, options.seconds)?;
     let used = Usage::of(pid)?.since(&before);

@@ -123,7 +123,7 @@ fn gateway(
     file.write_all(text.as_bytes())?;
     if let Some(upstream) = upstream {
         client = free_address()?;
-        file.write_all(xxim_config(client, upstream).as_bytes())?;
+        file.write_all(xxim_config(client, upstream, identity.as_ref()).as_bytes())?;
     }
     let mut command = Command::new(program);
     command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
@@ -154,9 +154,7 @@ fn config(
     cpus: &[usize],
     identity: Option<&Identity>,
 ) -> String {
-    let tls = identity.map_or(String::new(), |identity| {
-        format!("tls = {{ cert = {:?}, key = {:?} }}", identity.certificate(), identity.key())
-    });
+    let tls = tls_line(identity);
     let cpus: Vec<String> = cpus.iter().map(usize::to_string).collect();
     let cpus = cpus.join(",");
     format!(
@@ -215,13 +213,22 @@ filter = "warn"
     )
 }
 
+/// The line of a listener that encrypts.
+fn tls_line(identity: Option<&Identity>) -> String {
+    identity.map_or(String::new(), |identity| {
+        format!("tls = {{ cert = {:?}, key = {:?} }}", identity.certificate(), identity.key())
+    })
+}
+
 /// One more listener, for xxim clients.
-fn xxim_config(client: SocketAddr, upstream: SocketAddr) -> String {
+fn xxim_config(client: SocketAddr, upstream: SocketAddr, identity: Option<&Identity>) -> String {
+    let tls = tls_line(identity);
     format!(
         r#"
 [[listener]]
 bind = "{client}"
 routes = [ {{ path = "/ws", protocol = "xxim" }} ]
+{tls}
 
 [[xxim.upstream]]
 name = "load"

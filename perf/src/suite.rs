@@ -67,13 +67,7 @@ pub fn suite(options: &Options) -> Result<Results> {
     let api_send = of(Scenario::ApiSend, Size::default())?;
     let api_publish = of(Scenario::ApiPublish, Size::default())?;
     let queue = of(Scenario::Queue, Size::default())?;
-    let mut encrypted = |scenario| -> Result<usize> {
-        let (size, tls) = (clients(1000), true);
-        results.push(measure(&Options { scenario, size, tls, ..options.clone() })?);
-        Ok(results.len() - 1)
-    };
-    let tls_echo = encrypted(Scenario::Echo)?;
-    let tls_broadcast = encrypted(Scenario::Broadcast)?;
+    let [tls_echo, tls_broadcast] = encrypted(options, &mut results)?;
     let table = Table { results: &results };
     table.head();
     table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
@@ -103,6 +97,15 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.line("echo over TLS against plain", table.to("plain", tls_echo), f64::NAN);
     table.line("broadcast over TLS against plain", table.to("plain", tls_broadcast), f64::NAN);
     Ok(results)
+}
+
+/// Echo and broadcast over TLS, with 1,000 clients.
+fn encrypted(options: &Options, results: &mut Results) -> Result<[usize; 2]> {
+    for scenario in [Scenario::Echo, Scenario::Broadcast] {
+        let size = Size { clients: Some(1000), ..Size::default() };
+        results.push(measure(&Options { scenario, size, tls: true, ..options.clone() })?);
+    }
+    Ok([results.len() - 2, results.len() - 1])
 }
 
 struct Table<'a> {

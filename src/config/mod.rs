@@ -85,6 +85,20 @@ routes = [ { path = "/chat", protocol = "connmix", server = "demo" } ]
 
 [[connmix.server]]
 name = "demo"
+text_ping = true
+
+# Some channels are open to everybody, without the worker.
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+when = { data = "re:^subscribe (news|open_[A-Za-z0-9]{1,32})$" }
+do = [ { subscribe = ["${m.1}"] }, { send = "subscribed ${m.1}" } ]
+
+[[connmix.server.rule]]
+on = "message"
+type = "text"
+when = { data = "re:^unsubscribe (news|open_[A-Za-z0-9]{1,32})$" }
+do = [ { unsubscribe = ["${m.1}"] }, { send = "unsubscribed ${m.1}" } ]
 
 [[connmix.server.rule]]
 on = "message"

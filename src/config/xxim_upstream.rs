@@ -28,6 +28,8 @@ pub struct XximUpstreams {
     /// Longest prefix first.
     pub routes: Vec<XximRoute>,
     pub hooks: XximHooks,
+    /// Requests over HTTP, without a WebSocket (section 7.1).
+    pub http_api: bool,
     /// `None`: no push service.
     pub push: Option<XximPushService>,
 }
@@ -199,6 +201,14 @@ impl Default for XximHooks {
 /// The keys that are not limits.
 pub(super) const KEYS: &[Key] = &[
     Key {
+        default: "false",
+        ..flag(
+            "xxim.http_api",
+            "Take requests over HTTP as well: POST of a CommonReq to the path of a method, on the \
+             listeners of xxim clients.",
+        )
+    },
+    Key {
         allowed: "1 to 32 letters, digits, `_` and `-`; not \"worker\"",
         ..text("xxim.upstream.name", "", "Name, for routes and metrics.")
     },
@@ -330,7 +340,13 @@ pub(super) fn read(settings: &Settings) -> Result<XximUpstreams, ConfigError> {
         routes.push(route(settings, &format!("xxim.route.{index}"), &upstreams, &routes)?);
     }
     routes.sort_by_key(|route| std::cmp::Reverse(route.prefix.len()));
-    Ok(XximUpstreams { upstreams, routes, hooks: hooks(settings)?, push: push(settings)? })
+    Ok(XximUpstreams {
+        upstreams,
+        routes,
+        hooks: hooks(settings)?,
+        http_api: settings.flag("xxim.http_api")?,
+        push: push(settings)?,
+    })
 }
 
 /// A URL to which a path can be appended, without `/` at the end.
@@ -469,7 +485,8 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
     let bind = address(settings, BIND, false)?;
     let secret = settings.text("xxim.push.secret")?;
     let long = (16..=256).contains(&secret.len());
-    if !secret.is_empty() && !(long && secret.bytes().all(|byte| byte.is_ascii_graphic())) {
+    let good = secret.is_empty() || long && secret.bytes().all(|byte| byte.is_ascii_graphic());
+    if !good {
         // Not through `Settings::error`: it would repeat the secret.
         let mut error = settings.error(BIND, Complaint::new("the secret of the push service"));
         error.key = "xxim.push.secret".into();

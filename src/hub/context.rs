@@ -1,7 +1,7 @@
 //! What connmix remembers about a connection: values by key (connmix sections 4 and 7.1).
 //!
-//! Values are JSON texts, so nothing is lost or rewritten on the way, and the whole is a JSON object
-//! whose keys are sorted by their bytes. Invariant: [`Context::bytes`] never exceeds
+//! Values are JSON texts, so nothing is lost or rewritten on the way, and the whole is a JSON
+//! object whose keys are sorted by their bytes. Invariant: [`Context::bytes`] never exceeds
 //! [`CONTEXT_BYTES_MAX`]. Costs: one allocation per key and value; an empty context has none.
 
 use crate::limits::CONTEXT_BYTES_MAX;

@@ -94,6 +94,7 @@ impl Shard {
             }
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
             Role::Xxim(_) => self.xxim_bytes(slot, data),
+            Role::XximHttp(_) => self.xxim_http_bytes(slot, data),
             Role::Im(_) => self.im_bytes(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
@@ -115,6 +116,10 @@ impl Shard {
             Head::Complete { request, len } => {
                 let listener = &self.listeners[self.conns[slot].listener as usize];
                 let Service::Http(routes) = &listener.service else { return };
+                let xxim = routes.iter().any(|route| route.protocol == ClientProtocol::Xxim);
+                if xxim && self.config.xxim_upstreams.http_api && request.method != "GET" {
+                    return self.xxim_over_http(slot, &head);
+                }
                 let origins = &self.config.xxim.allow_origin;
                 let refusal = upgrade::xxim_refusal(&request, routes, origins);
                 let customer = &self.config.netsvr.customer;
@@ -470,6 +475,7 @@ impl Shard {
         }
         match self.conns[slot].role {
             Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
+            Role::XximHttp(_) => self.xxim_http_verified(slot, number, verdict),
             Role::Im(_) => self.im_verified(slot, number, verdict),
             _ => {}
         }

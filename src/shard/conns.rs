@@ -46,6 +46,8 @@ pub enum Role {
     Echo,
     /// An xxim client.
     Xxim(Box<xxim::Conn>),
+    /// Requests of xxim over HTTP.
+    XximHttp(Box<xxim::HttpConn>),
     /// A connmix client.
     Connmix(Box<connmix::Conn>),
     /// An IM client.

@@ -62,12 +62,20 @@ pub struct Queueing {
     /// The topics whose home is here.
     pub queues: Queues,
     /// Messages of this turn for other homes.
-    pushes: Vec<(u8, Arc<str>, Vec<(ConnId, Bytes)>)>,
+    pushes: Vec<Letter>,
     /// Events of this turn for consumers on other shards.
     events: Vec<(ConnId, Vec<Bytes>)>,
     /// By topic, with `full = "block"`: what its home has not accepted.
     unaccepted: HashMap<Arc<str>, Unaccepted>,
     full: Full,
+}
+
+/// Messages of this turn for one topic.
+#[derive(Debug)]
+struct Letter {
+    home: u8,
+    topic: Arc<str>,
+    messages: Vec<(ConnId, Bytes)>,
 }
 
 #[derive(Debug, Default)]
@@ -152,12 +160,13 @@ impl Shard {
     /// Adds a message to this turn's mail for another home.
     fn push_later(&mut self, home: u8, topic: &str, client: ConnId, event: Bytes) {
         let letters = self.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
-        for (_, name, messages) in letters {
-            if **name == *topic {
-                return messages.push((client, event));
+        for letter in letters {
+            if *letter.topic == *topic {
+                return letter.messages.push((client, event));
             }
         }
-        self.queueing.pushes.push((home, topic.into(), vec![(client, event)]));
+        let messages = vec![(client, event)];
+        self.queueing.pushes.push(Letter { home, topic: topic.into(), messages });
     }
 
     fn note_unaccepted(&mut self, client: ConnId, topic: &str) -> Pushed {
@@ -246,14 +255,14 @@ impl Shard {
 
     /// Before the end of a turn: what waits is given to consumers, and the letters go out.
     pub(super) fn queue_turn(&mut self) {
-        for (home, topic, messages) in std::mem::take(&mut self.queueing.pushes) {
+        for Letter { home, topic, messages } in std::mem::take(&mut self.queueing.pushes) {
             let from = self.id;
             self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
         }
         let mut given = std::mem::take(&mut self.queueing.events);
         self.queueing.queues.hand_out(|consumer, event| {
-            let letters = given.iter_mut().rev().take(LETTERS_SEARCHED);
-            match letters.into_iter().find(|(other, _)| *other == consumer) {
+            let mut letters = given.iter_mut().rev().take(LETTERS_SEARCHED);
+            match letters.find(|(other, _)| *other == consumer) {
                 Some((_, events)) => events.push(event),
                 None => given.push((consumer, vec![event])),
             }

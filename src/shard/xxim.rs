@@ -2,11 +2,13 @@
 //! specification).
 //!
 //! The parts: here the life of a connection, `login` set-params, set-user and who holds which
-//! triple, `requests` the way to upstreams and back, `push` what backends send, `seal` encryption.
+//! triple, `http` requests without a WebSocket, `requests` the way to upstreams and back, `push`
+//! what backends send, `seal` encryption.
 //! Invariants: a connection at a barrier, with as many requests under way as it may have, or that
 //! does not take its answers, is not read; a response is never dropped, only given up together with
 //! its connection. Costs: one box per connection; see the parts for messages.
 
+mod http;
 mod login;
 mod push;
 mod requests;
@@ -29,6 +31,7 @@ use crate::shard::conns::{Flags, Role};
 use crate::wire::websocket::{self, Opcode, Violation};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
 
+pub use http::HttpConn;
 pub use push::{Delivery, Forms};
 pub use requests::State;
 

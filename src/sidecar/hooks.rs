@@ -3,9 +3,9 @@
 //!
 //! netsvr's callbacks allow or deny an open, and tell of a close: one attempt each. xxim's hooks
 //! tell of a login and a departure: a bounded number of attempts, with pauses that double and vary,
-//! so that a backend that returns is not met by everybody at once. How many callbacks run is bounded
-//! by the shards, how many xxim hooks wait by this file; a hook for which there is no room is
-//! dropped and counted. A failed attempt is counted and logged (one line a second at the most,
+//! so that a backend that returns is not met by everybody at once. How many callbacks run is
+//! bounded by the shards, how many xxim hooks wait by this file; a hook for which there is no room
+//! is dropped and counted. A failed attempt is counted and logged (one line a second at the most,
 //! without the URL); what the client sees does not depend on the reason.
 //! Costs: a task and the answer's body per hook.
 

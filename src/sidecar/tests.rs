@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
+use crate::config::model::XximHooks;
 use crate::hub::ConnId;
 use crate::shard::mailbox::Mailbox;
 use crate::wire::netsvr::Verdict;
@@ -421,7 +422,9 @@ fn a_stop_does_not_wait_for_callbacks() {
 fn a_bad_address_is_an_error_that_does_not_repeat_it() {
     for bad in ["/onopen", "ftp://user:secret@host/", "http://", "secret host"] {
         let callbacks = Callbacks { on_open: Some(bad.to_owned()), ..Callbacks::default() };
-        let Err(error) = Hooks::new(callbacks, &Registry::new(0)) else { panic!("{bad}") };
+        let Err(error) = Hooks::new(callbacks, &XximHooks::default(), &Registry::new(0)) else {
+            panic!("{bad}")
+        };
         let text = error.to_string();
         assert!(text.starts_with("on_open: ") && !text.contains("secret"), "{text}");
     }

@@ -144,6 +144,7 @@ export RINGWAY_LISTENER__2__BIND=127.0.0.1:$task RINGWAY_ADMIN__BIND=127.0.0.1:$
 export RINGWAY_LISTENER__3__BIND=127.0.0.1:$centre RINGWAY_LISTENER__4__BIND=127.0.0.1:$api
 export RINGWAY_LISTENER__5__BIND=127.0.0.1:$im_ws RINGWAY_LISTENER__6__BIND=127.0.0.1:$im
 export RINGWAY_LISTENER__7__BIND=127.0.0.1:$chat
+export RINGWAY_XXIM__PUSH__BIND=127.0.0.1:0
 if start_gateway demo demo; then
     url=ws://127.0.0.1:$client/netsvr
     program .cache/venv .cache/venv/bin/python python/tour.py "$url"
@@ -151,8 +152,13 @@ if start_gateway demo demo; then
         "ws://127.0.0.1:$chat/chat"
     program .cache/venv .cache/venv/bin/python python/im_tour.py "127.0.0.1:$im"
     program node/node_modules node node/im.mjs "ws://127.0.0.1:$im_ws/im"
+    xxim=("ws://127.0.0.1:$im_ws/ws" "http://127.0.0.1:$admin/demo/xxim.pub.pem")
+    program .cache/venv .cache/venv/bin/python python/xxim.py "${xxim[@]}"
+    program node/node_modules node node/xxim.mjs "${xxim[@]}"
     program node/node_modules node node/tour.mjs "$url"
     program node/node_modules node node/browserlike.mjs "$url"
+    program node/node_modules node node/connmix.mjs "ws://127.0.0.1:$chat/chat" \
+        "http://127.0.0.1:$api"
     stop_gateway
 fi
 unset "${!RINGWAY_@}"

@@ -200,6 +200,14 @@ impl Client {
         std::mem::take(&mut self.buffer)
     }
 
+    /// The next bytes, as many as wanted.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill(), "closed after {:?}", self.buffer);
+        }
+        self.buffer.drain(..count).collect()
+    }
+
     /// A connection that was reset counts as closed.
     fn fill(&mut self) -> bool {
         fill(&mut self.socket, &mut self.buffer)

@@ -14,7 +14,8 @@ do = [ { push = { topic = "chat", event = "handshake", include = ["headers"] } }
 on = "message"
 type = "text"
 when = { "json.op" = "auth" }
-do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame", "headers"] } },
+do = [ { push = { topic = "chat", event = "message",
+                  include = ["uid=ctx.uid", "frame", "headers"] } },
        { wait = { key = "uid", timeout = 60 } } ]
 
 [[connmix.server.rule]]

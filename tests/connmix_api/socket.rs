@@ -22,7 +22,8 @@ fn effects_on_a_client_come_in_the_order_of_the_requests_and_so_do_the_answers()
     for (index, (_, client)) in clients.iter().enumerate() {
         let channel = format!("x{index}");
         peer.send(&format!(
-            r#"{{"m":"conn.call","p":{{"c":"{client}","f":"subscribe","a":["{channel}"]}},"i":{}}}"#,
+            r#"{{"m":"conn.call","i":{},
+                 "p":{{"c":"{client}","f":"subscribe","a":["{channel}"]}}}}"#,
             index * 3
         ));
         peer.send(&format!(
@@ -215,7 +216,8 @@ fn channels_are_topics_of_every_protocol_and_contexts_are_sessions() {
     let large = "x".repeat(65_536);
     let value = |value: &str| {
         format!(
-            r#"{{"m":"conn.call","p":{{"c":{id},"f":"set_context_value","a":["k","{value}"]}},"i":1}}"#
+            r#"{{"m":"conn.call","i":1,
+                 "p":{{"c":{id},"f":"set_context_value","a":["k","{value}"]}}}}"#
         )
     };
     assert_eq!(peer.ask(&value(&large))["E"]["c"], 301, "the context would be too large");

@@ -20,6 +20,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{self, BufRingEntry};
 use io_uring::{IoUring, cqueue, opcode};
 use ringway::wire::http::accept_key;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -42,6 +43,8 @@ fn main() -> Result<()> {
     let (Some(cpu), "echo" | "broadcast") = (cpu, mode.as_str()) else {
         return Err("usage: floor echo|broadcast CPU".into());
     };
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set)?;

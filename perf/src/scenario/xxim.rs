@@ -1,5 +1,5 @@
-//! `xxim`: the load loop of xxim's own client: many requests under way on one connection, against an
-//! upstream that answers at once (xxim section 8).
+//! `xxim`: the load loop of xxim's own client: many requests under way on one connection, against
+//! an upstream that answers at once (xxim section 8).
 //!
 //! The upstream is in this process: a thread per connection of the gateway's pool, so that nothing
 //! but the gateway is measured with the server's CPU time.

@@ -180,6 +180,9 @@ impl Shard {
         result: &UpstreamResult,
     ) {
         let Some(slot) = self.conns.slot(id) else { return };
+        if matches!(self.conns[slot].role, Role::XximHttp(_)) {
+            return self.xxim_http_answered(slot, number, result);
+        }
         let Some(head) = self.xxim(slot).and_then(|conn| conn.in_flight.end(number)) else {
             return;
         };
@@ -192,7 +195,14 @@ impl Shard {
     pub(in crate::shard) fn xxim_audit(&self) {
         let (mut under_way, mut over_tcp, mut waiting) = (0, 0, 0);
         for (_, conn) in self.conns.iter() {
-            let Role::Xxim(own) = &conn.role else { continue };
+            let own = match &conn.role {
+                Role::Xxim(own) => own,
+                Role::XximHttp(http) => {
+                    under_way += u32::from(http.is_forwarded());
+                    continue;
+                }
+                _ => continue,
+            };
             let most = self.config.xxim.requests_max as usize;
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
@@ -236,7 +246,7 @@ impl Shard {
 }
 
 /// The body for an upstream (section 4.3).
-fn body(
+pub(super) fn body(
     request: &wire::Request<'_>,
     route: &XximRoute,
     rewrite: bool,

@@ -1,7 +1,7 @@
 //! gRPC upstreams: unary calls with the bytes as they are (xxim sections 4.2 and 4.4).
 //!
-//! Invariant: no message is decoded here; the codec is the identity. Costs: per call a header map and
-//! what HTTP/2 costs; all calls of an upstream share one connection.
+//! Invariant: no message is decoded here; the codec is the identity. Costs: per call a header map
+//! and what HTTP/2 costs; all calls of an upstream share one connection.
 
 use std::borrow::Cow;
 use std::io;

@@ -1,8 +1,8 @@
 //! Requests of xxim clients on their way to upstreams and back (xxim sections 4.4 to 4.6).
 //!
 //! Invariants: every call is answered exactly once, unless its connection has gone; whatever goes
-//! wrong, panics included, costs that call alone. A call is cancelled with its connection unless its
-//! route says `detach`. No URL and no text of a transport reaches a client.
+//! wrong, panics included, costs that call alone. A call is cancelled with its connection unless
+//! its route says `detach`. No URL and no text of a transport reaches a client.
 //! Costs: one task, one timer and a place in the table of the connection per call; a call of an
 //! upstream whose circuit is open costs none of them.
 

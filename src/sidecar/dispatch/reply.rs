@@ -1,8 +1,8 @@
 //! Replies of an HTTP/1.1 upstream, from bytes (RFC 9112): head, body with a length, in chunks, or
 //! until the end of the connection.
 //!
-//! Sans-io. Invariants: no more than the limits is ever kept; after an error the connection is of no
-//! use. Costs: the head is parsed once when it is complete; a body that came with its head is a
+//! Sans-io. Invariants: no more than the limits is ever kept; after an error the connection is of
+//! no use. Costs: the head is parsed once when it is complete; a body that came with its head is a
 //! slice of what was read.
 
 use bytes::{Buf, BytesMut};
@@ -374,9 +374,8 @@ mod tests {
             piece in 1_usize..50,
             start in 0_usize..3,
         ) {
-            let starts: [&[u8]; 3] = [
-                b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            ];
+            const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let starts: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED];
             let bytes = [starts[start], &bytes].concat();
             let _ = read(&bytes, piece);
         }

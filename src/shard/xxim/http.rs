@@ -1,0 +1,498 @@
+//! xxim requests over HTTP, `http_api` (xxim section 7.1): a POST to the method's path, on the port
+//! of the WebSocket. The body is a CommonReq with the request in it, the answer a CommonResp.
+//!
+//! Invariants: one request of a connection is under way at a time, and nothing is read meanwhile;
+//! each is answered once. Only the path is the method. Who the client says it is, is verified with
+//! every request that needs a login, and left out of those that need none; address and user agent
+//! are what the gateway sees. Costs: a head, a body and an answer per request; nothing between two.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::requests;
+use crate::config::model::{XximMode, XximTarget};
+use crate::edge::xxim::{client_ip, first_values};
+use crate::hub::login::{Login, LoginProtocol, Verdict};
+use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
+use crate::wire::http::body::{self, Body, BodyError};
+use crate::wire::http::{self, Head};
+use crate::wire::xxim::proto::{CommonReq, CommonResp};
+use crate::wire::xxim::{self as wire, Identity, code, text};
+
+const PROTOBUF: &str = "application/x-protobuf";
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// A connection without a request is closed after this time.
+const IDLE_MS: u64 = 60_000;
+
+/// What the shard keeps of one connection.
+#[derive(Debug)]
+pub struct HttpConn {
+    peer: SocketAddr,
+    /// Bytes that are not handled yet.
+    buffer: Vec<u8>,
+    /// How many of them were searched for the end of a head.
+    seen: usize,
+    /// The head is complete, the body is not.
+    body: Option<Box<(Plan, Body)>>,
+    /// When the first bytes of the request came, milliseconds of the process clock.
+    since_ms: Option<u64>,
+    pending: Option<Pending>,
+    /// Of the question that is under way.
+    number: u32,
+    /// Nothing is read any more.
+    over: bool,
+}
+
+/// What the head of a request says.
+#[derive(Debug)]
+struct Plan {
+    method: Box<str>,
+    form: Form,
+    ip: String,
+    user_agent: String,
+    headers: Vec<(String, String)>,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug)]
+struct Form {
+    /// The connection ends after it.
+    ends: bool,
+    /// Header lines for browsers of other origins.
+    cors: Box<str>,
+}
+
+/// A request that is not answered.
+#[derive(Debug)]
+enum Pending {
+    /// Its client is being verified.
+    Verified(Box<(Plan, CommonReq)>),
+    /// An upstream has it.
+    Answered(Form),
+}
+
+impl HttpConn {
+    /// A connection whose first request has begun.
+    fn new(peer: SocketAddr) -> HttpConn {
+        HttpConn {
+            peer,
+            buffer: Vec::new(),
+            seen: 0,
+            body: None,
+            since_ms: None,
+            pending: None,
+            number: 0,
+            over: false,
+        }
+    }
+
+    /// Whether an upstream has a request of it.
+    pub(in crate::shard) fn is_forwarded(&self) -> bool {
+        matches!(self.pending, Some(Pending::Answered(_)))
+    }
+}
+
+impl Shard {
+    fn xxim_http(&mut self, slot: u32) -> Option<&mut HttpConn> {
+        match &mut self.conns[slot].role {
+            Role::XximHttp(conn) => Some(conn),
+            _ => None,
+        }
+    }
+
+    /// A connection whose first request, here with all that came, is none for a WebSocket.
+    pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32, data: &[u8]) {
+        let role = &mut self.conns[slot].role;
+        if let Role::Greeting(greeting) = role {
+            *role = Role::XximHttp(Box::new(HttpConn::new(greeting.peer)));
+        }
+        self.xxim_http_bytes(slot, data);
+    }
+
+    /// Bytes of a connection, behind those that are kept.
+    pub(in crate::shard) fn xxim_http_bytes(&mut self, slot: u32, data: &[u8]) {
+        let now_ms = self.now.ms;
+        self.conns[slot].active_ms = now_ms;
+        let Some(conn) = self.xxim_http(slot) else { return };
+        if conn.over {
+            return;
+        }
+        conn.buffer.extend_from_slice(data);
+        let mut buffer = std::mem::take(&mut conn.buffer);
+        let mut rest = &*buffer;
+        while !rest.is_empty() {
+            let stopped = Flags::GONE | Flags::DEAF | Flags::BLOCKED;
+            let over = self.xxim_http(slot).is_none_or(|conn| conn.over);
+            if over || self.conns[slot].flags.has(stopped) || !self.xxim_http_step(slot, &mut rest)
+            {
+                break;
+            }
+        }
+        let used = buffer.len() - rest.len();
+        buffer.drain(..used);
+        if let Some(conn) = self.xxim_http(slot) {
+            conn.buffer = buffer;
+            self.rearm(slot);
+        }
+    }
+
+    /// Reads one request, or a part of one. False: more bytes are needed, or none.
+    fn xxim_http_step(&mut self, slot: u32, rest: &mut &[u8]) -> bool {
+        let now_ms = self.now.ms;
+        let Some(conn) = self.xxim_http(slot) else { return false };
+        conn.since_ms.get_or_insert(now_ms);
+        if let Some(mut incomplete) = conn.body.take() {
+            return match incomplete.1.read(rest) {
+                Ok(true) => {
+                    let (plan, body) = *incomplete;
+                    self.xxim_http_request(slot, plan, body.bytes());
+                    true
+                }
+                Ok(false) => {
+                    conn.body = Some(incomplete);
+                    false
+                }
+                Err(error) => self.xxim_http_refuse(slot, status_of(error)),
+            };
+        }
+        let head = *rest;
+        match http::resume(head, std::mem::take(&mut conn.seen)) {
+            Head::Partial => {
+                conn.seen = head.len();
+                false
+            }
+            Head::Bad => self.xxim_http_refuse(slot, "400 Bad Request"),
+            Head::TooLarge => self.xxim_http_refuse(slot, "431 Request Header Fields Too Large"),
+            Head::Complete { request, len } => {
+                *rest = &head[len..];
+                self.xxim_http_head(slot, &request, rest.is_empty())
+            }
+        }
+    }
+
+    /// A head is complete; its body follows.
+    fn xxim_http_head(&mut self, slot: u32, request: &http::Request<'_>, alone: bool) -> bool {
+        let config = self.config.clone();
+        let Some(peer) = self.xxim_http(slot).map(|conn| conn.peer) else { return false };
+        let bytes_max = config.xxim.message_bytes_max as usize;
+        let framing = match body::framing(request, bytes_max) {
+            Ok(framing) => framing,
+            Err(error) => return self.xxim_http_refuse(slot, status_of(error)),
+        };
+        let cors = cors(request, &config.xxim.allow_origin);
+        let form = Form { ends: !request.keeps_alive(), cors };
+        if request.method == "OPTIONS" {
+            return self.xxim_http_options(slot, &form);
+        }
+        if request.method != "POST" {
+            return self.xxim_http_refuse(slot, "405 Method Not Allowed");
+        }
+        let value = |name: &str| {
+            let line = request.header(name).unwrap_or_default();
+            String::from_utf8_lossy(line).into_owned()
+        };
+        let (forwarded, real) = (value("X-Forwarded-For"), value("X-Real-IP"));
+        let headers = request.headers();
+        let headers = headers
+            .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        let plan = Plan {
+            method: String::from_utf8_lossy(request.path).into(),
+            form,
+            ip: client_ip(peer, &forwarded, &real, &config.xxim.trusted_proxies),
+            user_agent: value("User-Agent"),
+            headers: headers.collect(),
+        };
+        if alone && request.has_token("Expect", "100-continue") {
+            self.push(slot, Bytes::from_static(CONTINUE));
+        }
+        let mut body = Body::new(framing, bytes_max);
+        // An empty body is complete without a byte.
+        match body.read(&mut &[][..]) {
+            Ok(true) => self.xxim_http_request(slot, plan, body.bytes()),
+            _ => {
+                if let Some(conn) = self.xxim_http(slot) {
+                    conn.body = Some(Box::new((plan, body)));
+                }
+            }
+        }
+        true
+    }
+
+    /// A request is complete.
+    fn xxim_http_request(&mut self, slot: u32, plan: Plan, body: &[u8]) {
+        self.counters.xxim_requests += 1;
+        let config = self.config.clone();
+        if let Some(conn) = self.xxim_http(slot) {
+            conn.since_ms = None;
+        }
+        let Ok(mut request) = CommonReq::decode(body) else {
+            let text = "the body is not a CommonReq";
+            return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text));
+        };
+        if wire::local_method(&plan.method, config.xxim.legacy_paths).is_some() {
+            // There is no connection whose parameters could be set.
+            let done = CommonResp { msg: Some(String::new()), ..CommonResp::default() };
+            return self.xxim_http_answer(slot, &plan.form, done);
+        }
+        let known = wire::is_method(&plan.method);
+        let route = config.xxim_upstreams.route(&plan.method).filter(|_| known);
+        let Some((_, route)) = route else {
+            return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text::REQUEST));
+        };
+        if route.white || wire::is_white(&plan.method) {
+            // Nobody has verified who it is.
+            request.user_id.clear();
+            request.token.clear();
+            return self.xxim_http_forward(slot, plan, request);
+        }
+        if request.user_id.is_empty() || request.token.is_empty() {
+            return self.xxim_http_answer(
+                slot,
+                &plan.form,
+                failure(code::AUTH, text::NOT_LOGGED_IN),
+            );
+        }
+        let login = Login {
+            protocol: LoginProtocol::Xxim,
+            user: request.user_id.clone(),
+            token: request.token.clone(),
+            ip: plan.ip.clone(),
+            platform: request.platform.clone(),
+            device: request.device_id.clone(),
+            network: String::new(),
+            headers: first_values(plan.headers.clone()).to_vec(),
+        };
+        self.block(slot, false);
+        let Some(conn) = self.xxim_http(slot) else { return };
+        conn.number = conn.number.wrapping_add(1);
+        let number = conn.number;
+        conn.pending = Some(Pending::Verified(Box::new((plan, request))));
+        self.verify(slot, number, Box::new(login));
+    }
+
+    /// The verifier has decided about the client of a request.
+    pub(in crate::shard) fn xxim_http_verified(
+        &mut self,
+        slot: u32,
+        number: u32,
+        verdict: Verdict,
+    ) {
+        let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
+        let (plan, request) = match conn.pending.take() {
+            Some(Pending::Verified(asked)) => *asked,
+            other => {
+                conn.pending = other;
+                return;
+            }
+        };
+        match verdict {
+            Verdict::Accepted { .. } => self.xxim_http_forward(slot, plan, request),
+            Verdict::Refused { message, .. } => {
+                self.xxim_http_answer(slot, &plan.form, failure(code::AUTH, &message));
+            }
+            Verdict::Unavailable(_) => {
+                self.xxim_http_answer(slot, &plan.form, failure(code::RETRY, text::RETRY));
+            }
+        }
+        self.xxim_http_resume(slot);
+    }
+
+    /// Hands a request to its upstream.
+    fn xxim_http_forward(&mut self, slot: u32, plan: Plan, request: CommonReq) {
+        let config = self.config.clone();
+        let upstreams = &config.xxim_upstreams;
+        let data = request.data.clone();
+        let identity = identity(&plan, request);
+        let target = upstreams.route(&plan.method).and_then(|(index, route)| match route.to {
+            XximTarget::Upstream(upstream) => {
+                let upstream = upstreams.upstreams.get(usize::from(upstream))?;
+                Some((index, route, upstream.mode == XximMode::Envelope))
+            }
+            // Workers answer with pushes, and there is no connection to push to.
+            XximTarget::Worker => None,
+        });
+        let refuse = |code, text| failure(code, text);
+        let Some((route_number, route, envelope)) = target else {
+            let answer = refuse(code::REQUEST, text::REQUEST);
+            return self.xxim_http_answer(slot, &plan.form, answer);
+        };
+        let inner = wire::Request { req_id: "", method: &plan.method, data: &data };
+        let body = match envelope {
+            true => Ok(data.clone()),
+            false => {
+                let own = wire::common_req(&identity);
+                requests::body(&inner, route, config.xxim.v1_sendmsg_rewrite, &own)
+            }
+        };
+        let Ok(body) = body else {
+            let answer = refuse(code::REQUEST, "the request in the CommonReq is not a message");
+            return self.xxim_http_answer(slot, &plan.form, answer);
+        };
+        if self.xxim.under_way >= config.xxim.shard_requests_max {
+            return self.xxim_http_answer(slot, &plan.form, refuse(code::RETRY, text::RETRY));
+        }
+        self.block(slot, false);
+        self.xxim.under_way += 1;
+        self.counters.xxim_forwarded += 1;
+        let conn = self.conns.id(slot);
+        let Some(own) = self.xxim_http(slot) else { return };
+        own.number = own.number.wrapping_add(1);
+        let number = own.number;
+        own.pending = Some(Pending::Answered(plan.form));
+        let call = Box::new(UpstreamCall {
+            method: plan.method,
+            route: route_number,
+            body,
+            identity: Arc::new(identity),
+            req_id: Bytes::new(),
+        });
+        self.xxim.outgoing.push_back(Request::Upstream { conn, number, call });
+    }
+
+    /// An upstream has answered.
+    pub(super) fn xxim_http_answered(&mut self, slot: u32, number: u32, result: &UpstreamResult) {
+        let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
+        let form = match conn.pending.take() {
+            Some(Pending::Answered(form)) => form,
+            other => {
+                conn.pending = other;
+                return;
+            }
+        };
+        self.xxim.under_way -= 1;
+        let too_large = result.data.len() > self.config.xxim.response_bytes_max as usize;
+        let answer = match result.code {
+            code::SUCCESS if too_large => failure(code::INTERNAL, text::BUSY),
+            code::SUCCESS => {
+                CommonResp { code: 0, msg: Some(String::new()), data: result.data.clone() }
+            }
+            other => {
+                let told = CommonResp::decode(result.data.clone()).unwrap_or_default();
+                failure(other, told.msg.as_deref().unwrap_or_default())
+            }
+        };
+        self.xxim_http_answer(slot, &form, answer);
+        self.xxim_http_resume(slot);
+    }
+
+    fn xxim_http_resume(&mut self, slot: u32) {
+        let flags = self.conns[slot].flags;
+        let waits = self.xxim_http(slot).is_some_and(|conn| conn.pending.is_some());
+        if !waits && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::LINGER) {
+            self.unblock(slot);
+        }
+        self.rearm(slot);
+    }
+
+    fn xxim_http_answer(&mut self, slot: u32, form: &Form, answer: CommonResp) {
+        let body = answer.encode_to_vec();
+        let answer = body::answer("200 OK", PROTOBUF, &form.cors, form.ends, &body);
+        self.push(slot, Bytes::from(answer));
+        if form.ends {
+            self.xxim_http_end(slot);
+        }
+    }
+
+    /// Browsers ask before they send.
+    fn xxim_http_options(&mut self, slot: u32, form: &Form) -> bool {
+        let close = if form.ends { "Connection: close\r\n" } else { "" };
+        let answer = format!("HTTP/1.1 204 No Content\r\n{close}{}\r\n", form.cors);
+        self.push(slot, Bytes::from(answer));
+        if let Some(conn) = self.xxim_http(slot) {
+            conn.since_ms = None;
+        }
+        if form.ends {
+            self.xxim_http_end(slot);
+        }
+        !form.ends
+    }
+
+    /// What is not HTTP as it should be ends the connection.
+    fn xxim_http_refuse(&mut self, slot: u32, status: &str) -> bool {
+        self.counters.protocol_violations += 1;
+        let answer = body::answer(status, "text/plain", "", true, b"");
+        self.push(slot, Bytes::from(answer));
+        self.xxim_http_end(slot);
+        false
+    }
+
+    fn xxim_http_end(&mut self, slot: u32) {
+        if let Some(conn) = self.xxim_http(slot) {
+            conn.over = true;
+        }
+        self.linger(slot);
+    }
+
+    /// When something is due, milliseconds of the process clock.
+    pub(in crate::shard) fn xxim_http_deadline_ms(&self, slot: u32) -> u64 {
+        let Role::XximHttp(conn) = &self.conns[slot].role else { return u64::MAX };
+        let request_ms = self.config.runtime.handshake_timeout.as_millis() as u64;
+        match (conn.since_ms, &conn.pending) {
+            // Verifier and upstream have time limits of their own.
+            (_, Some(_)) => u64::MAX,
+            (Some(since_ms), None) => since_ms.saturating_add(request_ms),
+            (None, None) => self.conns[slot].active_ms.saturating_add(IDLE_MS),
+        }
+    }
+
+    /// The connection is gone.
+    pub(in crate::shard) fn xxim_http_departed(&mut self, slot: u32, conn: &HttpConn) {
+        if conn.is_forwarded() {
+            self.xxim.under_way -= 1;
+            self.xxim_cancel(self.conns.id(slot));
+        }
+    }
+}
+
+/// Who asks, as far as the client and the gateway know.
+fn identity(plan: &Plan, request: CommonReq) -> Identity {
+    Identity {
+        user_id: request.user_id,
+        token: request.token,
+        platform: request.platform,
+        device_id: request.device_id,
+        package_id: request.package_id,
+        device_model: request.device_model,
+        os_version: request.os_version,
+        app_version: request.app_version,
+        language: request.language,
+        ip: plan.ip.clone(),
+        user_agent: plan.user_agent.clone(),
+        ..Identity::default()
+    }
+}
+
+fn failure(code: i32, text: &str) -> CommonResp {
+    CommonResp { code, msg: Some(text.to_owned()), data: Bytes::new() }
+}
+
+fn status_of(error: BodyError) -> &'static str {
+    match error {
+        BodyError::Bad => "400 Bad Request",
+        BodyError::Unsupported => "501 Not Implemented",
+        BodyError::TooLarge => "413 Content Too Large",
+    }
+}
+
+/// Header lines that let a browser of another origin in: those that are listed, and `localhost`.
+fn cors(request: &http::Request<'_>, listed: &[String]) -> Box<str> {
+    let origin = request.header("Origin").and_then(|value| std::str::from_utf8(value).ok());
+    let plain = |origin: &&str| origin.bytes().all(|byte| byte.is_ascii_graphic());
+    let Some(origin) = origin.filter(plain) else { return Box::default() };
+    let local = origin.strip_prefix("http://localhost");
+    let local = local.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    if !local && !listed.iter().any(|part| origin.contains(&**part)) {
+        return Box::default();
+    }
+    format!(
+        "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n\
+         Access-Control-Allow-Methods: POST, OPTIONS\r\n\
+         Access-Control-Allow-Headers: Content-Type\r\nVary: Origin\r\n"
+    )
+    .into()
+}

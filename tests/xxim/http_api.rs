@@ -1,0 +1,181 @@
+//! Requests over HTTP on the port of the WebSocket (section 7.1).
+
+use prost::Message;
+use ringway::config::model::Verifier;
+use ringway::wire::xxim::proto::{CommonReq, CommonResp};
+
+use crate::common::{Client, Server, wait_until};
+use crate::support::{Xxim, address, config};
+use crate::upstream::Upstream;
+
+const LOGIN: &str = "/v1/user/white/login";
+const FRIENDS: &str = "/v1/relation/getFriendList";
+
+fn server(upstream: &str) -> Server {
+    let mut config = config(upstream);
+    config.xxim_upstreams.http_api = true;
+    config.login.verifier = Verifier::Static(vec![("ann".into(), "good".into())]);
+    Server::start(config)
+}
+
+fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\
+         User-Agent: test\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn common(user: &str, token: &str, data: &'static [u8]) -> Vec<u8> {
+    CommonReq {
+        user_id: user.into(),
+        token: token.into(),
+        platform: "web".into(),
+        ip: "6.6.6.6".into(),
+        user_agent: "forged".into(),
+        data: data.into(),
+        ..CommonReq::default()
+    }
+    .encode_to_vec()
+}
+
+/// Head and body of the next answer.
+fn answer(client: &mut Client) -> (String, CommonResp) {
+    let head = client.head();
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    let length = length.and_then(|text| text.parse().ok()).expect("a length");
+    (head, CommonResp::decode(&*client.bytes(length)).expect("a CommonResp"))
+}
+
+#[test]
+fn a_request_reaches_the_upstream_as_if_it_came_over_a_websocket() {
+    let upstream = Upstream::start();
+    let server = server(&upstream.url);
+    let mut client = Client::tcp(address(&server));
+    for round in 0..3 {
+        client.write(&request(FRIENDS, "", &common("ann", "good", b"\x12\x02\x08\x01")));
+        let call = upstream.call();
+        assert_eq!(call.method, FRIENDS);
+        assert_eq!(call.header("x-xxim-user-id"), Some("ann"));
+        assert_eq!(call.header("x-xxim-ip"), Some("203.0.113.7"), "not what the client says");
+        assert_eq!(call.header("x-xxim-user-agent"), Some("test"));
+        assert!(call.body.starts_with(b"\x12\x02\x08\x01\x0a"), "{:?}", call.body);
+        assert!(!call.body.windows(7).any(|window| window == b"6.6.6.6"));
+        call.answer(b"\x12\x02u2");
+        let (head, resp) = answer(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{round}: {head}");
+        assert!(head.contains("Content-Type: application/x-protobuf\r\n"));
+        assert_eq!(
+            (resp.code, resp.msg.as_deref(), &*resp.data),
+            (0, Some(""), &b"\x12\x02u2"[..])
+        );
+    }
+}
+
+#[test]
+fn nobody_is_somebody_else() {
+    let upstream = Upstream::start();
+    let server = server(&upstream.url);
+    let mut client = Client::tcp(address(&server));
+    // Neither without credentials, nor with bad ones, nor with `white` outside of the path.
+    for (path, user, token) in [
+        (FRIENDS, "", ""),
+        (FRIENDS, "ann", "bad"),
+        ("/v1/relation/getFriendList?/white/", "ann", "bad"),
+        ("/v1/relation/getFriendList?/white/", "", ""),
+    ] {
+        client.write(&request(path, "", &common(user, token, b"")));
+        assert_eq!(answer(&mut client).1.code, 4, "{path} {user}");
+    }
+    // Where no login is needed nobody is told who it is.
+    client.write(&request(LOGIN, "", &common("ann", "good", b"")));
+    let call = upstream.call();
+    assert_eq!((call.header("x-xxim-user-id"), call.header("x-xxim-token")), (None, None));
+    assert!(!call.body.windows(3).any(|window| window == b"ann"));
+    call.answer(b"");
+    assert_eq!(answer(&mut client).1.code, 0);
+    assert!(upstream.waits().is_none());
+}
+
+#[test]
+fn wrong_requests_are_answered_and_refusals_of_backends_passed_on() {
+    let upstream = Upstream::start();
+    let server = server(&upstream.url);
+    let mut client = Client::tcp(address(&server));
+    for (path, body) in [
+        ("/v1/no/such", common("ann", "good", b"")),
+        ("/v1/../etc", Vec::new()),
+        (FRIENDS, b"\xff".to_vec()),
+    ] {
+        client.write(&request(path, "", &body));
+        assert_eq!(answer(&mut client).1.code, 3, "{path}");
+    }
+    client.write(&request("/v1/conn/white/setCxnParams", "", b""));
+    assert_eq!(answer(&mut client).1.code, 0, "nothing changes");
+    client.write(&request(LOGIN, "", b""));
+    let refusal = CommonResp { code: 5, msg: Some("no".into()), ..CommonResp::default() };
+    let refusal = refusal.encode_to_vec();
+    let field = [&[0x0a, refusal.len() as u8], &*refusal].concat();
+    upstream.call().answer(&field);
+    let (_, resp) = answer(&mut client);
+    assert_eq!((resp.code, resp.msg.as_deref(), resp.data.len()), (5, Some("no"), 0));
+    client.write(b"PUT / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 405 "));
+    client.expect_end();
+}
+
+#[test]
+fn pieces_pipelines_and_ends() {
+    let upstream = Upstream::start();
+    let server = server(&upstream.url);
+    let mut client = Client::tcp(address(&server));
+    let one = request(LOGIN, "", &common("", "", b"\x12\x01a"));
+    one.iter().for_each(|byte| client.write(&[*byte]));
+    upstream.call().answer(b"");
+    assert_eq!(answer(&mut client).1.code, 0);
+    let last = request(LOGIN, "Connection: close\r\n", &common("", "", b"\x12\x01b"));
+    client.write(&[one, last].concat());
+    for _ in 0..2 {
+        upstream.call().answer(b"");
+    }
+    assert_eq!(answer(&mut client).1.code, 0);
+    let (head, _) = answer(&mut client);
+    assert!(head.contains("Connection: close\r\n"));
+    client.expect_end();
+}
+
+#[test]
+fn browsers_are_let_in_by_their_origin() {
+    let server = server("http://127.0.0.1:9");
+    let mut client = Client::tcp(address(&server));
+    let options =
+        |origin: &str| format!("OPTIONS {LOGIN} HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\r\n");
+    client.write(options("http://localhost:3000").as_bytes());
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+    assert!(head.contains("Access-Control-Allow-Origin: http://localhost:3000\r\n"), "{head}");
+    for origin in ["http://localhost.evil.example", "https://evil.example"] {
+        client.write(options(origin).as_bytes());
+        assert!(!client.head().contains("Access-Control"), "{origin}");
+    }
+}
+
+#[test]
+fn it_is_off_unless_wanted_and_clients_that_leave_cost_nothing() {
+    let upstream = Upstream::start();
+    let off = Server::start(config(&upstream.url));
+    let mut client = Client::tcp(address(&off));
+    client.write(&request(LOGIN, "", b""));
+    assert!(!client.head().starts_with("HTTP/1.1 200 "));
+    let server = server(&upstream.url);
+    let mut client = Client::tcp(address(&server));
+    client.write(&request(LOGIN, "", b""));
+    let call = upstream.call();
+    drop(client);
+    drop(call);
+    // The WebSocket is on the same port as ever.
+    let mut other = Xxim::open(&server);
+    other.set_params("d");
+    wait_until("the place is free", || other.ask("n", "/v1/no/such", &[]).code == 4);
+}
