@@ -275,6 +275,7 @@ fn the_defaults_are_those_of_the_specification() {
     // What the demo has on purpose: its listeners, and compression to be seen.
     demo.listeners = config.listeners.clone();
     demo.netsvr.customer.compression_level = 0;
+    demo.connmix_servers.clear();
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval, Duration::from_secs(120));
