@@ -221,7 +221,8 @@ impl Mesh {
         self.meters.received_bytes.increment(len as u64);
         let taken = wire::decode(bytes).and_then(|(envelope, body)| {
             if u32::from(self.settings.node) == envelope.node {
-                return Ok(self.namesake(&envelope, &body));
+                self.namesake(&envelope, &body);
+                return Ok(());
             }
             match (self.rival.is_some(), from, body) {
                 (true, ..) => Ok(()),
@@ -237,7 +238,10 @@ impl Mesh {
                     self.meters.wanted.set(self.settings.interest.wanted());
                     Ok(())
                 }
-                (_, From::Replies, Body::Reply(reply)) => Ok(self.replied(&envelope, &reply)),
+                (_, From::Replies, Body::Reply(reply)) => {
+                    self.replied(&envelope, &reply);
+                    Ok(())
+                }
                 (_, From::Lane(lane), Body::Command(command)) => {
                     self.carry_out(&envelope, lane, command, len)
                 }
