@@ -34,6 +34,8 @@ mod login;
 mod reach;
 #[path = "im/rooms.rs"]
 mod rooms;
+#[path = "im/settings.rs"]
+mod settings;
 #[path = "im/support.rs"]
 mod support;
 #[path = "im/time.rs"]

@@ -229,14 +229,7 @@ fn commands(settings: &Settings) -> Result<Commands, ConfigError> {
 fn statuses(settings: &Settings) -> Result<Statuses, ConfigError> {
     let mut statuses = Statuses::default();
     for (status, name, _) in Status::ALL {
-        let path = format!("im.statuses.{name}");
-        match settings.number::<u8>(&path)? {
-            0 => {
-                let complaint = Complaint::new("0 means success").allowed("1 to 255");
-                return Err(settings.error(&path, complaint));
-            }
-            number => statuses.set(status, number),
-        }
+        statuses.set(status, settings.number(&format!("im.statuses.{name}"))?);
     }
     Ok(statuses)
 }

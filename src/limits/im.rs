@@ -198,27 +198,32 @@ pub(super) const ROWS: &[Limit] = &[
         "Command number of CR_NOTIFY; that of CMS for clients which tell them apart by the flow.",
     ),
     number("im.commands.kick", 9, "Command number of KICK."),
-    number("im.statuses.bad_frame", 1, "Status number of BAD_FRAME."),
-    number("im.statuses.bad_version", 2, "Status number of BAD_VERSION."),
-    number("im.statuses.bad_compression", 3, "Status number of BAD_COMPRESSION."),
-    number("im.statuses.too_large", 4, "Status number of TOO_LARGE."),
-    number("im.statuses.unknown_command", 5, "Status number of UNKNOWN_COMMAND."),
-    number("im.statuses.bad_body", 6, "Status number of BAD_BODY."),
-    number("im.statuses.bad_flow", 7, "Status number of BAD_FLOW."),
-    number("im.statuses.auth_failed", 17, "Status number of AUTH_FAILED."),
-    number("im.statuses.already_logged_in", 18, "Status number of ALREADY_LOGGED_IN."),
-    number("im.statuses.guest_forbidden", 19, "Status number of GUEST_FORBIDDEN."),
-    number("im.statuses.kicked", 20, "Status number of KICKED."),
-    number("im.statuses.room_invalid", 32, "Status number of ROOM_INVALID."),
-    number("im.statuses.room_full", 33, "Status number of ROOM_FULL."),
-    number("im.statuses.room_banned", 34, "Status number of ROOM_BANNED."),
-    number("im.statuses.too_many_rooms", 35, "Status number of TOO_MANY_ROOMS."),
-    number("im.statuses.not_in_room", 36, "Status number of NOT_IN_ROOM."),
-    number("im.statuses.muted", 37, "Status number of MUTED."),
-    number("im.statuses.rate_limited", 48, "Status number of RATE_LIMITED."),
-    number("im.statuses.busy", 49, "Status number of BUSY."),
-    number("im.statuses.internal", 63, "Status number of INTERNAL."),
+    status("im.statuses.bad_frame", 1, "Status number of BAD_FRAME."),
+    status("im.statuses.bad_version", 2, "Status number of BAD_VERSION."),
+    status("im.statuses.bad_compression", 3, "Status number of BAD_COMPRESSION."),
+    status("im.statuses.too_large", 4, "Status number of TOO_LARGE."),
+    status("im.statuses.unknown_command", 5, "Status number of UNKNOWN_COMMAND."),
+    status("im.statuses.bad_body", 6, "Status number of BAD_BODY."),
+    status("im.statuses.bad_flow", 7, "Status number of BAD_FLOW."),
+    status("im.statuses.auth_failed", 17, "Status number of AUTH_FAILED."),
+    status("im.statuses.already_logged_in", 18, "Status number of ALREADY_LOGGED_IN."),
+    status("im.statuses.guest_forbidden", 19, "Status number of GUEST_FORBIDDEN."),
+    status("im.statuses.kicked", 20, "Status number of KICKED."),
+    status("im.statuses.room_invalid", 32, "Status number of ROOM_INVALID."),
+    status("im.statuses.room_full", 33, "Status number of ROOM_FULL."),
+    status("im.statuses.room_banned", 34, "Status number of ROOM_BANNED."),
+    status("im.statuses.too_many_rooms", 35, "Status number of TOO_MANY_ROOMS."),
+    status("im.statuses.not_in_room", 36, "Status number of NOT_IN_ROOM."),
+    status("im.statuses.muted", 37, "Status number of MUTED."),
+    status("im.statuses.rate_limited", 48, "Status number of RATE_LIMITED."),
+    status("im.statuses.busy", 49, "Status number of BUSY."),
+    status("im.statuses.internal", 63, "Status number of INTERNAL."),
 ];
+
+/// A status number; 0 means success.
+const fn status(key: &'static str, default: i64, what: &'static str) -> Limit {
+    row(key, Unit::Number, [default, 1, u8::MAX as i64], what, "")
+}
 
 /// A number of one byte on the wire.
 const fn number(key: &'static str, default: i64, what: &'static str) -> Limit {
