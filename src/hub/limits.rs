@@ -1,7 +1,7 @@
 //! Limits on how often things may happen: for all shards together, and per connection.
 //!
 //! Costs: [`SharedLimiter::take`] is two atomic loads and one compare-and-swap when it lets pass,
-//! no write when it refuses, one load when it is off. [`SharedBucket`] is the same. [`Window`] is 12
+//! no write when it refuses, one load when it is off. So is [`SharedBucket`]. [`Window`] is 12
 //! bytes in the connection, [`Bucket`] 8.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,20 +1,20 @@
 //! Counts the errors of one connection, exactly (IM section 12, abuse).
 //!
-//! Costs: nothing for a client without errors; 8 bytes for each of the last ones otherwise, as many
-//! as are allowed.
+//! Costs: no allocation for a client without errors; 8 bytes for each of the last ones otherwise, as
+//! many as are allowed.
 
 use std::collections::VecDeque;
 
 /// When the last errors happened.
 #[derive(Debug, Default)]
 pub struct Errors {
-    times_ms: Option<Box<VecDeque<u64>>>,
+    times_ms: VecDeque<u64>,
 }
 
 impl Errors {
     /// One more; true if there were more than `max` within so many milliseconds, this one included.
     pub fn add(&mut self, now_ms: u64, within_ms: u64, max: usize) -> bool {
-        let times = self.times_ms.get_or_insert_default();
+        let times = &mut self.times_ms;
         while times.front().is_some_and(|then| now_ms.saturating_sub(*then) >= within_ms) {
             times.pop_front();
         }
@@ -38,6 +38,6 @@ mod tests {
         assert!(!errors.add(60_000, 60_000, 10), "the first one is over");
         assert!(errors.add(60_000, 60_000, 10));
         assert!(!errors.add(61_000, 60_000, 10));
-        assert!(errors.times_ms.is_some_and(|times| times.len() <= 10));
+        assert!(errors.times_ms.len() <= 10);
     }
 }
