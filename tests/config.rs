@@ -281,7 +281,8 @@ fn the_defaults_are_those_of_the_specification() {
     demo.connmix_servers = config.connmix_servers.clone();
     demo.im.announce_join = false;
     demo.im.forward = config.im.forward;
-    demo.connmix_servers.clear();
+    demo.im.announce_join = false;
+    demo.im.forward = config.im.forward;
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval, Duration::from_secs(120));
