@@ -277,6 +277,7 @@ fn the_defaults_are_those_of_the_specification() {
     demo.netsvr.customer.compression_level = 0;
     demo.im.announce_join = false;
     demo.im.forward = config.im.forward;
+    demo.connmix_servers.clear();
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval, Duration::from_secs(120));
