@@ -118,6 +118,7 @@ name = "second"
 generation = 5
 advertise = "10.9.8.7:6543"
 metrics_items = [13, 1, 1]
+cluster = false
 [netsvr.customer]
 allow_origin = ["a.example"]
 heartbeat_interval = "1h"
@@ -258,6 +259,7 @@ fn every_key_reaches_the_configuration() {
             },
             limit: NetsvrLimit { on_open: 21, on_message: 22 },
             metrics_items: vec![1, 13],
+            cluster: false,
         },
         admin: Admin { bind: None },
         log: Log { filter: "warn,ringway::shard=debug".to_owned(), json: true },
