@@ -443,6 +443,7 @@ fn start_mesh(
         slots_max: config.runtime.connections_max,
         interest,
         calls: ends.calls,
+        sender: ends.sender.clone(),
     };
     let thread = mesh::start(settings, ends.requests, shards.to_vec(), registry.clone())?;
     Ok(Some((ends.sender, thread)))

@@ -47,6 +47,7 @@ fn settings(url: &str, node: u16, queue_bytes_max: usize) -> MeshSettings {
         slots_max: 1000,
         interest: Arc::new(Interest::new(queue_bytes_max)),
         calls: tokio::sync::mpsc::channel(8).0,
+        sender: MeshSender::new().0,
     }
 }
 

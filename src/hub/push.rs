@@ -180,6 +180,9 @@ pub enum Command {
     Kick { target: Target, payload: Option<Arc<Payload>>, reason: CloseReason, guests_only: bool },
     /// A message for the members of a room, in the order in which its home has accepted it.
     Room(Arc<RoomMessage>),
+    /// A login of xxim (user, platform, device) is held by another node now: the connection is
+    /// closed if it still has it.
+    Displace { conn: ConnId, login: [Box<str>; 3] },
     /// A user has logged in anew: its older IM connections are closed.
     Replace(Session),
 }

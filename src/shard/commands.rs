@@ -154,6 +154,7 @@ impl Shard {
                 self.kick(target, payload.as_deref(), *reason, *guests_only)
             }
             Command::Room(message) => self.im_room(message),
+            Command::Displace { conn, login } => self.xxim_displaced_elsewhere(*conn, login),
             Command::Replace(session) => Outcome { done: self.im_replace(session), failed: 0 },
         }
     }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::config::model::Service;
 use crate::control::worker::{self, Request};
+use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::client_id::ClientIds;
 use crate::hub::context::ContextValue;
@@ -135,7 +136,10 @@ impl Shard {
             Command::DeleteTopics { topics, .. } => mesh.interest.wants_topics(topics),
             Command::Room(message) => mesh.interest.wants_topic(&message.topic),
             // Their connection is here; sessions of IM are those of a node.
-            Command::Update { .. } | Command::Call { .. } | Command::Replace(_) => false,
+            Command::Update { .. }
+            | Command::Call { .. }
+            | Command::Replace(_)
+            | Command::Displace { .. } => false,
         }
     }
 
@@ -172,6 +176,13 @@ impl Shard {
             && !turns.is_empty()
         {
             mesh.out.push_back(MeshRequest::Turned { shard: self.id, turns });
+        }
+    }
+
+    /// A connection of this node has taken an xxim login; other nodes must give it up.
+    pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.out.push_back(MeshRequest::Claim { login: triple.parts(), conn });
         }
     }
 
@@ -245,6 +256,6 @@ fn room_of(command: &Command) -> usize {
                 }
             },
             Command::Room(message) => message.element.len() + message.topic.len(),
-            Command::Replace(_) => 0,
+            Command::Replace(_) | Command::Displace { .. } => 0,
         }
 }

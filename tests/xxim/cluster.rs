@@ -64,3 +64,33 @@ fn a_request_to_one_node_is_carried_out_on_all_and_the_results_are_put_together(
         assert_eq!(client.client.frame().close(), (1001, "kick"));
     }
 }
+
+/// Of simultaneous logins of one user on one device, at several nodes, exactly one stays.
+#[test]
+fn one_connection_of_a_login_stays_in_the_cluster() {
+    let nats = Nats::start();
+    let [(one, at_one), (two, _)] = [1, 2].map(|number| node(&nats, number));
+    let mut first = Xxim::login(&one, "ann", "d1");
+    let mut other = Xxim::login(&one, "ann", "another device");
+    let count = |at| {
+        let found = post(at, "getUserConn", &filter(&["ann"], &[], &["d1"]).encode_to_vec());
+        GetUserConnResp::decode(found).expect("an answer").conn_params.len()
+    };
+    let mut second = Xxim::login(&two, "ann", "d1");
+    assert_eq!(first.client.frame().close(), (1000, "duplicate connection"));
+    wait_until("one is left", || count(at_one) == 1);
+    // Back, while the connection that it displaces has logged in as somebody else meanwhile.
+    second.set_user("bob");
+    let mut third = Xxim::login(&one, "ann", "d1");
+    let racers: Vec<_> =
+        (0..10).map(|n| Xxim::login(if n % 2 == 0 { &one } else { &two }, "eve", "d1")).collect();
+    wait_until("one of the racers is left", || {
+        let found = post(at_one, "getUserConn", &filter(&["eve"], &[], &[]).encode_to_vec());
+        GetUserConnResp::decode(found).expect("an answer").conn_params.len() == 1
+    });
+    drop(racers);
+    for client in [&mut second, &mut third, &mut other] {
+        client.keep_alive();
+    }
+    assert_eq!(count(at_one), 1);
+}

@@ -28,6 +28,12 @@ impl Triple {
         )))
     }
 
+    /// User, platform and device.
+    pub fn parts(&self) -> [Box<str>; 3] {
+        let (user, platform, device) = &*self.0;
+        [user.clone(), platform.clone(), device.clone()]
+    }
+
     /// The user.
     pub fn user(&self) -> &str {
         &self.0.0

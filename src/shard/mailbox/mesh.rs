@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::hub::ConnId;
 use crate::hub::mesh::Turn;
 use crate::hub::push::Command;
 use crate::shard::mailbox::Reply;
@@ -33,6 +34,9 @@ pub enum MeshRequest {
     Command { reach: Reach, command: Arc<Command>, reply: Option<(u8, u64)>, room: usize },
     /// What a shard has to say to [`super::ReplyTo::Mesh`].
     Replied { number: u64, reply: Reply },
+    /// A connection of this node has logged in as this user, platform and device (xxim); the
+    /// connection of another node that has this login is to be closed.
+    Claim { login: [Box<str>; 3], conn: ConnId },
     /// Let the sidecars of all other nodes answer this. Gives the answers that came in time.
     Call { method: &'static str, body: Bytes, answer: oneshot::Sender<Vec<Bytes>> },
     /// The answer to a [`MeshCall`].

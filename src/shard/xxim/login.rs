@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::edge::xxim::{Close, Triple};
 use crate::hub::ConnId;
 use crate::hub::login::{Login, Verdict};
+use crate::hub::push::Outcome;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
@@ -153,6 +154,7 @@ impl Shard {
     }
 
     fn xxim_claimed_here(&mut self, triple: &Triple, conn: ConnId) {
+        self.claim_everywhere(triple, conn);
         let Some(before) = self.xxim.holders.claim(triple.clone(), conn) else { return };
         if before.shard() == self.id {
             self.xxim_displaced(triple, before);
@@ -198,6 +200,20 @@ impl Shard {
             self.counters.xxim_displaced += 1;
             self.xxim_close(slot, &Close::DUPLICATE);
         }
+    }
+
+    /// Another node holds this login now.
+    pub(in crate::shard) fn xxim_displaced_elsewhere(
+        &mut self,
+        id: ConnId,
+        login: &[Box<str>; 3],
+    ) -> Outcome {
+        let held = self.conns.slot(id).and_then(|slot| self.xxim(slot)?.held.clone());
+        let Some(triple) = held.filter(|held| held.parts() == *login) else {
+            return Outcome::default();
+        };
+        self.xxim_displaced(&triple, id);
+        Outcome { done: 1, failed: 0 }
     }
 
     /// A connection gives up its triple, at whichever shard that is at home.

@@ -61,7 +61,10 @@ pub(super) fn parts(command: &Command) -> Vec<Part> {
             by_bucket(Space::Topics, topics, |_| What::Room(room(message)))
         }
         // Their connection is of this node.
-        Command::Update { .. } | Command::Call { .. } | Command::Replace(_) => Vec::new(),
+        Command::Update { .. }
+        | Command::Call { .. }
+        | Command::Displace { .. }
+        | Command::Replace(_) => Vec::new(),
     }
 }
 
@@ -145,6 +148,14 @@ fn encode(command: &Command) -> proto::Command {
         }
         Command::Call { conn, call: function } => What::ConnCall(call(*conn, function)),
         Command::Room(message) => What::Room(room(message)),
+        Command::Displace { conn, login: [user, platform, device] } => {
+            What::Displace(proto::Displace {
+                conn: number_of(*conn),
+                user: user.to_string(),
+                platform: platform.to_string(),
+                device: device.to_string(),
+            })
+        }
         // Sessions of IM are those of a node; the command never leaves it.
         Command::Replace(_) => return proto::Command { what: None },
     };
@@ -243,6 +254,10 @@ pub(super) fn decode(command: proto::Command) -> Result<Command, MeshError> {
             let call_of = function(call.function.ok_or(MeshError::Empty)?)?;
             Command::Call { conn: conn_of(call.conn), call: call_of }
         }
+        What::Displace(displace) => Command::Displace {
+            conn: conn_of(displace.conn),
+            login: [displace.user, displace.platform, displace.device].map(String::into_boxed_str),
+        },
         What::Room(room) => {
             if room_of(&room.topic).is_none() {
                 return Err(MeshError::Wrong("this is no room"));
@@ -373,6 +388,10 @@ mod tests {
             ])),
             calls(Call::Subscribe(names(&["a", "b"]))),
             calls(Call::Unsubscribe(names(&["a"]))),
+            Command::Displace {
+                conn: ConnId::new(1, 1, 1),
+                login: ["user", "platform", "device"].map(Box::from),
+            },
             Command::Room(Arc::new(RoomMessage {
                 topic: "cr:lobby".into(),
                 element: Bytes::from_static(b"element"),
@@ -406,7 +425,7 @@ mod tests {
         assert_eq!((&all[3][..], &all[10][..]), (&[Lane::All][..], &[Lane::All][..]));
         assert_eq!(all[8], [bucket(Space::Topics, "a")]);
         assert!(all[11].is_empty() && all[12].is_empty());
-        assert_eq!(all[14], [bucket(Space::Topics, "cr:lobby")]);
+        assert_eq!(all[15], [bucket(Space::Topics, "cr:lobby")]);
     }
 
     #[test]

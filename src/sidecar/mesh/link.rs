@@ -109,6 +109,11 @@ impl Link {
         Ok((Link { client, out: Some(out), writer }, sources))
     }
 
+    /// The connection, for what goes beside the queue.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Whether there is a connection.
     pub fn is_up(&self) -> bool {
         self.client.connection_state() == State::Connected

@@ -31,6 +31,7 @@
 
 mod asks;
 mod calls;
+mod claims;
 mod codec;
 mod link;
 mod members;
@@ -54,10 +55,11 @@ use crate::hub::mesh::Interest;
 use crate::limits::{MESH_FORGET_TIME, MESH_HELLO_INTERVAL, MESH_JOIN_TIME};
 use crate::log::Every;
 use crate::metrics::Registry;
-use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshRequest};
+use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshRequest, MeshSender};
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, Subjects};
 use asks::Asks;
 use calls::Calls;
+use claims::Claims;
 use link::{Link, Sources};
 use members::Members;
 use meters::Meters;
@@ -89,6 +91,8 @@ pub struct MeshSettings {
     pub interest: Arc<Interest>,
     /// Where calls of other nodes go, to be answered by [`MeshRequest::Called`].
     pub calls: mpsc::Sender<MeshCall>,
+    /// The way to this very mesh, for what its tasks find out.
+    pub sender: MeshSender,
 }
 
 /// Why a node can not be part of the mesh.
@@ -105,8 +109,7 @@ pub enum MeshStartError {
     Taken { node: u16, cluster: String, at: String },
 }
 
-/// Joins the mesh and starts its thread, which ends at [`MeshRequest::Stop`] or when every sender
-/// is gone. Takes up to half a second to see whether the number of the node is free; without a link
+/// Joins the mesh and starts its thread, which ends at [`MeshRequest::Stop`]. Takes up to half a second to see whether the number of the node is free; without a link
 /// it goes on after two and joins later.
 pub fn start(
     settings: MeshSettings,
@@ -151,6 +154,7 @@ struct Mesh {
     wants: Wants,
     asks: Asks,
     calls: Calls,
+    claims: Claims,
     shards: Shards,
     shard_count: usize,
     /// Bytes that came from the link and are not handled.
@@ -180,6 +184,8 @@ impl Mesh {
             meters.clone(),
         )
         .await?;
+        let (cluster, own) = (&settings.mesh.cluster, &settings.sender);
+        let claims = Claims::start(link.client(), cluster, settings.node, own);
         let shard_count = shards.len();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mesh = Mesh {
@@ -195,6 +201,7 @@ impl Mesh {
             wants: Wants::new(),
             asks: Asks::new(fastrand::u64(..)),
             calls: Calls::default(),
+            claims,
             shards: Shards::new(shards, inbound.clone(), settings.mesh.queue_bytes_max),
             shard_count,
             inbound,

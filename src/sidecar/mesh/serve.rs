@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::Mesh;
 use super::asks::{Asker, Over};
+use super::claims::Claim;
 use super::codec::{self, Lane, Part};
 use super::link::{self, Sources};
 use super::members::News;
@@ -106,6 +107,11 @@ impl Mesh {
             }
             // No question is asked for other nodes.
             MeshRequest::Replied { .. } => {}
+            MeshRequest::Claim { login, conn } => {
+                if !self.claims.claim(Claim { login, conn }) {
+                    self.meters.dropped_full.increment(1);
+                }
+            }
             MeshRequest::Call { method, body, answer } => self.call(method, body, answer),
             MeshRequest::Called { node, number, body } => self.called(node, number, body),
             MeshRequest::Stop => self.stopping = true,

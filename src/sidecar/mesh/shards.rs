@@ -156,7 +156,9 @@ impl Shards {
                 let named = |shard: &usize| conns.iter().any(|c| usize::from(c.shard()) == *shard);
                 all.filter(named).collect()
             }
-            Command::Update { conn, .. } | Command::Call { conn, .. } => {
+            Command::Update { conn, .. }
+            | Command::Call { conn, .. }
+            | Command::Displace { conn, .. } => {
                 let shard = usize::from(conn.shard());
                 all.filter(|one| *one == shard).collect()
             }

@@ -1,0 +1,190 @@
+//! Who holds each login of xxim in the whole cluster (xxim section 5.2, step 4): one key per (user,
+//! platform, device) in a JetStream key-value bucket, written with compare-and-set.
+//!
+//! A login that has displaced its predecessor on its own node writes itself under the key. Whoever
+//! overwrites another node's connection tells that node to close it. Writes of one key are put into
+//! one order by the server and each overwritten holder is told exactly by the one who overwrote it,
+//! so of any number of logins one stays. The other node closes the connection only if it still has
+//! that login; a stale key costs one message and harms nobody, so keys are not deleted but expire.
+//!
+//! What is not covered: while a node has no link its logins are written late, in any order; a
+//! message to a displaced connection that the link loses leaves it open until it logs in again; a
+//! login that lasts longer than [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login,
+//! in [`LANES`] tasks; logins never wait for it.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::kv::{Config, Operation, Store};
+use async_nats::jetstream::{self, Context};
+use bytes::Bytes;
+use sha1::{Digest, Sha1};
+use tokio::sync::mpsc;
+
+use crate::hub::ConnId;
+use crate::hub::push::Command;
+use crate::limits::MESH_REQUEST_TIME;
+use crate::shard::mailbox::{MeshRequest, MeshSender, Reach};
+
+/// Tasks; the claims of one key are in one of them, in order.
+const LANES: usize = 16;
+/// Claims that wait in one task.
+const WAITING_MAX: usize = 4096;
+/// How often a claim is tried while there is no answer, and the pause between.
+const ATTEMPTS_MAX: usize = 60;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Keys that were not written for so long are forgotten by the server.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A connection that has logged in: user, platform, device.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub login: [Box<str>; 3],
+    pub conn: ConnId,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Claims {
+    lanes: Vec<mpsc::Sender<Claim>>,
+}
+
+impl Claims {
+    /// Starts the tasks; they do nothing before the first claim. Needs the runtime's context.
+    pub fn start(client: &Client, cluster: &str, node: u16, mesh: &MeshSender) -> Claims {
+        let lanes = (0..LANES).map(|_| {
+            let (sender, claims) = mpsc::channel(WAITING_MAX);
+            let lane = Lane {
+                context: jetstream::new(client.clone()),
+                bucket: format!("ringway-{cluster}-logins"),
+                store: None,
+                node,
+                mesh: mesh.clone(),
+            };
+            tokio::spawn(lane.run(claims));
+            sender
+        });
+        Claims { lanes: lanes.collect() }
+    }
+
+    /// Writes a login, some time later. False if too many wait.
+    pub fn claim(&self, claim: Claim) -> bool {
+        let digest = digest(&claim.login);
+        let lane = self.lanes.get(usize::from(digest[0]) % LANES);
+        lane.is_some_and(|lane| lane.try_send(claim).is_ok())
+    }
+}
+
+struct Lane {
+    context: Context,
+    bucket: String,
+    store: Option<Store>,
+    node: u16,
+    mesh: MeshSender,
+}
+
+/// Something must be tried again: another write came between, or the server does not answer.
+struct Again;
+
+impl Lane {
+    async fn run(mut self, mut claims: mpsc::Receiver<Claim>) {
+        self.context.set_timeout(MESH_REQUEST_TIME);
+        while let Some(claim) = claims.recv().await {
+            let (key, mut attempts) = (key(&claim.login), 0);
+            while self.write(&key, &claim).await.is_err() {
+                attempts += 1;
+                if attempts == ATTEMPTS_MAX {
+                    tracing::warn!("a login could not be told to the other nodes");
+                    break;
+                }
+                tokio::time::sleep(PAUSE.mul_f64(attempts.min(10) as f64 / 10.0)).await;
+            }
+        }
+    }
+
+    /// Writes the claim over whatever holds the key.
+    async fn write(&mut self, key: &str, claim: &Claim) -> Result<(), Again> {
+        let value = encode(self.node, claim.conn);
+        let store = self.store().await?;
+        let entry = store.entry(key).await.map_err(|_| Again)?;
+        let held = entry.filter(|entry| entry.operation == Operation::Put);
+        let Some(entry) = held else {
+            return store.create(key, value).await.map(drop).map_err(|_| Again);
+        };
+        store.update(key, value, entry.revision).await.map_err(|_| Again)?;
+        let Some((node, conn)) = decode(&entry.value) else { return Ok(()) };
+        if node != self.node {
+            let command = Command::Displace { conn, login: claim.login.clone() };
+            let (reach, command) = (Reach::Node(node), std::sync::Arc::new(command));
+            self.mesh.send(MeshRequest::Command { reach, command, reply: None, room: 0 });
+        }
+        Ok(())
+    }
+
+    async fn store(&mut self) -> Result<&Store, Again> {
+        if self.store.is_none() {
+            let config = Config {
+                bucket: self.bucket.clone(),
+                history: 1,
+                max_age: AGE_MAX,
+                ..Config::default()
+            };
+            let store = match self.context.get_key_value(&self.bucket).await {
+                Ok(store) => store,
+                Err(_) => self.context.create_key_value(config).await.map_err(|error| {
+                    tracing::warn!(%error, "JetStream has no room for logins");
+                    Again
+                })?,
+            };
+            self.store = Some(store);
+        }
+        self.store.as_ref().ok_or(Again)
+    }
+}
+
+fn digest(login: &[Box<str>; 3]) -> [u8; 20] {
+    let mut hash = Sha1::new();
+    for text in login {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+fn key(login: &[Box<str>; 3]) -> String {
+    digest(login).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn encode(node: u16, conn: ConnId) -> Bytes {
+    let parts = [&node.to_le_bytes()[..], &conn.generation().to_le_bytes()];
+    [&parts.concat()[..], &conn.index().to_le_bytes()].concat().into()
+}
+
+fn decode(value: &[u8]) -> Option<(u16, ConnId)> {
+    let (node, rest) = value.split_first_chunk()?;
+    let (generation, index) = rest.split_first_chunk()?;
+    let index = u32::from_le_bytes(index.try_into().ok()?);
+    let conn = ConnId::from_parts(u32::from_le_bytes(*generation), index);
+    Some((u16::from_le_bytes(*node), conn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_read_as_it_was_written() {
+        let conn = ConnId::new(3, 77, 1_700_000_000);
+        assert_eq!(decode(&encode(1023, conn)), Some((1023, conn)));
+        assert_eq!(decode(b"short"), None);
+        assert_eq!(decode(&[0; 11]), None);
+    }
+
+    #[test]
+    fn different_logins_have_different_keys() {
+        let login = |parts: [&str; 3]| key(&parts.map(Box::from));
+        assert_eq!(login(["a", "b", "c"]).len(), 40);
+        assert_ne!(login(["a", "b", "c"]), login(["ab", "", "c"]));
+        assert_eq!(login(["a", "b", "c"]), login(["a", "b", "c"]));
+    }
+}
