@@ -281,8 +281,6 @@ fn the_defaults_are_those_of_the_specification() {
     demo.xxim_upstreams.push = None;
     demo.im.announce_join = false;
     demo.im.forward = config.im.forward;
-    demo.im.announce_join = false;
-    demo.im.forward = config.im.forward;
     demo.connmix_servers.clear();
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
