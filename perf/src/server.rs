@@ -54,8 +54,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves xxim
-    /// clients on `/ws` and carries their requests there.
+    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves
+    /// xxim clients on `/ws` and carries their requests there.
     pub fn start(
         contender: &Contender,
         cpus: &[usize],
