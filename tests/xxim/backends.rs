@@ -109,6 +109,7 @@ fn push_service() -> XximPushService {
         secret: String::new(),
         tls: None,
         allow_broadcast: false,
+        cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
     }

@@ -104,7 +104,7 @@ impl Shard {
             Effect::Publish { channel, kind, data } => {
                 let payloads = vec![Payload::of_kind(data, kind_of(kind))];
                 let target = Target::Topics(vec![Box::from(&*channel)]);
-                self.dispatch(Command::Push { target, payloads });
+                self.dispatch_wide(Command::Push { target, payloads });
             }
             Effect::Failed { rule, action } => {
                 self.counters.rule_actions_failed += 1;
