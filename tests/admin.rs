@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringway::config::model::{LoginSettings, XximUpstreams};
 use ringway::metrics::{Counters, Gauges, Registry};
 use ringway::shard::mailbox::SidecarSender;
 use ringway::shard::mailbox::{Mailbox, Request};
@@ -32,7 +33,15 @@ impl Admin {
             admin: Some(listener),
             admin_time_max,
             readiness: readiness.clone(),
+            threads: 1,
             callbacks: Callbacks::default(),
+            login: LoginSettings::default(),
+            upstreams: XximUpstreams::default(),
+            push: None,
+            key: None,
+            key_threads: 1,
+            key_shown: false,
+            mesh: None,
             requests_max: 1,
         };
         let (mailbox, _) = Mailbox::new(1).unwrap();

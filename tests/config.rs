@@ -118,6 +118,7 @@ name = "second"
 generation = 5
 advertise = "10.9.8.7:6543"
 metrics_items = [13, 1, 1]
+cluster = false
 [netsvr.customer]
 allow_origin = ["a.example"]
 heartbeat_interval = "1h"
@@ -258,12 +259,13 @@ fn every_key_reaches_the_configuration() {
             },
             limit: NetsvrLimit { on_open: 21, on_message: 22 },
             metrics_items: vec![1, 13],
+            cluster: false,
         },
         admin: Admin { bind: None },
         log: Log { filter: "warn,ringway::shard=debug".to_owned(), json: true },
         // What the other protocols have is tested beside them.
         connmix_servers: loaded.config.connmix_servers.clone(),
-        ..Config::demo()
+        ..good("")
     };
     assert_eq!(loaded, Loaded { config: expected, warnings: Vec::new() });
 }
@@ -275,8 +277,11 @@ fn the_defaults_are_those_of_the_specification() {
     // What the demo has on purpose: its listeners, and compression to be seen.
     demo.listeners = config.listeners.clone();
     demo.netsvr.customer.compression_level = 0;
+    demo.xxim.crypto.private_key = None;
+    demo.xxim_upstreams.push = None;
     demo.im.announce_join = false;
     demo.im.forward = config.im.forward;
+    demo.connmix_servers.clear();
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval, Duration::from_secs(120));
@@ -306,10 +311,14 @@ fn the_demo_listens_on_loopback_only() {
     let variable = |name: &str, value: &str| [(OsString::from(name), OsString::from(value))];
     let loaded = config::demo_with(variable("RINGWAY_LISTENER__0__BIND", "127.0.0.1:16060"));
     assert_eq!(loaded.expect("this is allowed").config.listeners[0].bind.port(), 16060);
-    for name in ["RINGWAY_LISTENER__2__BIND", "RINGWAY_ADMIN__BIND", "RINGWAY_XXIM__PUSH__BIND"] {
+    for (name, says) in [
+        ("RINGWAY_LISTENER__2__BIND", "serve --config"),
+        ("RINGWAY_ADMIN__BIND", "serve --config"),
+        ("RINGWAY_XXIM__PUSH__BIND", "xxim.push.secret"),
+    ] {
         let error = config::demo_with(variable(name, "0.0.0.0:9000")).expect_err("not loopback");
         let text = error.to_string();
-        assert!(text.contains(name) && text.contains("serve --config"), "{text}");
+        assert!(text.contains(name) && text.contains(says), "{text}");
     }
 }
 

@@ -64,6 +64,7 @@ fn line(command: &Command) -> String {
             let guests = if *guests_only { "guests of " } else { "" };
             format!("kick {guests}{}{} with {code} {text}", whom(target), also(payload))
         }
+        other => panic!("netsvr does not know {other:?}"),
     }
 }
 

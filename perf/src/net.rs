@@ -1,5 +1,5 @@
 //! The load generator's sockets: one epoll instance, non-blocking connections, and as much of
-//! WebSocket and of netsvr's framing as a client needs, over TLS if there is a configuration for it.
+//! WebSocket and of netsvr's framing as a client needs, over TLS if it is configured.
 //!
 //! Costs per message: one `send` and one `recv`; one `epoll_wait` per 1024 ready connections. All
 //! connections share one receive buffer; one that has an incomplete frame keeps a copy of it.

@@ -54,8 +54,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves xxim
-    /// clients on `/ws` and carries their requests there.
+    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves
+    /// xxim clients on `/ws` and carries their requests there.
     pub fn start(
         contender: &Contender,
         cpus: &[usize],
@@ -148,6 +148,14 @@ fn gateway(
     Ok(server)
 }
 
+/// What a gateway does without while it is measured.
+const QUIET: &str = r#"[admin]
+bind = ""
+
+[log]
+filter = "warn"
+"#;
+
 /// Limits that would stop the load are out of the way; everything else is the default.
 fn config(
     [client, worker, task, api]: [SocketAddr; 4],
@@ -204,12 +212,7 @@ limit_zero_window_max_requests = 4294967295
 [im]
 idle_timeout = "1h"
 
-[admin]
-bind = ""
-
-[log]
-filter = "warn"
-"#
+{QUIET}"#
     )
 }
 

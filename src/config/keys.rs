@@ -93,8 +93,8 @@ const KEYS: &[Key] = &[
         "listener.protocol",
         "",
         LISTENER_PROTOCOLS,
-        "What is spoken on this listener without a WebSocket. netsvr-worker, netsvr-task, connmix-api: \
-         backends; xxim-tcp, connmix, im: clients. Either this or `routes`.",
+        "What is spoken on this listener without a WebSocket. netsvr-worker, netsvr-task, \
+         connmix-api: backends; xxim-tcp, connmix, im: clients. Either this or `routes`.",
     ),
     Key {
         allowed: "path that begins with `/`, without query",

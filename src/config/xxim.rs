@@ -204,9 +204,9 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The tables of the reference: name, title, what is said above it.
 pub(super) const TABLES: &[(&str, &str, &str)] = &[
-    ("xxim", "xxim clients", ""),
-    ("xxim.tcp", "xxim clients over TCP", ""),
-    ("xxim.crypto", "Encryption of xxim clients", ""),
+    ("xxim", "`[xxim]`", "xxim clients."),
+    ("xxim.tcp", "`[xxim.tcp]`", "xxim clients over TCP."),
+    ("xxim.crypto", "`[xxim.crypto]`", "Encryption of xxim clients."),
 ];
 
 /// Reads it.

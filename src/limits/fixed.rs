@@ -76,6 +76,30 @@ pub const DESCRIPTORS_RESERVED_PER_SHARD: u64 = 64;
 pub(super) const ROWS: &[Limit] = &[
     fixed(
         Unit::Bytes,
+        UPSTREAM_HEAD_BYTES_MAX as i64,
+        "Head of a request to an upstream of xxim.",
+        "The request is answered with code 3.",
+    ),
+    fixed(
+        Unit::Bytes,
+        UPSTREAM_REPLY_HEAD_BYTES_MAX as i64,
+        "Head of a reply of an upstream of xxim.",
+        "The request is answered with code 2.",
+    ),
+    fixed(
+        Unit::Count("upstreams"),
+        XXIM_UPSTREAMS_MAX as i64,
+        "Upstreams of xxim in a configuration.",
+        "The configuration is refused.",
+    ),
+    fixed(
+        Unit::Count("routes"),
+        XXIM_ROUTES_MAX as i64,
+        "Routes of xxim in a configuration.",
+        "The configuration is refused.",
+    ),
+    fixed(
+        Unit::Bytes,
         HTTP_HEAD_BYTES_MAX as i64,
         "HTTP request head, including the empty line.",
         "The request is answered with 431 and the connection closed.",

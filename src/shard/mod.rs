@@ -42,6 +42,7 @@ mod queries;
 pub mod queues;
 #[allow(unsafe_code)]
 pub mod ring;
+mod sending;
 mod shared;
 pub mod sim;
 pub mod timers;
@@ -54,7 +55,7 @@ use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
-use crate::config::model::{Config, Service};
+use crate::config::model::{Config, NetsvrWorker, Service};
 use crate::hub::client_id::ClientIds;
 use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
@@ -68,7 +69,7 @@ use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
 use crate::shard::mailbox::{Mail, Request};
-use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::ops::Op;
 use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
@@ -162,12 +163,8 @@ impl Shard {
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Shard {
-        let worker = &config.netsvr.worker;
-        let share = |total: u32| (total as usize / shards).max(1);
-        let limits = LinkLimits {
-            frames_max: share(worker.queue_frames_max),
-            bytes_max: share(worker.queue_bytes_max),
-        };
+        let pick = config.netsvr.worker.pick;
+        let limits = link_limits(&config.netsvr.worker, shards);
         let topics = shared.queue_topics.clone();
         let queueing = queues::Queueing::new(&config.connmix, topics);
         let level = config.netsvr.customer.compression_level;
@@ -188,7 +185,7 @@ impl Shard {
             timers: Wheel::new(),
             jobs: Slab::new(),
             job_timers: Wheel::new(),
-            links: Links::new(limits, worker.pick, seed),
+            links: Links::new(limits, pick, seed),
             queueing,
             asks: Asks::new(shards),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
@@ -327,67 +324,6 @@ impl Shard {
         self.finish(slot);
     }
 
-    /// The connection can not be written to any more.
-    fn broken(&mut self, slot: u32) {
-        match self.conns[slot].role {
-            Role::ConnmixApi(_) => self.finish(slot),
-            _ => self.ended(slot),
-        }
-    }
-
-    /// The last send could not be completed at once; `written` of its bytes are out.
-    pub fn stalled(&mut self, slot: u32, written: usize) {
-        let conn = &mut self.conns[slot];
-        if conn.flags.has(Flags::GONE) {
-            return;
-        }
-        conn.flags.set(Flags::STALLED);
-        conn.outbox.stall(written);
-        self.stalls += 1;
-        self.counters.sends_stalled += 1;
-        if matches!(self.conns[slot].role, Role::ConnmixApi(_)) {
-            self.api_stalled(slot);
-            self.api_written(slot, written);
-            return self.rearm(slot);
-        }
-        let conn = &mut self.conns[slot];
-        if let Role::Business(business) = &mut conn.role {
-            business.stalled_ms = self.now.ms;
-            self.confirm_frames(slot, written);
-            self.rearm(slot);
-        } else {
-            self.im_stalled(slot);
-            self.connmix_stalled(slot);
-        }
-        self.xxim_stalled(slot);
-    }
-
-    /// A stalled send is over; after an error `written` of its bytes are out.
-    pub fn sent(&mut self, slot: u32, result: Result<(), usize>) {
-        let conn = &mut self.conns[slot];
-        if conn.flags.has(Flags::GONE) {
-            return;
-        }
-        conn.flags.clear(Flags::STALLED);
-        conn.outbox.unstall();
-        self.stalls -= 1;
-        match result {
-            Ok(()) => {
-                if conn.role.is_backend() {
-                    self.confirm_backend(slot, usize::MAX);
-                    self.rearm(slot);
-                }
-                self.touch(slot);
-            }
-            Err(written) => {
-                if conn.role.is_backend() {
-                    self.confirm_backend(slot, written);
-                }
-                self.broken(slot);
-            }
-        }
-    }
-
     /// The socket of a slot is closed; the slot is free.
     pub fn closed(&mut self, slot: u32) {
         debug_assert!(self.conns[slot].flags.has(Flags::GONE));
@@ -493,84 +429,6 @@ impl Shard {
         wheels.into_iter().filter_map(Wheel::next_ms).min()
     }
 
-    /// Marks a connection for the flush at the end of the turn.
-    fn touch(&mut self, slot: u32) {
-        if self.conns[slot].flags.set(Flags::TOUCHED) {
-            self.touched.push(slot);
-        }
-    }
-
-    /// Queues bytes for a connection, whatever its outbox holds already.
-    fn push(&mut self, slot: u32, bytes: bytes::Bytes) {
-        self.note_frame(slot, bytes.len());
-        self.conns[slot].outbox.push(Frame::new(bytes));
-        self.touch(slot);
-    }
-
-    fn flush(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
-        conn.flags.clear(Flags::TOUCHED);
-        if conn.flags.has(Flags::GONE | Flags::STALLED) {
-            return;
-        }
-        let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
-        let conn = &mut self.conns[slot];
-        let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed, &mut self.joined);
-        let client = !conn.role.is_backend();
-        if let Some(taken) = &taken {
-            if client {
-                self.counters.frames_written += taken.data_frames as u64;
-                self.counters.frame_bytes_written += taken.data_bytes;
-            } else if let Role::Business(business) = &mut conn.role {
-                business.flying = taken.frames;
-                business.flown_bytes = 0;
-            } else if let Role::ConnmixApi(api) = &mut conn.role {
-                api.taken(taken.frames);
-            }
-        }
-        let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
-        let batch = taken.map(|taken| taken.batch);
-        let batch = match &mut conn.tls {
-            None => batch,
-            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
-        };
-        if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
-            self.touched.push(slot);
-        }
-        let watched = !client || ends || conn.flags.has(Flags::BLOCKED);
-        let Some(batch) = batch else {
-            return if watched {
-                self.confirm(slot)
-            };
-        };
-        self.ops.push(Op::Send { slot, batch });
-        self.counters.sends += 1;
-        if watched {
-            self.unconfirmed.push(slot);
-        }
-    }
-
-    /// The last send is complete, unless it stalled.
-    fn confirm(&mut self, slot: u32) {
-        let conn = &self.conns[slot];
-        if conn.flags.has(Flags::GONE | Flags::STALLED) {
-            return;
-        }
-        if conn.role.is_backend() {
-            self.confirm_backend(slot, usize::MAX);
-        }
-        self.written_out(slot);
-    }
-
-    /// Of the last send to a backend `written` bytes are out, `usize::MAX` if all are.
-    fn confirm_backend(&mut self, slot: u32, written: usize) {
-        match self.conns[slot].role {
-            Role::ConnmixApi(_) => self.api_written(slot, written),
-            _ => self.confirm_frames(slot, written),
-        }
-    }
-
     /// Feeds the counters and the gauges of this moment to whoever publishes them.
     pub fn report(&self) -> (Counters, Gauges) {
         let (event_frames, event_bytes) = self.links.queued();
@@ -609,28 +467,11 @@ impl Shard {
     }
 }
 
-/// Encrypts what is to be sent, behind what the TLS session itself wants to say; with `last` the
-/// session ends after it.
-fn seal(tls: &mut Tls, batch: Option<Batch>, last: bool) -> Option<Batch> {
-    let mut out = Vec::new();
-    tls.output(&mut out);
-    if let Some(batch) = batch {
-        let mut write = |bytes: &[u8]| {
-            for chunk in bytes.chunks(limits::TLS_CHUNK_BYTES) {
-                // Fails only before the handshake is over, and nothing is sent before that.
-                let _ = tls.write(chunk);
-                tls.output(&mut out);
-            }
-        };
-        match &batch {
-            Batch::One(frame) => write(frame),
-            Batch::Many(frames) => frames.iter().for_each(|frame| write(frame)),
-            Batch::Own(bytes) => write(bytes),
-        }
+/// One shard's share of a worker's queue.
+fn link_limits(worker: &NetsvrWorker, shards: usize) -> LinkLimits {
+    let share = |total: u32| (total as usize / shards).max(1);
+    LinkLimits {
+        frames_max: share(worker.queue_frames_max),
+        bytes_max: share(worker.queue_bytes_max),
     }
-    if last {
-        tls.close_notify();
-        tls.output(&mut out);
-    }
-    (!out.is_empty()).then_some(Batch::Own(out))
 }

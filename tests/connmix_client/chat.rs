@@ -5,28 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{Gateway, Worker, text};
 
 /// connmix section 7.4, completely.
-const CHAT: &str = r#"
-[[connmix.server.rule]]
-on = "open"
-do = [ { push = { topic = "chat", event = "handshake", include = ["headers"] } } ]
-
-[[connmix.server.rule]]
-on = "message"
-type = "text"
-when = { "json.op" = "auth" }
-do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame", "headers"] } },
-       { wait = { key = "uid", timeout = 60 } } ]
-
-[[connmix.server.rule]]
-on = "message"
-type = "text"
-when = { "json" = "exists" }
-do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame"] } } ]
-
-[[connmix.server.rule]]
-on = "close"
-do = [ { push = { topic = "chat", event = "close", include = ["uid=ctx.uid"] } } ]
-"#;
+const CHAT: &str = include_str!("../connmix_rules/chat.toml");
 
 /// What the example's worker does with one event; false at a close.
 fn work(worker: &mut Worker, users: &mut i64) -> Option<(String, Value)> {

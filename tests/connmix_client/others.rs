@@ -10,7 +10,8 @@ const RULES: &str = r#"
 framing = "length"
 [[connmix.server.rule]]
 on = "open"
-do = [ { subscribe = ["news"] }, { user = "u1" }, { set = { ready = true } }, { push = { topic = "q", event = "open" } } ]
+do = [ { subscribe = ["news"] }, { user = "u1" }, { set = { ready = true } },
+       { push = { topic = "q", event = "open" } } ]
 [[connmix.server.rule]]
 on = "message"
 do = [ { publish = { channel = "news", data = "${data}" } } ]

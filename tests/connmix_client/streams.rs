@@ -7,32 +7,10 @@ use crate::http_server::HttpServer;
 use crate::support::{Gateway, text};
 
 fn streams(backend: &HttpServer) -> Gateway {
+    let rules = include_str!("../connmix_rules/streams.toml");
     let url = backend.url("/websocket_auth");
-    Gateway::start(&format!(
-        r#"
-[[connmix.server.rule]]
-on = "message"
-type = "text"
-when = {{ "json.op" = "auth" }}
-do = [ {{ http = {{ method = "POST", url = "{url}", body = '{{"token":${{json.token|json}}}}', timeout = 20, set = {{ uid = "/uid" }}, on_error = [ {{ close = {{ code = 1008 }} }} ] }} }},
-       {{ send = '{{"result":true}}' }} ]
-
-[[connmix.server.rule]]
-on = "message"
-when = {{ "json.op" = "subscribe", "json.channel" = "re:^[^@ ]*@(balance|order|position|account)$", "ctx.uid" = "exists" }}
-do = [ {{ subscribe = ["ex:${{ctx.uid}}@${{m.1}}"] }}, {{ send = '{{"result":true}}' }} ]
-else = [ {{ send = '{{"code":1,"msg":"Not Auth"}}' }} ]
-
-[[connmix.server.rule]]
-on = "message"
-when = {{ "json.op" = "subscribe", "json.channel" = "re:^[^@ ]+@[^@ ]+$" }}
-do = [ {{ subscribe = ["ex:${{json.channel}}"] }}, {{ send = '{{"result":true}}' }} ]
-
-[[connmix.server.rule]]
-on = "message"
-do = [ {{ close = {{ code = 1008 }} }} ]
-"#
-    ))
+    let rules = rules.replace("http://127.0.0.1:8000/websocket_auth", &url);
+    Gateway::start(&rules.replace("timeout = 3", "timeout = 20"))
 }
 
 #[test]
@@ -135,33 +113,7 @@ fn more_logins_than_may_be_under_way_wait_for_their_turn() {
 
 #[test]
 fn quick_start_joins_one_room_talks_and_quits() {
-    let gateway = Gateway::start(
-        r#"
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "join", "json.room_id" = "exists", "ctx.room" = "exists" }
-do = [ { unsubscribe = ["room:${ctx.room}"] } ]
-else = []
-continue = true
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "join", "json.room_id" = "exists" }
-do = [ { subscribe = ["room:${json.room_id}"] }, { set = { room = "${json.room_id}" } },
-       { send = '{"status":"success"}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "send", "json.msg" = "exists", "ctx.room" = "exists" }
-do = [ { publish = { channel = "room:${ctx.room}", data = '{"client_id":"${client_id}","msg":${json.msg|json}}' } },
-       { send = '{"status":"success"}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "quit", "ctx.room" = "exists" }
-do = [ { unsubscribe = ["room:${ctx.room}"] }, { unset = ["room"] }, { send = '{"status":"success"}' } ]
-"#,
-    );
+    let gateway = Gateway::start(include_str!("../connmix_rules/quick_start.toml"));
     const SUCCESS: &str = r#"{"status":"success"}"#;
     let mut clients: Vec<_> = (0..4).map(|_| gateway.client()).collect();
     for client in &mut clients {
@@ -183,7 +135,8 @@ do = [ { unsubscribe = ["room:${ctx.room}"] }, { unset = ["room"] }, { send = '{
     third.send_text(r#"{"op":"send","msg":"after"}"#);
     text(first);
     assert_eq!((text(third).contains("after"), text(third).as_str()), (true, SUCCESS));
-    // Those who are in another room, or in none, have heard nothing: their next answer is their own.
+    // Those who are in another room, or in none, have heard nothing: what comes next is their
+    // own answer.
     for client in [1, 3] {
         clients[client].send_text(r#"{"op":"join","room_id":9}"#);
         assert_eq!(text(&mut clients[client]), SUCCESS);

@@ -144,7 +144,8 @@ fn a_full_queue_closes_or_is_ignored_as_configured() {
         format!(
             "on_push_error = \"{policy}\"\n\
              [[connmix.server.rule]]\non = \"message\"\n\
-             do = [ {{ push = {{ topic = \"q\", include = [\"frame\"] }} }}, {{ send = \"${{data}}\" }} ]\n\
+             do = [ {{ push = {{ topic = \"q\", include = [\"frame\"] }} }},\n\
+             {{ send = \"${{data}}\" }} ]\n\
              [connmix.queue]\ntopic_messages_max = 10\n"
         )
     };

@@ -135,9 +135,11 @@ fn d_is_what_the_rule_says_sorted() {
     client.set("u", r#"{"name":"\u00e9"}"#);
     assert_eq!(
         client.text(r#"{"k":"a","v":{"x":1}}"#),
-        [
-            r#"push t:a {"event":"e:a","n":1,"o":{"a":[1,"b"]},"query":{"room":"7","token":"s e"},"remote_addr":"192.0.2.7:1234","s":"x {\"x\":1}","who":"\u00e9","z":{"x":1}}"#
-        ]
+        [concat!(
+            r#"push t:a {"event":"e:a","n":1,"o":{"a":[1,"b"]},"#,
+            r#""query":{"room":"7","token":"s e"},"remote_addr":"192.0.2.7:1234","#,
+            r#""s":"x {\"x\":1}","who":"\u00e9","z":{"x":1}}"#
+        )]
     );
     let mut empty = does(r#"[ { push = { topic = "t", include = ["uid=ctx.uid"] } } ]"#);
     assert_eq!(empty.text("x"), ["push t []"]);
@@ -153,7 +155,10 @@ fn values_keep_their_type_in_the_context() {
     let effects = client.text(r#"{"a":10000000000000000001}"#);
     assert_eq!(
         effects[1],
-        r#"send 10000000000000000001 x10000000000000000001 {"a":10000000000000000001,"b":"x10000000000000000001","c":5,"d":"{\"a\":10000000000000000001}"}"#
+        concat!(
+            r#"send 10000000000000000001 x10000000000000000001 {"a":10000000000000000001,"#,
+            r#""b":"x10000000000000000001","c":5,"d":"{\"a\":10000000000000000001}"}"#
+        )
     );
     assert_eq!(effects[2], r#"context {"a":10000000000000000001,"c":5}"#);
     assert_eq!(effects[3], "user u10000000000000000001");
@@ -172,7 +177,8 @@ fn an_event_goes_on_where_it_waited() {
 
         [[connmix.server.rule]]
         on = "message"
-        do = [ { http = { url = "http://h/${json.op}?x=${json.q}", method = "get" } }, { send = "${data}" } ]
+        do = [ { http = { url = "http://h/${json.op}?x=${json.q}", method = "get" } },
+               { send = "${data}" } ]
     "#;
     let mut client = Client::new(rules);
     let message = r#"{"op":"b","q":"a/b &"}"#;
@@ -221,7 +227,8 @@ fn json_lines_are_requests_or_the_end() {
 #[test]
 fn a_tcp_client_has_no_headers() {
     let rules = "[[connmix.server.rule]]\non = \"open\"\n\
-                 do = [ { push = { topic = \"t\", include = [\"headers\"] } }, { send = \"hi\" } ]\n";
+                 do = [ { push = { topic = \"t\", include = [\"headers\"] } },\n\
+                 { send = \"hi\" } ]\n";
     let mut client = Client::new(rules);
     client.stream = true;
     assert_eq!(client.event(Event::Open), ["failed 0 push", "send hi"]);

@@ -5,88 +5,27 @@ use ringway::edge::connmix::{Answer, Resumed};
 use crate::Client;
 
 /// Section 7.4, style B: a worker decides.
-pub const CHAT: &str = r#"
-[[connmix.server.rule]]
-on = "open"
-do = [ { push = { topic = "chat", event = "handshake", include = ["headers"] } } ]
-
-[[connmix.server.rule]]
-on = "message"
-type = "text"
-when = { "json.op" = "auth" }
-do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame", "headers"] } },
-       { wait = { key = "uid", timeout = 60 } } ]
-
-[[connmix.server.rule]]
-on = "message"
-type = "text"
-when = { "json" = "exists" }
-do = [ { push = { topic = "chat", event = "message", include = ["uid=ctx.uid", "frame"] } } ]
-
-[[connmix.server.rule]]
-on = "close"
-do = [ { push = { topic = "chat", event = "close", include = ["uid=ctx.uid"] } } ]
-"#;
+pub const CHAT: &str = include_str!("chat.toml");
 
 /// Style A: private and public streams.
-pub const STREAMS: &str = r#"
-[[connmix.server.rule]]
-on = "message"
-type = "text"
-when = { "json.op" = "auth" }
-do = [ { http = { method = "POST", url = "http://127.0.0.1:8000/websocket_auth", body = '{"token":${json.token|json}}', timeout = 3, set = { uid = "/uid" }, on_error = [ { close = { code = 1008 } } ] } },
-       { send = '{"result":true}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "subscribe", "json.channel" = "re:^[^@ ]*@(balance|order|position|account)$", "ctx.uid" = "exists" }
-do = [ { subscribe = ["ex:${ctx.uid}@${m.1}"] }, { send = '{"result":true}' } ]
-else = [ { send = '{"code":1,"msg":"Not Auth"}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "subscribe", "json.channel" = "re:^[^@ ]+@[^@ ]+$" }
-do = [ { subscribe = ["ex:${json.channel}"] }, { send = '{"result":true}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-do = [ { close = { code = 1008 } } ]
-"#;
+pub const STREAMS: &str = include_str!("streams.toml");
 
 /// The quick start: one room at a time, remembered in the context.
-pub const QUICK_START: &str = r#"
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "join", "json.room_id" = "exists", "ctx.room" = "exists" }
-do = [ { unsubscribe = ["room:${ctx.room}"] } ]
-else = []
-continue = true
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "join", "json.room_id" = "exists" }
-do = [ { subscribe = ["room:${json.room_id}"] }, { set = { room = "${json.room_id}" } },
-       { send = '{"status":"success"}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "send", "json.msg" = "exists", "ctx.room" = "exists" }
-do = [ { publish = { channel = "room:${ctx.room}", data = '{"client_id":"${client_id}","msg":${json.msg|json}}' } },
-       { send = '{"status":"success"}' } ]
-else = [ { send = '{"status":"fail"}' } ]
-
-[[connmix.server.rule]]
-on = "message"
-when = { "json.op" = "quit", "ctx.room" = "exists" }
-do = [ { unsubscribe = ["room:${ctx.room}"] }, { unset = ["room"] }, { send = '{"status":"success"}' } ]
-"#;
+pub const QUICK_START: &str = include_str!("quick_start.toml");
 
 #[test]
 fn chat_pushes_everything_and_waits_for_the_login() {
     let mut client = Client::new(CHAT);
-    let headers = r#""headers":{"Host":"127.0.0.1:6790","Method":"GET","RequestUri":"/chat?token=s%20e&room=7","ServerProtocol":"HTTP/1.1","Upgrade":"websocket","X-Device":"phone"}"#;
+    let headers = concat!(
+        r#""headers":{"Host":"127.0.0.1:6790","Method":"GET","#,
+        r#""RequestUri":"/chat?token=s%20e&room=7","ServerProtocol":"HTTP/1.1","#,
+        r#""Upgrade":"websocket","X-Device":"phone"}"#
+    );
     assert_eq!(client.open(), [format!(r#"push chat {{"event":"handshake",{headers}}}"#)]);
-    let frame = r#""frame":{"type":"text","data":"{\"op\":\"auth\",\"args\":[\"user1\",\"123456\"]}","finish":true}"#;
+    let frame = concat!(
+        r#""frame":{"type":"text","data":"{\"op\":\"auth\",\"args\":[\"user1\",\"123456\"]}","#,
+        r#""finish":true}"#
+    );
     assert_eq!(
         client.text(r#"{"op":"auth","args":["user1","123456"]}"#),
         [format!(r#"push chat {{"event":"message",{frame},{headers}}}"#)]
@@ -97,9 +36,10 @@ fn chat_pushes_everything_and_waits_for_the_login() {
     assert_eq!(client.resume(Resumed::Waited), [""; 0]);
     assert_eq!(
         client.text(r#"{"op":"ping"}"#),
-        [
-            r#"push chat {"event":"message","frame":{"type":"text","data":"{\"op\":\"ping\"}","finish":true},"uid":1}"#
-        ]
+        [concat!(
+            r#"push chat {"event":"message","#,
+            r#""frame":{"type":"text","data":"{\"op\":\"ping\"}","finish":true},"uid":1}"#
+        )]
     );
     // Logged in: the key is there and nothing waits.
     client.text(r#"{"op":"auth"}"#);

@@ -1,5 +1,7 @@
 //! What holds for every message and every split of a stream.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use ringway::wire::framing::{Framer, Framing, encode};
 use serde_json::Value;
@@ -29,19 +31,29 @@ fn rule(rest: &str) -> String {
     format!("[[connmix.server.rule]]\non = \"message\"\n{rest}\n")
 }
 
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// What was pushed to `t`.
+fn d_of(effects: &[String]) -> Value {
+    let d = effects[0].strip_prefix("push t ").expect("a push");
+    serde_json::from_str(d).expect("JSON")
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn what_is_found_is_what_serde_finds(value in json(), pretty in any::<bool>()) {
         let message = serde_json::json!({ "x": [value, 1], "y": "last" });
-        let text = if pretty { serde_json::to_string_pretty(&message) } else { serde_json::to_string(&message) };
-        let text = text.expect("a value has a text");
+        let text = if pretty { format!("{message:#}") } else { message.to_string() };
         let mut client = Client::new(&rule(r#"do = [ { send = "${json.x.0|json}" } ]"#));
         let effects = client.text(&text);
         match effects[0].strip_prefix("send ") {
             Some(sent) => {
-                prop_assert_eq!(&serde_json::from_str::<Value>(sent).expect("JSON"), &message["x"][0]);
+                let found: Value = serde_json::from_str(sent).expect("JSON");
+                prop_assert_eq!(&found, &message["x"][0]);
             }
             None => prop_assert!(message["x"][0].is_null(), "{effects:?}"),
         }
@@ -65,26 +77,30 @@ proptest! {
     }
 
     #[test]
-    fn what_is_pushed_is_json_with_the_message_in_it(text in any::<String>(), bytes in any::<Vec<u8>>()) {
+    fn what_is_pushed_is_json_with_the_message_in_it(
+        text in any::<String>(),
+        bytes in any::<Vec<u8>>(),
+    ) {
         let mut client = Client::new(&rule(
             r#"do = [ { push = { topic = "t", event = "${data}", include = ["frame"] } } ]"#,
         ));
         let pushed = client.text(&text);
-        let d: Value = serde_json::from_str(pushed[0].strip_prefix("push t ").expect("a push")).expect("JSON");
+        let d = d_of(&pushed);
         prop_assert_eq!(&d["frame"]["data"], &Value::from(text.clone()));
         prop_assert_eq!(&d["event"], &Value::from(text));
-        let mut client = Client::new(&rule(r#"do = [ { push = { topic = "t", include = ["frame"] } } ]"#));
+        let push = r#"do = [ { push = { topic = "t", include = ["frame"] } } ]"#;
+        let mut client = Client::new(&rule(push));
         let pushed = client.binary(&bytes);
-        let d: Value = serde_json::from_str(pushed[0].strip_prefix("push t ").expect("a push")).expect("JSON");
-        use base64::Engine;
-        let data = base64::engine::general_purpose::STANDARD.decode(d["frame"]["data"].as_str().expect("a text"));
+        let d = d_of(&pushed);
+        let data = STANDARD.decode(d["frame"]["data"].as_str().expect("a text"));
         prop_assert_eq!(data.expect("base64"), bytes);
     }
 
     #[test]
     fn templates_are_taken_or_refused_but_never_panic(text in "[${}a-z.|:\\[\\]*0-9 ]{0,24}") {
         let quoted = serde_json::to_string(&text).expect("a text");
-        let _ = crate::read(&rule(&format!("do = [ {{ send = {quoted} }}, {{ subscribe = [{quoted}] }} ]")));
+        let actions = format!("do = [ {{ send = {quoted} }}, {{ subscribe = [{quoted}] }} ]");
+        let _ = crate::read(&rule(&actions));
     }
 
     #[test]

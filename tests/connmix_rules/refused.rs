@@ -16,105 +16,91 @@ fn complaint(rule: &str) -> String {
 fn an_error_names_file_line_server_rule_and_event() {
     assert_eq!(
         complaint("on = \"message\"\ndo = [ { send = \"x\" }, { snd = \"x\" } ]"),
-        "a.toml:11: connmix.server.0.rule.1 (on = message): action 2 of `do`: snd: there is no such \
-         action. Allowed: subscribe, unsubscribe, send, publish, push, set, unset, user, wait, http, \
-         close."
+        "a.toml:11: connmix.server.0.rule.1 (on = message): action 2 of `do`: snd: there is no \
+         such action. Allowed: subscribe, unsubscribe, send, publish, push, set, unset, user, \
+         wait, http, close."
     );
 }
 
+/// Rules, for messages unless they say otherwise, and what is said about them.
+const MISTAKES: &[(&str, [&str; 2])] = &[
+    ("", ["`do` is missing", "a list of actions"]),
+    ("do = 5", ["`do` is not a list of actions", "close = { code = 1008 }"]),
+    ("do = [ 5 ]", ["not a list of actions", ""]),
+    ("do = [ {} ]", ["there are 0 actions in one table", "one table for each action"]),
+    ("do = [ { send = \"a\", close = {} } ]", ["2 actions in one table", "order"]),
+    ("do = [ { send = 5 } ]", ["send: a number where a table belongs", "binary"]),
+    ("do = [ { send = { binary = \"*\" } } ]", ["this is not base64", "padding"]),
+    ("do = [ { send = \"${jsn.x}\" } ]", ["\"jsn.x\" is not a reference", "json.<path>"]),
+    ("do = [ { send = \"${json.l[*]}\" } ]", ["[*] where one text belongs", "lists"]),
+    ("do = [ { send = \"${m.1}\" } ]", ["there is no group m.1", "\"re:\" in `when`"]),
+    (
+        "when = { data = \"re:(a)\" }\ndo = [ { send = \"${m.2}\" } ]",
+        ["there is no group m.2", "m.0 to m.1"],
+    ),
+    ("do = [ { close = { code = 1005 } } ]", ["1005 is not a close code", "1000 to 1003"]),
+    ("do = [ { close = { cod = 1 } } ]", ["no such key as `cod`", "code, reason"]),
+    ("do = [ { wait = { key = \"k\", timeout = 0 } } ]", ["0 is not a duration", "3600"]),
+    ("do = [ { wait = {} } ]", ["`key` is missing", ""]),
+    ("do = [ { wait = { key = \"\" } } ]", ["is not a key of the context", ""]),
+    (
+        "do = [ { set = { a = \"json.x\" } } ]",
+        ["\"json.x\" would be taken as it is written", "${json.x}"],
+    ),
+    (
+        "do = [ { push = { topic = \"t\", include = [\"body\"] } } ]",
+        ["\"body\" can not be included", "<name>=ctx.<key>"],
+    ),
+    (
+        "do = [ { push = { topic = \"t\", event = \"e\", extra = { event = 1 } } } ]",
+        ["\"event\" would be twice", "rename it"],
+    ),
+    (
+        "do = [ { publish = { channel = \"c\", data = \"d\", type = \"json\" } } ]",
+        ["no such choice as \"json\"", "\"binary\""],
+    ),
+    (
+        "do = [ { http = { url = \"${json.url}\" } } ]",
+        ["host and port are not known at start", "clients could choose"],
+    ),
+    (
+        "do = [ { http = { url = \"http://h${json.x}/\" } } ]",
+        ["host and port are not known at start", ""],
+    ),
+    (
+        "do = [ { http = { url = \"http://h/\", set = { a = \"uid\" } } } ]",
+        ["not a JSON pointer", "/uid"],
+    ),
+    (
+        "do = [ { http = { url = \"http://h/\", \
+                 on_error = [ { wait = { key = \"k\" } } ] } } ]",
+        ["on_error: wait here", "tell and close"],
+    ),
+    ("when = 5\ndo = []", ["`when` is not a table", ""]),
+    ("when = { \"json.a\" = \"re:(\" }\ndo = []", ["not a regular expression", "docs.rs"]),
+    ("when = { \"jsn.a\" = 1 }\ndo = []", ["\"jsn.a\" is not a reference", ""]),
+    ("when = { \"m.1\" = 1 }\ndo = []", ["known only after all conditions", ""]),
+    ("when = { \"json.a\" = [] }\ndo = []", ["there are 0 alternatives", "1 to 1000"]),
+    ("when = { \"json.a\" = [[1]] }\ndo = []", ["a list in a list", ""]),
+    (
+        "when = { \"json.a\" = \"re:(a)\", \"json.b\" = \"re:(b)\" }\ndo = []",
+        ["more than one regular expression", "(?:...)"],
+    ),
+    ("do = []\nelse = []", ["`else` can never happen", "another rule"]),
+    ("on = \"open\"\ndo = [ { send = \"${data}\" } ]", ["there is no message", ""]),
+    ("on = \"open\"\ntype = \"text\"\ndo = []", ["`type` is about messages", ""]),
+    (
+        "on = \"open\"\ndo = [ { push = { topic = \"t\", include = [\"frame\"] } } ]",
+        ["there is no frame", ""],
+    ),
+    ("on = \"close\"\ndo = [ { send = \"x\" } ]", ["the connection has ended", "push"]),
+];
+
 #[test]
 fn every_mistake_has_an_answer() {
-    let message = |rest: &str| format!("on = \"message\"\n{rest}");
-    for (rule, parts) in [
-        (message(""), ["`do` is missing", "a list of actions"]),
-        (message("do = 5"), ["`do` is not a list of actions", "close = { code = 1008 }"]),
-        (message("do = [ 5 ]"), ["not a list of actions", ""]),
-        (message("do = [ {} ]"), ["there are 0 actions in one table", "one table for each action"]),
-        (message("do = [ { send = \"a\", close = {} } ]"), ["2 actions in one table", "order"]),
-        (message("do = [ { send = 5 } ]"), ["send: a number where a table belongs", "binary"]),
-        (message("do = [ { send = { binary = \"*\" } } ]"), ["this is not base64", "padding"]),
-        (
-            message("do = [ { send = \"${jsn.x}\" } ]"),
-            ["\"jsn.x\" is not a reference", "json.<path>"],
-        ),
-        (message("do = [ { send = \"${json.l[*]}\" } ]"), ["[*] where one text belongs", "lists"]),
-        (message("do = [ { send = \"${m.1}\" } ]"), ["there is no group m.1", "\"re:\" in `when`"]),
-        (
-            message("when = { data = \"re:(a)\" }\ndo = [ { send = \"${m.2}\" } ]"),
-            ["there is no group m.2", "m.0 to m.1"],
-        ),
-        (
-            message("do = [ { close = { code = 1005 } } ]"),
-            ["1005 is not a close code", "1000 to 1003"],
-        ),
-        (message("do = [ { close = { cod = 1 } } ]"), ["no such key as `cod`", "code, reason"]),
-        (
-            message("do = [ { wait = { key = \"k\", timeout = 0 } } ]"),
-            ["0 is not a duration", "3600"],
-        ),
-        (message("do = [ { wait = {} } ]"), ["`key` is missing", ""]),
-        (message("do = [ { wait = { key = \"\" } } ]"), ["is not a key of the context", ""]),
-        (
-            message("do = [ { set = { a = \"json.x\" } } ]"),
-            ["\"json.x\" would be taken as it is written", "${json.x}"],
-        ),
-        (
-            message("do = [ { push = { topic = \"t\", include = [\"body\"] } } ]"),
-            ["\"body\" can not be included", "<name>=ctx.<key>"],
-        ),
-        (
-            message("do = [ { push = { topic = \"t\", event = \"e\", extra = { event = 1 } } } ]"),
-            ["\"event\" would be twice", "rename it"],
-        ),
-        (
-            message("do = [ { publish = { channel = \"c\", data = \"d\", type = \"json\" } } ]"),
-            ["no such choice as \"json\"", "\"binary\""],
-        ),
-        (
-            message("do = [ { http = { url = \"${json.url}\" } } ]"),
-            ["host and port are not known at start", "clients could choose"],
-        ),
-        (
-            message("do = [ { http = { url = \"http://h${json.x}/\" } } ]"),
-            ["host and port are not known at start", ""],
-        ),
-        (
-            message("do = [ { http = { url = \"http://h/\", set = { a = \"uid\" } } } ]"),
-            ["not a JSON pointer", "/uid"],
-        ),
-        (
-            message(
-                "do = [ { http = { url = \"http://h/\", on_error = [ { wait = { key = \"k\" } } ] } } ]",
-            ),
-            ["on_error: wait here", "tell and close"],
-        ),
-        (message("when = 5\ndo = []"), ["`when` is not a table", ""]),
-        (
-            message("when = { \"json.a\" = \"re:(\" }\ndo = []"),
-            ["not a regular expression", "docs.rs"],
-        ),
-        (message("when = { \"jsn.a\" = 1 }\ndo = []"), ["\"jsn.a\" is not a reference", ""]),
-        (message("when = { \"m.1\" = 1 }\ndo = []"), ["known only after all conditions", ""]),
-        (message("when = { \"json.a\" = [] }\ndo = []"), ["there are 0 alternatives", "1 to 1000"]),
-        (message("when = { \"json.a\" = [[1]] }\ndo = []"), ["a list in a list", ""]),
-        (
-            message("when = { \"json.a\" = \"re:(a)\", \"json.b\" = \"re:(b)\" }\ndo = []"),
-            ["more than one regular expression", "(?:...)"],
-        ),
-        (message("do = []\nelse = []"), ["`else` can never happen", "another rule"]),
-        ("on = \"open\"\ndo = [ { send = \"${data}\" } ]".to_owned(), ["there is no message", ""]),
-        ("on = \"open\"\ntype = \"text\"\ndo = []".to_owned(), ["`type` is about messages", ""]),
-        (
-            "on = \"open\"\ndo = [ { push = { topic = \"t\", include = [\"frame\"] } } ]"
-                .to_owned(),
-            ["there is no frame", ""],
-        ),
-        (
-            "on = \"close\"\ndo = [ { send = \"x\" } ]".to_owned(),
-            ["the connection has ended", "push"],
-        ),
-    ] {
-        let text = complaint(&rule);
+    for (rule, parts) in MISTAKES {
+        let on = if rule.starts_with("on = ") { "" } else { "on = \"message\"\n" };
+        let text = complaint(&format!("{on}{rule}"));
         let place = text.contains("a.toml:") && text.contains("connmix.server.0.rule.1 (on = ");
         assert!(place, "{rule}: {text}");
         parts.iter().for_each(|part| assert!(text.contains(part), "{rule}: {text}"));
@@ -177,8 +163,10 @@ fn clients_choose_names_only_behind_a_prefix_or_a_pattern() {
 fn what_a_client_has_put_into_the_context_is_its_choice_too() {
     let rules = |set: &str, when: &str| {
         format!(
-            "[[connmix.server.rule]]\non = \"open\"\ndo = [ {{ set = {{ a = \"{set}\", b = 1 }} }} ]\n\
-             [[connmix.server.rule]]\non = \"message\"\ndo = [ {{ set = {{ c = \"x${{ctx.a}}\" }} }} ]\n\
+            "[[connmix.server.rule]]\non = \"open\"\n\
+             do = [ {{ set = {{ a = \"{set}\", b = 1 }} }} ]\n\
+             [[connmix.server.rule]]\non = \"message\"\n\
+             do = [ {{ set = {{ c = \"x${{ctx.a}}\" }} }} ]\n\
              [[connmix.server.rule]]\non = \"message\"\nwhen = {when}\n\
              do = [ {{ subscribe = [\"${{ctx.c}}\"] }} ]\n"
         )

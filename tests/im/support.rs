@@ -395,9 +395,12 @@ pub fn ann() -> UserInfo {
     UserInfo { level: 12, room_level: 3, nickname: "Ann".to_owned(), tag }
 }
 
-/// The vectors of section 17: by number, what the client sends and what it gets.
-pub fn vectors() -> BTreeMap<String, (Vec<Vec<u8>>, Vec<Vec<u8>>)> {
-    let mut vectors: BTreeMap<String, (Vec<Vec<u8>>, Vec<Vec<u8>>)> = BTreeMap::new();
+/// What the client sends and what it gets.
+pub type Exchange = (Vec<Vec<u8>>, Vec<Vec<u8>>);
+
+/// The vectors of section 17, by number.
+pub fn vectors() -> BTreeMap<String, Exchange> {
+    let mut vectors: BTreeMap<String, Exchange> = BTreeMap::new();
     let mut last: Option<(String, bool)> = None;
     let text = include_str!("../vectors/im.txt");
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -149,18 +149,18 @@ fn the_connmix_api_works_on_any_node_for_connections_of_any_node() {
         }
     }
     // Who was told that the subscribe is done reaches the new member, whatever the node.
-    for s in 0..3 {
-        for t in 0..3 {
-            let channel = format!("channel {s} {t}").replace(' ', "-");
-            let mut peer = Client::open(nodes[s].binary.address(API), "/ws/v1");
+    for (s, node) in nodes.iter().enumerate() {
+        for (t, member) in members.iter_mut().enumerate() {
+            let channel = format!("channel-{s}-{t}");
+            let mut peer = Client::open(node.binary.address(API), "/ws/v1");
             let call = json!({ "i": "1", "m": "conn.call", "p": {
-                "c": members[t].client_id.to_string(), "f": "subscribe", "a": [channel]
+                "c": member.client_id.to_string(), "f": "subscribe", "a": [channel]
             } });
             peer.send_text(&call.to_string());
             let answer: Value = serde_json::from_str(peer.frame().text()).expect("JSON");
             assert_eq!(answer["r"], json!({ "s": true }), "{answer}");
-            assert_eq!(nodes[s].publish(&channel, "welcome"), (1, 0), "from {s} to {t}");
-            assert_eq!(members[t].client.frame().text(), "welcome");
+            assert_eq!(node.publish(&channel, "welcome"), (1, 0), "from {s} to {t}");
+            assert_eq!(member.client.frame().text(), "welcome");
         }
     }
     let nobody = json!({ "c": (9_i64 << 12 | 1 << 40).to_string(), "d": "x" });

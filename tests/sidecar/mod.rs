@@ -197,6 +197,9 @@ pub fn settings() -> SidecarSettings {
         login: LoginSettings::default(),
         upstreams: XximUpstreams::default(),
         push: None,
+        key: None,
+        key_threads: 1,
+        key_shown: false,
         mesh: None,
         requests_max: 4096,
     }

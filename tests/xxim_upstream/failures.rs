@@ -94,7 +94,7 @@ fn an_upstream_that_dies_under_load_costs_no_answer() {
     });
     let sidecar = Sidecar::with(only(upstream("im", backend.url(), XximMode::Raw)));
     let mut open: HashSet<u32> = HashSet::new();
-    let mut begin = |number| {
+    let begin = |number| {
         sidecar.begin(number, call(METHOD, OK));
         number
     };

@@ -129,7 +129,10 @@ mod tests {
         };
         let mut out = String::new();
         head.push_headers(&mut out);
-        let expected = r#"{"Host":"h","Method":"GET","RequestUri":"/chat?a=%41+b&flag&a=2&%","ServerProtocol":"HTTP/1.1","X-Real-Ip":"1, 2"}"#;
+        let expected = concat!(
+            r#"{"Host":"h","Method":"GET","RequestUri":"/chat?a=%41+b&flag&a=2&%","#,
+            r#""ServerProtocol":"HTTP/1.1","X-Real-Ip":"1, 2"}"#
+        );
         assert_eq!(out, expected);
         assert_eq!(head.header("X-REAL-ip").unwrap(), "1, 2");
         assert_eq!(head.query("a").unwrap(), "A b");

@@ -1,7 +1,8 @@
 //! JSON as it stands: a text is checked and indexed once, values are looked at where they lie.
 //!
 //! Invariants: [`Index::read`] accepts exactly RFC 8259, with at most [`JSON_DEPTH_MAX`] levels;
-//! every position in the index is within its text. Of two members with one name the last one counts.
+//! every position in the index is within its text. Of two members with one name the last one
+//! counts.
 //! Costs: 12 bytes of index per value, in a vector that is used again; no allocation per message
 //! once it has grown. Looking up a member compares names one by one. Only strings with escapes are
 //! copied.

@@ -1,6 +1,5 @@
 //! Texts out of templates.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 
 use base64::Engine;
@@ -114,7 +113,7 @@ fn append(found: Found<'_>, filters: &[Filter], style: Style, out: &mut String) 
 }
 
 /// RFC 3986: everything but unreserved characters.
-fn percent_encode(text: &Cow<'_, str>, out: &mut String) {
+fn percent_encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));

@@ -149,12 +149,6 @@ impl Dispatch {
     fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<ConnId, Calls>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Connections with calls that can be cancelled.
-    #[cfg(test)]
-    pub(super) fn connections(&self) -> usize {
-        self.calls().len()
-    }
 }
 
 /// One call on its way.

@@ -1,5 +1,5 @@
 //! The identity block that backends read in every request: encoding it, and putting it in the place
-//! of whatever a client put there, on the bytes of the request (specification sections 2.2 and 4.3).
+//! of whatever a client put there, on the bytes of the request (specification sections 2.2, 4.3).
 //!
 //! Invariant: no byte of a client's own identity block reaches a backend. Protobuf merges repeated
 //! messages field by field, so every occurrence is dropped, not only the last.

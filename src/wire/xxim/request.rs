@@ -169,8 +169,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_same_as_another_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..48)) {
-            if let (Ok(theirs), Ok(ours)) = (RequestBody::decode(&bytes[..]), Request::parse(&bytes))
-            {
+            let theirs = RequestBody::decode(&bytes[..]);
+            if let (Ok(theirs), Ok(ours)) = (theirs, Request::parse(&bytes)) {
                 prop_assert_eq!(theirs.req_id, ours.req_id);
                 prop_assert_eq!(theirs.method, ours.method);
                 prop_assert_eq!(theirs.data, ours.data);

@@ -23,7 +23,8 @@ def fields(data, at=0):  # all fields of one, as (number, value)
 
 class Client:
     def __init__(self, host="127.0.0.1", port=6791):
-        self.stream, self.seq = socket.create_connection((host, port)).makefile("rwb"), 0
+        self.socket, self.seq = socket.create_connection((host, port)), 0
+        self.stream = self.socket.makefile("rwb")
     def send(self, command, body=b""):
         self.seq += 1  # length, sequence, command, version 1 and flow 0, status
         self.stream.write(struct.pack(">IIBBB", len(body), self.seq, command, 16, 0) + body)

@@ -24,7 +24,7 @@ class Member(Client):
 
     def __init__(self):
         super().__init__(HOST, int(PORT))
-        self.stream.raw._sock.settimeout(WAIT)
+        self.socket.settimeout(WAIT)
         self.heard = []
 
     def ask(self, command, body=b""):
