@@ -260,7 +260,6 @@ fn every_key_reaches_the_configuration() {
             limit: NetsvrLimit { on_open: 21, on_message: 22 },
             metrics_items: vec![1, 13],
             cluster: false,
-            cluster: false,
         },
         admin: Admin { bind: None },
         log: Log { filter: "warn,ringway::shard=debug".to_owned(), json: true },
