@@ -109,8 +109,9 @@ pub enum MeshStartError {
     Taken { node: u16, cluster: String, at: String },
 }
 
-/// Joins the mesh and starts its thread, which ends at [`MeshRequest::Stop`]. Takes up to half a second to see whether the number of the node is free; without a link
-/// it goes on after two and joins later.
+/// Joins the mesh and starts its thread, which ends at [`MeshRequest::Stop`]. Takes up to half a
+/// second to see whether the number of the node is free; without a link it goes on after two and
+/// joins later.
 pub fn start(
     settings: MeshSettings,
     requests: mpsc::UnboundedReceiver<MeshRequest>,
