@@ -109,7 +109,8 @@ pub fn command(number: u16, url: &str) -> (std::process::Command, File) {
         "{LISTENERS}\n[[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"connmix-api\"\n\
          [[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"im\"\n\
          [login]\nverifier = \"open\"\n[im]\nannounce_join = false\nbatch_delay = \"0s\"\n\
-         [runtime]\nconnections_max = {CONNECTIONS_MAX}\nreceive_buffers = 256\n[netsvr]\ncluster = true\n\
+         [runtime]\nconnections_max = {CONNECTIONS_MAX}\nreceive_buffers = 256\n\
+         [netsvr]\ncluster = true\n\
          [netsvr.worker]\nregister_delay = \"20ms\"\n[mesh]\nnats = [\"{url}\"]\n"
     ));
     let mut command = serve(&file);

@@ -109,8 +109,9 @@ pub enum MeshStartError {
     Taken { node: u16, cluster: String, at: String },
 }
 
-/// Joins the mesh and starts its thread, which ends at [`MeshRequest::Stop`]. Takes up to half a second to see whether the number of the node is free; without a link
-/// it goes on after two and joins later.
+/// Joins the mesh and starts its thread, which ends at [`MeshRequest::Stop`]. Takes up to half a
+/// second to see whether the number of the node is free; without a link it goes on after two and
+/// joins later.
 pub fn start(
     settings: MeshSettings,
     requests: mpsc::UnboundedReceiver<MeshRequest>,
@@ -137,6 +138,10 @@ pub fn start(
             runtime.shutdown_background();
         })
         .map_err(MeshStartError::Thread)
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// See the module.
@@ -187,7 +192,6 @@ impl Mesh {
         let (cluster, own) = (&settings.mesh.cluster, &settings.sender);
         let claims = Claims::start(link.client(), cluster, settings.node, own);
         let shard_count = shards.len();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mesh = Mesh {
             subjects: Subjects::new(&settings.mesh.cluster),
             link,
@@ -195,7 +199,7 @@ impl Mesh {
             meters,
             instance: fastrand::u64(1..),
             started: Instant::now(),
-            started_ms: unix.as_millis() as u64,
+            started_ms: unix_ms(),
             sequence: 0,
             members: Members::default(),
             wants: Wants::new(),
