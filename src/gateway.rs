@@ -77,20 +77,13 @@ impl Gateway {
         settle_advertised(&mut config, &addresses);
         let config = Arc::new(config);
         let listeners = listener_settings(&config, &addresses)?;
-        let admin = config.admin.bind.map(bind_admin).transpose()?;
-        let admin_address = admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let registry = Arc::new(Registry::new(shards));
         let readiness = Arc::new(Readiness::default());
         let (senders, mailboxes) = mailboxes(&config, shards)?;
-        let push = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
-        let push_address = push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let key = rsa_key(&config)?;
         let (ends, calls) = mesh_ends(&config);
-        let settings = SidecarSettings {
-            push,
-            mesh: calls,
-            ..sidecar_settings(&config, admin, key, readiness.clone(), shards)
-        };
+        let settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
+        let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
+        let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
@@ -110,8 +103,8 @@ impl Gateway {
         let threads = spawn_shards(&common, &mut bound, mailboxes)?;
         let gateway = Gateway {
             addresses,
-            admin: admin_address,
-            push: push_address,
+            admin,
+            push,
             config,
             shards: senders,
             threads,
@@ -399,19 +392,18 @@ fn mailboxes(
 
 fn sidecar_settings(
     config: &Config,
-    admin: Option<TcpListener>,
-    key: Option<Arc<RsaKey>>,
+    mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
     readiness: Arc<Readiness>,
     shards: usize,
-) -> SidecarSettings {
+) -> Result<SidecarSettings, StartError> {
     let customer = &config.netsvr.customer;
-    SidecarSettings {
+    Ok(SidecarSettings {
         threads: config.sidecar.threads,
         login: config.login.clone(),
         upstreams: config.xxim_upstreams.clone(),
-        push: None,
-        mesh: None,
-        admin,
+        push: config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?,
+        mesh,
+        admin: config.admin.bind.map(bind_admin).transpose()?,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
         readiness,
         callbacks: Callbacks {
@@ -420,7 +412,7 @@ fn sidecar_settings(
             deadline: customer.callback_api_deadline,
             answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
         },
-        key,
+        key: rsa_key(config)?,
         key_threads: config.xxim.crypto.threads,
         key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
         // What does not fit waits on its shard.
@@ -429,7 +421,7 @@ fn sidecar_settings(
             + limits::XXIM_REQUESTS_SENT
             + limits::HTTP_CALLS_MAX)
             * shards,
-    }
+    })
 }
 
 /// The ends of the channels to the mesh, before it is joined.

@@ -37,6 +37,8 @@ pub enum MeshRequest {
     /// A connection of this node has logged in as this user, platform and device (xxim); the
     /// connection of another node that has this login is to be closed.
     Claim { login: [Box<str>; 3], conn: ConnId },
+    /// Another node has a later login of this kind than this connection of this node.
+    Displaced { login: [Box<str>; 3], conn: ConnId },
     /// Let the sidecars of all other nodes answer this. Gives the answers that came in time.
     Call { method: &'static str, body: Bytes, answer: oneshot::Sender<Vec<Bytes>> },
     /// The answer to a [`MeshCall`].

@@ -2,15 +2,17 @@
 //! platform, device) in a JetStream key-value bucket, written with compare-and-set.
 //!
 //! A login that has displaced its predecessor on its own node writes itself under the key. Whoever
-//! overwrites another node's connection tells that node to close it. Writes of one key are put into
-//! one order by the server and each overwritten holder is told exactly by the one who overwrote it,
-//! so of any number of logins one stays. The other node closes the connection only if it still has
-//! that login; a stale key costs one message and harms nobody, so keys are not deleted but expire.
+//! overwrites another node's connection tells that node to close it; who finds a later login there
+//! gives way. Writes of one key are put into one order by the server, and each overwritten holder
+//! is told by the one who overwrote it: of any number of logins one stays. A connection is closed
+//! only if it still has that login; a stale key costs one message and harms nobody, so keys are not
+//! deleted but expire.
 //!
-//! What is not covered: while a node has no link its logins are written late, in any order; a
-//! message to a displaced connection that the link loses leaves it open until it logs in again; a
-//! login that lasts longer than [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login,
-//! in [`LANES`] tasks; logins never wait for it.
+//! What is not covered: which of two logins at two nodes is the later one is as exact as their
+//! clocks; while a node has no link its logins are written late; a message to a displaced
+//! connection that the link loses leaves it open until it logs in again; a login that lasts longer
+//! than [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login, in [`LANES`] tasks;
+//! logins never wait for it.
 
 use std::time::Duration;
 
@@ -41,6 +43,8 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct Claim {
     pub login: [Box<str>; 3],
     pub conn: ConnId,
+    /// Unix milliseconds of the login: a late write must not displace a later login.
+    pub at_ms: u64,
 }
 
 /// See the module.
@@ -104,16 +108,26 @@ impl Lane {
 
     /// Writes the claim over whatever holds the key.
     async fn write(&mut self, key: &str, claim: &Claim) -> Result<(), Again> {
-        let value = encode(self.node, claim.conn);
+        let value = encode(self.node, claim);
+        let own = self.node;
         let store = self.store().await?;
         let entry = store.entry(key).await.map_err(|_| Again)?;
         let held = entry.filter(|entry| entry.operation == Operation::Put);
         let Some(entry) = held else {
             return store.create(key, value).await.map(drop).map_err(|_| Again);
         };
+        let holder = decode(&entry.value);
+        if let Some((node, _, at_ms)) = holder
+            && node != own
+            && (at_ms, node) > (claim.at_ms, own)
+        {
+            let (conn, login) = (claim.conn, claim.login.clone());
+            self.mesh.send(MeshRequest::Displaced { login, conn });
+            return Ok(());
+        }
         store.update(key, value, entry.revision).await.map_err(|_| Again)?;
-        let Some((node, conn)) = decode(&entry.value) else { return Ok(()) };
-        if node != self.node {
+        let Some((node, conn, _)) = holder else { return Ok(()) };
+        if node != own {
             let command = Command::Displace { conn, login: claim.login.clone() };
             let (reach, command) = (Reach::Node(node), std::sync::Arc::new(command));
             self.mesh.send(MeshRequest::Command { reach, command, reply: None, room: 0 });
@@ -155,17 +169,22 @@ fn key(login: &[Box<str>; 3]) -> String {
     digest(login).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn encode(node: u16, conn: ConnId) -> Bytes {
-    let parts = [&node.to_le_bytes()[..], &conn.generation().to_le_bytes()];
-    [&parts.concat()[..], &conn.index().to_le_bytes()].concat().into()
+fn encode(node: u16, claim: &Claim) -> Bytes {
+    let mut value = node.to_le_bytes().to_vec();
+    value.extend_from_slice(&claim.conn.generation().to_le_bytes());
+    value.extend_from_slice(&claim.conn.index().to_le_bytes());
+    value.extend_from_slice(&claim.at_ms.to_le_bytes());
+    value.into()
 }
 
-fn decode(value: &[u8]) -> Option<(u16, ConnId)> {
+/// Node, connection, and time of the login.
+fn decode(value: &[u8]) -> Option<(u16, ConnId, u64)> {
     let (node, rest) = value.split_first_chunk()?;
-    let (generation, index) = rest.split_first_chunk()?;
-    let index = u32::from_le_bytes(index.try_into().ok()?);
-    let conn = ConnId::from_parts(u32::from_le_bytes(*generation), index);
-    Some((u16::from_le_bytes(*node), conn))
+    let (generation, rest) = rest.split_first_chunk()?;
+    let (index, at_ms) = rest.split_first_chunk()?;
+    let (generation, index) = (u32::from_le_bytes(*generation), u32::from_le_bytes(*index));
+    let at_ms = u64::from_le_bytes(at_ms.try_into().ok()?);
+    Some((u16::from_le_bytes(*node), ConnId::from_parts(generation, index), at_ms))
 }
 
 #[cfg(test)]
@@ -175,7 +194,8 @@ mod tests {
     #[test]
     fn a_holder_is_read_as_it_was_written() {
         let conn = ConnId::new(3, 77, 1_700_000_000);
-        assert_eq!(decode(&encode(1023, conn)), Some((1023, conn)));
+        let claim = Claim { login: ["a", "b", "c"].map(Box::from), conn, at_ms: 1 << 40 };
+        assert_eq!(decode(&encode(1023, &claim)), Some((1023, conn, 1 << 40)));
         assert_eq!(decode(b"short"), None);
         assert_eq!(decode(&[0; 11]), None);
     }

@@ -140,6 +140,10 @@ pub fn start(
         .map_err(MeshStartError::Thread)
 }
 
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
 /// See the module.
 struct Mesh {
     settings: MeshSettings,
@@ -188,7 +192,6 @@ impl Mesh {
         let (cluster, own) = (&settings.mesh.cluster, &settings.sender);
         let claims = Claims::start(link.client(), cluster, settings.node, own);
         let shard_count = shards.len();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mesh = Mesh {
             subjects: Subjects::new(&settings.mesh.cluster),
             link,
@@ -196,7 +199,7 @@ impl Mesh {
             meters,
             instance: fastrand::u64(1..),
             started: Instant::now(),
-            started_ms: unix.as_millis() as u64,
+            started_ms: unix_ms(),
             sequence: 0,
             members: Members::default(),
             wants: Wants::new(),

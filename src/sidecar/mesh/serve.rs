@@ -108,9 +108,13 @@ impl Mesh {
             // No question is asked for other nodes.
             MeshRequest::Replied { .. } => {}
             MeshRequest::Claim { login, conn } => {
-                if !self.claims.claim(Claim { login, conn }) {
+                let at_ms = super::unix_ms();
+                if !self.claims.claim(Claim { login, conn, at_ms }) {
                     self.meters.dropped_full.increment(1);
                 }
+            }
+            MeshRequest::Displaced { login, conn } => {
+                self.shards.carry_out(Command::Displace { conn, login }, 0, 0, 0);
             }
             MeshRequest::Call { method, body, answer } => self.call(method, body, answer),
             MeshRequest::Called { node, number, body } => self.called(node, number, body),

@@ -1,7 +1,6 @@
 //! Requests of xxim backends that every node of the mesh carries out (xxim section 6.1): the same
 //! messages as over gRPC, as calls between nodes. The node that was asked puts the answers
-//! together; one that does not answer within two seconds has carried out nothing, as far as anybody
-//! knows.
+//! together; one that does not answer in two seconds has done nothing, as far as anybody knows.
 //!
 //! Costs: the request is encoded once more; a task per request of another node.
 
