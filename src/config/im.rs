@@ -53,9 +53,10 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ("im", "`[im]`", "Clients of the IM protocol. Room X is the topic `cr:X`."),
     (
         "im.commands",
-        "`[im.commands]`, `[im.statuses]`",
+        "`[im.commands]`",
         "For fleets of clients that were built with other numbers.",
     ),
+    ("im.statuses", "`[im.statuses]`", "The same for the status codes."),
 ];
 
 /// `[im]`. Rates of 0 are no limit.
