@@ -54,6 +54,12 @@ pub enum StartError {
     Shard(String),
 }
 
+impl StartError {
+    fn thread(shard: usize, cpu: usize, error: &io::Error) -> StartError {
+        StartError::Thread { shard, cpu, reason: error.to_string() }
+    }
+}
+
 /// A running gateway. Dropping it without [`Gateway::shut_down`] leaves its threads running.
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
@@ -84,12 +90,11 @@ impl Gateway {
         let settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
-            .map_err(StartError::Sidecar)?;
+        let sidecar = sidecar::start(settings, senders.clone(), registry.clone());
+        let sidecar = sidecar.map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
         let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
-        let mesh_sender = mesh.as_ref().map(|(sender, _)| sender.clone());
         let clock = Clock::start();
         let mut threads = Vec::new();
         for (number, mailbox) in mailboxes.into_iter().enumerate() {
@@ -97,7 +102,7 @@ impl Gateway {
             let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
             let (config, shared, listeners) = (config.clone(), shared.clone(), listeners.clone());
             let (senders, sidecar) = (senders.clone(), sidecar.0.clone());
-            let mesh = mesh_sender.clone();
+            let mesh = mesh.as_ref().map(|(sender, _)| sender.clone());
             let (notices, registry) = (notice_sender.clone(), registry.clone());
             let seed = fastrand::usize(..);
             let make = move || Parts {
@@ -113,11 +118,8 @@ impl Gateway {
                 published: registry.shard(number).expect("one per shard was made"),
                 notices,
             };
-            threads.push(driver::spawn(number, cpu, make).map_err(|error| StartError::Thread {
-                shard: number,
-                cpu,
-                reason: error.to_string(),
-            })?);
+            let thread = driver::spawn(number, cpu, make);
+            threads.push(thread.map_err(|error| StartError::thread(number, cpu, &error))?);
         }
         let gateway = Gateway {
             addresses,
