@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use glommio::ExecutorJoinHandle;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
@@ -54,12 +54,6 @@ pub enum StartError {
     Shard(String),
 }
 
-impl StartError {
-    fn thread(shard: usize, cpu: usize, error: &io::Error) -> StartError {
-        StartError::Thread { shard, cpu, reason: error.to_string() }
-    }
-}
-
 /// A running gateway. Dropping it without [`Gateway::shut_down`] leaves its threads running.
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
@@ -90,37 +84,23 @@ impl Gateway {
         let settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let sidecar = sidecar::start(settings, senders.clone(), registry.clone());
-        let sidecar = sidecar.map_err(StartError::Sidecar)?;
+        let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
+            .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
         let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
-        let clock = Clock::start();
-        let mut threads = Vec::new();
-        for (number, mailbox) in mailboxes.into_iter().enumerate() {
-            let cpu = config.runtime.cpus[number];
-            let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
-            let (config, shared, listeners) = (config.clone(), shared.clone(), listeners.clone());
-            let (senders, sidecar) = (senders.clone(), sidecar.0.clone());
-            let mesh = mesh.as_ref().map(|(sender, _)| sender.clone());
-            let (notices, registry) = (notice_sender.clone(), registry.clone());
-            let seed = fastrand::usize(..);
-            let make = move || Parts {
-                cpu,
-                clock,
-                ring: ring_settings(&config),
-                shard: Shard::new(number as u8, shards, config, shared, listeners, seed),
-                listeners: sockets,
-                mailbox,
-                shards: senders,
-                sidecar,
-                mesh,
-                published: registry.shard(number).expect("one per shard was made"),
-                notices,
-            };
-            let thread = driver::spawn(number, cpu, make);
-            threads.push(thread.map_err(|error| StartError::thread(number, cpu, &error))?);
-        }
+        let common = Common {
+            config: config.clone(),
+            shared,
+            listeners,
+            clock: Clock::start(),
+            shards: senders.clone(),
+            sidecar: sidecar.0.clone(),
+            mesh: mesh.as_ref().map(|(sender, _)| sender.clone()),
+            registry,
+            notices: notice_sender,
+        };
+        let threads = spawn_shards(&common, &mut bound, mailboxes)?;
         let gateway = Gateway {
             addresses,
             admin,
@@ -228,6 +208,58 @@ impl Gateway {
             self.notices.recv_timeout(patience).is_ok()
         })
     }
+}
+
+/// What every shard is made with.
+#[derive(Clone)]
+struct Common {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    listeners: Vec<ListenerSettings>,
+    clock: Clock,
+    shards: Vec<MailSender>,
+    sidecar: SidecarSender,
+    mesh: Option<MeshSender>,
+    registry: Arc<Registry>,
+    notices: Sender<Notice>,
+}
+
+impl Common {
+    /// One shard with everything it needs; on the shard's own thread.
+    fn parts(self, number: usize, listeners: Vec<OwnedFd>, mailbox: Mailbox) -> Parts {
+        let Common { config, shared, clock, shards, sidecar, mesh, registry, notices, .. } = self;
+        let seed = fastrand::usize(..);
+        let count = shards.len();
+        Parts {
+            cpu: config.runtime.cpus[number],
+            clock,
+            ring: ring_settings(&config),
+            shard: Shard::new(number as u8, count, config, shared, self.listeners, seed),
+            listeners,
+            mailbox,
+            shards,
+            sidecar,
+            mesh,
+            published: registry.shard(number).expect("one per shard was made"),
+            notices,
+        }
+    }
+}
+
+/// Starts the thread of every shard.
+fn spawn_shards(
+    common: &Common,
+    bound: &mut [Bound],
+    mailboxes: Vec<Mailbox>,
+) -> Result<Vec<ExecutorJoinHandle<()>>, StartError> {
+    let spawn = |(number, mailbox): (usize, Mailbox)| {
+        let cpu = common.config.runtime.cpus[number];
+        let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
+        let common = common.clone();
+        driver::spawn(number, cpu, move || common.parts(number, sockets, mailbox))
+            .map_err(|error| StartError::Thread { shard: number, cpu, reason: error.to_string() })
+    };
+    mailboxes.into_iter().enumerate().map(spawn).collect()
 }
 
 type Bound = (SocketAddr, Vec<OwnedFd>);

@@ -1,5 +1,5 @@
-//! Verifiers of logins, from the shards' side of the sidecar: good, bad and expired tokens; backends
-//! that accept, refuse, fail or are not there (xxim section 5.2, IM section 10).
+//! Verifiers of logins, from the shards' side of the sidecar: good, bad and expired tokens;
+//! backends that accept, refuse, fail or are not there (xxim section 5.2, IM section 10).
 
 mod sidecar;
 

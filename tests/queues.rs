@@ -193,6 +193,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The end: whoever is there dies, and one consumer takes everything that is left, each topic in
+/// its order.
+fn rest_of(queues: &mut Queues, accepted: &BTreeMap<u32, u8>) -> Result<Vec<u32>, TestCaseError> {
+    (0..4).for_each(|who| queues.gone(consumer(who), 0));
+    let topics = names(&["t0", "t1", "t2", "t3"]);
+    prop_assert!(queues.join(consumer(9), &topics));
+    queues.start(consumer(9), Window { events: 100_000, bytes: 1 << 30 });
+    let mut rest = Vec::new();
+    queues.hand_out(|_, event| {
+        rest.push(u32::from_be_bytes((*event).try_into().expect("four bytes")));
+    });
+    for topic in 0..4u8 {
+        let mine: Vec<u32> =
+            rest.iter().copied().filter(|number| accepted[number] == topic).collect();
+        prop_assert!(mine.is_sorted(), "topic {topic}: {mine:?}");
+    }
+    Ok(rest)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -252,20 +271,7 @@ proptest! {
                 prop_assert!(mine.len() <= 5);
             }
         }
-        // The end: whoever is there dies, and one consumer takes everything that is left.
-        (0..4).for_each(|who| queues.gone(consumer(who), 0));
-        let topics = names(&["t0", "t1", "t2", "t3"]);
-        prop_assert!(queues.join(consumer(9), &topics));
-        queues.start(consumer(9), Window { events: 100_000, bytes: 1 << 30 });
-        let mut rest = Vec::new();
-        queues.hand_out(|_, event| {
-            rest.push(u32::from_be_bytes((*event).try_into().expect("four bytes")));
-        });
-        for topic in 0..4u8 {
-            let mine: Vec<u32> =
-                rest.iter().copied().filter(|number| accepted[number] == topic).collect();
-            prop_assert!(mine.is_sorted(), "topic {topic}: {mine:?}");
-        }
+        let rest = rest_of(&mut queues, &accepted)?;
         written.extend(rest.iter());
         written.sort_unstable();
         let all: Vec<u32> = accepted.keys().copied().collect();

@@ -1,5 +1,5 @@
-//! Who a client says it is, and what a verifier made of it; shared by the protocols in which clients
-//! log in (xxim section 5.2, IM sections 8 and 10).
+//! Who a client says it is, and what a verifier made of it; shared by the protocols in which
+//! clients log in (xxim section 5.2, IM sections 8 and 10).
 
 use std::fmt;
 

@@ -81,8 +81,8 @@ pub struct SidecarSettings {
 /// Starts the thread. It ends at [`Request::Stop`] or when every sender is gone; what is under way
 /// then is given up.
 ///
-/// Fails if an address in the settings is not a URL, if a key can not be read, or if the process has
-/// no descriptor or thread left.
+/// Fails if an address in the settings is not a URL, if a key can not be read, or if the process
+/// has no descriptor or thread left.
 pub fn start(
     settings: SidecarSettings,
     shards: Vec<MailSender>,

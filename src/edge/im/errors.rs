@@ -1,7 +1,7 @@
 //! Counts the errors of one connection, exactly (IM section 12, abuse).
 //!
-//! Costs: no allocation for a client without errors; 8 bytes for each of the last ones otherwise, as
-//! many as are allowed.
+//! Costs: no allocation for a client without errors; otherwise 8 bytes for each of the last ones,
+//! as many as are allowed.
 
 use std::collections::VecDeque;
 
