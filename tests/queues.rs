@@ -274,8 +274,7 @@ proptest! {
         let rest = rest_of(&mut queues, &accepted)?;
         written.extend(rest.iter());
         written.sort_unstable();
-        let all: Vec<u32> = accepted.keys().copied().collect();
-        prop_assert_eq!(written, all);
+        prop_assert!(written.iter().eq(accepted.keys()), "{written:?} of {accepted:?}");
         queues.gone(consumer(9), rest.len() as u32);
         prop_assert_eq!((queues.topics(), queues.consumers(), queues.depth()), (0, 0, 0));
     }

@@ -17,7 +17,8 @@
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::kv::{Config, Operation, Store};
+use async_nats::jetstream::kv::{Operation, Store};
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
 use sha1::{Digest, Sha1};
@@ -137,19 +138,27 @@ impl Lane {
 
     async fn store(&mut self) -> Result<&Store, Again> {
         if self.store.is_none() {
-            let config = Config {
-                bucket: self.bucket.clone(),
-                history: 1,
+            if let Ok(store) = self.context.get_key_value(&self.bucket).await {
+                return Ok(self.store.insert(store));
+            }
+            // What a key-value bucket is to the server. The library's own way to make one asks for
+            // the account first, whose answer it can not read from servers before 2.10.
+            let stream = Config {
+                name: format!("KV_{}", self.bucket),
+                subjects: vec![format!("$KV.{}.>", self.bucket)],
+                max_messages_per_subject: 1,
                 max_age: AGE_MAX,
+                discard: DiscardPolicy::New,
+                allow_rollup: true,
+                deny_delete: true,
+                allow_direct: true,
                 ..Config::default()
             };
-            let store = match self.context.get_key_value(&self.bucket).await {
-                Ok(store) => store,
-                Err(_) => self.context.create_key_value(config).await.map_err(|error| {
-                    tracing::warn!(%error, "JetStream has no room for logins");
-                    Again
-                })?,
-            };
+            self.context.create_stream(stream).await.map_err(|error| {
+                tracing::warn!(%error, "JetStream has no room for logins; is it switched on?");
+                Again
+            })?;
+            let store = self.context.get_key_value(&self.bucket).await.map_err(|_| Again)?;
             self.store = Some(store);
         }
         self.store.as_ref().ok_or(Again)
