@@ -51,11 +51,7 @@ pub(super) const KEYS: &[Key] = &[
 /// The tables of the reference: name, title, what is said above it.
 pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ("im", "`[im]`", "Clients of the IM protocol. Room X is the topic `cr:X`."),
-    (
-        "im.commands",
-        "`[im.commands]`",
-        "For fleets of clients that were built with other numbers.",
-    ),
+    ("im.commands", "`[im.commands]`", "For fleets of clients that were built with other numbers."),
     ("im.statuses", "`[im.statuses]`", "The same for the status codes."),
 ];
 
