@@ -14,7 +14,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("wire/netsvr", &["wire", "limits", "hub::ConnId"]),
     ("wire/netsvr.rs", &["wire", "limits", "hub::ConnId"]),
     ("wire", &["wire", "limits"]),
-    ("limits.rs", &[]),
+    ("limits", &["limits"]),
     ("log.rs", &[]),
     ("config", &["config", "limits", "wire::netsvr::Generation", "wire::im"]),
     ("metrics", &["metrics", "limits"]),
