@@ -27,7 +27,7 @@ pub struct ConnmixServer {
     pub text_ping: bool,
     /// An action that fails closes the connection.
     pub strict: bool,
-    /// Clients may name any channel (see [`super::checks`]).
+    /// Clients may name any channel (see the checks of names).
     pub allow_any_channel: bool,
     /// In order.
     pub rules: Vec<Rule>,

@@ -1,7 +1,7 @@
 //! Frames of the TCP variant: length and type, both u32 little-endian, then the payload
 //! (specification section 7.2).
 //!
-//! Invariants: a [`FrameReader`] gives the same frames however the bytes are cut; its memory grows
+//! Invariants: a `FrameReader` gives the same frames however the bytes are cut; its memory grows
 //! with the bytes received, never with the length that a peer announces. Costs: a frame that lies
 //! complete in the input is not copied; others once.
 
