@@ -461,6 +461,11 @@ fn listeners_are_checked_together() {
             &["`/`"],
         ),
         (worker("[::1]:6061"), "listener.0.bind", &["not an IPv4"]),
+        (
+            at("0.0.0.0:6789", "protocol = \"connmix-api\""),
+            "listener.0.bind",
+            &["connmix.user", "loopback"],
+        ),
         (worker("127.0.0.1:6061") + &worker("0.0.0.0:6061"), "listener.1.bind", &["port 6061"]),
         (
             at("127.0.0.1:1", "routes = [{ path = \"/\", protocol = \"netsvr\" }]"),
