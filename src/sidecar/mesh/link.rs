@@ -157,7 +157,8 @@ impl Link {
     }
 }
 
-async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, String> {
+/// How a node connects.
+pub(super) async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .name(format!("ringway node {node}"))
         .no_echo()

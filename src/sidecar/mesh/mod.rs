@@ -36,6 +36,7 @@ mod codec;
 mod link;
 mod members;
 mod meters;
+pub mod queues;
 mod serve;
 mod shards;
 mod wants;
