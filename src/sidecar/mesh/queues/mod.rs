@@ -20,29 +20,24 @@
 
 mod meters;
 mod names;
+mod nats;
 mod pushes;
 mod supplies;
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use async_nats::connection::State;
-use async_nats::{Client, Event, HeaderMap, Message, Subscriber};
+use async_nats::{Client, Event, Message};
 use bytes::Bytes;
-use futures_util::Stream;
 use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle as TaskHandle;
 
 use super::shards::Shards;
-use super::{CLOSE_TIME, LOG_INTERVAL_MS, MAILBOX_PAUSE, MeshStartError, link};
+use super::{LOG_INTERVAL_MS, MAILBOX_PAUSE, MeshStartError};
 use crate::config::connmix::Queue;
 use crate::config::model;
 use crate::hub::queues::{Queues, Room};
@@ -52,13 +47,12 @@ use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MailSender, QueueMail, QueueRequest};
 use meters::Meters;
 use names::{About, Names, Refusal, answer};
+use nats::{Input, Out, Sources, Writer};
 use pushes::{Pushes, Settled};
 use supplies::{Supplied, Supplies};
 
 /// Name of the thread; metrics show its CPU time under it.
 const THREAD: &str = "queues";
-/// Inputs of one kind that are taken before the next kind has its turn.
-const ROUND_MAX: usize = 256;
 /// Between two looks at the clock, while something waits for JetStream and while nothing does.
 const TICK_MS: u64 = 20;
 const IDLE_TICK_MS: u64 = 500;
@@ -105,39 +99,12 @@ pub fn start(
         .map_err(MeshStartError::Thread)
 }
 
-/// A message to NATS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Out {
-    subject: String,
-    reply: Option<String>,
-    /// By which JetStream knows a repeated push.
-    id: Option<String>,
-    payload: Bytes,
-}
-
-impl Out {
-    fn to(subject: String, reply: Option<String>, payload: Bytes) -> Out {
-        Out { subject, reply, id: None, payload }
-    }
-}
-
-struct Sources {
-    events: mpsc::UnboundedReceiver<Event>,
-    messages: Subscriber,
-    requests: mpsc::UnboundedReceiver<QueueRequest>,
-}
-
-enum Input {
-    Event(Event),
-    Message(Message),
-    Request(QueueRequest),
-}
-
 /// See the module.
 struct Worker {
     queue: Queue,
     room: Arc<Room>,
     client: Client,
+    writer: Writer,
     names: Names,
     meters: Meters,
     started: Instant,
@@ -159,8 +126,6 @@ struct Worker {
     out: Vec<Out>,
     supplied: Vec<Supplied>,
     touched: BTreeSet<Box<str>>,
-    writer: mpsc::UnboundedSender<Vec<Out>>,
-    writing: TaskHandle<()>,
     complaints: Every,
     /// Until when what is under way may still be finished.
     stops: Option<Instant>,
@@ -174,19 +139,9 @@ impl Worker {
         registry: &Registry,
     ) -> Result<(Worker, Sources), String> {
         let QueueSettings { mesh, node, queue, room } = settings;
-        let (event_sender, events) = mpsc::unbounded_channel();
-        let options = link::options(&mesh, node).await?;
-        let options = options.name(format!("ringway node {node} queues"));
-        let options = options.event_callback(move |event| {
-            let _ = event_sender.send(event);
-            async {}
-        });
-        let refused = |error: &dyn std::error::Error| format!("NATS can not be used: {error}");
-        let client = options.connect(&mesh.nats[..]).await.map_err(|error| refused(&error))?;
-        let names = Names::new(&mesh.cluster, client.new_inbox());
-        let inbox = client.subscribe(names.inbox()).await.map_err(|error| refused(&error))?;
-        let (writer, outs) = mpsc::unbounded_channel();
-        let writing = tokio::spawn(write(client.clone(), outs));
+        let (client, inbox, events) = nats::connect(&mesh, node).await?;
+        let names = Names::new(&mesh.cluster, inbox);
+        let (writer, sources) = nats::open(&client, &names, events, requests).await?;
         let bytes_max = mesh.queue_bytes_max;
         let shard_count = shards.len();
         let worker = Worker {
@@ -197,6 +152,7 @@ impl Worker {
             queue,
             room,
             client,
+            writer,
             names,
             meters: Meters::new(registry),
             started: Instant::now(),
@@ -209,18 +165,16 @@ impl Worker {
             out: Vec::new(),
             supplied: Vec::new(),
             touched: BTreeSet::new(),
-            writer,
-            writing,
             complaints: Every::new(LOG_INTERVAL_MS),
             stops: None,
         };
-        Ok((worker, Sources { events, messages: inbox, requests }))
+        Ok((worker, sources))
     }
 
     async fn run(mut self, mut sources: Sources) {
         while !self.is_over() {
             let due = self.due();
-            for input in inputs(&mut sources, due).await {
+            for input in nats::inputs(&mut sources, due).await {
                 match input {
                     Input::Event(event) => self.event(&event),
                     Input::Message(message) => self.message(&message),
@@ -235,13 +189,7 @@ impl Worker {
             self.meters.dropped_unstored.increment(lost as u64);
             tracing::warn!(lost, "JetStream did not store these pushes before the end");
         }
-        let Worker { client, writer, writing, .. } = self;
-        drop(writer);
-        let done = async {
-            let _ = writing.await;
-            let _ = client.flush().await;
-        };
-        let _ = tokio::time::timeout(CLOSE_TIME, done).await;
+        self.writer.close().await;
     }
 
     /// Whether the process ends and nothing is left to do, or no time.
@@ -386,12 +334,12 @@ impl Worker {
                 }
                 if let Some((subject, body)) = self.names.raise(&self.queue, &answer) {
                     let reply = self.names.reply(&About::Made);
-                    self.out.push(Out::to(subject, Some(reply), body));
+                    self.out.push(Out::say(subject, Some(reply), body));
                 }
             }
             Err(Refusal::NoStream) if *about == About::Info => {
                 let (subject, body) = self.names.create(&self.queue);
-                self.out.push(Out::to(subject, Some(self.names.reply(&About::Made)), body));
+                self.out.push(Out::say(subject, Some(self.names.reply(&About::Made)), body));
             }
             refused => {
                 let what = "JetStream has no stream for queue topics; is it switched on (-js)?";
@@ -403,7 +351,7 @@ impl Worker {
     fn ask_for_stream(&mut self) {
         self.info_ms = self.now_ms();
         let reply = Some(self.names.reply(&About::Info));
-        self.out.push(Out::to(self.names.info(), reply, Bytes::new()));
+        self.out.push(Out::say(self.names.info(), reply, Bytes::new()));
     }
 
     /// Does what is due.
@@ -450,10 +398,7 @@ impl Worker {
             }
         }
         self.meters.dropped_oldest.increment(self.pushes.take_dropped());
-        if !self.out.is_empty() {
-            // Fails only when the process ends.
-            let _ = self.writer.send(std::mem::take(&mut self.out));
-        }
+        self.writer.write(&mut self.out);
         for Settled { from, topic, stored, refused } in self.pushes.take_settled() {
             let mail = QueueMail::Settled { topic, stored, refused };
             self.shards.post(from.into(), Mail::Queue(mail), 0);
@@ -468,18 +413,16 @@ impl Worker {
                 self.pushes.too_large(publish.number);
                 continue;
             }
-            self.out.push(Out {
-                subject: self.names.subject(&publish.token),
-                reply: Some(self.names.reply(&About::Push(publish.number))),
-                id: Some(format!("{:x}-{:x}", self.instance, publish.number)),
-                payload: publish.event,
-            });
+            let subject = self.names.subject(&publish.token);
+            let reply = self.names.reply(&About::Push(publish.number));
+            let id = format!("{:x}-{:x}", self.instance, publish.number);
+            self.out.push(Out::Store { subject, reply, id, payload: publish.event });
         }
         for (token, wanted) in self.pushes.purges(now_ms) {
             let keep = self.messages_max.saturating_sub(wanted);
             let (subject, body) = self.names.purge(&token, keep);
             let reply = self.names.reply(&About::Purge(token));
-            self.out.push(Out::to(subject, Some(reply), body));
+            self.out.push(Out::say(subject, Some(reply), body));
         }
     }
 
@@ -509,53 +452,5 @@ impl Worker {
     /// Whether a line may be logged now, and how many were not.
     fn complain(&mut self) -> Option<u64> {
         self.complaints.allow(self.started.elapsed().as_millis() as u64)
-    }
-}
-
-/// Waits for something to handle, or until `due`.
-async fn inputs(sources: &mut Sources, due: Instant) -> Vec<Input> {
-    let mut timer = pin!(tokio::time::sleep_until(due.into()));
-    poll_fn(|cx| {
-        let mut found = Vec::new();
-        let mut some = |poll: &mut dyn FnMut() -> Poll<Option<Input>>| {
-            for _ in 0..ROUND_MAX {
-                match poll() {
-                    Poll::Ready(Some(input)) => found.push(input),
-                    _ => return,
-                }
-            }
-        };
-        some(&mut || sources.events.poll_recv(cx).map(|event| event.map(Input::Event)));
-        let messages = &mut sources.messages;
-        some(&mut || Pin::new(&mut *messages).poll_next(cx).map(|m| m.map(Input::Message)));
-        some(&mut || sources.requests.poll_recv(cx).map(|r| r.map(Input::Request)));
-        let timed_out = timer.as_mut().poll(cx).is_ready();
-        match found.is_empty() && !timed_out {
-            true => Poll::Pending,
-            false => Poll::Ready(found),
-        }
-    })
-    .await
-}
-
-/// Writes to NATS, in order, what the rounds led to. Without a connection it is dropped: everything
-/// that matters is sent again when there is one.
-async fn write(client: Client, mut rounds: mpsc::UnboundedReceiver<Vec<Out>>) {
-    while let Some(round) = rounds.recv().await {
-        for Out { subject, reply, id, payload } in round {
-            if client.connection_state() != State::Connected {
-                continue;
-            }
-            // Fails only if the subject were none, the payload too large or the client had ended.
-            let _ = match (reply, id) {
-                (Some(reply), Some(id)) => {
-                    let mut headers = HeaderMap::new();
-                    headers.insert("Nats-Msg-Id", id);
-                    client.publish_with_reply_and_headers(subject, reply, headers, payload).await
-                }
-                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
-                (None, _) => client.publish(subject, payload).await,
-            };
-        }
     }
 }

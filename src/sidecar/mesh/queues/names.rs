@@ -77,9 +77,14 @@ impl Names {
         &self.stream
     }
 
-    /// What is listened to.
-    pub fn inbox(&self) -> String {
-        format!("{}.>", self.inbox)
+    /// Where all answers come but those to pulls.
+    pub fn answers(&self) -> String {
+        format!("{}.r.>", self.inbox)
+    }
+
+    /// Where messages of a topic come, and answers to its pulls.
+    pub fn pulls(&self, token: &str) -> String {
+        format!("{}.m.{token}.*", self.inbox)
     }
 
     /// The subject of a topic.
@@ -96,29 +101,32 @@ impl Names {
     pub fn reply(&self, about: &About) -> String {
         let inbox = &self.inbox;
         match about {
-            About::Push(number) => format!("{inbox}.p.{number}"),
             About::Pull(token, number) => format!("{inbox}.m.{token}.{number}"),
-            About::Done(token, number) => format!("{inbox}.a.{token}.{number}"),
-            About::Consumer(token) => format!("{inbox}.c.{token}"),
-            About::Purge(token) => format!("{inbox}.x.{token}"),
-            About::Info => format!("{inbox}.i"),
-            About::Made => format!("{inbox}.s"),
+            About::Push(number) => format!("{inbox}.r.push.{number}"),
+            About::Done(token, number) => format!("{inbox}.r.done.{token}.{number}"),
+            About::Consumer(token) => format!("{inbox}.r.consumer.{token}"),
+            About::Purge(token) => format!("{inbox}.r.purge.{token}"),
+            About::Info => format!("{inbox}.r.info"),
+            About::Made => format!("{inbox}.r.made"),
         }
     }
 
     /// What an answer is about, from where it came; `None` if it came elsewhere.
     pub fn about(&self, subject: &str) -> Option<About> {
         let mut parts = subject.strip_prefix(&self.inbox)?.strip_prefix('.')?.split('.');
-        let kind = parts.next()?;
+        let kind = match parts.next()? {
+            "r" => parts.next()?,
+            kind => kind,
+        };
         let mut text = || parts.next();
         Some(match kind {
-            "p" => About::Push(text()?.parse().ok()?),
             "m" => About::Pull(text()?.into(), text()?.parse().ok()?),
-            "a" => About::Done(text()?.into(), text()?.parse().ok()?),
-            "c" => About::Consumer(text()?.into()),
-            "x" => About::Purge(text()?.into()),
-            "i" => About::Info,
-            "s" => About::Made,
+            "push" => About::Push(text()?.parse().ok()?),
+            "done" => About::Done(text()?.into(), text()?.parse().ok()?),
+            "consumer" => About::Consumer(text()?.into()),
+            "purge" => About::Purge(text()?.into()),
+            "info" => About::Info,
+            "made" => About::Made,
             _ => return None,
         })
     }
@@ -282,8 +290,8 @@ mod tests {
         for about in all {
             assert_eq!(names.about(&names.reply(&about)), Some(about));
         }
-        for wrong in ["_INBOX.abc", "_INBOX.abc.p", "_INBOX.abc.p.x", "_INBOX.abcd.i", "a.b"] {
-            assert_eq!(names.about(wrong), None, "{wrong}");
+        for wrong in ["", ".r", ".r.push", ".r.push.x", "d.r.info", ".m.t", ".x.y"] {
+            assert_eq!(names.about(&format!("_INBOX.abc{wrong}")), None, "{wrong}");
         }
         assert_eq!(names.token(&names.subject("t")), Some("t"));
         assert_eq!(names.token("ringway.c-1.queue.a.b"), None);

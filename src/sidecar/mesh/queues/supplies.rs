@@ -1,7 +1,8 @@
 //! Messages on their way from JetStream to the homes of their topics: reports, messages, answers
 //! and time in, requests out.
 //!
-//! While a home wants messages of a topic, one pull of the topic's consumer is open for them. What
+//! While a home wants messages of a topic, one pull of the topic's consumer is open for them; when
+//! nobody consumes it here any more, the subscription for it ends and with it the pull. What
 //! comes is held until the home says that it is written, and is then acknowledged; the last of
 //! several acknowledgements asks to be confirmed, and until it is they are kept and repeated. What
 //! is held is reported as in progress, so that JetStream does not give it to another node; what
@@ -20,8 +21,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Out;
 use super::names::{About, Names, delivery, token};
+use super::nats::Out;
 use crate::hub::queues::Report;
 use crate::limits::QUEUE_ACK_TIME;
 use crate::wire::connmix;
@@ -78,6 +79,8 @@ struct Topic {
     credit: usize,
     consumer: Consumer,
     pull: Option<Pull>,
+    /// There is a subscription for what is pulled.
+    listens: bool,
     /// Handed over and not written, by number.
     held: BTreeMap<u64, Held>,
     /// Written, in the order in which they were; their acknowledgements are not confirmed.
@@ -156,6 +159,10 @@ impl Supplies {
         if report.idle {
             topic.active = false;
             topic.credit = 0;
+            topic.pull = None;
+            if std::mem::take(&mut topic.listens) {
+                out.push(Out::Deafen(token.clone()));
+            }
         }
         if report.wanted > 0 {
             topic.active = true;
@@ -171,7 +178,7 @@ impl Supplies {
             let place = self.number;
             let confirm = Some(number) == last;
             let reply = confirm.then(|| names.reply(&About::Done(token.clone(), place)));
-            out.push(Out::to(held.ack.clone(), reply, Bytes::from_static(ACK)));
+            out.push(Out::say(held.ack.clone(), reply, Bytes::from_static(ACK)));
             topic.done.push_back(Done { place, number, ack: held.ack });
             topic.done_ms = now_ms;
         }
@@ -180,7 +187,7 @@ impl Supplies {
             self.held -= 1;
             self.held_bytes -= held.bytes;
             self.tally.returned += 1;
-            out.push(Out::to(held.ack, None, Bytes::from_static(NAK)));
+            out.push(Out::say(held.ack, None, Bytes::from_static(NAK)));
         }
         token
     }
@@ -196,7 +203,7 @@ impl Supplies {
     ) -> Option<Supplied> {
         let (number, deliveries) = delivery(ack)?;
         let mut say = |word: &'static [u8]| {
-            out.push(Out::to(ack.to_owned(), None, Bytes::from_static(word)));
+            out.push(Out::say(ack.to_owned(), None, Bytes::from_static(word)));
         };
         self.tally.redelivered += u64::from(deliveries > 1);
         let Some(topic) = self.topics.get_mut(token) else {
@@ -293,16 +300,19 @@ impl Supplies {
                 topic.consumer = Consumer::Asked { since_ms: now_ms };
                 let (subject, body) = names.make_consumer(token);
                 let about = About::Consumer(token.into());
-                out.push(Out::to(subject, Some(names.reply(&about)), body));
+                out.push(Out::say(subject, Some(names.reply(&about)), body));
             }
             Consumer::There if room => {
+                if !std::mem::replace(&mut topic.listens, true) {
+                    out.push(Out::Listen(token.into()));
+                }
                 self.number += 1;
                 let (number, left) = (self.number, std::mem::take(&mut topic.credit));
                 let until_ms = now_ms + PULL_MS + PULL_GRACE_MS;
                 topic.pull = Some(Pull { number, left, until_ms });
                 let (subject, body) = names.pull(token, left, PULL_MS);
                 let about = About::Pull(token.into(), number);
-                out.push(Out::to(subject, Some(names.reply(&about)), body));
+                out.push(Out::say(subject, Some(names.reply(&about)), body));
             }
             Consumer::There => {}
         }
@@ -327,7 +337,7 @@ impl Supplies {
     pub fn give_up(&mut self, out: &mut Vec<Out>) {
         for held in self.topics.values_mut().flat_map(|topic| std::mem::take(&mut topic.held)) {
             self.tally.returned += 1;
-            out.push(Out::to(held.1.ack, None, Bytes::from_static(NAK)));
+            out.push(Out::say(held.1.ack, None, Bytes::from_static(NAK)));
         }
         (self.held, self.held_bytes) = (0, 0);
     }
@@ -341,6 +351,7 @@ impl Topic {
             credit: 0,
             consumer: Consumer::Unknown,
             pull: None,
+            listens: false,
             held: BTreeMap::new(),
             done: VecDeque::new(),
             done_ms: 0,
@@ -364,7 +375,7 @@ impl Topic {
         let due = |word_ms: u64| now_ms >= word_ms + WORD_MS;
         for held in self.held.values_mut().filter(|held| due(held.word_ms)) {
             held.word_ms = now_ms;
-            out.push(Out::to(held.ack.clone(), None, Bytes::from_static(PROGRESS)));
+            out.push(Out::say(held.ack.clone(), None, Bytes::from_static(PROGRESS)));
         }
         if self.done.is_empty() || !due(self.done_ms) {
             return;
@@ -374,7 +385,7 @@ impl Topic {
         for (index, Done { place, ack, .. }) in self.done.iter().enumerate() {
             let about = About::Done(token.into(), *place);
             let reply = (index == last).then(|| names.reply(&about));
-            out.push(Out::to(ack.clone(), reply, Bytes::from_static(ACK)));
+            out.push(Out::say(ack.clone(), reply, Bytes::from_static(ACK)));
         }
     }
 }
