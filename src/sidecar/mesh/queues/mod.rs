@@ -46,7 +46,7 @@ use crate::log::Every;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MailSender, QueueMail, QueueRequest};
 use meters::Meters;
-use names::{About, Names, Refusal, answer};
+use names::{About, Names, Refusal, Stored, answer};
 use nats::{Input, Out, Sources, Writer};
 use pushes::{Pushes, Settled};
 use supplies::{Supplied, Supplies};
@@ -119,8 +119,8 @@ struct Worker {
     stream: bool,
     /// When the stream was last asked for.
     info_ms: u64,
-    /// Messages of one topic that the stream takes.
-    messages_max: u64,
+    /// What was last heard of it.
+    stored: Stored,
     tick_ms: u64,
     /// Of this round: for NATS, for homes, topics that may want more.
     out: Vec<Out>,
@@ -142,6 +142,7 @@ impl Worker {
         let (client, inbox, events) = nats::connect(&mesh, node).await?;
         let names = Names::new(&mesh.cluster, inbox);
         let (writer, sources) = nats::open(&client, &names, events, requests).await?;
+        let messages_max = queue.topic_messages_max.into();
         let bytes_max = mesh.queue_bytes_max;
         let shard_count = shards.len();
         let worker = Worker {
@@ -160,7 +161,7 @@ impl Worker {
             linked: false,
             stream: false,
             info_ms: 0,
-            messages_max: queue.topic_messages_max.into(),
+            stored: Stored { messages: 0, last: 0, messages_max },
             tick_ms: 0,
             out: Vec::new(),
             supplied: Vec::new(),
@@ -224,7 +225,7 @@ impl Worker {
         match request {
             QueueRequest::Push { from, topic, messages } => {
                 for (client, event) in messages {
-                    self.pushes.push(from, &topic, client, event, self.messages_max, now_ms);
+                    self.pushes.push(from, &topic, client, event, self.stored.messages_max, now_ms);
                 }
             }
             QueueRequest::Report(report) => {
@@ -292,13 +293,21 @@ impl Worker {
             About::Done(token, place) => self.supplies.confirmed(&token, place),
             About::Consumer(token) => {
                 self.complain_of(&result, "a consumer of a queue topic can not be made");
-                self.supplies.consumer(&token, result.is_ok(), now_ms);
+                let progress = result.ok().map(|answer| names::progress(&answer));
+                let (last, names) = (self.stored.last, &self.names);
+                self.supplies.consumer(&token, progress, last, names, now_ms, &mut self.out);
                 self.touched.insert(token);
             }
             About::Purge(token) => {
                 self.complain_of(&result, "the oldest messages of a queue can not be dropped");
                 let purged = result.ok().and_then(|answer| answer["purged"].as_u64());
                 self.pushes.purged(&token, purged, now_ms);
+            }
+            About::Sweep => {
+                let purged = result.ok().and_then(|answer| answer["purged"].as_u64());
+                if let Some(messages) = purged.filter(|purged| *purged > 0) {
+                    tracing::info!(messages, "NATS had acknowledged messages again; removed");
+                }
             }
             About::Info | About::Made => self.stream_told(&about, result),
         }
@@ -325,9 +334,8 @@ impl Worker {
     fn stream_told(&mut self, about: &About, result: Result<Value, Refusal>) {
         match result {
             Ok(answer) => {
-                let (messages, messages_max) = names::stream(&answer);
-                self.messages_max = messages_max;
-                self.meters.stored.set(messages as f64);
+                self.stored = names::stored(&answer);
+                self.meters.stored.set(self.stored.messages as f64);
                 if !std::mem::replace(&mut self.stream, true) {
                     tracing::info!(stream = self.names.stream(), "queue topics are in JetStream");
                     self.tick_ms = self.now_ms().saturating_sub(IDLE_TICK_MS);
@@ -419,7 +427,7 @@ impl Worker {
             self.out.push(Out::Store { subject, reply, id, payload: publish.event });
         }
         for (token, wanted) in self.pushes.purges(now_ms) {
-            let keep = self.messages_max.saturating_sub(wanted);
+            let keep = self.stored.messages_max.saturating_sub(wanted);
             let (subject, body) = self.names.purge(&token, keep);
             let reply = self.names.reply(&About::Purge(token));
             self.out.push(Out::say(subject, Some(reply), body));

@@ -185,7 +185,7 @@ fn whatever_happens_every_message_is_settled_and_each_client_keeps_its_order() {
         let (mut now_ms, mut pushed, mut sums) = (0, 0u32, (0, 0, 0));
         let mut stored: HashMap<u32, u32> = HashMap::new();
         let mut flying: Vec<Publish> = Vec::new();
-        for step in 0..2000 {
+        for step in 0..6000 {
             let calm = step >= 1000;
             match rng.usize(..10) {
                 0..4 if !calm => {
