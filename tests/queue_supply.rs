@@ -137,8 +137,8 @@ fn every_message_is_reported_once() {
         let mut unwritten: HashMap<u32, VecDeque<u64>> = HashMap::new();
         let mut consuming = BTreeSet::new();
         let take = |queues: &mut Queues,
-                        wanted: &mut HashMap<String, u64>,
-                        open: &mut HashMap<(String, u64), ()>| {
+                    wanted: &mut HashMap<String, u64>,
+                    open: &mut HashMap<(String, u64), ()>| {
             for report in reports(queues) {
                 let topic = report.topic.to_string();
                 for number in report.written.iter().chain(&report.released) {

@@ -23,9 +23,7 @@ use bytes::Bytes;
 
 use crate::config::connmix::{Connmix, QueueFull};
 use crate::hub::ConnId;
-use crate::hub::queues::{
-    Full, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Window,
-};
+use crate::hub::queues::{Full, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Window};
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;

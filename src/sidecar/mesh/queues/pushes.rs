@@ -283,7 +283,10 @@ impl Pushes {
             self.flying.remove(&number);
             self.make_ready((lane, number), State::Flying);
         }
-        while let Some((_, entry)) = self.later.pop_front_if(|(due_ms, _)| *due_ms <= now_ms) {
+        while let Some((due_ms, entry)) = self.later.front().copied()
+            && due_ms <= now_ms
+        {
+            self.later.pop_front();
             self.make_ready(entry, State::Later);
         }
         let keys = self.topics.iter().filter(|(_, topic)| !topic.parked.is_empty());

@@ -314,7 +314,9 @@ impl Supplies {
     /// The acknowledgements up to this place have arrived.
     pub fn confirmed(&mut self, token: &str, place: u64) {
         let Some(topic) = self.topics.get_mut(token) else { return };
-        while topic.done.pop_front_if(|done| done.place <= place).is_some() {}
+        while topic.done.front().is_some_and(|done| done.place <= place) {
+            topic.done.pop_front();
+        }
     }
 
     /// There is a link again: everything that was open is open no more.

@@ -19,9 +19,8 @@ fn push(pushes: &mut Pushes, client: u32, text: &'static str, now_ms: u64) {
 /// What is published, and under which number.
 fn published(pushes: &mut Pushes, now_ms: u64) -> Vec<(u64, String)> {
     let next = || pushes.next(now_ms);
-    let text = |publish: Publish| {
-        (publish.number, String::from_utf8_lossy(&publish.event).into_owned())
-    };
+    let text =
+        |publish: Publish| (publish.number, String::from_utf8_lossy(&publish.event).into_owned());
     std::iter::from_fn(next).map(text).collect()
 }
 
