@@ -11,9 +11,9 @@
 //!   written. A node that dies, or loses its link, or says nothing for `QUEUE_ACK_TIME`, loses its
 //!   messages to another one: what it had written and not acknowledged is delivered twice, and so
 //!   is what it goes on delivering while it has no link.
-//! * **Without a link** pushes wait or are refused, and consumers keep their connections. Afterwards
-//!   everything is asked for, sent and acknowledged again; JetStream knows repeated pushes by their
-//!   number for `QUEUE_REPEAT_TIME`.
+//! * **Without a link** pushes wait or are refused, and consumers keep their connections.
+//!   Afterwards everything is asked for, sent and acknowledged again; JetStream knows repeated
+//!   pushes by their number for `QUEUE_REPEAT_TIME`.
 //!
 //! Order: of one client to one topic as pushed; of a topic as JetStream stored it, except for what
 //! is delivered again. Costs: two messages to NATS per push and per delivery.
