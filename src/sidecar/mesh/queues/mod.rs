@@ -243,6 +243,9 @@ impl Worker {
         match event {
             Event::Connected => {
                 self.linked = true;
+                // The largest message must fit, or it would never come.
+                let least = 2 * self.client.max_payload();
+                self.supplies.pull_bytes = self.supplies.pull_bytes.max(least);
                 self.pushes.lost();
                 self.supplies.linked(self.now_ms());
                 self.ask_for_stream();
@@ -321,11 +324,12 @@ impl Worker {
         description: Option<&str>,
     ) {
         let Some(status) = status.filter(|status| *status != HEARTBEAT) else { return };
-        let deleted = description.is_some_and(|text| text.contains("Deleted"));
-        let gone = status == NO_RESPONDERS || (status == CONFLICT && deleted);
+        let says = |word| description.is_some_and(|text| text.contains(word));
+        let gone = status == NO_RESPONDERS || (status == CONFLICT && says("Deleted"));
         self.supplies.pull_ended(&token, number, gone);
-        // After the others the next tick is early enough.
-        if status < CONFLICT {
+        // Its time is over, or it has brought enough bytes. After anything else the next tick is
+        // early enough.
+        if status < CONFLICT || says("MaxBytes") {
             self.touched.insert(token);
         }
     }
