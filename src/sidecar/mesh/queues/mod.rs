@@ -161,7 +161,7 @@ impl Worker {
             linked: false,
             stream: false,
             info_ms: 0,
-            stored: Stored { messages: 0, last: 0, messages_max },
+            stored: Stored { messages: 0, messages_max },
             tick_ms: 0,
             out: Vec::new(),
             supplied: Vec::new(),
@@ -296,21 +296,13 @@ impl Worker {
             About::Done(token, place) => self.supplies.confirmed(&token, place),
             About::Consumer(token) => {
                 self.complain_of(&result, "a consumer of a queue topic can not be made");
-                let progress = result.ok().map(|answer| names::progress(&answer));
-                let (last, names) = (self.stored.last, &self.names);
-                self.supplies.consumer(&token, progress, last, names, now_ms, &mut self.out);
+                self.supplies.consumer(&token, result.is_ok(), now_ms);
                 self.touched.insert(token);
             }
             About::Purge(token) => {
                 self.complain_of(&result, "the oldest messages of a queue can not be dropped");
                 let purged = result.ok().and_then(|answer| answer["purged"].as_u64());
                 self.pushes.purged(&token, purged, now_ms);
-            }
-            About::Sweep => {
-                let purged = result.ok().and_then(|answer| answer["purged"].as_u64());
-                if let Some(messages) = purged.filter(|purged| *purged > 0) {
-                    tracing::info!(messages, "NATS had acknowledged messages again; removed");
-                }
             }
             About::Info | About::Made => self.stream_told(&about, result),
         }

@@ -51,8 +51,6 @@ pub(super) enum About {
     Consumer(Box<str>),
     /// The dropping of a topic's oldest messages.
     Purge(Box<str>),
-    /// The removal of acknowledged messages that a crash of the server has brought back.
-    Sweep,
     /// The state of the stream.
     Info,
     /// The making or changing of the stream.
@@ -108,7 +106,6 @@ impl Names {
             About::Done(token, number) => format!("{inbox}.r.done.{token}.{number}"),
             About::Consumer(token) => format!("{inbox}.r.consumer.{token}"),
             About::Purge(token) => format!("{inbox}.r.purge.{token}"),
-            About::Sweep => format!("{inbox}.r.sweep"),
             About::Info => format!("{inbox}.r.info"),
             About::Made => format!("{inbox}.r.made"),
         }
@@ -128,7 +125,6 @@ impl Names {
             "done" => About::Done(text()?.into(), text()?.parse().ok()?),
             "consumer" => About::Consumer(text()?.into()),
             "purge" => About::Purge(text()?.into()),
-            "sweep" => About::Sweep,
             "info" => About::Info,
             "made" => About::Made,
             _ => return None,
@@ -221,27 +217,6 @@ impl Names {
         let body = json!({ "filter": self.subject(token), "keep": keep });
         (format!("$JS.API.STREAM.PURGE.{}", self.stream), body.to_string().into())
     }
-
-    /// Removes the messages of a topic before this number.
-    pub fn sweep(&self, token: &str, before: u64) -> (String, Bytes) {
-        let body = json!({ "filter": self.subject(token), "seq": before });
-        (format!("$JS.API.STREAM.PURGE.{}", self.stream), body.to_string().into())
-    }
-}
-
-/// What JetStream says of the consumer of a topic: numbers of messages of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// The last one that it has delivered.
-    pub delivered: u64,
-    /// Up to here all are acknowledged.
-    pub floor: u64,
-}
-
-/// The progress of a consumer, from an answer about it.
-pub(super) fn progress(answer: &Value) -> Progress {
-    let number = |name: &str| answer[name]["stream_seq"].as_u64().unwrap_or_default();
-    Progress { delivered: number("delivered"), floor: number("ack_floor") }
 }
 
 fn nanoseconds(time: std::time::Duration) -> u64 {
@@ -276,18 +251,14 @@ pub(super) fn answer(body: &[u8]) -> Result<Value, Refusal> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub messages: u64,
-    /// The number of the last one.
-    pub last: u64,
     /// Messages of one topic that it takes.
     pub messages_max: u64,
 }
 
 /// The state of the stream, from an answer about it.
 pub(super) fn stored(answer: &Value) -> Stored {
-    let number = |name: &str| answer["state"][name].as_u64().unwrap_or_default();
     Stored {
-        messages: number("messages"),
-        last: number("last_seq"),
+        messages: answer["state"]["messages"].as_u64().unwrap_or_default(),
         messages_max: answer["config"][MESSAGES_MAX].as_u64().unwrap_or(u64::MAX),
     }
 }
@@ -330,7 +301,6 @@ mod tests {
             About::Done("t=20".into(), u64::MAX),
             About::Consumer("t".into()),
             About::Purge("t".into()),
-            About::Sweep,
             About::Info,
             About::Made,
         ];
@@ -374,7 +344,7 @@ mod tests {
         let state = |messages: i64, bytes: i64| {
             json!({
                 "config": { MESSAGES_MAX: messages, BYTES_MAX: bytes, "num_replicas": 3 },
-                "state": { "messages": 4, "last_seq": 9 },
+                "state": { "messages": 4 },
             })
         };
         let queue = Queue {
@@ -387,7 +357,7 @@ mod tests {
             replicas: 1,
         };
         let names = Names::new("c", "_INBOX.a".to_owned());
-        let known = Stored { messages: 4, last: 9, messages_max: 5000 };
+        let known = Stored { messages: 4, messages_max: 5000 };
         assert_eq!(stored(&state(5000, -1)), known);
         assert_eq!(stored(&state(-1, -1)), Stored { messages_max: u64::MAX, ..known });
         for enough in [state(2000, 1 << 30), state(5000, -1)] {
