@@ -19,6 +19,10 @@ const TOKEN_BYTES_MAX: usize = 120;
 const STORE_FAILED: u64 = 10_077;
 /// `err_code` of JetStream: there is no such stream.
 const NO_STREAM: u64 = 10_059;
+/// `err_code`s of JetStream: there is no such message, when it is asked for and when it is to be
+/// removed.
+const NO_MESSAGE: u64 = 10_037;
+const NO_SEQUENCE: u64 = 10_043;
 
 /// The place of a topic in subjects and names: letters, digits, `-` and `_` stand for themselves,
 /// other bytes are `=` and two hexadecimal digits. A long name is `==` and its SHA-1.
@@ -49,8 +53,10 @@ pub(super) enum About {
     Done(Box<str>, u64),
     /// The making of a topic's consumer.
     Consumer(Box<str>),
-    /// The dropping of a topic's oldest messages.
-    Purge(Box<str>),
+    /// The oldest message of a topic.
+    Oldest(Box<str>),
+    /// The removal of a topic's message of this number.
+    Removed(Box<str>, u64),
     /// The state of the stream.
     Info,
     /// The making or changing of the stream.
@@ -105,7 +111,8 @@ impl Names {
             About::Push(number) => format!("{inbox}.r.push.{number}"),
             About::Done(token, number) => format!("{inbox}.r.done.{token}.{number}"),
             About::Consumer(token) => format!("{inbox}.r.consumer.{token}"),
-            About::Purge(token) => format!("{inbox}.r.purge.{token}"),
+            About::Oldest(token) => format!("{inbox}.r.oldest.{token}"),
+            About::Removed(token, number) => format!("{inbox}.r.removed.{token}.{number}"),
             About::Info => format!("{inbox}.r.info"),
             About::Made => format!("{inbox}.r.made"),
         }
@@ -124,7 +131,8 @@ impl Names {
             "push" => About::Push(text()?.parse().ok()?),
             "done" => About::Done(text()?.into(), text()?.parse().ok()?),
             "consumer" => About::Consumer(text()?.into()),
-            "purge" => About::Purge(text()?.into()),
+            "oldest" => About::Oldest(text()?.into()),
+            "removed" => About::Removed(text()?.into(), text()?.parse().ok()?),
             "info" => About::Info,
             "made" => About::Made,
             _ => return None,
@@ -212,10 +220,17 @@ impl Names {
         (subject, body.to_string().into())
     }
 
-    /// Drops the oldest messages of a topic beyond so many.
-    pub fn purge(&self, token: &str, keep: u64) -> (String, Bytes) {
-        let body = json!({ "filter": self.subject(token), "keep": keep });
-        (format!("$JS.API.STREAM.PURGE.{}", self.stream), body.to_string().into())
+    /// Asks for the oldest message of a topic.
+    pub fn oldest(&self, token: &str) -> (String, Bytes) {
+        let body = json!({ "next_by_subj": self.subject(token), "seq": 1 });
+        (format!("$JS.API.STREAM.MSG.GET.{}", self.stream), body.to_string().into())
+    }
+
+    /// Removes a message. (A purge of the topic would not do: NATS 2.9 then forgets all that its
+    /// consumer has given and not had acknowledged.)
+    pub fn remove(&self, number: u64) -> (String, Bytes) {
+        let body = json!({ "seq": number, "no_erase": true });
+        (format!("$JS.API.STREAM.MSG.DELETE.{}", self.stream), body.to_string().into())
     }
 }
 
@@ -230,6 +245,8 @@ pub(super) enum Refusal {
     Full,
     /// There is no such stream.
     NoStream,
+    /// There is no such message.
+    NoMessage,
     /// Anything else: no JetStream, no leader, no answer that can be read.
     Other(String),
 }
@@ -243,6 +260,7 @@ pub(super) fn answer(body: &[u8]) -> Result<Value, Refusal> {
     Err(match error["err_code"].as_u64() {
         Some(STORE_FAILED) if text.starts_with("maximum ") => Refusal::Full,
         Some(NO_STREAM) => Refusal::NoStream,
+        Some(NO_MESSAGE | NO_SEQUENCE) => Refusal::NoMessage,
         _ => Refusal::Other(text.to_owned()),
     })
 }
@@ -261,6 +279,11 @@ pub(super) fn stored(answer: &Value) -> Stored {
         messages: answer["state"]["messages"].as_u64().unwrap_or_default(),
         messages_max: answer["config"][MESSAGES_MAX].as_u64().unwrap_or(u64::MAX),
     }
+}
+
+/// The number of a message, from an answer with it.
+pub(super) fn number(answer: &Value) -> Option<u64> {
+    answer["message"]["seq"].as_u64()
 }
 
 /// Number of a message in the stream and how often it has been delivered, from the subject to
@@ -300,7 +323,8 @@ mod tests {
             About::Pull("t".into(), 1),
             About::Done("t=20".into(), u64::MAX),
             About::Consumer("t".into()),
-            About::Purge("t".into()),
+            About::Oldest("t".into()),
+            About::Removed("t".into(), 3),
             About::Info,
             About::Made,
         ];
@@ -335,6 +359,8 @@ mod tests {
         assert_eq!(refusal(10_077, "maximum bytes exceeded"), Refusal::Full);
         assert_eq!(refusal(10_077, "disk"), Refusal::Other("disk".to_owned()));
         assert_eq!(refusal(10_059, "stream not found"), Refusal::NoStream);
+        assert_eq!(refusal(10_037, "no message found"), Refusal::NoMessage);
+        assert_eq!(refusal(10_043, "sequence 5 not found"), Refusal::NoMessage);
         assert!(matches!(answer(b"?"), Err(Refusal::Other(_))));
         assert_eq!(answer(br#"{"stream":"S","seq":4}"#).map(|ok| ok["seq"].as_u64()), Ok(Some(4)));
     }
