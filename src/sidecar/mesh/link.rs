@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, Subscriber};
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerError, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -156,6 +156,23 @@ impl Link {
         }
     }
 }
+
+/// What to do about something that NATS or the library says.
+pub(super) fn advice(event: &Event) -> &'static str {
+    let refused = "authorization violation";
+    match event {
+        Event::ServerError(ServerError::AuthorizationViolation) => REFUSED,
+        Event::ClientError(ClientError::Other(text)) if text.contains(refused) => REFUSED,
+        Event::ClientError(ClientError::Other(_)) => {
+            "no server of mesh.nats can be used; is one running, and do both sides trust each \
+             other's certificates (mesh.tls)? It is tried again and again"
+        }
+        _ => "",
+    }
+}
+
+const REFUSED: &str = "NATS does not let this node in: check mesh.user and mesh.password, \
+                       mesh.token or mesh.credentials. It is tried again and again";
 
 async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
