@@ -1,6 +1,7 @@
 //! How a node logs in to NATS, and what it says when it may not.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -13,11 +14,15 @@ const CREDENTIALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/me
 const OPERATOR: &str = include_str!("../vectors/mesh/server.conf");
 const WRONG: &str = "wr0ng-secret";
 
+/// Every node of these tests has a number of its own.
+static NODE: AtomicU16 = AtomicU16::new(1);
+
 /// A node with these keys of `[mesh]`, which logs as much as it can.
 fn node(url: &str, keys: &str) -> Binary {
     let text = LISTENERS.replace("[log]", "[log]\nfilter = \"debug\"");
     let file = File::new(&format!("{text}\n[mesh]\nnats = [\"{url}\"]\n{keys}\n"));
-    let command = serve(&file);
+    let mut command = serve(&file);
+    command.env("RINGWAY_NODE", NODE.fetch_add(1, Ordering::Relaxed).to_string());
     Binary::spawn(command, file)
 }
 
@@ -62,7 +67,9 @@ fn user_and_password() {
     nats.set(&users(WRONG));
     nats.resume();
     await_link(&wrong);
-    [&right, &in_url, &wrong].map(|node| check_log(node, &["right-secret", WRONG]));
+    for node in [&right, &in_url, &wrong] {
+        check_log(node, &["right-secret", WRONG]);
+    }
 }
 
 #[test]
@@ -72,7 +79,9 @@ fn a_token() {
     await_link(&right);
     let mut wrong = node(&nats.url(), &format!("token = \"{WRONG}\""));
     check_refused(&mut wrong, "mesh.token");
-    [&right, &wrong].map(|node| check_log(node, &["right-secret", WRONG]));
+    for node in [&right, &wrong] {
+        check_log(node, &["right-secret", WRONG]);
+    }
 }
 
 #[test]

@@ -25,7 +25,8 @@ impl Nats {
         Nats::start_with(None)
     }
 
-    /// The same with settings of its own, in the words of its configuration file.
+    /// The same with settings of its own, in the words of its configuration file; they also decide
+    /// about JetStream.
     pub fn start_with(settings: Option<&str>) -> Nats {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
@@ -74,12 +75,14 @@ impl Nats {
     /// Starts it again on the same port, with the same store.
     pub fn resume(&mut self) {
         let mut command = Command::new("nats-server");
-        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]);
-        command.arg(self.store.path()).stdin(Stdio::null());
-        if let Some(settings) = &self.settings {
-            let file = self.store.path().join("server.conf");
-            std::fs::write(&file, settings).expect("the directory is ours");
-            command.arg("-c").arg(file);
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]).stdin(Stdio::null());
+        match &self.settings {
+            None => _ = command.arg("-js").arg("-sd").arg(self.store.path()),
+            Some(settings) => {
+                let file = self.store.path().join("server.conf");
+                std::fs::write(&file, settings).expect("the directory is ours");
+                command.arg("-c").arg(file);
+            }
         }
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| {

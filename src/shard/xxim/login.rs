@@ -199,6 +199,9 @@ impl Shard {
     /// Another connection holds the triple of this one now.
     pub(in crate::shard) fn xxim_displaced(&mut self, triple: &Triple, id: ConnId) {
         let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
         if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
             self.counters.xxim_displaced += 1;
             self.xxim_close(slot, &Close::DUPLICATE);
