@@ -58,13 +58,13 @@ pub struct Server {
     pub admin: Option<SocketAddr>,
     /// The program of a gateway.
     pub program: Option<PathBuf>,
-    /// What the nodes of a mesh are linked by.
-    pub nats: Option<Nats>,
     /// CPUs of a gateway.
     pub shards: usize,
     /// Certificates that clients trust; `None`: they speak plain WebSocket.
     pub trusted: Option<PathBuf>,
     _child: Option<Started>,
+    /// What the nodes of a mesh are linked by; ends after them.
+    pub nats: Option<Nats>,
     _config: Option<tempfile::NamedTempFile>,
     _identity: Option<Identity>,
 }

@@ -2,7 +2,8 @@
 //!
 //! Node 1 has the publisher and as many members of a topic of its own, which nobody elsewhere
 //! wants: what a delivery takes there is the local figure. Node 2, the server of the run, has the
-//! members that are counted; further nodes have nobody. The measurement is a closed loop with
+//! members that are counted; further nodes have nobody, or with `--mixed` somebody who is told of
+//! every publish to no effect. The measurement is a closed loop with
 //! `--window` publishes under way; then local and remote publishes come in turn at half of that
 //! rate, each at its time, and only this part gives what NATS adds and what a publish costs whom.
 //! With `--topics` node 2 gets so many, NATS ends and comes back, and what counts is the time until
@@ -70,7 +71,7 @@ impl Mesh {
             Server::gateway(&program, &[options.server_cpu], false, &around)
         };
         let mut publisher = start(PUBLISHER_NODE.into())?;
-        let bystanders = (3..=nodes).map(start).collect::<Result<Vec<_>>>()?;
+        let mut bystanders = (3..=nodes).map(start).collect::<Result<Vec<_>>>()?;
         for server in bystanders.iter().chain([&publisher, &rig.server]) {
             let others = (nodes - 1) as f64;
             until("the nodes know each other", || {
@@ -91,6 +92,15 @@ impl Mesh {
         let task = rig.task()?;
         rig.update(task, &local, |_| topic(LOCAL))?;
         std::mem::swap(&mut rig.server, &mut publisher);
+        if size.mixed {
+            for server in &mut bystanders {
+                std::mem::swap(&mut rig.server, server);
+                let listener = rig.netsvr_clients(0, 1)?.uniq_ids;
+                let task = rig.task()?;
+                rig.update(task, &listener, |_| topic(&neighbour()))?;
+                std::mem::swap(&mut rig.server, server);
+            }
+        }
         until("the publisher's node knows of the members", || {
             Ok(metric(&publisher, "ringway_mesh_wanted_buckets")? >= 1.0)
         })?;
@@ -307,6 +317,14 @@ impl Load for Mesh {
         }
         Ok(figures)
     }
+}
+
+/// Another topic in the bucket of the remote one.
+fn neighbour() -> String {
+    let bucket = |topic: &str| Bucket::of(Space::Topics, topic);
+    let names = (0..).map(|number| format!("neighbour-{number}"));
+    let mut others = names.filter(|name| bucket(name) == bucket(REMOTE));
+    others.next().expect("names spread over all buckets")
 }
 
 fn name(topic: usize) -> String {

@@ -83,6 +83,7 @@ impl Claims {
                 store: None,
                 node,
                 mesh: mesh.clone(),
+                complained: false,
             };
             tokio::spawn(lane.run(claims));
             sender
@@ -104,6 +105,8 @@ struct Lane {
     store: Option<Store>,
     node: u16,
     mesh: MeshSender,
+    /// That JetStream is missing is said once.
+    complained: bool,
 }
 
 /// Something must be tried again: another write came between, or the server does not answer.
@@ -176,10 +179,13 @@ impl Lane {
                 ..Config::default()
             };
             self.context.create_stream(stream).await.map_err(|error| {
-                tracing::warn!(%error, "JetStream has no room for logins; is it switched on?");
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(%error, "JetStream has no room for logins; is it switched on?");
+                }
                 Again
             })?;
             let store = self.context.get_key_value(&self.bucket).await.map_err(|_| Again)?;
+            self.complained = false;
             self.store = Some(store);
         }
         self.store.as_ref().ok_or(Again)
