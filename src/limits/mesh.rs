@@ -84,9 +84,21 @@ pub(super) const ROWS: &[Limit] = &[
     fixed(
         Unit::Count("logins"),
         MESH_LOGINS_MAX as i64,
-        "xxim logins that are compared with those of other nodes every 250 ms, after the link or a \
+        "xxim logins that are compared with those of other nodes at a time, after the link or a \
          node was lost.",
         "The others follow.",
+    ),
+    fixed(
+        Unit::Count("connections"),
+        MESH_LOGIN_SLOTS_MAX as i64,
+        "Connections among which these logins are looked for.",
+        "The others follow.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        MESH_LOGINS_INTERVAL.as_millis() as i64,
+        "Between two such comparisons: 1,000 logins per second.",
+        "",
     ),
     fixed(
         Unit::Bytes,
