@@ -188,8 +188,8 @@ pub struct Size {
     /// Members of the topic that is published to.
     #[arg(long)]
     pub members: Option<usize>,
-    /// `topics`: publish to topics as they are popular, not to the one of `--members`. `mesh`: nodes
-    /// beyond the second have a member of another topic in the same bucket.
+    /// `topics`: publish to topics as they are popular, not to the one of `--members`. `mesh`:
+    /// nodes beyond the second have a member of another topic in the same bucket.
     #[arg(long)]
     pub mixed: bool,
     /// Bytes of a client's session.

@@ -15,8 +15,8 @@ pub(super) const KEYS: &[Key] = &[
         ..text(
             "mesh.nats",
             "[]",
-            "Servers of one NATS cluster, also as `nats://user:password@host:port`, which mesh.user \
-             overrides. Empty: no mesh.",
+            "Servers of one NATS cluster; with `user:password@` before the host, unless mesh.user \
+             says it. Empty: no mesh.",
         )
     },
     Key {

@@ -18,7 +18,8 @@ pub const MESH_REQUESTS_MAX: usize = 65_536;
 pub const MESH_COUNTS_MAX: usize = 65_536;
 /// Calls of other nodes that wait for the sidecar.
 pub const MESH_CALLS_WAITING_MAX: usize = 1024;
-/// xxim logins that one look at a shard compares with those of other nodes, and slots that it passes.
+/// xxim logins that one look at a shard compares with those of other nodes, and slots that it
+/// passes.
 pub const MESH_LOGINS_MAX: usize = 250;
 /// See [`MESH_LOGINS_MAX`].
 pub const MESH_LOGIN_SLOTS_MAX: u32 = 32_768;

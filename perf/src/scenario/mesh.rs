@@ -79,26 +79,17 @@ impl Mesh {
             })?;
         }
         let members = size.members.unwrap_or(1000);
-        let topic = |name: &str| ConnInfoUpdate {
-            new_topics: vec![name.to_owned()],
-            ..ConnInfoUpdate::default()
+        let (members_task, uniq_ids) = subscribers(rig, members, REMOTE)?;
+        let mut at = |server: &mut Server, count, topic: &str| {
+            std::mem::swap(&mut rig.server, server);
+            let done = subscribers(rig, count, topic);
+            std::mem::swap(&mut rig.server, server);
+            done
         };
-        let uniq_ids = rig.netsvr_clients(0, members)?.uniq_ids;
-        let members_task = rig.task()?;
-        rig.update(members_task, &uniq_ids, |_| topic(REMOTE))?;
-        // The same on the other node.
-        std::mem::swap(&mut rig.server, &mut publisher);
-        let local = rig.netsvr_clients(0, members)?.uniq_ids;
-        let task = rig.task()?;
-        rig.update(task, &local, |_| topic(LOCAL))?;
-        std::mem::swap(&mut rig.server, &mut publisher);
+        let (task, _) = at(&mut publisher, members, LOCAL)?;
         if size.mixed {
             for server in &mut bystanders {
-                std::mem::swap(&mut rig.server, server);
-                let listener = rig.netsvr_clients(0, 1)?.uniq_ids;
-                let task = rig.task()?;
-                rig.update(task, &listener, |_| topic(&neighbour()))?;
-                std::mem::swap(&mut rig.server, server);
+                at(server, 1, &neighbour())?;
             }
         }
         until("the publisher's node knows of the members", || {
@@ -317,6 +308,17 @@ impl Load for Mesh {
         }
         Ok(figures)
     }
+}
+
+/// Connects clients to the rig's server and puts them into a topic; gives a backend, and uniqIds.
+fn subscribers(rig: &mut Rig, count: usize, topic: &str) -> Result<(u32, Vec<String>)> {
+    let uniq_ids = rig.netsvr_clients(0, count)?.uniq_ids;
+    let task = rig.task()?;
+    rig.update(task, &uniq_ids, |_| ConnInfoUpdate {
+        new_topics: vec![topic.to_owned()],
+        ..ConnInfoUpdate::default()
+    })?;
+    Ok((task, uniq_ids))
 }
 
 /// Another topic in the bucket of the remote one.

@@ -8,9 +8,9 @@
 //! only if it still has that login; a stale key costs one message and harms nobody, so keys are not
 //! deleted but expire.
 //!
-//! What the link loses is made good by a comparison ([`Recheck`]): after the link or a node was away
-//! each login of this node is held against its key, at a bounded rate; whoever finds a later one
-//! there gives way, and a login that was never written is written then.
+//! What the link loses is made good by a comparison ([`Recheck`]): after the link or a node was
+//! away each login of this node is held against its key, at a bounded rate; whoever finds a later
+//! one there gives way, and a login that was never written is written then.
 //!
 //! What is not covered: which of two logins at two nodes is the later one is as exact as their
 //! clocks; while a node has no link its logins are written late; a login that lasts longer than

@@ -80,7 +80,6 @@ pub(super) fn decode_query(query: proto::Query) -> Result<Query, MeshError> {
 /// What was found, in pieces of about so many bytes; at least one.
 pub(super) fn pieces(answer: Answer, bytes_max: usize) -> Vec<Found> {
     let mut pieces = Pieces { done: Vec::new(), open: Found::default(), size: 0, bytes_max };
-    let name = |name: Arc<str>| Found { name: name.to_string(), ..Found::default() };
     match answer {
         Answer::Online(conns) | Answer::Conns(conns) => pieces.conns(conns),
         Answer::ConnCount(count) => pieces.open.count = count,
@@ -109,20 +108,7 @@ pub(super) fn pieces(answer: Answer, bytes_max: usize) -> Vec<Found> {
             }
         }
         Answer::TopicUserConns(topics) => {
-            for (topic, users) in topics {
-                let users = users.into_iter().flat_map(|(user, conns)| {
-                    let conns = chunks(conns, bytes_max);
-                    conns.into_iter().map(move |conns| (user.clone(), conns))
-                });
-                let users = chunks(users.collect(), bytes_max);
-                pieces.each(name(topic), users, |entry, users| {
-                    let user = |(user, conns): (Arc<str>, Vec<ConnId>)| Found {
-                        conns: conns.into_iter().map(number_of).collect(),
-                        ..name(user)
-                    };
-                    entry.entries = users.into_iter().map(user).collect();
-                });
-            }
+            topics.into_iter().for_each(|(topic, users)| pieces.users(name(topic), users));
         }
         Answer::ConnInfo(infos) => {
             for info in infos.into_iter().map(info_of) {
@@ -139,6 +125,11 @@ pub(super) fn pieces(answer: Answer, bytes_max: usize) -> Vec<Found> {
     }
     pieces.done.push(pieces.open);
     pieces.done
+}
+
+/// An entry of this name.
+fn name(name: Arc<str>) -> Found {
+    Found { name: name.to_string(), ..Found::default() }
 }
 
 /// Key and length of a field in a piece.
@@ -174,6 +165,22 @@ impl Pieces {
     fn entry(&mut self, entry: Found) {
         let bytes = entry.encoded_len() + FIELD_BYTES;
         self.room(bytes).entries.push(entry);
+    }
+
+    /// Entries of a topic with an entry for each user.
+    fn users(&mut self, topic: Found, users: ByName<Vec<ConnId>>) {
+        let users = users.into_iter().flat_map(|(user, conns)| {
+            let conns = chunks(conns, self.bytes_max);
+            conns.into_iter().map(move |conns| (user.clone(), conns))
+        });
+        let users = chunks(users.collect(), self.bytes_max);
+        self.each(topic, users, |entry, users| {
+            let user = |(user, conns): (Arc<str>, Vec<ConnId>)| Found {
+                conns: conns.into_iter().map(number_of).collect(),
+                ..name(user)
+            };
+            entry.entries = users.into_iter().map(user).collect();
+        });
     }
 
     /// An entry for each part of what belongs to one name; one without anything if there is none.
