@@ -13,6 +13,7 @@ use crate::options::{Options, Scenario, Size};
 use crate::rig::Rig;
 use crate::scenario::{self, Figure};
 use crate::server::{Contender, Server, Surroundings};
+use crate::upstream;
 use crate::usage::{Usage, resident};
 
 /// A contender, what it is measured with, and the figures of each of its runs.
@@ -153,7 +154,7 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let mut around = Surroundings::default();
     let mut nats = None;
     match (options.scenario, &entry.contender) {
-        (Scenario::Xxim, _) => around.upstream = Some(scenario::xxim::upstream()?),
+        (Scenario::Xxim, _) => around.upstream = Some(upstream::start()?),
         (Scenario::Mesh, Contender::Gateway(_)) => {
             let server = Nats::start()?;
             around.mesh = Some((scenario::mesh::MEMBERS_NODE, server.url()));

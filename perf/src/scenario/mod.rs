@@ -8,7 +8,7 @@ pub mod mesh;
 mod push;
 mod room;
 mod worker;
-pub mod xxim;
+mod xxim;
 
 use crate::Result;
 use crate::options::{Options, Scenario};
