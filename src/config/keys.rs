@@ -208,7 +208,12 @@ const KEYS: &[Key] = &[
     },
     Key {
         allowed: "`tracing` filter, e.g. \"info\" or \"warn,ringway::shard=debug\"",
-        ..text("log.filter", "\"info\"", "Which events are logged, to standard error.")
+        ..text(
+            "log.filter",
+            "\"info\"",
+            "Which events are logged, to standard error. Those of the NATS library only if \
+             `async_nats` is named.",
+        )
     },
     Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },
 ];

@@ -218,8 +218,9 @@ impl Shard {
         if wide && cmd.is_one_way() {
             self.carry_abroad(cmd, &body);
         }
-        let generation = self.config.netsvr.generation;
-        match worker::request(cmd, body.clone(), &self.uniq_ids, generation) {
+        // A second hold on a frame costs an allocation.
+        let question = if wide && !cmd.is_one_way() { body.clone() } else { Bytes::new() };
+        match worker::request(cmd, body, &self.uniq_ids, self.config.netsvr.generation) {
             Request::Commands(commands) if wide => {
                 commands.into_iter().for_each(|command| self.dispatch_wide(command));
             }
@@ -229,7 +230,9 @@ impl Shard {
             Request::GuestKickLater { delay_s, command } => {
                 self.later(delay_s, Job { node: None, command });
             }
-            Request::Ask { query, shape } if wide => self.ask_wide(slot, cmd, body, query, shape),
+            Request::Ask { query, shape } if wide => {
+                self.ask_wide(slot, (cmd, question), query, shape);
+            }
             Request::Ask { query, shape } => self.ask(slot, query, shape),
             Request::Metrics => self.ask_rates(slot),
             Request::Limit { on_open, on_message } => self.limit(slot, on_open, on_message),

@@ -129,11 +129,13 @@ impl Shard {
     pub(super) fn ask_wide(
         &mut self,
         slot: u32,
-        cmd: Cmd,
-        body: Bytes,
+        (cmd, body): (Cmd, Bytes),
         query: Query,
         shape: Shape,
     ) {
+        if self.mesh.as_ref().is_none_or(|mesh| mesh.nodes.is_empty()) {
+            return self.ask(slot, query, shape);
+        }
         let number = self.question(slot);
         let (asked, abroad) = match &query {
             Query::Online(_) => {
