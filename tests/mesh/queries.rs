@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use ringway::wire::netsvr::proto;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::cluster::*;
 use crate::common::*;
@@ -184,12 +185,11 @@ fn a_node_that_is_silent_is_left_out_and_named() {
     let all: proto::UniqIdListResp = ask(&mut nodes[0], cmd::UNIQ_ID_LIST, &nothing);
     let there = members[..2].iter().map(|member| member.uniq_id.clone()).collect();
     assert_eq!(sorted(all.uniq_ids), sorted(there));
+    let said = "nodes of the mesh did not answer a query";
+    nodes[0].binary.await_log(said);
     let log = nodes[0].binary.log();
-    let line = log.iter().find(|line| {
-        line["message"].as_str().is_some_and(|text| text.starts_with("nodes of the mesh did not"))
-    });
-    let line = line.unwrap_or_else(|| panic!("{log:?}"));
-    assert_eq!(line["nodes"], serde_json::json!("[3]"));
+    let is_it = |line: &&Value| line["message"].as_str().is_some_and(|t| t.starts_with(said));
+    assert_eq!(log.iter().find(is_it).expect("just awaited")["nodes"], json!("[3]"));
     nodes[2].binary.signal(Signal::CONT);
     wait_until("it answers again", || {
         let all: proto::UniqIdListResp = ask(&mut nodes[0], cmd::UNIQ_ID_LIST, &nothing);

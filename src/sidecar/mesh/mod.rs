@@ -272,14 +272,15 @@ impl Mesh {
         mut requests: mpsc::UnboundedReceiver<MeshRequest>,
     ) {
         while !self.stopping {
-            let (due, waiting) = (self.due(), self.questions.waiting());
-            if waiting > 0 {
-                // What came before them on other subjects moves on.
+            let due = self.due();
+            if self.questions.wait() {
+                // What came before them for buckets moves into its inbox.
                 tokio::task::yield_now().await;
+                self.questions.await_messages(sources.buckets.len());
             }
             let inputs = serve::inputs(&mut sources, &mut requests, due).await;
             self.take(inputs);
-            self.ask_shards(waiting);
+            self.ask_shards();
             self.tick();
         }
         self.say_hello(false, true);
@@ -293,7 +294,7 @@ impl Mesh {
         for ask in asks.into_iter().flatten() {
             due = due.min(ask);
         }
-        if self.questions.waiting() > 0 {
+        if self.questions.wait() {
             due = Instant::now();
         }
         if self.shards.is_behind() {

@@ -2,8 +2,8 @@
 //!
 //! Invariants: every question is answered exactly once, with what those nodes have found that
 //! answered in time and completely; a node of which a piece is missing has not answered. A question
-//! of another node is asked here one turn after it came, so that it sees what earlier messages on
-//! other subjects have done. Costs: one entry in a hash table per question; answers take room as
+//! of another node is asked here when the messages for buckets have been handled that were there
+//! one turn after it came, so that it sees what earlier ones have done. Costs: one entry in a hash table per question; answers take room as
 //! everything that waits for the link does.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,8 +24,21 @@ use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
 pub(super) struct Questions {
     open: HashMap<u64, Question>,
     deadlines: VecDeque<(Instant, u64)>,
-    /// Of other nodes, that have to wait for a turn: who asks, under which number.
-    arrived: Vec<(u16, u64, Query)>,
+    /// Of other nodes, that have to wait.
+    arrived: VecDeque<Arrived>,
+    /// Messages for buckets that were handled.
+    handled: u64,
+}
+
+/// A question of another node.
+#[derive(Debug)]
+struct Arrived {
+    node: u16,
+    number: u64,
+    query: Query,
+    /// It is asked when so many messages for buckets have been handled; `None`: that is not known
+    /// yet.
+    after: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -50,9 +63,29 @@ impl Questions {
         self.deadlines.front().map(|(due, _)| *due)
     }
 
-    /// Questions of other nodes that wait for a turn.
-    pub fn waiting(&self) -> usize {
-        self.arrived.len()
+    /// Whether questions of other nodes wait.
+    pub fn wait(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+
+    /// A turn is over since they came; so many messages for buckets are there.
+    pub fn await_messages(&mut self, count: usize) {
+        let after = self.handled.saturating_add(count as u64);
+        for arrived in &mut self.arrived {
+            arrived.after.get_or_insert(after);
+        }
+    }
+
+    /// A message for a bucket was handled.
+    pub fn count_message(&mut self) {
+        self.handled += 1;
+    }
+
+    /// The next question of another node whose time has come.
+    fn ripe(&mut self) -> Option<Arrived> {
+        let first = self.arrived.front()?;
+        let ripe = first.after.is_some_and(|after| after <= self.handled);
+        if ripe { self.arrived.pop_front() } else { None }
     }
 
     /// Takes a piece of an answer; gives the question if that was the last one.
@@ -154,7 +187,7 @@ impl Mesh {
         }
     }
 
-    /// A question of another node: it waits for a turn. One that there is no room for is not
+    /// A question of another node: it waits for its time. One that there is no room for is not
     /// answered.
     pub(super) fn asked(
         &mut self,
@@ -172,14 +205,14 @@ impl Mesh {
             return Ok(());
         }
         let query = finds::decode_query(query)?;
-        self.questions.arrived.push((envelope.node as u16, envelope.number, query));
+        let (node, number) = (envelope.node as u16, envelope.number);
+        self.questions.arrived.push_back(Arrived { node, number, query, after: None });
         Ok(())
     }
 
-    /// Asks the shards what so many questions want to know that have waited.
-    pub(super) fn ask_shards(&mut self, count: usize) {
-        let count = count.min(self.questions.arrived.len());
-        for (node, number, query) in self.questions.arrived.drain(..count) {
+    /// Asks the shards what other nodes want to know, as far as the time has come.
+    pub(super) fn ask_shards(&mut self) {
+        while let Some(Arrived { node, number, query, .. }) = self.questions.ripe() {
             self.shards.ask(query, node, number);
         }
     }
@@ -259,5 +292,22 @@ mod tests {
         let over = questions.expired(now + MESH_REQUEST_TIME).expect("its time is over");
         assert_eq!((over.missing, over.found), (vec![2], vec![(3, conn(0))]));
         assert!(questions.open.is_empty() && questions.due().is_none());
+    }
+
+    #[test]
+    fn a_question_waits_for_the_messages_that_were_there_before_it() {
+        let mut questions = Questions::default();
+        let arrived = |number| Arrived { node: 2, number, query: Query::Conns, after: None };
+        questions.count_message();
+        questions.arrived.push_back(arrived(5));
+        assert!(questions.ripe().is_none(), "no turn is over yet");
+        questions.await_messages(2);
+        questions.arrived.push_back(arrived(6));
+        questions.await_messages(0);
+        questions.count_message();
+        assert!(questions.ripe().is_none() && questions.wait());
+        questions.count_message();
+        let order = [questions.ripe(), questions.ripe()].map(|ripe| ripe.map(|ripe| ripe.number));
+        assert_eq!((order, questions.wait()), ([Some(5), Some(6)], false));
     }
 }

@@ -51,6 +51,8 @@ pub(super) async fn inputs(
     requests: &mut mpsc::UnboundedReceiver<MeshRequest>,
     due: Instant,
 ) -> Vec<Input> {
+    // The timer counts whole milliseconds.
+    let over = due <= Instant::now();
     let mut timer = pin!(tokio::time::sleep_until(due.into()));
     poll_fn(|cx| {
         let mut found = Vec::new();
@@ -76,7 +78,7 @@ pub(super) async fn inputs(
         let input = |(bucket, bytes)| Input::Message(From::Lane(Lane::Bucket(bucket)), bytes, true);
         some(&mut || sources.buckets.poll_recv(cx).map(|message| message.map(input)));
         some(&mut || requests.poll_recv(cx).map(|r| r.map(Input::Request)));
-        let timed_out = timer.as_mut().poll(cx).is_ready();
+        let timed_out = over || timer.as_mut().poll(cx).is_ready();
         match found.is_empty() && !timed_out {
             true => Poll::Pending,
             false => Poll::Ready(found),
@@ -231,6 +233,7 @@ impl Mesh {
         let len = bytes.len();
         if counted {
             self.inbound.fetch_sub(len, Ordering::Relaxed);
+            self.questions.count_message();
         }
         self.meters.received.increment(1);
         self.meters.received_bytes.increment(len as u64);
