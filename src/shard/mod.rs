@@ -362,6 +362,7 @@ impl Shard {
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
             Mail::Nodes(nodes) => self.nodes_changed(nodes),
+            Mail::Logins { from } => self.xxim_tell_logins(from),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);

@@ -71,8 +71,13 @@ pub struct Xxim {
 impl Xxim {
     /// Connected; the greeting was read.
     pub fn open(server: &Server) -> Xxim {
+        Xxim::open_at(address(server))
+    }
+
+    /// The same, wherever the gateway is.
+    pub fn open_at(address: SocketAddr) -> Xxim {
         let headers = "X-Forwarded-For: 203.0.113.7\r\n";
-        let mut client = Client::open_with(address(server), "/ws", headers);
+        let mut client = Client::open_with(address, "/ws", headers);
         assert_eq!(client.frame(), Frame { first: 0x81, payload: b"connected".to_vec() });
         Xxim { client, cipher: None }
     }
