@@ -166,7 +166,8 @@ impl Shard {
         let pick = config.netsvr.worker.pick;
         let limits = link_limits(&config.netsvr.worker, shards);
         let topics = shared.queue_topics.clone();
-        let queueing = queues::Queueing::new(&config.connmix, topics);
+        let room = shared.queue_room.clone();
+        let queueing = queues::Queueing::new(&config.connmix, topics, room);
         let level = config.netsvr.customer.compression_level;
         let mesh = shared.mesh.clone();
         let mut hub = Hub::new();
