@@ -315,6 +315,7 @@ fn with_mutual_tls_only_backends_with_a_certificate_are_heard() {
     let port = listener.local_addr().expect("it is bound").port();
     let tls = ringway::tls_files::load(&files, &[b"h2", b"http/1.1"]).expect("valid files");
     let upstreams = XximUpstreams { push: Some(service()), ..XximUpstreams::default() };
+    let (_certificates, tls) = tokio::sync::watch::channel(tls);
     let settings = SidecarSettings { upstreams, push: Some((listener, Some(tls))), ..settings() };
     let sidecar = Sidecar::start(settings);
     let runtime = runtime();
