@@ -180,6 +180,9 @@ fn hooks_tell_of_logins_and_departures() {
     let param = told.conn_param.expect("always");
     assert_eq!((&*param.user_id, &*param.device_id, &*param.ips), ("ann", "d1", "203.0.113.7"));
     assert_eq!((param.aes_key, param.aes_iv), (None, None));
+    // As the original writes names, however the client did.
+    assert_eq!(param.headers.get("X-Forwarded-For").map(String::as_str), Some("203.0.113.7"));
+    assert_eq!(param.headers.get("Sec-Websocket-Version").map(String::as_str), Some("13"));
     assert!(told.connected_at.parse::<u64>().is_ok_and(|at| at > 0));
     call.answer(b"");
     drop(client);
