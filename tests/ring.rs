@@ -2,6 +2,7 @@
 //! documentation is shown in `src/shard/ring/kernel.rs`; here is what the shard relies on.
 //!
 //! Nothing here sleeps: [`support::Bench::event`] waits on the ring's eventfd, 20 s at the most.
+//! [`waiting`] waits in the ring itself.
 
 #![forbid(unsafe_code)]
 
@@ -19,3 +20,5 @@ mod sending;
 mod storm;
 #[path = "ring/support.rs"]
 mod support;
+#[path = "ring/waiting.rs"]
+mod waiting;

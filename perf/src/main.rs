@@ -20,6 +20,7 @@ mod server;
 mod suite;
 mod team;
 mod tls;
+mod upstream;
 mod usage;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use crate::options::{Options, Scenario, Size};
 use crate::rig::Rig;
 use crate::scenario::{self, Figure};
 use crate::server::{Contender, Server};
+use crate::upstream;
 use crate::usage::{Usage, resident};
 
 /// A contender, what it is measured with, and the figures of each of its runs.
@@ -148,7 +149,7 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let options = &entry.options;
     let cpus = scenario::server_cpus(options);
     let upstream = match options.scenario {
-        Scenario::Xxim => Some(scenario::xxim::upstream()?),
+        Scenario::Xxim => Some(upstream::start()?),
         _ => None,
     };
     let mut rig = Rig::new(Server::start(&entry.contender, &cpus, options, upstream)?, options)?;

@@ -340,7 +340,21 @@ impl MailSender {
         Ok(())
     }
 
-    /// The same for threads that have nothing better to do than to wait for room (sidecar, main).
+    /// Puts in messages while there is room and wakes the shard once. The message that found none
+    /// comes back; those behind it have not been asked for.
+    pub fn send_all(&self, mails: impl IntoIterator<Item = Mail>) -> Option<Mail> {
+        let mut full = None;
+        for mail in mails {
+            if let Err(TrySendError::Full(mail)) = self.sender.try_send(mail) {
+                full = Some(mail);
+                break;
+            }
+        }
+        self.waker.wake();
+        full
+    }
+
+    /// [`MailSender::send`] for threads that have nothing better to do than to wait for room (sidecar, main).
     pub fn send_blocking(&self, mail: Mail) {
         if self.sender.send(mail).is_ok() {
             self.waker.wake();

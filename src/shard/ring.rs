@@ -128,6 +128,8 @@ pub struct Ring {
     fins: Vec<(u32, u32)>,
     #[expect(clippy::vec_box, reason = "the kernel knows the address of what is in use")]
     spare: Vec<Box<Gather>>,
+    /// The eventfd that ends a `wait`. The kernel polls it all the time; nobody reads it here.
+    waker: Option<OwnedFd>,
 }
 
 struct Listener {
@@ -165,6 +167,7 @@ impl Ring {
             starved: VecDeque::new(),
             fins: Vec::new(),
             spare: Vec::new(),
+            waker: None,
         })
     }
 
@@ -179,6 +182,25 @@ impl Ring {
     /// `pending`.
     pub fn set_notify(&mut self, on: bool) {
         self.queue.set_notify(on);
+    }
+
+    /// From now on whoever writes to this eventfd ends a [`Ring::wait`]. Once per ring.
+    pub fn wake_by(&mut self, eventfd: OwnedFd) {
+        self.waker = Some(eventfd);
+        self.arm_waker();
+    }
+
+    /// Blocks the thread until there is something to collect, or the eventfd of
+    /// [`Ring::wake_by`] is written to, for `time_max` at the most. Returns whether it came to that.
+    /// Only to be called after `submit`, and if nothing is `pending`.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`].
+    pub fn wait(&mut self, time_max: Duration) -> io::Result<bool> {
+        debug_assert!(self.inline.is_empty(), "sends that nobody would settle");
+        let ended = self.queue.wait(time_max)?;
+        self.collect();
+        Ok(ended)
     }
 
     /// Accepts connections from a listening socket, until `unlisten`. The number is the caller's;

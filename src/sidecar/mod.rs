@@ -12,6 +12,7 @@ mod hooks;
 mod login;
 pub mod mesh;
 pub mod push;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod unwrap;
@@ -37,14 +38,13 @@ use dispatch::Dispatch;
 pub use hooks::Callbacks;
 use hooks::Hooks;
 use login::Logins;
+use shards::Shards;
 use unwrap::Unwrapper;
 
 /// Name of the thread, and of all if there are several; metrics show their CPU time under it.
 const THREAD: &str = "sidecar";
 /// Threads for name lookups, which the C library does blocking.
 const LOOKUP_THREADS_MAX: usize = 4;
-/// Pause before an answer to a full mailbox is tried again.
-const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 /// Room in the channel for [`Request::Stop`] beside the callbacks.
 const STOPS_MAX: usize = 4;
 /// Requests that are taken out of the channel at a time.
@@ -135,7 +135,7 @@ impl Services {
         shards: Vec<MailSender>,
         registry: Arc<Registry>,
     ) -> io::Result<Services> {
-        let shards = Shards(shards.into());
+        let shards = Shards::start(shards);
         let upstreams = settings.upstreams;
         let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, &registry)?;
         let logins = Logins::new(&settings.login)?;
@@ -234,47 +234,4 @@ fn run(runtime: Runtime, mut requests: mpsc::Receiver<Request>, services: Servic
     });
     // Dropping it would wait for name lookups.
     runtime.shutdown_background();
-}
-
-/// The mailboxes of all shards.
-#[derive(Clone, Debug)]
-pub(crate) struct Shards(Arc<[MailSender]>);
-
-impl Shards {
-    /// The number of every shard.
-    fn numbers(&self) -> impl Iterator<Item = u8> + use<> {
-        (0..=u8::MAX).take(self.0.len())
-    }
-
-    /// Puts a message into a mailbox, now or as soon as there is room. Needs the context of a
-    /// runtime.
-    fn post(&self, shard: u8, mail: Mail) {
-        let Some(sender) = self.sender(shard) else { return };
-        if let Err(mail) = sender.send(mail) {
-            let shards = self.clone();
-            tokio::spawn(async move { shards.deliver(shard, mail).await });
-        }
-    }
-
-    /// The same for threads that have nothing better to do than to wait for room.
-    fn hand_over(&self, shard: u8, mail: Mail) {
-        if let Some(sender) = self.sender(shard) {
-            sender.send_blocking(mail);
-        }
-    }
-
-    /// The same, and waits for it.
-    async fn deliver(&self, shard: u8, mut mail: Mail) {
-        let Some(sender) = self.sender(shard) else { return };
-        while let Err(returned) = sender.send(mail) {
-            mail = returned;
-            tokio::time::sleep(MAILBOX_PAUSE).await;
-        }
-    }
-
-    fn sender(&self, shard: u8) -> Option<&MailSender> {
-        let sender = self.0.get(usize::from(shard));
-        debug_assert!(sender.is_some(), "a request from shard {shard} of {}", self.0.len());
-        sender
-    }
 }

@@ -7,7 +7,7 @@ mod cross;
 mod push;
 mod room;
 mod worker;
-pub mod xxim;
+mod xxim;
 
 use crate::Result;
 use crate::options::{Options, Scenario};

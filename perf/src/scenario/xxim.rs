@@ -1,11 +1,9 @@
 //! `xxim`: the load loop of xxim's own client: many requests under way on one connection, against
 //! an upstream that answers at once (xxim section 8).
 //!
-//! The upstream is in this process: a thread per connection of the gateway's pool, so that nothing
-//! but the gateway is measured with the server's CPU time.
+//! The upstream is in this process (`upstream.rs`), so that nothing but the gateway is measured with
+//! the server's CPU time.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
@@ -15,15 +13,13 @@ use ringway::wire::xxim::proto as pb;
 use super::Load;
 use crate::Result;
 use crate::options::Size;
-use crate::rig::{PATIENCE, Rig, STAMP, payload, stamp};
+use crate::rig::{Rig, STAMP, payload, stamp};
 
 /// Bytes of a reqId, as xxim's own client has them.
 const REQ_ID: usize = 32;
 /// Where the reqId stands in a response: behind event, two lengths and its own key.
 const REQ_ID_AT: usize = 6;
 const BINARY: u8 = 0x82;
-const REPLY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\n\
-                       Content-Length: 0\r\n\r\n";
 
 /// See the module.
 pub struct Requests {
@@ -61,18 +57,22 @@ impl Requests {
             data: message().encode_to_vec().into(),
         };
         let requests = Requests { clients, rest: body.encode_to_vec() };
-        for number in 0..size.window.unwrap_or(64) * requests.clients.len() {
-            let client = requests.clients[number % requests.clients.len()];
-            requests.send(rig, client)?;
+        for &client in &requests.clients {
+            requests.send(rig, client, size.window.unwrap_or(64))?;
         }
         Ok(requests)
     }
 
-    fn send(&self, rig: &mut Rig, client: u32) -> Result<()> {
-        let mut request = vec![0x0a, REQ_ID as u8];
-        request.extend_from_slice(&payload(REQ_ID, rig.tally.now(), 0));
-        request.extend_from_slice(&self.rest);
-        rig.net.send(client, &mask_frame(BINARY, [0x5a, 0x17, 0xc3, 0x99], &request))
+    /// Sends so many requests with one write: the load shares the machine with the gateway.
+    fn send(&self, rig: &mut Rig, client: u32, count: usize) -> Result<()> {
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            let mut request = vec![0x0a, REQ_ID as u8];
+            request.extend_from_slice(&payload(REQ_ID, rig.tally.now(), 0));
+            request.extend_from_slice(&self.rest);
+            frames.extend_from_slice(&mask_frame(BINARY, [0x5a, 0x17, 0xc3, 0x99], &request));
+        }
+        rig.net.send(client, &frames)
     }
 }
 
@@ -96,7 +96,7 @@ impl Load for Requests {
             if let Some(wrong) = wrong {
                 return Err(wrong.into());
             }
-            (0..answered).try_for_each(|_| self.send(rig, client))?;
+            self.send(rig, client, answered)?;
         }
         rig.net.closed.is_empty().then_some(()).ok_or_else(|| "the server closed a client".into())
     }
@@ -159,69 +159,9 @@ fn message() -> pb::SendMsgListReq {
     pb::SendMsgListReq { msg_data_list: vec![message], ..Default::default() }
 }
 
-/// Starts an upstream that answers every request at once; it ends with the process.
-pub fn upstream() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    std::thread::Builder::new().name("upstream".to_owned()).spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // What goes wrong on a connection ends it, and the gateway makes another.
-            std::thread::spawn(move || {
-                // The gateway has gone; so does the answer.
-                let _ = serve(stream);
-            });
-        }
-    })?;
-    Ok(address)
-}
-
-fn serve(mut stream: TcpStream) -> Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let (mut input, mut len) = (vec![0; 64 * 1024], 0);
-    loop {
-        let count = stream.read(&mut input[len..])?;
-        if count == 0 {
-            return Ok(());
-        }
-        len += count;
-        while let Some(used) = request_len(&input[..len])? {
-            stream.write_all(REPLY)?;
-            input.copy_within(used..len, 0);
-            len -= used;
-        }
-        if len == input.len() {
-            return Err("a request of the gateway is too long".into());
-        }
-    }
-}
-
-/// Bytes of the first request; `None`: it is not complete.
-fn request_len(input: &[u8]) -> Result<Option<usize>> {
-    const NAME: &[u8] = b"Content-Length: ";
-    let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let at = input[..head].windows(NAME.len()).position(|name| name == NAME);
-    let value = &input[at.ok_or("a request without length")? + NAME.len()..head + 2];
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let body: usize = std::str::from_utf8(&value[..digits])?.parse()?;
-    let whole = head + 4 + body;
-    Ok((input.len() >= whole).then_some(whole))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_are_cut_at_their_length() {
-        let request = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcPOST";
-        for end in 0..request.len() - 4 {
-            assert_eq!(request_len(&request[..end]).expect("fine"), None);
-        }
-        assert_eq!(request_len(request).expect("fine"), Some(request.len() - 4));
-    }
 
     #[test]
     fn a_response_says_when_its_request_was_sent() {

@@ -23,6 +23,12 @@ impl Ring {
             Kind::Send => self.sent(tag, completion),
             Kind::CancelAccept | Kind::CancelReceive | Kind::CancelSend => self.cancel_failed(tag),
             Kind::Closed => Some(Event::Closed { slot: tag.index }),
+            Kind::Wake => {
+                if !cqueue::more(completion.flags) {
+                    self.arm_waker();
+                }
+                None
+            }
             Kind::Inline | Kind::Close => None,
         }
     }

@@ -100,15 +100,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for a completion, for `timeout` at the most.
-    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+    /// Waits for a completion, for `timeout` at the most; returns whether there is one.
+    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<bool> {
         let timeout = Timespec::from(timeout);
         let arguments = SubmitArgs::new().timespec(&timeout);
         match self.uring.submitter().submit_with_args(1, &arguments) {
-            Err(error) if !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {
-                Err(error)
-            }
-            _ => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(false),
+            Err(error) if error.raw_os_error() != Some(libc::EINTR) => Err(error),
+            _ => Ok(true),
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) enum Kind {
     CancelSend,
     /// Closing a descriptor; nobody waits for it.
     Close,
+    /// Multishot poll of the descriptor that ends a wait.
+    Wake,
     /// Not the kernel's: the last operation of a closed slot is over.
     Closed,
 }
@@ -66,7 +68,7 @@ impl Tag {
 
     /// `None` if no operation of ours has this user data.
     pub(super) fn unpack(data: u64) -> Option<Tag> {
-        const KINDS: [Kind; 9] = [
+        const KINDS: [Kind; 10] = [
             Kind::Accept,
             Kind::Receive,
             Kind::Send,
@@ -75,6 +77,7 @@ impl Tag {
             Kind::CancelReceive,
             Kind::CancelSend,
             Kind::Close,
+            Kind::Wake,
             Kind::Closed,
         ];
         let kind = *KINDS.get(((data >> 56) as usize).checked_sub(1)?)?;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use io_uring::squeue::{Entry, Flags};
@@ -75,6 +75,13 @@ impl Ring {
         self.push(entry, tag);
     }
 
+    /// Lets the descriptor given to [`Ring::wake_by`] end waits.
+    pub(super) fn arm_waker(&mut self) {
+        let Some(fd) = &self.waker else { return };
+        let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32);
+        self.push(entry.multi(true).build(), Tag { kind: Kind::Wake, generation: 0, index: 0 });
+    }
+
     /// Gives those who wait for a buffer another chance, oldest first, not more of them than there
     /// are buffers. One that finds none goes to the end of the line.
     pub(super) fn arm_starved(&mut self) {
@@ -111,7 +118,7 @@ impl Ring {
     }
 
     /// Takes what is in the completion queue. Only failed inline sends complete.
-    fn collect(&mut self) {
+    pub(super) fn collect(&mut self) {
         let Ring { queue, buffers, completions, failed, .. } = self;
         queue.drain(|completion| match Tag::unpack(completion.data) {
             Some(Tag { kind: Kind::Inline, index, .. }) => failed.push((index, completion.result)),
