@@ -123,6 +123,8 @@ pub enum Scenario {
     Queue,
     /// Many requests under way on one xxim connection, to an upstream that answers at once.
     Xxim,
+    /// xxim: clients with requests, without and with a flood of wrong keys from elsewhere.
+    XximFlood,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     Suite,
@@ -131,7 +133,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 16] = [
+    pub const ALL: [Scenario; 17] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -147,6 +149,7 @@ impl Scenario {
         Scenario::ApiPublish,
         Scenario::Queue,
         Scenario::Xxim,
+        Scenario::XximFlood,
         Scenario::CrossShard,
     ];
 
@@ -176,7 +179,7 @@ pub struct Size {
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,
-    /// `room`).
+    /// `room`, `xxim-flood`).
     #[arg(long)]
     pub rate: Option<f64>,
     /// Topics of each client.
@@ -200,4 +203,10 @@ pub struct Size {
     /// `churn`: clients of netsvr instead of echo.
     #[arg(long)]
     pub netsvr: bool,
+    /// `xxim`: clients encrypt.
+    #[arg(long)]
+    pub encrypted: bool,
+    /// `xxim-flood`: wrong RSA ciphertexts per second.
+    #[arg(long)]
+    pub flood: Option<f64>,
 }

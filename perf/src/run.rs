@@ -149,7 +149,7 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let options = &entry.options;
     let cpus = scenario::server_cpus(options);
     let upstream = match options.scenario {
-        Scenario::Xxim => Some(upstream::start()?),
+        Scenario::Xxim | Scenario::XximFlood => Some(upstream::start()?),
         _ => None,
     };
     let mut rig = Rig::new(Server::start(&entry.contender, &cpus, options, upstream)?, options)?;

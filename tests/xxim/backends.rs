@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use ringway::config::model::{
-    TlsFiles, XximHooks, XximPushService, XximUpstream, XximUpstreams,
-};
+use ringway::config::model::{TlsFiles, XximHooks, XximPushService, XximUpstream, XximUpstreams};
 use ringway::demo::xxim as demo;
 use ringway::sidecar::push::service::conn_service_client::ConnServiceClient;
 use ringway::wire::xxim::proto as pb;
