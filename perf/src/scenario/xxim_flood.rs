@@ -3,10 +3,11 @@
 //!
 //! Clients that are logged in send requests at fixed times, which the gateway answers itself; now
 //! and then another one connects and sets keys. Calm and flood alternate within one run, so that
-//! whatever else the machine does meets both. The flood comes from addresses of its own, as fast as
-//! the protocol lets it: each connection sends three set-params with two ciphertexts each behind
-//! its handshake, all at once, and is given up for a new one when too many are open. The thread
-//! that makes it has the lowest priority, or the load would wait for itself.
+//! whatever else the machine does meets both. The flood comes from addresses of its own, as much as
+//! the protocol lets a connection: behind its handshake it sends three set-params at once, two with
+//! one ciphertext, which is decrypted and changes nothing, and one with both. It is given up for a
+//! new one when too many are open. The thread that makes it has the lowest priority, or the load
+//! would wait for itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -37,8 +38,11 @@ const REQ_ID: usize = 32;
 const KEYS_INTERVAL: Duration = Duration::from_millis(50);
 /// Where the flood comes from.
 const SOURCES: u32 = 8;
-/// Set-params with keys that the gateway takes of one connection.
-const KEYED: usize = 3;
+/// Whether there is an IV beside the key, in each set-params with keys that the gateway takes of one
+/// connection.
+const KEYED: [bool; 3] = [false, false, true];
+/// Ciphertexts of one connection.
+const CIPHERTEXTS: u32 = 4;
 /// Connections of the flood that are open.
 const OPEN_MAX: usize = 2000;
 /// Bytes of a ciphertext.
@@ -254,7 +258,7 @@ impl Attack {
         let [on, over] = [false, false].map(|is| Arc::new(AtomicBool::new(is)));
         let sent = Arc::new(AtomicU64::new(0));
         let opening = opening();
-        let pause = Duration::from_secs_f64(2.0 * KEYED as f64 / per_second.max(1.0));
+        let pause = Duration::from_secs_f64(f64::from(CIPHERTEXTS) / per_second.max(1.0));
         let (told, ends, count) = (on.clone(), over.clone(), sent.clone());
         let thread = std::thread::Builder::new().name("flood".to_owned()).spawn(move || {
             // Refused: the flood disturbs the measurement, and nothing else.
@@ -275,7 +279,7 @@ impl Attack {
                 number += 1;
                 // A gateway that takes no connection is not asked for the next one.
                 if let Ok(stream) = connect(server, number, &opening) {
-                    count.fetch_add(2 * KEYED as u64, Ordering::Relaxed);
+                    count.fetch_add(u64::from(CIPHERTEXTS), Ordering::Relaxed);
                     open.push_back(stream);
                 }
                 if open.len() > OPEN_MAX {
@@ -308,12 +312,12 @@ fn opening() -> Vec<u8> {
         ciphertext[0] = 0;
         bytes::Bytes::from(ciphertext)
     };
-    for _ in 0..KEYED {
+    for both in KEYED {
         let params = pb::SetCxnParamsReq {
             package_id: "flood".to_owned(),
             platform: "web".to_owned(),
             aes_key: wrong(),
-            aes_iv: wrong(),
+            aes_iv: if both { wrong() } else { bytes::Bytes::new() },
             ..Default::default()
         };
         let request = request("/v1/conn/white/setCxnParams", &params);
@@ -343,7 +347,7 @@ mod tests {
     fn a_connection_of_the_flood_sends_what_it_may() {
         let bytes = opening();
         let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
-        assert!(bytes.len() - head > KEYED * 2 * CIPHERTEXT);
+        assert!(bytes.len() - head > CIPHERTEXTS as usize * CIPHERTEXT);
         assert_eq!(bytes[head], BINARY);
     }
 }
