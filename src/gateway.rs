@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use glommio::ExecutorJoinHandle;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
@@ -21,11 +22,14 @@ use crate::metrics::Registry;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
 use crate::shard::mailbox::{
-    Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, Request, SidecarSender,
+    Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, QueueRequest, QueueSender,
+    Request, SidecarSender,
 };
 use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
+use crate::sidecar::mesh::queues::{self, QueueSettings};
 use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
+use crate::sidecar::push::Certificates;
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 use crate::tls_files::{self, TlsFilesError};
 
@@ -59,11 +63,14 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     push: Option<SocketAddr>,
+    /// Where new certificates of the push service go.
+    push_certificates: Option<watch::Sender<Arc<ServerConfig>>>,
     config: Arc<Config>,
     shards: Vec<MailSender>,
     threads: Vec<ExecutorJoinHandle<()>>,
     sidecar: (SidecarSender, JoinHandle<()>),
     mesh: Option<(MeshSender, JoinHandle<()>)>,
+    queues: Option<(QueueSender, JoinHandle<()>)>,
     readiness: Arc<Readiness>,
     notices: Receiver<Notice>,
 }
@@ -81,7 +88,10 @@ impl Gateway {
         let readiness = Arc::new(Readiness::default());
         let (senders, mailboxes) = mailboxes(&config, shards)?;
         let (ends, calls) = mesh_ends(&config);
-        let settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
+        let mut settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
+        let push_service = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
+        let (push_socket, push_certificates) = push_service.unzip();
+        settings.push = push_socket;
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
@@ -89,6 +99,7 @@ impl Gateway {
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
         let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
+        let queues = start_queues(&config, &shared, &senders, &registry)?;
         let common = Common {
             config: config.clone(),
             shared,
@@ -97,6 +108,7 @@ impl Gateway {
             shards: senders.clone(),
             sidecar: sidecar.0.clone(),
             mesh: mesh.as_ref().map(|(sender, _)| sender.clone()),
+            queues: queues.as_ref().map(|(sender, _)| sender.clone()),
             registry,
             notices: notice_sender,
         };
@@ -105,11 +117,13 @@ impl Gateway {
             addresses,
             admin,
             push,
+            push_certificates: push_certificates.flatten(),
             config,
             shards: senders,
             threads,
             sidecar,
             mesh,
+            queues,
             readiness,
             notices,
         };
@@ -152,16 +166,29 @@ impl Gateway {
 
     /// Reads the certificates again; connections that are there keep theirs. Nothing changes for a
     /// listener whose files can not be read.
+    ///
+    /// # Errors
+    /// What is wrong with the first of those.
     pub fn reload_certificates(&self) -> Result<(), TlsFilesError> {
+        let mut result = Ok(());
         for (listener, settings) in self.config.listeners.iter().enumerate() {
-            if let Some(files) = &settings.tls {
-                let config = tls_files::load(files, alpn(&settings.service))?;
-                for shard in &self.shards {
-                    shard.send_blocking(Mail::Certificates { listener, config: config.clone() });
-                }
+            let Some(files) = &settings.tls else { continue };
+            match tls_files::load(files, alpn(&settings.service)) {
+                Ok(config) => self.shards.iter().for_each(|shard| {
+                    let config = config.clone();
+                    shard.send_blocking(Mail::Certificates { listener, config });
+                }),
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(())
+        let files = self.config.xxim_upstreams.push.as_ref().and_then(|push| push.tls.as_ref());
+        if let (Some(certificates), Some(files)) = (&self.push_certificates, files) {
+            match tls_files::load(files, PUSH_ALPN) {
+                Ok(config) => _ = certificates.send_replace(config),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
     }
 
     /// Waits until a shard fails; gives its reason. For the thread that waits for signals, too.
@@ -187,6 +214,11 @@ impl Gateway {
             finished &= self.await_notices(deadline);
         }
         let _ = self.sidecar.0.send(Request::Stop);
+        if let Some((queues, thread)) = self.queues {
+            queues.send(QueueRequest::Stop);
+            // What is not stored then has two seconds at the most.
+            let _ = thread.join();
+        }
         if let Some((mesh, thread)) = self.mesh {
             mesh.send(MeshRequest::Stop);
             // Its last words take half a second at the most.
@@ -220,6 +252,7 @@ struct Common {
     shards: Vec<MailSender>,
     sidecar: SidecarSender,
     mesh: Option<MeshSender>,
+    queues: Option<QueueSender>,
     registry: Arc<Registry>,
     notices: Sender<Notice>,
 }
@@ -227,7 +260,8 @@ struct Common {
 impl Common {
     /// One shard with everything it needs; on the shard's own thread.
     fn parts(self, number: usize, listeners: Vec<OwnedFd>, mailbox: Mailbox) -> Parts {
-        let Common { config, shared, clock, shards, sidecar, mesh, registry, notices, .. } = self;
+        let Common { config, shared, clock, shards, sidecar, mesh, queues, registry, .. } = self;
+        let notices = self.notices;
         let seed = fastrand::usize(..);
         let count = shards.len();
         Parts {
@@ -240,6 +274,7 @@ impl Common {
             shards,
             sidecar,
             mesh,
+            queues,
             published: registry.shard(number).expect("one per shard was made"),
             notices,
         }
@@ -306,14 +341,18 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(refused)
 }
 
-type PushSocket = (TcpListener, Option<Arc<rustls::ServerConfig>>);
+/// What the push service speaks.
+const PUSH_ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// The push service's socket with its certificates, and where new ones go.
+type PushSocket = ((TcpListener, Certificates), Option<watch::Sender<Arc<ServerConfig>>>);
 
 fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
     let (address, what) = (settings.bind, "xxim push service");
     let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
-    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
-    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
-    Ok((TcpListener::bind(address).map_err(refused)?, tls))
+    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, PUSH_ALPN)).transpose()?;
+    let (sender, receiver) = tls.map(watch::channel).unzip();
+    Ok(((TcpListener::bind(address).map_err(refused)?, receiver), sender))
 }
 
 /// The key of xxim clients.
@@ -401,7 +440,8 @@ fn sidecar_settings(
         threads: config.sidecar.threads,
         login: config.login.clone(),
         upstreams: config.xxim_upstreams.clone(),
-        push: config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?,
+        push: None,
+        pod: *config.netsvr.advertise.ip(),
         mesh,
         admin: config.admin.bind.map(bind_admin).transpose()?,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
@@ -473,6 +513,25 @@ fn start_mesh(
     };
     let thread = mesh::start(settings, ends.requests, shards.to_vec(), registry.clone())?;
     Ok(Some((ends.sender, thread)))
+}
+
+/// Starts the queues of the cluster, if topics are there.
+fn start_queues(
+    config: &Config,
+    shared: &Shared,
+    shards: &[MailSender],
+    registry: &Registry,
+) -> Result<Option<(QueueSender, JoinHandle<()>)>, StartError> {
+    let Some(room) = shared.queue_room.clone() else { return Ok(None) };
+    let settings = QueueSettings {
+        mesh: config.mesh.clone(),
+        node: config.node,
+        queue: config.connmix.queue,
+        room,
+    };
+    let (sender, requests) = QueueSender::new();
+    let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
+    Ok(Some((sender, thread)))
 }
 
 fn ring_settings(config: &Config) -> Settings {

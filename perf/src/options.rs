@@ -123,6 +123,8 @@ pub enum Scenario {
     Queue,
     /// Many requests under way on one xxim connection, to an upstream that answers at once.
     Xxim,
+    /// xxim: clients with requests, without and with a flood of wrong keys from elsewhere.
+    XximFlood,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
     /// A backend of one node publishes to members on another one, over NATS.
@@ -133,7 +135,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 17] = [
+    pub const ALL: [Scenario; 18] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -149,6 +151,7 @@ impl Scenario {
         Scenario::ApiPublish,
         Scenario::Queue,
         Scenario::Xxim,
+        Scenario::XximFlood,
         Scenario::CrossShard,
         Scenario::Mesh,
     ];
@@ -179,7 +182,7 @@ pub struct Size {
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,
-    /// `room`); publishes of the part at half load (`mesh`).
+    /// `room`, `xxim-flood`); publishes of the part at half load (`mesh`).
     #[arg(long)]
     pub rate: Option<f64>,
     /// Topics of each client; of all members together (`mesh`).
@@ -210,4 +213,10 @@ pub struct Size {
     /// `mesh`: CPU of the members' node; by default that of the others, `--server-cpu`.
     #[arg(long)]
     pub members_cpu: Option<usize>,
+    /// `xxim`: clients encrypt.
+    #[arg(long)]
+    pub encrypted: bool,
+    /// `xxim-flood`: wrong RSA ciphertexts per second.
+    #[arg(long)]
+    pub flood: Option<f64>,
 }

@@ -61,6 +61,8 @@ fn sizes(options: &Options) -> String {
     add("session", text(size.session));
     add("rate", size.rate.map(|rate| rate.to_string()));
     add("scale", size.scale.map(|scale| scale.to_string()));
+    add("flood", size.flood.map(|flood| flood.to_string()));
+    add("encrypted", size.encrypted.then(|| "yes".to_owned()));
     add("runs", Some(options.runs.to_string()));
     add("seconds", Some(options.seconds.to_string()));
     parts.join(", ")

@@ -154,7 +154,7 @@ fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let mut around = Surroundings::default();
     let mut nats = None;
     match (options.scenario, &entry.contender) {
-        (Scenario::Xxim, _) => around.upstream = Some(upstream::start()?),
+        (Scenario::Xxim | Scenario::XximFlood, _) => around.upstream = Some(upstream::start()?),
         (Scenario::Mesh, Contender::Gateway(_)) => {
             let server = Nats::start()?;
             around.mesh = Some((scenario::mesh::MEMBERS_NODE, server.url()));

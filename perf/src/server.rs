@@ -66,6 +66,7 @@ pub struct Server {
     /// What the nodes of a mesh are linked by; ends after them.
     pub nats: Option<Nats>,
     _config: Option<tempfile::NamedTempFile>,
+    _key: Option<tempfile::NamedTempFile>,
     _identity: Option<Identity>,
 }
 
@@ -105,9 +106,11 @@ impl Server {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
         let text = config([client, worker, task, api], cpus, identity.as_ref());
         file.write_all(text.as_bytes())?;
-        if let Some(upstream) = around.upstream {
+        let key = around.upstream.map(|_| xxim_key()).transpose()?;
+        if let (Some(upstream), Some(key)) = (around.upstream, &key) {
             client = free_address()?;
-            file.write_all(xxim_config(client, upstream, identity.as_ref()).as_bytes())?;
+            let text = xxim_config(client, upstream, key.path(), identity.as_ref());
+            file.write_all(text.as_bytes())?;
         }
         let mut command = Command::new(program);
         command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
@@ -131,6 +134,7 @@ impl Server {
             trusted: identity.as_ref().map(Identity::certificate),
             _child: Some(Started(child)),
             _config: Some(file),
+            _key: key,
             _identity: identity,
             ..Server::elsewhere(client)
         };
@@ -156,6 +160,7 @@ impl Server {
             trusted: None,
             _child: None,
             _config: None,
+            _key: None,
             _identity: None,
         }
     }
@@ -251,8 +256,20 @@ fn tls_line(identity: Option<&Identity>) -> String {
     })
 }
 
+/// The key of the xxim specification's section 3.8, for which the load has ciphertexts.
+fn xxim_key() -> Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(include_bytes!("../../tests/vectors/xxim/test-key.pem"))?;
+    Ok(file)
+}
+
 /// One more listener, for xxim clients.
-fn xxim_config(client: SocketAddr, upstream: SocketAddr, identity: Option<&Identity>) -> String {
+fn xxim_config(
+    client: SocketAddr,
+    upstream: SocketAddr,
+    key: &Path,
+    identity: Option<&Identity>,
+) -> String {
     let tls = tls_line(identity);
     format!(
         r#"
@@ -260,6 +277,9 @@ fn xxim_config(client: SocketAddr, upstream: SocketAddr, identity: Option<&Ident
 bind = "{client}"
 routes = [ {{ path = "/ws", protocol = "xxim" }} ]
 {tls}
+
+[xxim.crypto]
+private_key = {key:?}
 
 [[xxim.upstream]]
 name = "load"

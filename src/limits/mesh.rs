@@ -30,6 +30,19 @@ pub const MESH_LOGINS_INTERVAL: Duration = Duration::from_millis(250);
 pub const MESH_QUERY_BYTES: usize = 256 << 10;
 /// Addresses that one node may announce.
 pub const MESH_ADDRESSES_MAX: usize = 64;
+/// What a push to a queue topic of the cluster has to be stored (`full = "error"`).
+pub const QUEUE_PUSH_TIME: Duration = Duration::from_secs(2);
+/// Pushes to JetStream under way at the same time.
+pub const QUEUE_PUSHES_MAX: usize = 1024;
+/// A message that its node says nothing of for so long goes to another one.
+pub const QUEUE_ACK_TIME: Duration = Duration::from_secs(10);
+/// Time within which JetStream knows a repeated push.
+pub const QUEUE_REPEAT_TIME: Duration = Duration::from_secs(120);
+/// A topic's consumer that no node has used for so long is removed from JetStream. Longer than a
+/// backend may stall (`connmix.api.write_timeout`).
+pub const QUEUE_CONSUMER_TIME: Duration = Duration::from_secs(2 * 3600);
+/// Messages of one topic that are with nodes and not written.
+pub const QUEUE_PENDING_MAX: u32 = 65_536;
 
 /// The rows.
 pub(super) const ROWS: &[Limit] = &[
@@ -37,8 +50,10 @@ pub(super) const ROWS: &[Limit] = &[
         "mesh.queue_bytes_max",
         Unit::Bytes,
         [64 * MIB, 64 * KIB, 4096 * MIB],
-        "What may wait for the link to NATS, and what of it may wait for the shards.",
-        "A push to other nodes is dropped, counted as `mesh_full`; a request fails at once.",
+        "What may wait for the link to NATS, and what of it may wait for the shards. For queue \
+         topics of the cluster as much again: pushes that are not stored, messages not written.",
+        "A push to other nodes is dropped, counted as `mesh_full`; a request fails at once. A push \
+         to a queue is refused, counted as `queue_unstored`.",
     ),
     fixed(
         Unit::Milliseconds,
@@ -112,5 +127,41 @@ pub(super) const ROWS: &[Limit] = &[
         MESH_ADDRESSES_MAX as i64,
         "Addresses that one node may announce.",
         "Further ones are ignored.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        QUEUE_PUSH_TIME.as_millis() as i64,
+        "Time for JetStream to store a push, with `connmix.queue.scope = \"cluster\"`.",
+        "With `full = \"error\"` the push is refused, counted as `queue_unstored`.",
+    ),
+    fixed(
+        Unit::Count("pushes"),
+        QUEUE_PUSHES_MAX as i64,
+        "Pushes of a node to JetStream under way at the same time; of one client and topic one.",
+        "A further one waits, within `mesh.queue_bytes_max`.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        QUEUE_ACK_TIME.as_millis() as i64,
+        "Time for which a node may say nothing of a message that it has from JetStream.",
+        "Another node gets the message.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        QUEUE_REPEAT_TIME.as_millis() as i64,
+        "Time within which JetStream knows a push that is repeated after the link was lost.",
+        "The message is there twice.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        QUEUE_CONSUMER_TIME.as_millis() as i64,
+        "Time for which no node need ask for messages of a topic.",
+        "JetStream forgets who consumed it; its messages stay.",
+    ),
+    fixed(
+        Unit::Count("messages"),
+        QUEUE_PENDING_MAX as i64,
+        "Messages of one topic that all nodes together have and have not written.",
+        "No more are given until some are written.",
     ),
 ];

@@ -7,6 +7,7 @@
 //! its own sockets until there is room (design: order, pressure, loss).
 
 mod mesh;
+mod queues;
 
 use std::fs::File;
 use std::io::Write;
@@ -27,12 +28,13 @@ use crate::hub::queries::{Answer, Query};
 use crate::hub::rooms::RoomMessage;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
-use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
 use crate::wire::xxim::cipher::Seeds;
 
+pub use crate::shard::queues::QueueMail;
 pub use mesh::{MeshCall, MeshRequest, MeshSender, Reach};
+pub use queues::{QueueRequest, QueueSender};
 
 /// One message to a shard.
 #[derive(Debug)]

@@ -52,7 +52,7 @@ fn of_200_simultaneous_logins_on_three_nodes_exactly_one_stays() {
     let start = Arc::new(Barrier::new(LOGINS));
     let mut sockets = Vec::new();
     for number in 0..LOGINS {
-        let mut client = Xxim::open_at(nodes[number % 3].binary.address(XXIM));
+        let mut client = Xxim::open_at(nodes[number % 3].binary.address(XXIM), "203.0.113.7");
         client.set_params("d1");
         sockets.push(client.client.socket.try_clone().expect("a descriptor"));
         let (start, tell) = (start.clone(), tell.clone());
@@ -74,7 +74,7 @@ fn of_200_simultaneous_logins_on_three_nodes_exactly_one_stays() {
         let ask = request("k", "/v1/conn/keepAlive", &[]);
         sockets[survivor].write_all(&mask_frame(0x82, [1, 2, 3, 4], &ask)).expect("it is open");
         assert_eq!(next(&seen), (survivor, Seen::Alive), "round {round}");
-        let mut client = Xxim::open_at(node.binary.address(XXIM));
+        let mut client = Xxim::open_at(node.binary.address(XXIM), "203.0.113.7");
         client.set_params("d1");
         client.set_user("ann");
         assert_eq!(next(&seen), (survivor, Seen::Closed), "round {round}");

@@ -9,6 +9,7 @@ mod push;
 mod room;
 mod worker;
 mod xxim;
+mod xxim_flood;
 
 use crate::Result;
 use crate::options::{Options, Scenario};
@@ -60,6 +61,7 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
         }
         Scenario::Queue => Box::new(connmix::Queue::prepare(size, rig)?),
         Scenario::Xxim => Box::new(xxim::Requests::prepare(size, rig)?),
+        Scenario::XximFlood => Box::new(xxim_flood::Flood::prepare(options, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
         Scenario::Mesh => Box::new(mesh::Mesh::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
@@ -78,7 +80,8 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
         | Scenario::ApiSend
         | Scenario::ApiPublish
         | Scenario::Queue
-        | Scenario::Xxim => (Floor::Echo, Scenario::Echo),
+        | Scenario::Xxim
+        | Scenario::XximFlood => (Floor::Echo, Scenario::Echo),
         _ => (Floor::Broadcast, Scenario::Broadcast),
     }
 }

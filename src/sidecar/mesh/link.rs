@@ -182,7 +182,8 @@ fn in_urls(mesh: &Mesh) -> Option<(String, String)> {
     servers.find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())))
 }
 
-async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, String> {
+/// How a node connects.
+pub(super) async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
         .name(format!("ringway node {node}"))
         .no_echo()

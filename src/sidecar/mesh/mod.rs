@@ -45,6 +45,7 @@ mod link;
 mod members;
 mod meters;
 mod questions;
+pub mod queues;
 mod serve;
 mod shards;
 mod wants;
