@@ -4,6 +4,7 @@
 
 mod common;
 #[path = "xxim/support.rs"]
+#[allow(dead_code)]
 mod support;
 #[path = "xxim/vectors.rs"]
 mod vectors;
