@@ -3,8 +3,9 @@
 //! Invariants: every question is answered exactly once, with what those nodes have found that
 //! answered in time and completely; a node of which a piece is missing has not answered. A question
 //! of another node is asked here when the messages for buckets have been handled that were there
-//! one turn after it came, so that it sees what earlier ones have done. Costs: one entry in a hash table per question; answers take room as
-//! everything that waits for the link does.
+//! one turn after it came, so that it sees what earlier ones have done.
+//! Costs: one entry in a hash table per question; answers take room as everything that waits for
+//! the link does.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
