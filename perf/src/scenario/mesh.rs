@@ -366,7 +366,7 @@ fn busy(pid: u32) -> Result<[f64; 3]> {
     Ok(used)
 }
 
-/// A metric of a node.
+/// A metric of a node; 0 while it has not begun to count.
 fn metric(server: &Server, name: &str) -> Result<f64> {
     let admin = server.admin.ok_or("a node without metrics")?;
     let mut socket = TcpStream::connect(admin)?;
@@ -375,7 +375,7 @@ fn metric(server: &Server, name: &str) -> Result<f64> {
     let mut page = String::new();
     socket.read_to_string(&mut page)?;
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(value.ok_or_else(|| format!("there is no metric {name}"))?.trim().parse()?)
+    Ok(value.map_or(Ok(0.0), |value| value.trim().parse())?)
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
