@@ -22,10 +22,12 @@ use crate::metrics::Registry;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
 use crate::shard::mailbox::{
-    Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, Request, SidecarSender,
+    Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, QueueRequest, QueueSender,
+    Request, SidecarSender,
 };
 use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
+use crate::sidecar::mesh::queues::{self, QueueSettings};
 use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
 use crate::sidecar::push::Certificates;
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
@@ -68,6 +70,7 @@ pub struct Gateway {
     threads: Vec<ExecutorJoinHandle<()>>,
     sidecar: (SidecarSender, JoinHandle<()>),
     mesh: Option<(MeshSender, JoinHandle<()>)>,
+    queues: Option<(QueueSender, JoinHandle<()>)>,
     readiness: Arc<Readiness>,
     notices: Receiver<Notice>,
 }
@@ -96,6 +99,7 @@ impl Gateway {
         let (notice_sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config);
         let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
+        let queues = start_queues(&config, &shared, &senders, &registry)?;
         let common = Common {
             config: config.clone(),
             shared,
@@ -104,6 +108,7 @@ impl Gateway {
             shards: senders.clone(),
             sidecar: sidecar.0.clone(),
             mesh: mesh.as_ref().map(|(sender, _)| sender.clone()),
+            queues: queues.as_ref().map(|(sender, _)| sender.clone()),
             registry,
             notices: notice_sender,
         };
@@ -118,6 +123,7 @@ impl Gateway {
             threads,
             sidecar,
             mesh,
+            queues,
             readiness,
             notices,
         };
@@ -208,6 +214,11 @@ impl Gateway {
             finished &= self.await_notices(deadline);
         }
         let _ = self.sidecar.0.send(Request::Stop);
+        if let Some((queues, thread)) = self.queues {
+            queues.send(QueueRequest::Stop);
+            // What is not stored then has two seconds at the most.
+            let _ = thread.join();
+        }
         if let Some((mesh, thread)) = self.mesh {
             mesh.send(MeshRequest::Stop);
             // Its last words take half a second at the most.
@@ -241,6 +252,7 @@ struct Common {
     shards: Vec<MailSender>,
     sidecar: SidecarSender,
     mesh: Option<MeshSender>,
+    queues: Option<QueueSender>,
     registry: Arc<Registry>,
     notices: Sender<Notice>,
 }
@@ -248,7 +260,8 @@ struct Common {
 impl Common {
     /// One shard with everything it needs; on the shard's own thread.
     fn parts(self, number: usize, listeners: Vec<OwnedFd>, mailbox: Mailbox) -> Parts {
-        let Common { config, shared, clock, shards, sidecar, mesh, registry, notices, .. } = self;
+        let Common { config, shared, clock, shards, sidecar, mesh, queues, registry, .. } = self;
+        let notices = self.notices;
         let seed = fastrand::usize(..);
         let count = shards.len();
         Parts {
@@ -261,6 +274,7 @@ impl Common {
             shards,
             sidecar,
             mesh,
+            queues,
             published: registry.shard(number).expect("one per shard was made"),
             notices,
         }
@@ -499,6 +513,25 @@ fn start_mesh(
     };
     let thread = mesh::start(settings, ends.requests, shards.to_vec(), registry.clone())?;
     Ok(Some((ends.sender, thread)))
+}
+
+/// Starts the queues of the cluster, if topics are there.
+fn start_queues(
+    config: &Config,
+    shared: &Shared,
+    shards: &[MailSender],
+    registry: &Registry,
+) -> Result<Option<(QueueSender, JoinHandle<()>)>, StartError> {
+    let Some(room) = shared.queue_room.clone() else { return Ok(None) };
+    let settings = QueueSettings {
+        mesh: config.mesh.clone(),
+        node: config.node,
+        queue: config.connmix.queue,
+        room,
+    };
+    let (sender, requests) = QueueSender::new();
+    let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
+    Ok(Some((sender, thread)))
 }
 
 fn ring_settings(config: &Config) -> Settings {

@@ -127,13 +127,15 @@ pub enum Scenario {
     XximFlood,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
+    /// A backend of one node publishes to members on another one, over NATS.
+    Mesh,
     Suite,
     Smoke,
 }
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 17] = [
+    pub const ALL: [Scenario; 18] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -151,6 +153,7 @@ impl Scenario {
         Scenario::Xxim,
         Scenario::XximFlood,
         Scenario::CrossShard,
+        Scenario::Mesh,
     ];
 
     /// The name on the command line.
@@ -174,21 +177,22 @@ pub struct Size {
     /// Publishes at a time.
     #[arg(long)]
     pub publishes: Option<usize>,
-    /// Messages under way at a time (`unicast`, `groupchat`; `xxim`: per connection), connections
-    /// (`churn`).
+    /// Messages under way at a time (`unicast`, `groupchat`, `mesh`; `xxim`: per connection),
+    /// connections (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,
-    /// `room`, `xxim-flood`).
+    /// `room`, `xxim-flood`); publishes of the part at half load (`mesh`).
     #[arg(long)]
     pub rate: Option<f64>,
-    /// Topics of each client.
+    /// Topics of each client; of all members together (`mesh`).
     #[arg(long)]
     pub topics: Option<usize>,
     /// Members of the topic that is published to.
     #[arg(long)]
     pub members: Option<usize>,
-    /// `topics`: publish to topics as they are popular, not to the one of `--members`.
+    /// `topics`: publish to topics as they are popular, not to the one of `--members`. `mesh`:
+    /// nodes beyond the second have a member of another topic in the same bucket.
     #[arg(long)]
     pub mixed: bool,
     /// Bytes of a client's session.
@@ -203,6 +207,12 @@ pub struct Size {
     /// `churn`: clients of netsvr instead of echo.
     #[arg(long)]
     pub netsvr: bool,
+    /// `mesh`: nodes; those beyond the publisher's and the members' have nobody.
+    #[arg(long)]
+    pub nodes: Option<usize>,
+    /// `mesh`: CPU of the members' node; by default that of the others, `--server-cpu`.
+    #[arg(long)]
+    pub members_cpu: Option<usize>,
     /// `xxim`: clients encrypt.
     #[arg(long)]
     pub encrypted: bool,

@@ -57,6 +57,7 @@ fn sizes(options: &Options) -> String {
     add("window", text(size.window));
     add("topics", text(size.topics));
     add("members", text(size.members));
+    add("nodes", text(size.nodes));
     add("session", text(size.session));
     add("rate", size.rate.map(|rate| rate.to_string()));
     add("scale", size.scale.map(|scale| scale.to_string()));

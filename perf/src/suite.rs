@@ -1,5 +1,6 @@
 //! Many scenarios at once: the figures to reach, and the smoke test.
 
+use crate::nats::Nats;
 use crate::options::{Options, Scenario, Size};
 use crate::run::Entry;
 use crate::{Result, measure};
@@ -23,6 +24,10 @@ pub fn smoke(options: &Options) -> Result<Results> {
     for scenario in Scenario::ALL {
         if scenario == Scenario::CrossShard && options.load_cpu == Some(options.server_cpu) {
             println!("{} needs two CPUs; left out\n", scenario.name());
+            continue;
+        }
+        if scenario == Scenario::Mesh && !Nats::is_installed() {
+            println!("{} needs nats-server in PATH; left out\n", scenario.name());
             continue;
         }
         results.push(measure(&Options { scenario, ..tiny.clone() })?);

@@ -29,6 +29,14 @@ pub(super) const KEYS: &[Key] = &[
         )
     },
     choice(
+        "connmix.queue.scope",
+        "\"node\"",
+        &["node", "cluster"],
+        "node: a topic is in the memory of one machine, whose clients push and whose backends \
+         consume. cluster: all machines of the mesh have the same topics, in JetStream; needs \
+         mesh.nats and the same value on every machine.",
+    ),
+    choice(
         "connmix.queue.full",
         "\"error\"",
         &["error", "block", "drop_oldest"],
@@ -138,6 +146,11 @@ pub struct Queue {
     /// Topics of the process.
     pub topics_max: u32,
     pub full: QueueFull,
+    pub scope: QueueScope,
+    /// Bytes of all topics of a cluster together.
+    pub cluster_bytes_max: u64,
+    /// NATS servers that keep each message of a cluster.
+    pub replicas: u8,
 }
 
 /// What happens to a message that finds its topic full.
@@ -146,6 +159,15 @@ pub enum QueueFull {
     Error,
     Block,
     DropOldest,
+}
+
+/// Whose topics they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueScope {
+    /// Of this process.
+    Node,
+    /// Of all nodes of the mesh together.
+    Cluster,
 }
 
 /// Reads it.
@@ -164,8 +186,25 @@ pub(super) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmi
             "drop_oldest" => QueueFull::DropOldest,
             _ => QueueFull::Error,
         },
+        scope: scope(settings)?,
+        cluster_bytes_max: settings.number(&key("cluster_bytes_max"))?,
+        replicas: settings.number(&key("replicas"))?,
     };
     Ok(Connmix { api, queue })
+}
+
+fn scope(settings: &Settings) -> Result<QueueScope, ConfigError> {
+    const KEY: &str = "connmix.queue.scope";
+    if settings.choice(KEY)? == "node" {
+        return Ok(QueueScope::Node);
+    }
+    if settings.texts("mesh.nats")?.is_empty() {
+        let complaint = Complaint::new("the topics of a cluster are in JetStream of NATS")
+            .allowed("\"node\" without a mesh")
+            .advise("Set mesh.nats to servers that run with JetStream (nats-server -js)");
+        return Err(settings.error(KEY, complaint));
+    }
+    Ok(QueueScope::Cluster)
 }
 
 fn api(settings: &Settings) -> Result<Api, ConfigError> {

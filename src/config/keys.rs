@@ -145,7 +145,7 @@ const KEYS: &[Key] = &[
         ..flag(
             "netsvr.cluster",
             "Commands of business processes reach clients of every node of the mesh, not only of \
-             this one.",
+             this one, and queries are answered for all.",
         )
     },
     Key {

@@ -13,8 +13,14 @@
 //! that can be given waits after [`Queues::hand_out`]. A topic holds at most its limits, and beyond
 //! them only what dead consumers gave back and, with [`Full::Block`], what its pushers may have
 //! under way.
+//!
+//! With the topics of a cluster ([`Queues::of_cluster`]) messages come from a store instead of from
+//! pushers; see [`supply`].
 //! Costs: one queue entry per message at each stage and no copy of its bytes; O(1) per message,
 //! except for a search among the topic's consumers for one whose window is open.
+
+mod room;
+mod supply;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -24,6 +30,10 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::hub::ConnId;
+
+pub use room::Room;
+pub use supply::Report;
+use supply::{Supplied, Supply};
 
 /// Messages of one topic that are given before the next topic has its turn.
 const GIVEN_PER_TURN: usize = 64;
@@ -60,8 +70,10 @@ pub enum PushError {
     TooManyTopics,
     /// The name is empty or longer than 255 bytes.
     BadTopic,
-    /// The message is larger than a consumer's window.
+    /// The message is larger than a consumer's window, or than the store takes.
     TooLarge,
+    /// The store of the cluster did not take it in time, or too much waits for it.
+    Unstored,
 }
 
 /// What a pusher is told when its message is queued.
@@ -124,6 +136,8 @@ pub struct Queues {
     /// Acceptances to report to pushers' shards ([`Full::Block`]).
     accepted: Vec<(u8, Arc<str>)>,
     depth: usize,
+    /// `None`: messages come from pushers.
+    supply: Option<Supply>,
     pub tally: Tally,
 }
 
@@ -143,6 +157,7 @@ struct Topic {
     ready: bool,
     /// The shards of messages that were taken beyond the limit, oldest first.
     beyond: VecDeque<u8>,
+    supplied: Supplied,
 }
 
 #[derive(Debug)]
@@ -177,6 +192,7 @@ impl Queues {
             ready: VecDeque::new(),
             accepted: Vec::new(),
             depth: 0,
+            supply: None,
             tally: Tally::default(),
         }
     }
@@ -284,6 +300,7 @@ impl Queues {
         consumer.window = Window { events: 0, bytes: 0 };
         for key in std::mem::take(&mut consumer.topics) {
             self.topics[key].consumers.retain(|&other| other != place);
+            self.abandon(key);
             self.rouse(key);
             self.free(key);
         }
@@ -300,6 +317,7 @@ impl Queues {
             consumer.bytes -= message.event.len();
             self.tally.delivered += 1;
             self.topics[key].given -= 1;
+            self.note_written(key, message.number);
             self.free(key);
         }
         self.reopen(place);
@@ -316,14 +334,18 @@ impl Queues {
         back.sort_unstable_by_key(|(key, message)| (*key, message.number));
         // From the last one on, so that each goes before those that are after it.
         while let Some((key, message)) = back.pop() {
+            self.tally.returned += 1;
+            self.topics[key].given -= 1;
+            if self.released(key, message.number) {
+                self.free(key);
+                continue;
+            }
             let topic = &mut self.topics[key];
-            topic.given -= 1;
             topic.bytes += message.event.len();
             // Only what others gave back before stands in front of it.
             let at = topic.waiting.partition_point(|other| other.number < message.number);
             topic.waiting.insert(at, message);
             self.depth += 1;
-            self.tally.returned += 1;
             self.rouse(key);
         }
     }
@@ -352,6 +374,7 @@ impl Queues {
             if given == GIVEN_PER_TURN {
                 self.rouse(key);
             }
+            self.touch(key);
         }
     }
 
@@ -363,7 +386,7 @@ impl Queues {
 
     /// Whether there may be something to hand out or to report.
     pub fn is_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.accepted.is_empty()
+        !self.ready.is_empty() || !self.accepted.is_empty() || self.has_reports()
     }
 
     /// Messages that wait.
@@ -415,6 +438,8 @@ impl Queues {
         for (key, topic) in &self.topics {
             assert_eq!(self.names.get(&topic.name), Some(&key));
             assert!(!topic.is_idle(), "{} is empty", topic.name);
+            let stays = topic.waiting.is_empty() || !topic.consumers.is_empty();
+            assert!(self.supply.is_none() || stays, "{} waits for nobody", topic.name);
             assert!(topic.waiting.iter().is_sorted_by_key(|message| message.number));
             let bytes: usize = topic.waiting.iter().map(|message| message.event.len()).sum();
             assert_eq!(topic.bytes, bytes, "bytes in {}", topic.name);
@@ -444,6 +469,7 @@ impl Queues {
             given: 0,
             ready: false,
             beyond: VecDeque::new(),
+            supplied: Supplied::default(),
         });
         self.names.insert(name, key);
         Some(key)
@@ -460,6 +486,7 @@ impl Queues {
         }
         self.names.remove(&topic.name);
         self.count.give_back();
+        self.last_words(&topic.name, topic.supplied);
     }
 
     /// Forgets a consumer that has nothing any more.
@@ -495,6 +522,7 @@ impl Queues {
         for index in 0..count {
             let key = self.consumers[place].topics[(turn + index) % count];
             self.rouse(key);
+            self.touch(key);
         }
     }
 

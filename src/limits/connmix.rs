@@ -67,4 +67,18 @@ pub(super) const ROWS: &[Limit] = &[
         "Queue topics that have messages or consumers.",
         "A push or `queue.pop` that needs one more fails.",
     ),
+    row(
+        "connmix.queue.cluster_bytes_max",
+        Unit::Bytes,
+        [1024 * MIB, MIB, 1024 * 1024 * MIB],
+        "Bytes of all topics of a cluster together (`scope = \"cluster\"`).",
+        "The topic of a push counts as full; `drop_oldest` can not make room then.",
+    ),
+    row(
+        "connmix.queue.replicas",
+        Unit::Count("servers"),
+        [1, 1, 5],
+        "NATS servers that keep each message of a cluster; read when its stream is made.",
+        "",
+    ),
 ];

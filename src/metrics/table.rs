@@ -59,6 +59,8 @@ pub enum DropReason {
     QueueRefused,
     /// The oldest message of a full queue topic made room (connmix section 3.1).
     QueueOldest,
+    /// JetStream did not take a message of a queue topic in time, or too many wait for it.
+    QueueUnstored,
     /// Too many callbacks at close wait; the event itself is not dropped.
     CallbackSkipped,
     /// No rule is about this message of a connmix client.
@@ -81,7 +83,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 20] = [
+    pub const ALL: [DropReason; 21] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -93,6 +95,7 @@ impl DropReason {
         DropReason::TooManyJobs,
         DropReason::QueueRefused,
         DropReason::QueueOldest,
+        DropReason::QueueUnstored,
         DropReason::CallbackSkipped,
         DropReason::NoRule,
         DropReason::MeshFull,
@@ -118,6 +121,7 @@ impl DropReason {
             DropReason::TooManyJobs => "too_many_jobs",
             DropReason::QueueRefused => "queue_refused",
             DropReason::QueueOldest => "queue_oldest",
+            DropReason::QueueUnstored => "queue_unstored",
             DropReason::CallbackSkipped => "callback_skipped",
             DropReason::NoRule => "no_rule",
             DropReason::MeshFull => "mesh_full",

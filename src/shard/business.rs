@@ -214,11 +214,12 @@ impl Shard {
 
     fn request(&mut self, slot: u32, cmd: Cmd, body: Bytes) {
         self.counters.commands += 1;
-        let wide = self.config.netsvr.cluster && self.mesh.is_some() && cmd.is_one_way();
-        if wide {
+        let wide = self.config.netsvr.cluster && self.mesh.is_some();
+        if wide && cmd.is_one_way() {
             self.carry_abroad(cmd, &body);
         }
-        match worker::request(cmd, body, &self.uniq_ids, self.config.netsvr.generation) {
+        let generation = self.config.netsvr.generation;
+        match worker::request(cmd, body.clone(), &self.uniq_ids, generation) {
             Request::Commands(commands) if wide => {
                 commands.into_iter().for_each(|command| self.dispatch_wide(command));
             }
@@ -228,6 +229,7 @@ impl Shard {
             Request::GuestKickLater { delay_s, command } => {
                 self.later(delay_s, Job { node: None, command });
             }
+            Request::Ask { query, shape } if wide => self.ask_wide(slot, cmd, body, query, shape),
             Request::Ask { query, shape } => self.ask(slot, query, shape),
             Request::Metrics => self.ask_rates(slot),
             Request::Limit { on_open, on_message } => self.limit(slot, on_open, on_message),

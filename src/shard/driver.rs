@@ -28,7 +28,9 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
-use crate::shard::mailbox::{Mail, MailSender, Mailbox, MeshSender, Request, SidecarSender};
+use crate::shard::mailbox::{
+    Mail, MailSender, Mailbox, MeshSender, QueueSender, Request, SidecarSender,
+};
 use crate::shard::ops::Op;
 use crate::shard::ring::{self, Event, Ring, Settings};
 use crate::shard::{Now, Shard};
@@ -98,6 +100,8 @@ pub struct Parts {
     pub sidecar: SidecarSender,
     /// `None` if there is no mesh.
     pub mesh: Option<MeshSender>,
+    /// `None` if queue topics are those of this process.
+    pub queues: Option<QueueSender>,
     pub published: Arc<Published>,
     pub notices: crossbeam_channel::Sender<Notice>,
 }
@@ -221,6 +225,11 @@ impl Driver {
         while let Some(request) = self.parts.shard.next_mesh() {
             if let Some(mesh) = &self.parts.mesh {
                 mesh.send(request);
+            }
+        }
+        while let Some(request) = self.parts.shard.next_queue_request() {
+            if let Some(queues) = &self.parts.queues {
+                queues.send(request);
             }
         }
         if now.ms.saturating_sub(self.published_ms) >= PUBLISH_MS {

@@ -7,6 +7,7 @@
 //! its own sockets until there is room (design: order, pressure, loss).
 
 mod mesh;
+mod queues;
 
 use std::fs::File;
 use std::io::Write;
@@ -27,12 +28,13 @@ use crate::hub::queries::{Answer, Query};
 use crate::hub::rooms::RoomMessage;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
-use crate::shard::queues::QueueMail;
 use crate::wire::tls::ServerConfig;
 use crate::wire::xxim::Identity;
 use crate::wire::xxim::cipher::Seeds;
 
+pub use crate::shard::queues::QueueMail;
 pub use mesh::{MeshCall, MeshRequest, MeshSender, Reach};
+pub use queues::{QueueRequest, QueueSender};
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -86,6 +88,9 @@ pub enum Mail {
     Room(Arc<RoomMessage>),
     /// The other nodes of the mesh have changed.
     Nodes(Arc<Nodes>),
+    /// Tell the mesh which xxim logins there are from this slot on; answered by
+    /// [`MeshRequest::Logins`].
+    Logins { from: u32 },
     /// About queues of connmix.
     Queue(QueueMail),
     /// The metrics as text, for [`Request::Metrics`] of this number.
@@ -139,6 +144,8 @@ pub enum Reply {
     Answer(Answer),
     /// To [`Mail::Tell`].
     Outcome(Outcome),
+    /// To [`MeshRequest::Ask`]: what each of the nodes has that answered.
+    Elsewhere(Vec<(u16, Answer)>),
 }
 
 /// A request that a connmix rule makes.

@@ -166,7 +166,8 @@ impl Shard {
         let pick = config.netsvr.worker.pick;
         let limits = link_limits(&config.netsvr.worker, shards);
         let topics = shared.queue_topics.clone();
-        let queueing = queues::Queueing::new(&config.connmix, topics);
+        let room = shared.queue_room.clone();
+        let queueing = queues::Queueing::new(&config.connmix, topics, room);
         let level = config.netsvr.customer.compression_level;
         let mesh = shared.mesh.clone();
         let mut hub = Hub::new();
@@ -366,6 +367,7 @@ impl Shard {
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
             Mail::Nodes(nodes) => self.nodes_changed(nodes),
+            Mail::Logins { from } => self.xxim_tell_logins(from),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);

@@ -10,7 +10,11 @@
 //! home has not accepted ([`UNACCEPTED_MAX`]); beyond that each client can push one more and is
 //! then not read until there is room.
 //!
+//! With `scope = "cluster"` messages come to their home from JetStream; see [`cluster`].
+//!
 //! For those who push there is `Shard::queue_push`; what they must provide is named there.
+
+mod cluster;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,12 +23,13 @@ use bytes::Bytes;
 
 use crate::config::connmix::{Connmix, QueueFull};
 use crate::hub::ConnId;
-use crate::hub::queues::{Full, PushError, Pushed, QueueLimits, Queues, TopicCount, Window};
+use crate::hub::queues::{Full, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Window};
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::mailbox::Mail;
 use crate::wire::connmix;
+use cluster::Cluster;
 
 /// Letters of this turn that are searched for one to the same topic.
 const LETTERS_SEARCHED: usize = 16;
@@ -54,6 +59,10 @@ pub enum QueueMail {
     Written { consumer: ConnId, count: u32 },
     /// To a home: the consumer is gone; `written` more events than reported are written.
     Gone { consumer: ConnId, written: u32 },
+    /// To a home, from JetStream: messages with their numbers, as frames for consumers.
+    Supplied { topic: Arc<str>, messages: Vec<(u64, Bytes)> },
+    /// To a pushers' shard: JetStream has stored so many of its messages, and others not.
+    Settled { topic: Arc<str>, stored: u32, refused: Vec<(ConnId, PushError)> },
 }
 
 /// What a shard keeps for queues beside its own topics.
@@ -68,6 +77,8 @@ pub struct Queueing {
     /// By topic, with `full = "block"`: what its home has not accepted.
     unaccepted: HashMap<Arc<str>, Unaccepted>,
     full: Full,
+    /// `None`: topics are those of this process.
+    cluster: Option<Cluster>,
 }
 
 /// Messages of this turn for one topic.
@@ -86,8 +97,9 @@ struct Unaccepted {
 }
 
 impl Queueing {
-    /// Nothing queued; `count` is shared by the shards of the process.
-    pub fn new(config: &Connmix, count: Arc<TopicCount>) -> Queueing {
+    /// Nothing queued; `count` is shared by the shards of the process, and so is `room`, which
+    /// topics of a cluster have.
+    pub fn new(config: &Connmix, count: Arc<TopicCount>, room: Option<Arc<Room>>) -> Queueing {
         let queue = &config.queue;
         let limits = QueueLimits {
             messages_max: queue.topic_messages_max as usize,
@@ -100,11 +112,15 @@ impl Queueing {
             },
         };
         Queueing {
-            queues: Queues::new(limits, count),
+            queues: match room {
+                Some(_) => Queues::of_cluster(limits, count),
+                None => Queues::new(limits, count),
+            },
             pushes: Vec::new(),
             events: Vec::new(),
             unaccepted: HashMap::new(),
             full: limits.full,
+            cluster: room.map(Cluster::new),
         }
     }
 
@@ -148,7 +164,9 @@ impl Shard {
             return Err(error);
         }
         let home = Queues::home(topic, self.mail.len());
-        if home == self.id {
+        if self.queueing.cluster.is_some() {
+            self.push_to_store(topic, client, &event)?;
+        } else if home == self.id {
             let pushed = self.queueing.queues.push(home, topic, event, self.now.ms);
             pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
         } else {
@@ -225,6 +243,10 @@ impl Shard {
             }
             QueueMail::Written { consumer, count } => self.queueing.queues.written(consumer, count),
             QueueMail::Gone { consumer, written } => self.queueing.queues.gone(consumer, written),
+            QueueMail::Supplied { topic, messages } => {
+                self.queueing.queues.supply(&topic, messages, self.now.ms);
+            }
+            QueueMail::Settled { topic, stored, refused } => self.settled(&topic, stored, refused),
         }
     }
 
@@ -257,6 +279,10 @@ impl Shard {
     pub(super) fn queue_turn(&mut self) {
         for Letter { home, topic, messages } in std::mem::take(&mut self.queueing.pushes) {
             let from = self.id;
+            if let Some(cluster) = &mut self.queueing.cluster {
+                cluster.push(from, topic, messages);
+                continue;
+            }
             self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
         }
         let mut given = std::mem::take(&mut self.queueing.events);
@@ -280,5 +306,6 @@ impl Shard {
         for (shard, topic, count) in accepted {
             self.queue_post(shard, QueueMail::Accepted { topic, count });
         }
+        self.queue_reports();
     }
 }

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use crate::config::connmix::QueueScope;
 use crate::config::model::Config;
 use crate::hub::limits::SharedLimiter;
 use crate::hub::mesh::Interest;
-use crate::hub::queues::TopicCount;
+use crate::hub::queues::{Room, TopicCount};
 use crate::hub::rooms::RoomLimits;
 
 /// See the module.
@@ -24,6 +25,8 @@ pub struct Shared {
     pub mesh: Option<Arc<Interest>>,
     /// Topics that count against `connmix.queue.topics_max`.
     pub queue_topics: Arc<TopicCount>,
+    /// For messages on their way to JetStream; `None` if topics are those of this process.
+    pub queue_room: Option<Arc<Room>>,
     /// Members and messages of rooms, where they are limited.
     pub room_limits: RoomLimits,
 }
@@ -38,6 +41,8 @@ impl Shared {
             connections: AtomicU32::new(0),
             mesh: config.mesh.is_on().then(|| Arc::new(Interest::new(config.mesh.queue_bytes_max))),
             queue_topics: Arc::default(),
+            queue_room: (config.connmix.queue.scope == QueueScope::Cluster)
+                .then(|| Arc::new(Room::new(config.mesh.queue_bytes_max))),
             room_limits: RoomLimits::default(),
         })
     }

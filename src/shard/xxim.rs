@@ -61,6 +61,8 @@ pub struct Conn {
     number: u32,
     /// The triple that was claimed at its home.
     held: Option<Triple>,
+    /// When that was, Unix milliseconds.
+    held_ms: u64,
     /// Frames of the TCP variant.
     reader: tcp::FrameReader,
     accepted_ms: u64,
@@ -90,6 +92,7 @@ impl Conn {
             waiting: false,
             number: 0,
             held: None,
+            held_ms: 0,
             reader: tcp::FrameReader::default(),
             accepted_ms: 0,
             pinged_ms: 0,

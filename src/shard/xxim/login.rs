@@ -17,10 +17,11 @@ use crate::hub::ConnId;
 use crate::hub::limits::BucketRules;
 use crate::hub::login::{Login, Verdict};
 use crate::hub::push::Outcome;
+use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
-use crate::shard::conns::Flags;
-use crate::shard::mailbox::{HookKind, Mail, Request};
+use crate::shard::conns::{Flags, Role};
+use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
 use crate::wire::xxim::cipher::Seeds;
 use crate::wire::xxim::{Identity, after_connect, after_disconnect};
 
@@ -161,7 +162,9 @@ impl Shard {
     /// Makes the connection the holder of a triple; its barrier waits until it is.
     pub(super) fn xxim_claim(&mut self, slot: u32, triple: Triple) {
         let id = self.conns.id(slot);
+        let unix_ms = self.now.unix_ms;
         let Some(conn) = self.xxim(slot) else { return };
+        conn.held_ms = unix_ms;
         let before = conn.held.replace(triple.clone());
         if let Some(before) = before.filter(|before| *before != triple) {
             self.xxim_release(before, id);
@@ -226,6 +229,9 @@ impl Shard {
     /// Another connection holds the triple of this one now.
     pub(in crate::shard) fn xxim_displaced(&mut self, triple: &Triple, id: ConnId) {
         let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
         if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
             self.counters.xxim_displaced += 1;
             self.xxim_close(slot, &Close::DUPLICATE);
@@ -244,6 +250,25 @@ impl Shard {
         };
         self.xxim_displaced(&triple, id);
         Outcome { done: 1, failed: 0 }
+    }
+
+    /// Tells the mesh some of the logins of this shard, from this slot on.
+    pub(in crate::shard) fn xxim_tell_logins(&mut self, from: u32) {
+        let mut logins = Vec::new();
+        let end = self.conns.slots().min(from.saturating_add(MESH_LOGIN_SLOTS_MAX));
+        let mut slot = from;
+        while slot < end && logins.len() < MESH_LOGINS_MAX {
+            let conn = &self.conns[slot];
+            if let Role::Xxim(xxim) = &conn.role
+                && let Some(triple) = &xxim.held
+                && !conn.flags.has(Flags::GONE | Flags::CLOSING)
+            {
+                logins.push((triple.parts(), self.conns.id(slot), xxim.held_ms));
+            }
+            slot += 1;
+        }
+        let next = (slot < self.conns.slots()).then_some(slot);
+        self.tell_mesh(MeshRequest::Logins { logins, next });
     }
 
     /// A connection gives up its triple, at whichever shard that is at home.

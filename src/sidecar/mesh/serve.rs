@@ -105,17 +105,22 @@ impl Mesh {
                     self.reply(done);
                 }
             }
-            // No question is asked for other nodes.
-            MeshRequest::Replied { .. } => {}
+            MeshRequest::Replied { number, reply: Reply::Answer(part) } => self.found(number, part),
+            // Shards say that to nobody.
+            MeshRequest::Replied { reply: Reply::Elsewhere(_), .. } => {}
+            MeshRequest::Ask { to, query, reply: (shard, number) } => {
+                self.question(to, query, Asker { shard, number });
+            }
             MeshRequest::Claim { login, conn } => {
                 let at_ms = super::unix_ms();
-                if !self.claims.claim(Claim { login, conn, at_ms }) {
+                if !self.claims.claim(Claim { login, conn, at_ms, again: false }) {
                     self.meters.dropped_full.increment(1);
                 }
             }
             MeshRequest::Displaced { login, conn } => {
                 self.shards.carry_out(Command::Displace { conn, login }, 0, 0, 0);
             }
+            MeshRequest::Logins { logins, next } => self.compare(logins, next),
             MeshRequest::Call { method, body, answer } => self.call(method, body, answer),
             MeshRequest::Called { node, number, body } => self.called(node, number, body),
             MeshRequest::Stop => self.stopping = true,
@@ -252,6 +257,13 @@ impl Mesh {
                     self.replied(&envelope, &reply);
                     Ok(())
                 }
+                (_, From::Replies, Body::Piece(piece)) => {
+                    self.piece(&envelope, piece);
+                    Ok(())
+                }
+                (_, From::Lane(lane @ Lane::Node(_)), Body::Query(query)) => {
+                    self.asked(&envelope, lane, query)
+                }
                 (_, From::Lane(lane), Body::Command(command)) => {
                     self.carry_out(&envelope, lane, command, len)
                 }
@@ -273,7 +285,12 @@ impl Mesh {
         if news != News::Stays {
             let (node, version) = (envelope.node, &*hello.program_version);
             match news {
-                News::Came => tracing::info!(node, version, "a node of the mesh has come"),
+                News::Came => {
+                    tracing::info!(node, version, "a node of the mesh has come");
+                    if std::mem::take(&mut self.lost_nodes) {
+                        self.recheck_logins();
+                    }
+                }
                 _ => tracing::info!(node, "a node of the mesh has left"),
             }
         }

@@ -10,7 +10,7 @@ mod request;
 mod response;
 
 pub use request::{Call, Envelope, Fault, Request, envelope, is_topic, publish, send};
-pub use response::{Answer, event, http_body, text_frame};
+pub use response::{Answer, event, event_frame, event_text, http_body, text_frame};
 
 /// `E.c` of an error (section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

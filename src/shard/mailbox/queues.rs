@@ -1,0 +1,41 @@
+//! What shards say to the thread that speaks with JetStream about the topics of the cluster.
+//!
+//! The channel has no bound of its own: pushes take room in [`crate::hub::queues::Room`] first, and
+//! reports are about messages that were asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::hub::ConnId;
+use crate::hub::queues::Report;
+
+/// One message of a shard.
+#[derive(Debug)]
+pub enum QueueRequest {
+    /// Store what clients of shard `from` have pushed: their events as JSON texts. Answered by
+    /// [`super::QueueMail::Settled`].
+    Push { from: u8, topic: Arc<str>, messages: Vec<(ConnId, Bytes)> },
+    /// What the home of a topic has to say of it. Messages come by [`super::QueueMail::Supplied`].
+    Report(Report),
+    /// The process ends.
+    Stop,
+}
+
+/// The way to that thread; one clone per shard.
+#[derive(Clone, Debug)]
+pub struct QueueSender(mpsc::UnboundedSender<QueueRequest>);
+
+impl QueueSender {
+    /// The channel.
+    pub fn new() -> (QueueSender, mpsc::UnboundedReceiver<QueueRequest>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (QueueSender(sender), receiver)
+    }
+
+    /// Hands a message over. A thread that has ended swallows it: the process ends.
+    pub fn send(&self, request: QueueRequest) {
+        let _ = self.0.send(request);
+    }
+}

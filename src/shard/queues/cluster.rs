@@ -1,0 +1,97 @@
+//! Topics of a cluster: what clients push goes to JetStream, and what consumers get comes from it.
+//!
+//! Messages never pass between shards before JetStream has them. A push takes room first; JetStream
+//! having stored or refused it comes back by mail ([`super::QueueMail::Settled`]). The home of a
+//! topic asks for messages while its consumers can take some, and says what became of them.
+//! Costs: a request per topic and turn in which clients push, and one in which consumers take.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::hub::ConnId;
+use crate::hub::queues::{Full, PushError, Room};
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::mailbox::QueueRequest;
+use crate::wire::connmix;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    room: Arc<Room>,
+    out: VecDeque<QueueRequest>,
+}
+
+impl Cluster {
+    pub fn new(room: Arc<Room>) -> Cluster {
+        Cluster { room, out: VecDeque::new() }
+    }
+
+    pub fn push(&mut self, from: u8, topic: Arc<str>, messages: Vec<(ConnId, Bytes)>) {
+        self.out.push_back(QueueRequest::Push { from, topic, messages });
+    }
+}
+
+impl Shard {
+    /// Adds a message to this turn's request to JetStream.
+    pub(super) fn push_to_store(
+        &mut self,
+        topic: &str,
+        client: ConnId,
+        event: &Bytes,
+    ) -> Result<(), PushError> {
+        let text = connmix::event_text(event);
+        let cluster = self.queueing.cluster.as_ref();
+        if !cluster.is_some_and(|cluster| cluster.room.take(text.len())) {
+            self.queueing.queues.tally.refused += 1;
+            self.dropped(DropReason::QueueUnstored, 1);
+            return Err(PushError::Unstored);
+        }
+        self.push_later(self.id, topic, client, text);
+        Ok(())
+    }
+
+    /// What became of messages of this shard's clients.
+    pub(super) fn settled(
+        &mut self,
+        topic: &Arc<str>,
+        stored: u32,
+        refused: Vec<(ConnId, PushError)>,
+    ) {
+        let count = stored + refused.len() as u32;
+        self.queueing.queues.tally.pushed += u64::from(stored);
+        self.queueing.queues.tally.refused += refused.len() as u64;
+        for (client, error) in refused {
+            self.dropped(reason(error), 1);
+            self.connmix_push_failed(client, error);
+        }
+        if self.queueing.full == Full::Block {
+            self.pushes_accepted(topic, count);
+        }
+    }
+
+    /// Tells JetStream what became of its messages, and asks for more.
+    pub(super) fn queue_reports(&mut self) {
+        let wants = !self.draining;
+        let Some(cluster) = &mut self.queueing.cluster else { return };
+        self.queueing.queues.take_reports(wants, |report| {
+            cluster.out.push_back(QueueRequest::Report(report));
+        });
+    }
+
+    /// The next message to the thread that speaks with JetStream.
+    pub fn next_queue_request(&mut self) -> Option<QueueRequest> {
+        self.queueing.cluster.as_mut()?.out.pop_front()
+    }
+}
+
+fn reason(error: PushError) -> DropReason {
+    match error {
+        PushError::Unstored => DropReason::QueueUnstored,
+        PushError::Full | PushError::TooManyTopics | PushError::BadTopic | PushError::TooLarge => {
+            DropReason::QueueRefused
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Pushes against every kind of answer, and against none.
+
+use super::*;
+
+const FULL: Result<(), Refusal> = Err(Refusal::Full);
+const MAX: u64 = 3;
+
+fn pushes(full: QueueFull) -> Pushes {
+    Pushes::new(full, Arc::new(Room::new(1 << 20)))
+}
+
+fn push(pushes: &mut Pushes, client: u32, text: &'static str, now_ms: u64) {
+    let event = Bytes::from_static(text.as_bytes());
+    assert!(pushes.room.take(event.len()));
+    let client = ConnId::new(0, client, 1);
+    pushes.push(0, &"t".into(), client, event, MAX, now_ms);
+}
+
+/// What is published, and under which number.
+fn published(pushes: &mut Pushes, now_ms: u64) -> Vec<(u64, String)> {
+    let next = || pushes.next(now_ms);
+    let text =
+        |publish: Publish| (publish.number, String::from_utf8_lossy(&publish.event).into_owned());
+    std::iter::from_fn(next).map(text).collect()
+}
+
+/// How many were stored, and why others were refused.
+fn settled(pushes: &mut Pushes) -> (u32, Vec<PushError>) {
+    let mut sum = (0, Vec::new());
+    for settled in pushes.take_settled() {
+        sum.0 += settled.stored;
+        sum.1.extend(settled.refused.into_iter().map(|(_, error)| error));
+    }
+    sum
+}
+
+fn assert_empty(pushes: &Pushes) {
+    assert_eq!((pushes.len(), pushes.room.taken()), (0, 0));
+    assert!(pushes.lanes.is_empty() && pushes.index.is_empty() && pushes.flying.is_empty());
+    assert!(pushes.topics.is_empty() && pushes.names.is_empty());
+}
+
+fn texts(published: &[(u64, String)]) -> Vec<&str> {
+    published.iter().map(|(_, text)| text.as_str()).collect()
+}
+
+#[test]
+fn of_each_client_one_message_is_under_way_and_all_go_in_order() {
+    let mut pushes = pushes(QueueFull::Error);
+    for (client, text) in [(1, "a1"), (1, "a2"), (2, "b1"), (1, "a3"), (2, "b2")] {
+        push(&mut pushes, client, text, 0);
+    }
+    let mut order = Vec::new();
+    loop {
+        let flying = published(&mut pushes, 0);
+        if flying.is_empty() {
+            break;
+        }
+        assert!(flying.len() <= 2);
+        for (number, text) in flying {
+            pushes.answered(number, Ok(()), 0);
+            order.push(text);
+        }
+    }
+    assert_eq!(order, ["a1", "b1", "a2", "b2", "a3"]);
+    assert_eq!(settled(&mut pushes), (5, vec![]));
+    assert_empty(&pushes);
+}
+
+#[test]
+fn what_is_not_stored_in_time_is_refused() {
+    let mut pushes = pushes(QueueFull::Error);
+    push(&mut pushes, 1, "flies", 0);
+    push(&mut pushes, 1, "waits", 100);
+    let flying = published(&mut pushes, 0);
+    assert_eq!(texts(&flying), ["flies"]);
+    pushes.tick(PUSH_MS - 1);
+    assert_eq!(settled(&mut pushes), (0, vec![]));
+    pushes.tick(PUSH_MS);
+    assert_eq!(settled(&mut pushes), (0, vec![PushError::Unstored]));
+    // Its answer comes too late to count.
+    pushes.answered(flying[0].0, Ok(()), PUSH_MS);
+    pushes.tick(PUSH_MS + 100);
+    assert_eq!(settled(&mut pushes), (0, vec![PushError::Unstored]));
+    assert_empty(&pushes);
+    push(&mut pushes, 1, "refused", 0);
+    let flying = published(&mut pushes, 0);
+    pushes.answered(flying[0].0, FULL, 0);
+    assert_eq!(settled(&mut pushes), (0, vec![PushError::Full]));
+    assert_empty(&pushes);
+}
+
+#[test]
+fn with_block_a_refused_message_goes_before_the_next_one_of_its_client() {
+    let mut pushes = pushes(QueueFull::Block);
+    for text in ["1", "2", "3"] {
+        push(&mut pushes, 1, text, 0);
+    }
+    let mut now_ms = 0;
+    for refused in 0..5 {
+        let flying = published(&mut pushes, now_ms);
+        assert_eq!(texts(&flying), ["1"], "after {refused} refusals");
+        pushes.answered(flying[0].0, FULL, now_ms);
+        assert!(published(&mut pushes, now_ms).is_empty());
+        now_ms += FULL_MS_MAX;
+        pushes.tick(now_ms);
+    }
+    for text in ["1", "2", "3"] {
+        let flying = published(&mut pushes, now_ms);
+        assert_eq!(texts(&flying), [text]);
+        pushes.answered(flying[0].0, Ok(()), now_ms);
+    }
+    assert_eq!(settled(&mut pushes), (3, vec![]));
+    assert_empty(&pushes);
+}
+
+#[test]
+fn after_the_link_was_lost_everything_under_way_is_sent_again_under_its_number() {
+    let mut pushes = pushes(QueueFull::Block);
+    for (client, text) in [(1, "a"), (2, "b"), (3, "c"), (1, "d")] {
+        push(&mut pushes, client, text, 0);
+    }
+    let before = published(&mut pushes, 0);
+    pushes.answered(before[1].0, Ok(()), 0);
+    pushes.lost();
+    let again = published(&mut pushes, 0);
+    assert_eq!(again, [before[0].clone(), before[2].clone()]);
+    // No answer, and no loss that was noticed.
+    pushes.tick(PUSH_MS);
+    let mut third = published(&mut pushes, PUSH_MS);
+    third.sort();
+    assert_eq!(third, again);
+    // No leader.
+    pushes.answered(again[0].0, Err(Refusal::Other(String::new())), PUSH_MS);
+    assert!(published(&mut pushes, PUSH_MS).is_empty());
+    pushes.tick(PUSH_MS + AGAIN_MS);
+    assert_eq!(published(&mut pushes, PUSH_MS + AGAIN_MS), again[..1]);
+    pushes.answered(again[0].0, Ok(()), PUSH_MS);
+    pushes.too_large(again[1].0);
+    assert_eq!(texts(&published(&mut pushes, PUSH_MS)), ["d"]);
+    assert_eq!(settled(&mut pushes), (2, vec![PushError::TooLarge]));
+}
+
+#[test]
+fn with_drop_oldest_the_topic_is_purged_once_for_all_who_want_room() {
+    let mut pushes = pushes(QueueFull::DropOldest);
+    push(&mut pushes, 1, "a", 0);
+    push(&mut pushes, 2, "b", 0);
+    for (number, _) in published(&mut pushes, 0) {
+        pushes.answered(number, FULL, 0);
+    }
+    assert_eq!(pushes.purges(0), [("t".into(), 2)]);
+    assert_eq!(pushes.purges(0), []);
+    pushes.tick(PUSH_MS - 1);
+    assert_eq!(pushes.purges(0), []);
+    pushes.purged("t", Some(2), 0);
+    assert_eq!(pushes.take_dropped(), 2);
+    for (number, _) in published(&mut pushes, 0) {
+        pushes.answered(number, Ok(()), 0);
+    }
+    assert_eq!(settled(&mut pushes), (2, vec![]));
+    assert_empty(&pushes);
+    // Without a link the oldest of what waits here makes room.
+    for text in ["1", "2", "3", "4", "5"] {
+        push(&mut pushes, 1, text, 0);
+    }
+    assert_eq!((pushes.take_dropped(), pushes.len()), (2, 3));
+    for text in ["3", "4", "5"] {
+        let flying = published(&mut pushes, 0);
+        assert_eq!(texts(&flying), [text]);
+        pushes.answered(flying[0].0, Ok(()), 0);
+    }
+    assert_empty(&pushes);
+}
+
+/// A store that refuses, is lost and stays silent at random: every message is settled once,
+/// those of a client are stored in order, and nothing is left.
+#[test]
+fn whatever_happens_every_message_is_settled_and_each_client_keeps_its_order() {
+    for seed in 0..300 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let full = [QueueFull::Error, QueueFull::Block, QueueFull::DropOldest][rng.usize(..3)];
+        let mut pushes = pushes(full);
+        let (mut now_ms, mut pushed, mut sums) = (0, 0u32, (0, 0, 0));
+        let mut stored: HashMap<u32, u32> = HashMap::new();
+        let mut flying: Vec<Publish> = Vec::new();
+        for step in 0..6000 {
+            let calm = step >= 1000;
+            match rng.usize(..10) {
+                0..4 if !calm => {
+                    let (client, topic) = (rng.u32(..4), ["t", "u"][rng.usize(..2)]);
+                    let event = Bytes::from(format!("{client} {pushed}"));
+                    assert!(pushes.room.take(event.len()));
+                    let id = ConnId::new(0, client * 2 + u32::from(topic == "u"), 1);
+                    pushes.push(0, &topic.into(), id, event, MAX, now_ms);
+                    pushed += 1;
+                }
+                4 if !calm && rng.usize(..20) == 0 => {
+                    pushes.lost();
+                    // Some of them had been stored.
+                    flying.truncate(rng.usize(..=flying.len()));
+                }
+                5 => now_ms += rng.u64(..if calm { 1000 } else { 100 }),
+                6 => flying.extend(std::iter::from_fn(|| pushes.next(now_ms))),
+                7 => pushes.tick(now_ms),
+                8 => {
+                    for (token, wanted) in pushes.purges(now_ms) {
+                        let purged = (calm || rng.bool()).then_some(wanted);
+                        pushes.purged(&token, purged, now_ms);
+                    }
+                }
+                _ if !flying.is_empty() => {
+                    let publish = flying.swap_remove(rng.usize(..flying.len()));
+                    let answer = match rng.usize(..6) {
+                        0 if !calm => FULL,
+                        1 if !calm => Err(Refusal::NoStream),
+                        2 if !calm => continue,
+                        _ => Ok(()),
+                    };
+                    if answer.is_ok() && pushes.flying.contains_key(&publish.number) {
+                        let text = String::from_utf8_lossy(&publish.event).into_owned();
+                        let (client, number) = text.split_once(' ').expect("two numbers");
+                        let lane = client.parse::<u32>().expect("a client") * 2
+                            + u32::from(&*publish.token == "u");
+                        let number: u32 = number.parse().expect("a number");
+                        let before = stored.insert(lane, number);
+                        assert!(before.is_none_or(|b| b < number), "seed {seed}: {text}");
+                    }
+                    pushes.answered(publish.number, answer, now_ms);
+                }
+                _ => {}
+            }
+        }
+        let (ok, refused) = settled(&mut pushes);
+        let purged_here = pushes.take_dropped();
+        sums.0 += ok;
+        sums.1 += refused.len() as u32;
+        sums.2 += purged_here;
+        assert_empty(&pushes);
+        // What a purge has dropped had been counted as stored before.
+        if full != QueueFull::DropOldest {
+            assert_eq!((sums.0 + sums.1, sums.2), (pushed, 0), "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What breaks: a node, NATS; and what is lost then: nothing that was accepted.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::binary::run;
+use crate::common::*;
+use crate::nats::Nats;
+use crate::nodes::*;
+
+const BLOCK: &str = "full = \"block\"\ntopic_messages_max = 100000";
+/// What may be with a node that dies: given to its consumers or on the way there.
+const WITH_A_NODE: usize = 1024;
+
+#[test]
+fn of_50000_messages_none_is_lost_when_a_node_is_killed() {
+    const CLIENTS: usize = 100;
+    const EACH: usize = 500;
+    let nats = Nats::start();
+    let [a, b, c] = [1, 2, 3].map(|number| Node::start(number, &nats.url(), BLOCK));
+    let events = readers(vec![b.consumer(&["t"]), c.consumer(&["t"])]);
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    let (mut seen, mut of) = (Seen::default(), [0; 2]);
+    let mut b = Some(b);
+    while seen.len() < CLIENTS * EACH {
+        let (consumer, event) = events.recv_timeout(PATIENCE).expect("more messages");
+        assert_eq!((event.node, &*event.topic), (1, "t"));
+        seen.add(&event);
+        of[consumer] += 1;
+        if seen.len() == CLIENTS * EACH / 3
+            && let Some(b) = b.take()
+        {
+            b.binary.signal(Signal::KILL);
+        }
+    }
+    assert!(of[0] > CLIENTS * EACH / 20, "both nodes have a part: {of:?}");
+    assert!(seen.repeated() <= WITH_A_NODE, "{} came twice", seen.repeated());
+    drop(pushing.join().expect("everything was pushed"));
+    wait_until("all are counted", || a.pushed() == (CLIENTS * EACH) as u64);
+    wait_until("nothing is left", || c.metric("messages") == 0 && c.metric("held_messages") == 0);
+    assert_eq!(a.dropped("queue_refused") + a.dropped("queue_unstored"), 0);
+}
+
+#[test]
+fn what_is_pushed_while_nats_is_away_comes_when_it_is_back() {
+    const CLIENTS: usize = 40;
+    const EACH: usize = 200;
+    let mut nats = Nats::start();
+    let [a, b] = [1, 2].map(|number| Node::start(number, &nats.url(), BLOCK));
+    let events = readers(vec![a.consumer(&["t"]), b.consumer(&["t"])]);
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    let mut seen = Seen::default();
+    let mut stops = vec![CLIENTS * EACH / 2, CLIENTS * EACH / 4];
+    while seen.len() < CLIENTS * EACH {
+        seen.add(&events.recv_timeout(PATIENCE).expect("more messages").1);
+        if stops.last().is_some_and(|stop| seen.len() >= *stop) {
+            nats.stop();
+            let gone = Instant::now();
+            // The second time long enough for JetStream to give messages to another node.
+            let away = if stops.len() == 2 { 2 } else { 5 };
+            wait_until("some seconds", || gone.elapsed() > Duration::from_secs(away));
+            nats.resume();
+            stops.pop();
+        }
+    }
+    drop(pushing.join().expect("everything was pushed"));
+    wait_until("all are counted", || a.pushed() == (CLIENTS * EACH) as u64);
+    // What a crash of NATS makes it forget: acknowledgements of the last moment.
+    assert!(seen.repeated() <= 4 * WITH_A_NODE, "{} came twice", seen.repeated());
+    wait_until("nothing is left", || a.metric("messages") == 0 && b.metric("messages") == 0);
+}
+
+#[test]
+fn without_nats_a_push_is_refused_in_time_and_consumers_stay() {
+    let mut nats = Nats::start();
+    let (a, b) = (
+        Node::start(1, &nats.url(), "full = \"error\""),
+        Node::start(2, &nats.url(), "full = \"error\""),
+    );
+    let mut consumer = b.consumer(&["t"]);
+    let mut client = a.client();
+    client.send_text("t 0");
+    assert_eq!(event(&mut consumer).text, "0");
+    nats.stop();
+    wait_until("the link is lost", || a.metric("connected") == 0 && b.metric("connected") == 0);
+    let mut refused = a.client();
+    let begun = Instant::now();
+    refused.send_text("t 1");
+    assert_eq!(refused.frame().close(), (1013, "queue is full"));
+    let time = begun.elapsed();
+    assert!(time > Duration::from_millis(1500) && time < Duration::from_secs(6), "{time:?}");
+    wait_until("it is counted", || a.dropped("queue_unstored") == 1);
+    // A push that waits when NATS comes back is stored, and reaches the consumer that waited.
+    nats.resume();
+    wait_until("the link is back", || a.metric("connected") == 1 && b.metric("connected") == 1);
+    client.send_text("t 2");
+    assert_eq!(event(&mut consumer).text, "2");
+}
+
+#[test]
+fn a_node_that_starts_before_nats_begins_when_it_comes() {
+    let mut nats = Nats::start();
+    nats.stop();
+    let a = Node::start_alone(1, &nats.url(), BLOCK);
+    let mut consumer = a.consumer(&["t"]);
+    let mut client = a.client();
+    client.send_text("t 0");
+    wait_until("the push waits", || a.metric("unstored_messages") == 1);
+    nats.resume();
+    assert_eq!(event(&mut consumer).text, "0");
+    // Somebody removes the stream and its consumers: they are made again.
+    let url = nats.url();
+    remove_stream(&url);
+    wait_until("the push is stored", || {
+        client.send_text("t 1");
+        a.pushed() > 1
+    });
+    assert_eq!(event(&mut consumer).text, "1");
+}
+
+/// Deletes the stream of the queues, as an operator can.
+fn remove_stream(url: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let client = async_nats::connect(url).await.expect("NATS is there");
+        let request = client.request("$JS.API.STREAM.DELETE.ringway-ringway-queues", "".into());
+        let answer = request.await.expect("an answer").payload;
+        assert!(answer.windows(14).any(|part| part == b"\"success\":true"), "{answer:?}");
+    });
+}
+
+#[test]
+fn what_is_pushed_before_the_end_of_a_process_is_stored() {
+    const CLIENTS: usize = 10;
+    const EACH: usize = 100;
+    let nats = Nats::start();
+    let [mut a, b] = [1, 2].map(|number| Node::start(number, &nats.url(), BLOCK));
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    wait_until("most is read", || a.pushed() > (CLIENTS * EACH / 2) as u64);
+    a.binary.signal(Signal::TERM);
+    assert_eq!(a.binary.exit_code(), Some(0));
+    drop(pushing.join());
+    wait_until("it is in the stream", || b.metric("messages") > (CLIENTS * EACH / 2) as u64);
+    let stored = b.metric("messages") as usize;
+    let events = readers(vec![b.consumer(&["t"])]);
+    let mut seen = Seen::default();
+    while seen.len() < stored {
+        seen.add(&events.recv_timeout(PATIENCE).expect("more messages").1);
+    }
+    assert_eq!(seen.repeated(), 0);
+}
+
+#[test]
+fn topics_of_a_cluster_need_nats() {
+    let (mut command, _file) = command(1, "", "");
+    let (code, _, log) = run(&mut command);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("connmix.queue.scope") && log.contains("Set mesh.nats"), "{log}");
+}
