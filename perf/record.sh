@@ -4,8 +4,9 @@
 #   perf/record.sh SCENARIO [options of ringway-perf]
 #
 # Writes perf.data, a list of the hottest functions and a flame graph to target/perf/SCENARIO/. The
-# flame graph is drawn by inferno, which cargo installs into target/tools the first time. Samples are of the CPU cycles, or of the CPU clock where the
-# machine has no such counter. Environment: SECONDS_RECORDED (5), FREQUENCY (999), OUT.
+# flame graph is drawn by inferno, which cargo installs into target/tools the first time. Samples
+# are of the CPU cycles, or of the CPU clock where the machine has no such counter. Environment:
+# SECONDS_RECORDED (5), FREQUENCY (999), OUT.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=perf/common.sh

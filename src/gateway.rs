@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use glommio::ExecutorJoinHandle;
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
@@ -28,6 +29,7 @@ use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
 use crate::sidecar::mesh::queues::{self, QueueSettings};
 use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
+use crate::sidecar::push::Certificates;
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 use crate::tls_files::{self, TlsFilesError};
 
@@ -61,6 +63,8 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     push: Option<SocketAddr>,
+    /// Where new certificates of the push service go.
+    push_certificates: Option<watch::Sender<Arc<ServerConfig>>>,
     config: Arc<Config>,
     shards: Vec<MailSender>,
     threads: Vec<ExecutorJoinHandle<()>>,
@@ -84,7 +88,10 @@ impl Gateway {
         let readiness = Arc::new(Readiness::default());
         let (senders, mailboxes) = mailboxes(&config, shards)?;
         let (ends, calls) = mesh_ends(&config);
-        let settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
+        let mut settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
+        let push_service = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
+        let (push_socket, push_certificates) = push_service.unzip();
+        settings.push = push_socket;
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
@@ -110,6 +117,7 @@ impl Gateway {
             addresses,
             admin,
             push,
+            push_certificates: push_certificates.flatten(),
             config,
             shards: senders,
             threads,
@@ -158,16 +166,29 @@ impl Gateway {
 
     /// Reads the certificates again; connections that are there keep theirs. Nothing changes for a
     /// listener whose files can not be read.
+    ///
+    /// # Errors
+    /// What is wrong with the first of those.
     pub fn reload_certificates(&self) -> Result<(), TlsFilesError> {
+        let mut result = Ok(());
         for (listener, settings) in self.config.listeners.iter().enumerate() {
-            if let Some(files) = &settings.tls {
-                let config = tls_files::load(files, alpn(&settings.service))?;
-                for shard in &self.shards {
-                    shard.send_blocking(Mail::Certificates { listener, config: config.clone() });
-                }
+            let Some(files) = &settings.tls else { continue };
+            match tls_files::load(files, alpn(&settings.service)) {
+                Ok(config) => self.shards.iter().for_each(|shard| {
+                    let config = config.clone();
+                    shard.send_blocking(Mail::Certificates { listener, config });
+                }),
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(())
+        let files = self.config.xxim_upstreams.push.as_ref().and_then(|push| push.tls.as_ref());
+        if let (Some(certificates), Some(files)) = (&self.push_certificates, files) {
+            match tls_files::load(files, PUSH_ALPN) {
+                Ok(config) => _ = certificates.send_replace(config),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
     }
 
     /// Waits until a shard fails; gives its reason. For the thread that waits for signals, too.
@@ -320,14 +341,18 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(refused)
 }
 
-type PushSocket = (TcpListener, Option<Arc<rustls::ServerConfig>>);
+/// What the push service speaks.
+const PUSH_ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// The push service's socket with its certificates, and where new ones go.
+type PushSocket = ((TcpListener, Certificates), Option<watch::Sender<Arc<ServerConfig>>>);
 
 fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
     let (address, what) = (settings.bind, "xxim push service");
     let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
-    let alpn: &[&[u8]] = &[b"h2", b"http/1.1"];
-    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
-    Ok((TcpListener::bind(address).map_err(refused)?, tls))
+    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, PUSH_ALPN)).transpose()?;
+    let (sender, receiver) = tls.map(watch::channel).unzip();
+    Ok(((TcpListener::bind(address).map_err(refused)?, receiver), sender))
 }
 
 /// The key of xxim clients.
@@ -415,7 +440,8 @@ fn sidecar_settings(
         threads: config.sidecar.threads,
         login: config.login.clone(),
         upstreams: config.xxim_upstreams.clone(),
-        push: config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?,
+        push: None,
+        pod: *config.netsvr.advertise.ip(),
         mesh,
         admin: config.admin.bind.map(bind_admin).transpose()?,
         admin_time_max: limits::ADMIN_REQUEST_TIME,

@@ -16,9 +16,17 @@ pub enum InitError {
     Taken(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The client library of NATS says at once, and at any rate, what the mesh says once a second, and
+/// shows URLs with passwords in them. It is heard only if the filter names it.
+const LOUD: &str = "async_nats";
+
 /// Sends everything that `filter` lets through to standard error. Once per process.
 pub fn init(filter: &str, json: bool) -> Result<(), InitError> {
-    let filter = EnvFilter::try_new(filter)?;
+    let named = filter.contains(LOUD);
+    let mut filter = EnvFilter::try_new(filter)?;
+    if !named {
+        filter = filter.add_directive(format!("{LOUD}=off").parse()?);
+    }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

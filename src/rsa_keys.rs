@@ -152,3 +152,16 @@ impl TryRng for Random {
 }
 
 impl TryCryptoRng for Random {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_wipes_itself_and_shows_nothing() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>() {}
+        wiped::<RsaPrivateKey>();
+        wiped::<Zeroizing<Vec<u8>>>();
+        assert_eq!(format!("{:?}", RsaKey::made_when_needed()), "RsaKey(..)");
+    }
+}

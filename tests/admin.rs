@@ -38,6 +38,7 @@ impl Admin {
             login: LoginSettings::default(),
             upstreams: XximUpstreams::default(),
             push: None,
+            pod: std::net::Ipv4Addr::UNSPECIFIED,
             key: None,
             key_threads: 1,
             key_shown: false,

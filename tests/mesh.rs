@@ -6,12 +6,24 @@ mod common;
 mod binary;
 #[path = "mesh/cluster.rs"]
 mod cluster;
+#[path = "mesh/credentials.rs"]
+mod credentials;
 #[path = "mesh/failures.rs"]
 mod failures;
 #[path = "im/support.rs"]
 #[allow(dead_code)]
 mod im;
+#[path = "mesh/logins.rs"]
+mod logins;
 #[path = "mesh/nats.rs"]
 mod nats;
 #[path = "mesh/operations.rs"]
 mod operations;
+#[path = "mesh/queries.rs"]
+mod queries;
+#[path = "xxim/vectors.rs"]
+#[allow(dead_code)]
+mod vectors;
+#[path = "xxim/support.rs"]
+#[allow(dead_code)]
+mod xxim;

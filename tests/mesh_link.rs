@@ -66,8 +66,22 @@ impl Node {
         Node::try_start(settings(&nats.url(), node, 1 << 20)).expect("it joins")
     }
 
-    /// The next mail that is not about other nodes.
+    /// The next mail that is not about other nodes. There is nobody who has logged in.
     fn mail(&mut self) -> Mail {
+        loop {
+            match self.any_mail() {
+                Mail::Logins { .. } => self.tell_logins(None),
+                other => return other,
+            }
+        }
+    }
+
+    fn tell_logins(&self, next: Option<u32>) {
+        self.sender.send(MeshRequest::Logins { logins: Vec::new(), next });
+    }
+
+    /// The next mail that is not about other nodes.
+    fn any_mail(&mut self) -> Mail {
         let mut found = None;
         wait_until("mail for the shard", || {
             while let Some(mail) = self.mailbox.take() {
@@ -364,6 +378,26 @@ fn after_nats_was_away_everything_is_as_before_and_nothing_comes_twice() {
     assert_eq!(heard.iter().filter(|text| *text == "last").count(), 1);
     a.publish("room 0", "end");
     assert_eq!(b.heard(), "end");
+}
+
+#[test]
+fn after_a_reconnect_a_shard_is_asked_for_all_of_its_logins_once() {
+    let mut nats = Nats::start();
+    let mut a = Node::start(&nats, 1);
+    a.tell(Reach::Node(9), update());
+    assert_eq!(a.outcome(), (0, 0));
+    nats.stop();
+    wait_until("a notices", || a.metric("ringway_mesh_connected") == 0.0);
+    nats.resume();
+    for (from, next) in [(0, Some(7)), (7, Some(300)), (300, None)] {
+        let asked = a.any_mail();
+        assert!(matches!(asked, Mail::Logins { from: slot } if slot == from), "{asked:?}");
+        a.tell_logins(next);
+    }
+    // Nothing more: the next mail is another one.
+    a.tell(Reach::Node(9), update());
+    let answer = a.any_mail();
+    assert!(matches!(answer, Mail::Replied { .. }), "{answer:?}");
 }
 
 #[test]

@@ -338,7 +338,7 @@ fn generation_6_asks_twice_for_all_connections_of_customers() {
         ("b".into(), vec!["42".into()]),
         ("c".into(), vec![]),
     ];
-    let (query, shape) = match answer(shape, Answer::TopicUsers(customers), &ids()) {
+    let (query, shape) = match answer(shape, Answer::<ConnId>::TopicUsers(customers), &ids()) {
         Next::Ask(query, shape) => (query, shape),
         other => panic!("{other:?}"),
     };
@@ -371,6 +371,6 @@ fn a_list_of_a_million_connections_is_exact() {
 fn a_response_that_fits_no_frame_is_the_empty_response() {
     let topic: Arc<str> = "t".repeat(1 << 20).into();
     let (_, shape) = ask(Cmd::TopicList, ());
-    let found = Answer::Topics(vec![topic; 4096]);
+    let found: Answer = Answer::Topics(vec![topic; 4096]);
     assert!(done(Cmd::TopicList, answer(shape, found, &ids())).is_empty());
 }

@@ -11,6 +11,8 @@ mod bad_input;
 mod cluster;
 #[path = "xxim/encrypted.rs"]
 mod encrypted;
+#[path = "sidecar/server.rs"]
+mod grpc_server;
 #[path = "xxim/http_api.rs"]
 mod http_api;
 #[path = "xxim/limits.rs"]
@@ -25,6 +27,8 @@ mod pushes;
 mod requests;
 #[path = "xxim/scenario.rs"]
 mod scenario;
+#[path = "xxim/smuggled.rs"]
+mod smuggled;
 #[path = "xxim/support.rs"]
 mod support;
 #[path = "xxim/upstream.rs"]

@@ -41,7 +41,8 @@ fn start(service: XximPushService) -> (Sidecar, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let upstreams = XximUpstreams { push: Some(service), ..XximUpstreams::default() };
-    let settings = SidecarSettings { upstreams, push: Some((listener, None)), ..settings() };
+    let pod = [192, 0, 2, 7].into();
+    let settings = SidecarSettings { upstreams, push: Some((listener, None)), pod, ..settings() };
     (Sidecar::start(settings), address)
 }
 
@@ -110,6 +111,7 @@ fn a_grpc_client_can_push_look_and_kick() {
     let reached = &answer.success_conn_params[0];
     assert_eq!((&*reached.user_id, &*reached.device_id), ("test123456", "d1"));
     assert_eq!((&*reached.token, reached.timestamp), ("", 0), "secrets stay here");
+    assert_eq!(reached.pod_ip, "192.0.2.7");
     assert_eq!(answer.failed_conn_params.len(), 1);
     assert_eq!(answer.failed_conn_params[0].user_id, "gone");
 
@@ -282,7 +284,7 @@ fn reqwest_client() -> reqwest::Client {
 }
 
 /// Files of an authority, a server and the identity of a backend.
-fn certificates(folder: &std::path::Path) -> (TlsFiles, String, (String, String)) {
+fn certificates_of(folder: &std::path::Path) -> (TlsFiles, String, (String, String)) {
     let authority_key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -310,11 +312,12 @@ fn certificates(folder: &std::path::Path) -> (TlsFiles, String, (String, String)
 #[test]
 fn with_mutual_tls_only_backends_with_a_certificate_are_heard() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (files, authority, (cert, key)) = certificates(folder.path());
+    let (files, authority, (cert, key)) = certificates_of(folder.path());
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let tls = ringway::tls_files::load(&files, &[b"h2", b"http/1.1"]).expect("valid files");
     let upstreams = XximUpstreams { push: Some(service()), ..XximUpstreams::default() };
+    let (certificates, tls) = tokio::sync::watch::channel(tls);
     let settings = SidecarSettings { upstreams, push: Some((listener, Some(tls))), ..settings() };
     let sidecar = Sidecar::start(settings);
     let runtime = runtime();
@@ -338,4 +341,17 @@ fn with_mutual_tls_only_backends_with_a_certificate_are_heard() {
     shards(&sidecar, &["a"], &[]);
     let answer = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
     assert_eq!(answer.success_conn_params.len(), 1);
+    // Whoever comes after a change meets the new certificate, which another authority has signed.
+    let other = tempfile::tempdir().expect("a folder");
+    let (files, authority, (cert, key)) = certificates_of(other.path());
+    let new = ringway::tls_files::load(&files, &[b"h2", b"http/1.1"]).expect("valid files");
+    certificates.send_replace(new);
+    let trust = Certificate::from_pem(&authority);
+    let tls = ClientTlsConfig::new().ca_certificate(trust).domain_name("localhost");
+    let tls = tls.identity(Identity::from_pem(cert, key));
+    let url = Endpoint::from_shared(format!("https://localhost:{port}")).expect("a URL");
+    let mut backend = ConnServiceClient::new(url.tls_config(tls).expect("valid").connect_lazy());
+    let call = runtime.spawn(async move { backend.send_msg(send_req(0, to(&["a"]))).await });
+    shards(&sidecar, &["a"], &[]);
+    runtime.block_on(call).expect("no panic").expect("OK");
 }

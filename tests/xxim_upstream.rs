@@ -134,36 +134,42 @@ fn the_envelope_is_that_of_the_vectors() {
     assert_eq!((result.code, &*result.data), (4, &*refused));
 }
 
-#[test]
-fn no_client_can_add_a_header() {
-    let hostile = "a\r\nX-Xxim-User-Id: victim\r\n\r\nPOST /v1/admin HTTP/1.1\r\n\0\u{8d3a}%0d";
+/// A client that tries to end a line, a head, a request, in everything that it says of itself.
+const HOSTILE: &str = "a\r\nX-Xxim-User-Id: victim\r\n\r\nPOST /v1/admin HTTP/1.1\r\n\0\u{8d3a}%0d";
+/// The same as a header value.
+const ENCODED: &str = "a%0D%0AX-Xxim-User-Id:%20victim%0D%0A%0D%0APOST%20/v1/admin%20HTTP/1.1%0D%0A\
+     %00%E8%B4%BA%250d";
+
+fn hostile() -> UpstreamCall {
     let identity = Identity {
-        user_id: hostile.into(),
-        token: hostile.into(),
-        platform: hostile.into(),
-        device_id: hostile.into(),
-        package_id: hostile.into(),
-        device_model: hostile.into(),
-        os_version: hostile.into(),
-        app_version: hostile.into(),
-        language: hostile.into(),
-        network_used: hostile.into(),
+        user_id: HOSTILE.into(),
+        token: HOSTILE.into(),
+        platform: HOSTILE.into(),
+        device_id: HOSTILE.into(),
+        package_id: HOSTILE.into(),
+        device_model: HOSTILE.into(),
+        os_version: HOSTILE.into(),
+        app_version: HOSTILE.into(),
+        language: HOSTILE.into(),
+        network_used: HOSTILE.into(),
         ip: "203.0.113.7".into(),
-        user_agent: hostile.into(),
+        user_agent: HOSTILE.into(),
         ..Identity::default()
     };
-    let (backend, sidecar) = raw(|_| response("200 OK", OK));
-    let call = UpstreamCall {
+    UpstreamCall {
         identity: Arc::new(identity),
-        req_id: Bytes::copy_from_slice(hostile.as_bytes()),
+        req_id: Bytes::copy_from_slice(HOSTILE.as_bytes()),
         ..call(SEND, b"body".as_slice())
-    };
-    assert_eq!(sidecar.call(call).code, 0);
+    }
+}
+
+#[test]
+fn no_client_can_add_a_header() {
+    let (backend, sidecar) = raw(|_| response("200 OK", OK));
+    assert_eq!(sidecar.call(hostile()).code, 0);
     let seen = backend.next();
-    let encoded = "a%0D%0AX-Xxim-User-Id:%20victim%0D%0A%0D%0APOST%20/v1/admin%20HTTP/1.1%0D%0A\
-                   %00%E8%B4%BA%250d";
-    assert_eq!(seen.header("x-xxim-user-id"), Some(encoded));
-    assert_eq!(seen.header("x-xxim-req-id"), Some(encoded));
+    assert_eq!(seen.header("x-xxim-user-id"), Some(ENCODED));
+    assert_eq!(seen.header("x-xxim-req-id"), Some(ENCODED));
     assert_eq!(seen.headers.len(), 20, "{:?}", seen.headers);
     assert_eq!(seen.body, b"body");
     assert!(backend.seen.try_recv().is_err(), "one request");

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod nats;
 mod net;
 mod netsvr;
 mod options;
@@ -75,5 +76,8 @@ fn measure(options: &Options) -> Result<(Options, Vec<Entry>)> {
     let mut entries = run::entries(options)?;
     run::all(&mut entries, options.runs)?;
     println!("{}", report::table(options, &entries));
+    if let Some(note) = scenario::note(options) {
+        println!("{note}\n");
+    }
     Ok((options.clone(), entries))
 }

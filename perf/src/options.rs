@@ -123,15 +123,19 @@ pub enum Scenario {
     Queue,
     /// Many requests under way on one xxim connection, to an upstream that answers at once.
     Xxim,
+    /// xxim: clients with requests, without and with a flood of wrong keys from elsewhere.
+    XximFlood,
     /// Publisher and members on different shards, against the same shard.
     CrossShard,
+    /// A backend of one node publishes to members on another one, over NATS.
+    Mesh,
     Suite,
     Smoke,
 }
 
 impl Scenario {
     /// Everything that is measured by itself.
-    pub const ALL: [Scenario; 16] = [
+    pub const ALL: [Scenario; 18] = [
         Scenario::Idle,
         Scenario::Echo,
         Scenario::Broadcast,
@@ -147,7 +151,9 @@ impl Scenario {
         Scenario::ApiPublish,
         Scenario::Queue,
         Scenario::Xxim,
+        Scenario::XximFlood,
         Scenario::CrossShard,
+        Scenario::Mesh,
     ];
 
     /// The name on the command line.
@@ -171,21 +177,22 @@ pub struct Size {
     /// Publishes at a time.
     #[arg(long)]
     pub publishes: Option<usize>,
-    /// Messages under way at a time (`unicast`, `groupchat`; `xxim`: per connection), connections
-    /// (`churn`).
+    /// Messages under way at a time (`unicast`, `groupchat`, `mesh`; `xxim`: per connection),
+    /// connections (`churn`).
     #[arg(long)]
     pub window: Option<usize>,
     /// Messages per second in all, at their times whatever the answers do (`echo`, `roundtrip`,
-    /// `room`).
+    /// `room`, `xxim-flood`); publishes of the part at half load (`mesh`).
     #[arg(long)]
     pub rate: Option<f64>,
-    /// Topics of each client.
+    /// Topics of each client; of all members together (`mesh`).
     #[arg(long)]
     pub topics: Option<usize>,
     /// Members of the topic that is published to.
     #[arg(long)]
     pub members: Option<usize>,
-    /// `topics`: publish to topics as they are popular, not to the one of `--members`.
+    /// `topics`: publish to topics as they are popular, not to the one of `--members`. `mesh`:
+    /// nodes beyond the second have a member of another topic in the same bucket.
     #[arg(long)]
     pub mixed: bool,
     /// Bytes of a client's session.
@@ -200,4 +207,16 @@ pub struct Size {
     /// `churn`: clients of netsvr instead of echo.
     #[arg(long)]
     pub netsvr: bool,
+    /// `mesh`: nodes; those beyond the publisher's and the members' have nobody.
+    #[arg(long)]
+    pub nodes: Option<usize>,
+    /// `mesh`: CPU of the members' node; by default that of the others, `--server-cpu`.
+    #[arg(long)]
+    pub members_cpu: Option<usize>,
+    /// `xxim`: clients encrypt.
+    #[arg(long)]
+    pub encrypted: bool,
+    /// `xxim-flood`: wrong RSA ciphertexts per second.
+    #[arg(long)]
+    pub flood: Option<f64>,
 }

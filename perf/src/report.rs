@@ -57,9 +57,12 @@ fn sizes(options: &Options) -> String {
     add("window", text(size.window));
     add("topics", text(size.topics));
     add("members", text(size.members));
+    add("nodes", text(size.nodes));
     add("session", text(size.session));
     add("rate", size.rate.map(|rate| rate.to_string()));
     add("scale", size.scale.map(|scale| scale.to_string()));
+    add("flood", size.flood.map(|flood| flood.to_string()));
+    add("encrypted", size.encrypted.then(|| "yes".to_owned()));
     add("runs", Some(options.runs.to_string()));
     add("seconds", Some(options.seconds.to_string()));
     parts.join(", ")

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
+use crate::nats::Nats;
 use crate::options::{Options, Scenario, Size};
 use crate::rig::Rig;
 use crate::scenario::{self, Figure};
-use crate::server::{Contender, Server};
+use crate::server::{Contender, Server, Surroundings};
 use crate::upstream;
 use crate::usage::{Usage, resident};
 
@@ -108,7 +109,9 @@ fn floor_size(options: &Options) -> Size {
     let size = options.size.clone();
     let members = size.members.or(Some(1000));
     match options.scenario {
-        Scenario::Topics | Scenario::CrossShard => Size { clients: members, ..size },
+        Scenario::Topics | Scenario::CrossShard | Scenario::Mesh => {
+            Size { clients: members, ..size }
+        }
         Scenario::Slow => Size { payload: size.payload.or(Some(1024)), ..size },
         Scenario::Groupchat => {
             let members = 2500.0 * size.scale.unwrap_or(0.19);
@@ -148,11 +151,20 @@ const SYSCALLS: &str = "syscalls";
 fn one(entry: &Entry, count_syscalls: bool) -> Result<Vec<Figure>> {
     let options = &entry.options;
     let cpus = scenario::server_cpus(options);
-    let upstream = match options.scenario {
-        Scenario::Xxim => Some(upstream::start()?),
-        _ => None,
-    };
-    let mut rig = Rig::new(Server::start(&entry.contender, &cpus, options, upstream)?, options)?;
+    let mut around = Surroundings::default();
+    let mut nats = None;
+    match (options.scenario, &entry.contender) {
+        (Scenario::Xxim | Scenario::XximFlood, _) => around.upstream = Some(upstream::start()?),
+        (Scenario::Mesh, Contender::Gateway(_)) => {
+            let server = Nats::start()?;
+            around.mesh = Some((scenario::mesh::MEMBERS_NODE, server.url()));
+            nats = Some(server);
+        }
+        _ => {}
+    }
+    let mut server = Server::start(&entry.contender, &cpus, options, &around)?;
+    server.nats = nats;
+    let mut rig = Rig::new(server, options)?;
     let mut load = scenario::prepare(options, &mut rig)?;
     let pid = rig.server.pid;
     let mut repeat = |rig: &mut Rig, seconds: f64| -> Result<f64> {

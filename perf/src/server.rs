@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::Result;
+use crate::nats::Nats;
 use crate::options::Options;
 use crate::tls::Identity;
 
@@ -33,6 +34,15 @@ pub enum Contender {
     Running { client: SocketAddr, pid: u32, path: String },
 }
 
+/// What a gateway needs beside itself.
+#[derive(Default)]
+pub struct Surroundings {
+    /// It serves xxim clients on `/ws` and carries their requests there.
+    pub upstream: Option<SocketAddr>,
+    /// It is the node of this number in the mesh of the NATS server at this URL.
+    pub mesh: Option<(u16, String)>,
+}
+
 /// A server that runs. Ends with this, unless it belongs to somebody else.
 pub struct Server {
     pub pid: u32,
@@ -44,26 +54,32 @@ pub struct Server {
     pub task: Option<SocketAddr>,
     /// The connmix API of a gateway.
     pub api: Option<SocketAddr>,
+    /// Where a node of a mesh shows its metrics.
+    pub admin: Option<SocketAddr>,
+    /// The program of a gateway.
+    pub program: Option<PathBuf>,
     /// CPUs of a gateway.
     pub shards: usize,
     /// Certificates that clients trust; `None`: they speak plain WebSocket.
     pub trusted: Option<PathBuf>,
     _child: Option<Started>,
+    /// What the nodes of a mesh are linked by; ends after them.
+    pub nats: Option<Nats>,
     _config: Option<tempfile::NamedTempFile>,
+    _key: Option<tempfile::NamedTempFile>,
     _identity: Option<Identity>,
 }
 
 impl Server {
-    /// Starts a server on the given CPUs, or finds the running one. `upstream`: a gateway serves
-    /// xxim clients on `/ws` and carries their requests there.
+    /// Starts a server on the given CPUs, or finds the running one.
     pub fn start(
         contender: &Contender,
         cpus: &[usize],
         options: &Options,
-        upstream: Option<SocketAddr>,
+        around: &Surroundings,
     ) -> Result<Server> {
         match contender {
-            Contender::Gateway(program) => gateway(program, cpus, options.tls, upstream),
+            Contender::Gateway(program) => Server::gateway(program, cpus, options.tls, around),
             Contender::Floor(program, floor) => start_floor(program, *floor, cpus[0]),
             Contender::Running { client, pid, path } => {
                 let trusted = options.ca.clone().filter(|_| options.tls);
@@ -76,6 +92,58 @@ impl Server {
         }
     }
 
+    /// Starts a gateway.
+    pub fn gateway(
+        program: &Path,
+        cpus: &[usize],
+        tls: bool,
+        around: &Surroundings,
+    ) -> Result<Server> {
+        let (mut client, worker, task) = (free_address()?, free_address()?, free_address()?);
+        let api = free_address()?;
+        let admin = around.mesh.is_some().then(free_address).transpose()?;
+        let identity = tls.then(Identity::new).transpose()?;
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
+        let text = config([client, worker, task, api], cpus, identity.as_ref());
+        file.write_all(text.as_bytes())?;
+        let key = around.upstream.map(|_| xxim_key()).transpose()?;
+        if let (Some(upstream), Some(key)) = (around.upstream, &key) {
+            client = free_address()?;
+            let text = xxim_config(client, upstream, key.path(), identity.as_ref());
+            file.write_all(text.as_bytes())?;
+        }
+        let mut command = Command::new(program);
+        command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
+        command.stderr(Stdio::inherit());
+        if let (Some((node, nats)), Some(admin)) = (&around.mesh, admin) {
+            write!(file, "\n[mesh]\nnats = [{nats:?}]\n")?;
+            command.env("RINGWAY_NODE", node.to_string());
+            command.env("RINGWAY_NETSVR__CLUSTER", "true");
+            command.env("RINGWAY_ADMIN__BIND", admin.to_string());
+        }
+        let child = on_all_cpus(|| command.spawn())?;
+        let server = Server {
+            pid: child.id(),
+            echo_path: "/echo".to_owned(),
+            worker: Some(worker),
+            task: Some(task),
+            api: Some(api),
+            admin,
+            program: Some(program.to_owned()),
+            shards: cpus.len(),
+            trusted: identity.as_ref().map(Identity::certificate),
+            _child: Some(Started(child)),
+            _config: Some(file),
+            _key: key,
+            _identity: identity,
+            ..Server::elsewhere(client)
+        };
+        for address in [client, worker, task, api].into_iter().chain(admin) {
+            await_listener(address)?;
+        }
+        Ok(server)
+    }
+
     /// A server of which only the address is known.
     pub fn elsewhere(client: SocketAddr) -> Server {
         Server {
@@ -85,10 +153,14 @@ impl Server {
             worker: None,
             task: None,
             api: None,
+            admin: None,
+            program: None,
+            nats: None,
             shards: 1,
             trusted: None,
             _child: None,
             _config: None,
+            _key: None,
             _identity: None,
         }
     }
@@ -107,45 +179,6 @@ impl Drop for Started {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn gateway(
-    program: &Path,
-    cpus: &[usize],
-    tls: bool,
-    upstream: Option<SocketAddr>,
-) -> Result<Server> {
-    let (mut client, worker, task) = (free_address()?, free_address()?, free_address()?);
-    let api = free_address()?;
-    let identity = tls.then(Identity::new).transpose()?;
-    let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
-    let text = config([client, worker, task, api], cpus, identity.as_ref());
-    file.write_all(text.as_bytes())?;
-    if let Some(upstream) = upstream {
-        client = free_address()?;
-        file.write_all(xxim_config(client, upstream, identity.as_ref()).as_bytes())?;
-    }
-    let mut command = Command::new(program);
-    command.args(["serve", "--config"]).arg(file.path()).stdout(Stdio::null());
-    command.stderr(Stdio::inherit());
-    let child = on_all_cpus(|| command.spawn())?;
-    let server = Server {
-        pid: child.id(),
-        echo_path: "/echo".to_owned(),
-        worker: Some(worker),
-        task: Some(task),
-        api: Some(api),
-        shards: cpus.len(),
-        trusted: identity.as_ref().map(Identity::certificate),
-        _child: Some(Started(child)),
-        _config: Some(file),
-        _identity: identity,
-        ..Server::elsewhere(client)
-    };
-    for address in [client, worker, task, api] {
-        await_listener(address)?;
-    }
-    Ok(server)
 }
 
 /// What a gateway does without while it is measured.
@@ -223,8 +256,20 @@ fn tls_line(identity: Option<&Identity>) -> String {
     })
 }
 
+/// The key of the xxim specification's section 3.8, for which the load has ciphertexts.
+fn xxim_key() -> Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(include_bytes!("../../tests/vectors/xxim/test-key.pem"))?;
+    Ok(file)
+}
+
 /// One more listener, for xxim clients.
-fn xxim_config(client: SocketAddr, upstream: SocketAddr, identity: Option<&Identity>) -> String {
+fn xxim_config(
+    client: SocketAddr,
+    upstream: SocketAddr,
+    key: &Path,
+    identity: Option<&Identity>,
+) -> String {
     let tls = tls_line(identity);
     format!(
         r#"
@@ -232,6 +277,9 @@ fn xxim_config(client: SocketAddr, upstream: SocketAddr, identity: Option<&Ident
 bind = "{client}"
 routes = [ {{ path = "/ws", protocol = "xxim" }} ]
 {tls}
+
+[xxim.crypto]
+private_key = {key:?}
 
 [[xxim.upstream]]
 name = "load"
@@ -260,11 +308,13 @@ fn start_floor(program: &Path, floor: Floor, cpu: usize) -> Result<Server> {
     Ok(Server { pid: child.id(), _child: Some(Started(child)), ..Server::elsewhere(client) })
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// An address that nobody listens on, as far as is known.
+pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-fn await_listener(address: SocketAddr) -> Result<()> {
+/// Waits until somebody listens on it.
+pub fn await_listener(address: SocketAddr) -> Result<()> {
     let deadline = Instant::now() + START_PATIENCE;
     while TcpStream::connect(address).is_err() {
         if Instant::now() > deadline {

@@ -1,5 +1,6 @@
 //! Many scenarios at once: the figures to reach, and the smoke test.
 
+use crate::nats::Nats;
 use crate::options::{Options, Scenario, Size};
 use crate::run::Entry;
 use crate::{Result, measure};
@@ -25,11 +26,17 @@ pub fn smoke(options: &Options) -> Result<Results> {
             println!("{} needs two CPUs; left out\n", scenario.name());
             continue;
         }
+        if scenario == Scenario::Mesh && !Nats::is_installed() {
+            println!("{} needs nats-server in PATH; left out\n", scenario.name());
+            continue;
+        }
         results.push(measure(&Options { scenario, ..tiny.clone() })?);
     }
     // Encrypted, with helpers of both kinds, and both.
     let (echo, broadcast) = (Scenario::Echo, Scenario::Broadcast);
+    let keys = Size { encrypted: true, ..tiny.size.clone() };
     for options in [
+        Options { scenario: Scenario::Xxim, size: keys, ..tiny.clone() },
         Options { scenario: echo, tls: true, ..tiny.clone() },
         Options { scenario: echo, threads: 2, processes: 2, ..tiny.clone() },
         Options { scenario: broadcast, tls: true, processes: 2, ..tiny.clone() },
@@ -47,11 +54,10 @@ pub fn suite(options: &Options) -> Result<Results> {
         Ok(results.len() - 1)
     };
     let clients = |clients| Size { clients: Some(clients), ..Size::default() };
-    let many = Size { publishes: Some(10), ..clients(1000) };
     let broadcast = of(Scenario::Broadcast, clients(1000))?;
     let broadcast_10k = of(Scenario::Broadcast, clients(10_000))?;
     let broadcast_19k = of(Scenario::Broadcast, clients(19_000))?;
-    let ten = of(Scenario::Broadcast, many)?;
+    let ten = of(Scenario::Broadcast, Size { publishes: Some(10), ..clients(1000) })?;
     let echo = of(Scenario::Echo, clients(1000))?;
     let roundtrip = of(Scenario::Roundtrip, clients(1000))?;
     let transfer = of(Scenario::Transfer, clients(1000))?;
@@ -67,6 +73,7 @@ pub fn suite(options: &Options) -> Result<Results> {
     let api_send = of(Scenario::ApiSend, Size::default())?;
     let api_publish = of(Scenario::ApiPublish, Size::default())?;
     let queue = of(Scenario::Queue, Size::default())?;
+    let flood = of(Scenario::XximFlood, Size::default())?;
     let [tls_echo, tls_broadcast] = encrypted(options, &mut results)?;
     let table = Table { results: &results };
     table.head();
@@ -93,6 +100,8 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.line("connmix mesh/send over HTTP, us", table.cpu(api_send), 10.0);
     table.line("connmix mesh/publish over HTTP, us", table.cpu(api_publish), 10.0);
     table.line("connmix queue, us per message", table.cpu(queue), f64::NAN);
+    let flood = table.value(flood, "flood_p99_ratio");
+    table.line("p99 in a flood of 10,000 wrong xxim keys/s, against calm", flood, 2.0);
     table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
     table.line("echo over TLS against plain", table.to("plain", tls_echo), f64::NAN);
     table.line("broadcast over TLS against plain", table.to("plain", tls_broadcast), f64::NAN);

@@ -145,7 +145,7 @@ const KEYS: &[Key] = &[
         ..flag(
             "netsvr.cluster",
             "Commands of business processes reach clients of every node of the mesh, not only of \
-             this one.",
+             this one, and queries are answered for all.",
         )
     },
     Key {
@@ -208,7 +208,12 @@ const KEYS: &[Key] = &[
     },
     Key {
         allowed: "`tracing` filter, e.g. \"info\" or \"warn,ringway::shard=debug\"",
-        ..text("log.filter", "\"info\"", "Which events are logged, to standard error.")
+        ..text(
+            "log.filter",
+            "\"info\"",
+            "Which events are logged, to standard error. Those of the NATS library only if \
+             `async_nats` is named.",
+        )
     },
     Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },
 ];

@@ -12,7 +12,12 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         kind: Kind::Texts,
         allowed: "list of `nats://host:port` or `tls://host:port` URLs",
-        ..text("mesh.nats", "[]", "Servers of one NATS cluster. Empty: no mesh.")
+        ..text(
+            "mesh.nats",
+            "[]",
+            "Servers of one NATS cluster; with `user:password@` before the host, unless mesh.user \
+             says it. Empty: no mesh.",
+        )
     },
     Key {
         allowed: "letters, digits, `-` and `_`, at most 64",

@@ -168,7 +168,7 @@ pub struct Netsvr {
     pub worker: NetsvrWorker,
     pub task: NetsvrTask,
     pub limit: NetsvrLimit,
-    /// Commands reach the clients of every node of the mesh.
+    /// Commands reach the clients of every node of the mesh, and queries are about them.
     pub cluster: bool,
     /// Metric items (1..=13) that the `Metrics` command reports.
     pub metrics_items: Vec<u8>,

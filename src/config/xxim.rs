@@ -76,6 +76,10 @@ pub struct XximCrypto {
     pub under_way_max: u32,
     /// Set-params with keys on one connection.
     pub keyed_max: u32,
+    /// Decryptions per second of one shard for clients of one address; 0: no limit.
+    pub ip_rate: u32,
+    /// The same for all clients.
+    pub rate: u32,
 }
 
 /// Where the RSA key comes from.
@@ -260,6 +264,8 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
         threads: settings.number(&key("threads"))?,
         under_way_max: settings.number(&key("under_way_max"))?,
         keyed_max: settings.number(&key("keyed_max"))?,
+        ip_rate: settings.number(&key("ip_rate"))?,
+        rate: settings.number(&key("rate"))?,
     })
 }
 

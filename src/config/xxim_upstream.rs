@@ -171,7 +171,26 @@ impl XximRoute {
             response: self.response_tag.unwrap_or(listed.response),
         }
     }
+
+    /// Field number of a commonReq that must not be in a request whose identity is around it (mode
+    /// `envelope`); 0: nothing is known of the method.
+    pub fn inner_tag(&self, method: &str) -> u32 {
+        let listed = AREAS.iter().any(|area| method.starts_with(area));
+        let listed = if listed { listed_tags(method).request } else { 0 };
+        self.request_tag.unwrap_or(listed)
+    }
 }
+
+/// Where the methods of section 4.2 are.
+const AREAS: [&str; 7] = [
+    "/v1/user/",
+    "/v1/msg/",
+    "/v1/notice/",
+    "/v1/im/",
+    "/v1/relation/",
+    "/v1/group/",
+    "/v1/appmgmt/",
+];
 
 /// Section 4.2: 1 and 1 unless noted.
 fn listed_tags(method: &str) -> Tags {
@@ -286,14 +305,17 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         allowed: "path of a PEM file",
+        reload: true,
         ..text("xxim.push.tls.cert", "", "Certificate chain; with it TLS only.")
     },
     Key {
         allowed: "path of a PEM file",
+        reload: true,
         ..text("xxim.push.tls.key", "", "Key of the certificate.")
     },
     Key {
         allowed: "path of a PEM file",
+        reload: true,
         ..text(
             "xxim.push.tls.client_ca",
             "",

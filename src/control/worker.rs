@@ -14,7 +14,7 @@ use crate::hub::ConnId;
 use crate::hub::push::{Change, CloseReason, Command, Payload, Target, TopicChange};
 use crate::hub::queries::{Answer, Info, Query, Want};
 use crate::wire::netsvr::requests::{self, Bulk, Cast, GuestKick, Name, Question, TopicUpdate};
-use crate::wire::netsvr::{Cmd, DecodeError, Generation, UniqIds, answers};
+use crate::wire::netsvr::{Cmd, DecodeError, Generation, Named, UniqId, UniqIds, answers};
 
 /// What a frame asks for.
 #[derive(Debug)]
@@ -80,9 +80,14 @@ pub fn request(cmd: Cmd, body: Bytes, ids: &UniqIds, generation: Generation) -> 
     })
 }
 
+/// The connections that a query names, those of other gateways included, in its order.
+pub fn asked(body: Bytes, ids: &UniqIds) -> Vec<UniqId> {
+    requests::question(body, ids).map(|question| question.targets).unwrap_or_default()
+}
+
 /// The response to a query, or the next round. `answer` is the finished answer of all shards to the
 /// query that came with the shape.
-pub fn answer(shape: Shape, answer: Answer, ids: &UniqIds) -> Next {
+pub fn answer<C: Named>(shape: Shape, answer: Answer<C>, ids: &C::Ids) -> Next {
     let cmd = match shape.0 {
         Form::Plain(cmd) => cmd,
         Form::CustomerInfos { with_uniq_ids } => {
@@ -124,7 +129,7 @@ pub fn answer(shape: Shape, answer: Answer, ids: &UniqIds) -> Next {
         (Cmd::ConnInfo, Answer::ConnInfo(infos)) => {
             answers::conn_infos(infos.iter().map(conn_info), ids)
         }
-        (cmd, answer) => mismatch(cmd, &answer),
+        (cmd, _) => mismatch(cmd),
     })
 }
 
@@ -326,22 +331,22 @@ fn lists<T>(items: &[(Arc<str>, Vec<T>)]) -> impl Iterator<Item = (&str, &[T])> 
     items.iter().map(|(name, list)| (&**name, &list[..]))
 }
 
-fn conn_info(info: &Info) -> (ConnId, answers::ConnInfo<'_, Arc<str>>) {
+fn conn_info<C: Copy>(info: &Info<C>) -> (C, answers::ConnInfo<'_, Arc<str>>) {
     let Info { conn, session, user, topics } = info;
     (*conn, answers::ConnInfo { session, customer_id: user, topics })
 }
 
-fn customer_infos(answer: Answer, with_uniq_ids: bool, ids: &UniqIds) -> Bytes {
+fn customer_infos<C: Named>(answer: Answer<C>, with_uniq_ids: bool, ids: &C::Ids) -> Bytes {
     let Answer::UserInfo(users) = answer else {
-        return mismatch(Cmd::ConnInfoByCustomerId, &answer);
+        return mismatch(Cmd::ConnInfoByCustomerId);
     };
     let users = lists(&users).map(|(user, infos)| (user, infos.iter().map(conn_info)));
     answers::customer_infos(users, with_uniq_ids, ids)
 }
 
-fn ask_customer_conns(answer: Answer) -> Next {
+fn ask_customer_conns<C>(answer: Answer<C>) -> Next {
     let Answer::TopicUsers(topics) = answer else {
-        return Next::Done(mismatch(Cmd::TopicCustomerIdToUniqIdsList, &answer));
+        return Next::Done(mismatch(Cmd::TopicCustomerIdToUniqIdsList));
     };
     let mut users: Vec<&Arc<str>> = topics.iter().flat_map(|(_, users)| users).collect();
     users.sort_unstable();
@@ -351,15 +356,15 @@ fn ask_customer_conns(answer: Answer) -> Next {
 }
 
 /// A customer who left between the rounds is left out.
-fn topic_customer_conns(
+fn topic_customer_conns<C: Named>(
     topics: &[(Arc<str>, Vec<Arc<str>>)],
-    answer: Answer,
-    ids: &UniqIds,
+    answer: Answer<C>,
+    ids: &C::Ids,
 ) -> Bytes {
     let Answer::UserConns(users) = answer else {
-        return mismatch(Cmd::TopicCustomerIdToUniqIdsList, &answer);
+        return mismatch(Cmd::TopicCustomerIdToUniqIdsList);
     };
-    let conns: HashMap<&str, &[ConnId]> = lists(&users).collect();
+    let conns: HashMap<&str, &[C]> = lists(&users).collect();
     let found = |user: &Arc<str>| conns.get_key_value(&**user).map(|(user, conns)| (*user, *conns));
     let topics: Vec<(&str, Vec<_>)> = lists(topics)
         .map(|(topic, users)| (topic, users.iter().filter_map(found).collect()))
@@ -369,7 +374,7 @@ fn topic_customer_conns(
 }
 
 /// An answer to another query is a mistake of the caller; the business still gets one response.
-fn mismatch(cmd: Cmd, answer: &Answer) -> Bytes {
-    debug_assert!(false, "{answer:?} is no answer for {cmd:?}");
+fn mismatch(cmd: Cmd) -> Bytes {
+    debug_assert!(false, "this is no answer for {cmd:?}");
     answers::empty(cmd)
 }

@@ -128,10 +128,15 @@ impl BucketRules {
     /// that is full at `full_at_ns`; `None` if there is no token.
     fn take(self, full_at_ns: u64, now_ms: u64) -> Option<u64> {
         let now_ns = now_ms.saturating_mul(1_000_000);
-        let token_ns = SECOND_NS / u64::from(self.rate).clamp(1, SECOND_NS);
+        let token_ns = self.token_ns();
         let next = full_at_ns.max(now_ns).saturating_add(token_ns);
         let latest = now_ns.saturating_add(token_ns.saturating_mul(u64::from(self.burst.max(1))));
         (next <= latest).then_some(next)
+    }
+
+    /// The time that one token takes to come in.
+    fn token_ns(self) -> u64 {
+        SECOND_NS / u64::from(self.rate).clamp(1, SECOND_NS)
     }
 }
 
@@ -150,6 +155,20 @@ impl Bucket {
         let next = rules.take(self.full_at_ns, now_ms);
         self.full_at_ns = next.unwrap_or(self.full_at_ns);
         next.is_some()
+    }
+
+    /// From when on there is a token, milliseconds of the clock of `take`.
+    pub fn due_ms(&self, rules: BucketRules) -> u64 {
+        if rules.rate == 0 {
+            return 0;
+        }
+        let ahead_ns = rules.token_ns().saturating_mul(u64::from(rules.burst.max(1)) - 1);
+        self.full_at_ns.saturating_sub(ahead_ns).div_ceil(1_000_000)
+    }
+
+    /// Whether it holds all that it can.
+    pub fn is_full(&self, now_ms: u64) -> bool {
+        self.full_at_ns <= now_ms.saturating_mul(1_000_000)
     }
 }
 
@@ -213,6 +232,24 @@ mod tests {
         assert_eq!(passed(1_000_000), 40);
         let off = BucketRules { rate: 0, burst: 1 };
         assert!((0..1000).all(|_| Bucket::default().take(5, off)));
+    }
+
+    #[test]
+    fn a_bucket_says_when_it_has_a_token_again() {
+        for rules in [BucketRules { rate: 7, burst: 3 }, BucketRules { rate: 3000, burst: 1 }] {
+            let mut bucket = Bucket::default();
+            assert!(bucket.is_full(0) && bucket.due_ms(rules) == 0);
+            let mut now_ms = 5;
+            for _ in 0..20 {
+                while bucket.take(now_ms, rules) {}
+                let due_ms = bucket.due_ms(rules);
+                assert!(due_ms > now_ms && !bucket.is_full(now_ms));
+                assert!(!bucket.clone().take(due_ms - 1, rules), "{rules:?}: not before");
+                now_ms = due_ms;
+                assert!(bucket.clone().take(now_ms, rules), "{rules:?}: at {now_ms}");
+            }
+            assert!(bucket.is_full(now_ms + 1000));
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //!
 //! Each shard answers the whole query for its own connections ([`Hub::answer`]). Whoever asked
 //! starts with [`Answer::empty`], puts the parts together with [`Answer::merge`] and ends with
-//! [`Answer::finish`]. The answer of a process with one shard is finished as it comes.
+//! [`Answer::finish`]. The answer of a process with one shard is finished as it comes. Answers of
+//! several nodes are put together in the same way, once their connections have names that are
+//! good on all of them ([`Answer::map`]).
 //! Costs: an answer shares the names. What is asked for repeatedly is answered once (except by
 //! `Online`), so an answer is never larger than what there is. `finish` is O(length).
 
@@ -45,6 +47,66 @@ pub enum Query {
     UserInfo { users: Vec<Box<str>>, want: Want },
 }
 
+impl Query {
+    /// The same as several queries of about `bytes_max` at the most, whose answers are merged like
+    /// those of several shards. What a query names repeatedly is then named once.
+    pub fn split(self, bytes_max: usize) -> Vec<Query> {
+        let conns = |conns: Vec<ConnId>, query: &dyn Fn(Vec<ConnId>) -> Query| {
+            cut(conns, bytes_max, |_| size_of::<ConnId>()).into_iter().map(query).collect()
+        };
+        let names = |names: Vec<Box<str>>, query: &dyn Fn(Vec<Box<str>>) -> Query| {
+            cut(names, bytes_max, |name| name.len() + NAME_BYTES).into_iter().map(query).collect()
+        };
+        match self {
+            Query::Online(list) => conns(list, &Query::Online),
+            Query::ConnInfo { conns: list, want } => {
+                conns(list, &|conns| Query::ConnInfo { conns, want })
+            }
+            Query::TopicConns(list) => names(list, &Query::TopicConns),
+            Query::TopicConnCount(Some(list)) => {
+                names(list, &|list| Query::TopicConnCount(Some(list)))
+            }
+            Query::TopicUsers(Some(list)) => names(list, &|list| Query::TopicUsers(Some(list))),
+            Query::TopicUserConns(list) => names(list, &Query::TopicUserConns),
+            Query::UserConns(list) => names(list, &Query::UserConns),
+            Query::UserInfo { users, want } => {
+                names(users, &|users| Query::UserInfo { users, want })
+            }
+            whole @ (Query::Conns
+            | Query::ConnCount
+            | Query::Users
+            | Query::Topics
+            | Query::TopicConnCount(None)
+            | Query::TopicUsers(None)) => vec![whole],
+        }
+    }
+}
+
+/// What a name costs beside its letters.
+const NAME_BYTES: usize = 8;
+
+/// Cuts a list into parts of a size; one that is whole stays as it is.
+fn cut<T: Ord>(mut list: Vec<T>, bytes_max: usize, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    if list.iter().map(&bytes).sum::<usize>() <= bytes_max {
+        return vec![list];
+    }
+    // In two parts the same name would count twice.
+    list.sort_unstable();
+    list.dedup();
+    let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
+    for item in list {
+        let more = bytes(&item);
+        if size + more > bytes_max && !part.is_empty() {
+            parts.push(std::mem::take(&mut part));
+            size = 0;
+        }
+        size += more;
+        part.push(item);
+    }
+    parts.push(part);
+    parts
+}
+
 /// Which parts of a connection's data an answer holds; the others stay empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Want {
@@ -58,28 +120,29 @@ pub type ByName<T> = Vec<(Arc<str>, T)>;
 
 /// What is known about one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Info {
-    pub conn: ConnId,
+pub struct Info<C = ConnId> {
+    pub conn: C,
     pub session: Box<str>,
     pub user: Box<str>,
     pub topics: Vec<Arc<str>>,
 }
 
-/// The answer to the [`Query`] of the same name. Lists have no order unless the query says so.
+/// The answer to the [`Query`] of the same name. Lists have no order unless the query says so. `C`
+/// names a connection: on one node a [`ConnId`], among several something that has the node in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Online(Vec<ConnId>),
-    Conns(Vec<ConnId>),
+pub enum Answer<C = ConnId> {
+    Online(Vec<C>),
+    Conns(Vec<C>),
     ConnCount(u64),
     Users(Vec<Arc<str>>),
     Topics(Vec<Arc<str>>),
-    TopicConns(ByName<Vec<ConnId>>),
+    TopicConns(ByName<Vec<C>>),
     TopicConnCount(ByName<u64>),
     TopicUsers(ByName<Vec<Arc<str>>>),
-    TopicUserConns(ByName<ByName<Vec<ConnId>>>),
-    UserConns(ByName<Vec<ConnId>>),
-    ConnInfo(Vec<Info>),
-    UserInfo(ByName<Vec<Info>>),
+    TopicUserConns(ByName<ByName<Vec<C>>>),
+    UserConns(ByName<Vec<C>>),
+    ConnInfo(Vec<Info<C>>),
+    UserInfo(ByName<Vec<Info<C>>>),
 }
 
 impl Hub {
@@ -198,9 +261,9 @@ impl Hub {
     }
 }
 
-impl Answer {
+impl<C: Copy + Ord> Answer<C> {
     /// What nobody would answer: the start of a merge.
-    pub fn empty(query: &Query) -> Answer {
+    pub fn empty(query: &Query) -> Answer<C> {
         match query {
             Query::Online(_) => Answer::Online(Vec::new()),
             Query::Conns => Answer::Conns(Vec::new()),
@@ -219,7 +282,7 @@ impl Answer {
 
     /// Adds the answer of another shard to the same query. Until [`Answer::finish`] names may occur
     /// more than once.
-    pub fn merge(&mut self, other: Answer) {
+    pub fn merge(&mut self, other: Answer<C>) {
         match (self, other) {
             (Answer::Online(all), Answer::Online(part)) => all.extend(part),
             (Answer::Conns(all), Answer::Conns(part)) => all.extend(part),
@@ -233,15 +296,15 @@ impl Answer {
             (Answer::UserConns(all), Answer::UserConns(part)) => all.extend(part),
             (Answer::ConnInfo(all), Answer::ConnInfo(part)) => all.extend(part),
             (Answer::UserInfo(all), Answer::UserInfo(part)) => all.extend(part),
-            (all, part) => debug_assert!(false, "{part:?} is no part of {all:?}"),
+            _ => debug_assert!(false, "these are answers to different queries"),
         }
     }
 
     /// The whole answer, after all parts are in: one entry per name, distinct users, and `Online`
-    /// in the order of the query.
-    pub fn finish(self, query: &Query) -> Answer {
+    /// in the order in which these were `asked`.
+    pub fn finish_as(self, asked: &[C]) -> Answer<C> {
         match self {
-            Answer::Online(found) => Answer::Online(in_order(found, query)),
+            Answer::Online(found) => Answer::Online(in_order(found, asked)),
             Answer::Users(users) => Answer::Users(distinct(users)),
             Answer::Topics(topics) => Answer::Topics(distinct(topics)),
             Answer::TopicConns(parts) => Answer::TopicConns(group(parts, Vec::extend)),
@@ -267,14 +330,55 @@ impl Answer {
             whole @ (Answer::Conns(_) | Answer::ConnCount(_) | Answer::ConnInfo(_)) => whole,
         }
     }
+
+    /// The same answer, with other names for the connections.
+    pub fn map<D>(self, to: impl Fn(C) -> D) -> Answer<D> {
+        let list = |conns: Vec<C>| -> Vec<D> { conns.into_iter().map(&to).collect() };
+        let lists = |names: ByName<Vec<C>>| -> ByName<Vec<D>> {
+            names.into_iter().map(|(name, conns)| (name, list(conns))).collect()
+        };
+        let infos = |infos: Vec<Info<C>>| -> Vec<Info<D>> {
+            let info = |info: Info<C>| {
+                let Info { conn, session, user, topics } = info;
+                Info { conn: to(conn), session, user, topics }
+            };
+            infos.into_iter().map(info).collect()
+        };
+        match self {
+            Answer::Online(conns) => Answer::Online(list(conns)),
+            Answer::Conns(conns) => Answer::Conns(list(conns)),
+            Answer::ConnCount(count) => Answer::ConnCount(count),
+            Answer::Users(names) => Answer::Users(names),
+            Answer::Topics(names) => Answer::Topics(names),
+            Answer::TopicConns(topics) => Answer::TopicConns(lists(topics)),
+            Answer::TopicConnCount(topics) => Answer::TopicConnCount(topics),
+            Answer::TopicUsers(topics) => Answer::TopicUsers(topics),
+            Answer::TopicUserConns(topics) => {
+                let users = topics.into_iter().map(|(topic, users)| (topic, lists(users)));
+                Answer::TopicUserConns(users.collect())
+            }
+            Answer::UserConns(users) => Answer::UserConns(lists(users)),
+            Answer::ConnInfo(all) => Answer::ConnInfo(infos(all)),
+            Answer::UserInfo(users) => {
+                let users = users.into_iter().map(|(user, all)| (user, infos(all)));
+                Answer::UserInfo(users.collect())
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// [`Answer::finish_as`] for the query of this node.
+    pub fn finish(self, query: &Query) -> Answer {
+        match query {
+            Query::Online(asked) => self.finish_as(asked),
+            _ => self.finish_as(&[]),
+        }
+    }
 }
 
 /// What was found of an `Online` query, in the order and as often as it asked.
-fn in_order(mut found: Vec<ConnId>, query: &Query) -> Vec<ConnId> {
-    let Query::Online(asked) = query else {
-        debug_assert!(false, "{query:?} has another answer");
-        return found;
-    };
+fn in_order<C: Copy + Ord>(mut found: Vec<C>, asked: &[C]) -> Vec<C> {
     found.sort_unstable();
     let online = asked.iter().copied().filter(|id| found.binary_search(id).is_ok());
     online.collect()

@@ -18,6 +18,16 @@ pub const MESH_REQUESTS_MAX: usize = 65_536;
 pub const MESH_COUNTS_MAX: usize = 65_536;
 /// Calls of other nodes that wait for the sidecar.
 pub const MESH_CALLS_WAITING_MAX: usize = 1024;
+/// xxim logins that one look at a shard compares with those of other nodes, and slots that it
+/// passes.
+pub const MESH_LOGINS_MAX: usize = 250;
+/// See [`MESH_LOGINS_MAX`].
+pub const MESH_LOGIN_SLOTS_MAX: u32 = 32_768;
+/// Between two such looks: 1,000 logins per second.
+pub const MESH_LOGINS_INTERVAL: Duration = Duration::from_millis(250);
+/// Bytes of names in one message of a question to other nodes, and of what was found in one piece
+/// of an answer; about.
+pub const MESH_QUERY_BYTES: usize = 256 << 10;
 /// Addresses that one node may announce.
 pub const MESH_ADDRESSES_MAX: usize = 64;
 /// What a push to a queue topic of the cluster has to be stored (`full = "error"`).
@@ -86,6 +96,31 @@ pub(super) const ROWS: &[Limit] = &[
         MESH_CALLS_WAITING_MAX as i64,
         "Requests of xxim backends that came from other nodes and wait for the sidecar.",
         "A further one is not answered, and counted as `mesh_full`.",
+    ),
+    fixed(
+        Unit::Count("logins"),
+        MESH_LOGINS_MAX as i64,
+        "xxim logins that are compared with those of other nodes at a time, after the link or a \
+         node was lost.",
+        "The others follow.",
+    ),
+    fixed(
+        Unit::Count("connections"),
+        MESH_LOGIN_SLOTS_MAX as i64,
+        "Connections among which these logins are looked for.",
+        "The others follow.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        MESH_LOGINS_INTERVAL.as_millis() as i64,
+        "Between two such comparisons: 1,000 logins per second.",
+        "",
+    ),
+    fixed(
+        Unit::Bytes,
+        MESH_QUERY_BYTES as i64,
+        "Names in one message of a query to other nodes, and what was found in one of its answer.",
+        "It becomes several messages.",
     ),
     fixed(
         Unit::Count("addresses"),

@@ -10,6 +10,11 @@ pub const XXIM_TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const XXIM_SEAL_BYTES_PER_TURN: usize = 256 * 1024;
 /// Requests of one shard that the sidecar is handed before it has taken them up.
 pub const XXIM_REQUESTS_SENT: usize = 4096;
+/// Bytes that are kept of a client while its keys, its login or its request over HTTP are waited
+/// for.
+pub const XXIM_HELD_BYTES_MAX: usize = 4 * 1024;
+/// Calls of upstreams that may outlive their connection.
+pub const XXIM_DETACHED_MAX: usize = 16_384;
 /// Clients that one shard lets go on in one turn after they had to wait.
 pub const XXIM_GIVEN_PER_TURN: usize = 256;
 
@@ -106,6 +111,21 @@ pub(super) const ROWS: &[Limit] = &[
         "Set-params with keys on one xxim connection.",
         "Further ones are answered with code 8.",
     ),
+    row(
+        "xxim.crypto.ip_rate",
+        Unit::Count("decryptions"),
+        [100, 0, 1_000_000],
+        "Decryptions of keys per second and shard for clients of one IPv4 address or IPv6 network \
+         of 64 bits, ten seconds' worth at once; 0 switches it off.",
+        "Its clients wait; those of other addresses go on.",
+    ),
+    row(
+        "xxim.crypto.rate",
+        Unit::Count("decryptions"),
+        [0, 0, 1_000_000],
+        "Decryptions of keys per second and shard for all clients; 0: as many as the threads can.",
+        "Clients wait, those of each address in turn.",
+    ),
     fixed(
         Unit::Bytes,
         XXIM_PARAM_BYTES_MAX as i64,
@@ -129,6 +149,19 @@ pub(super) const ROWS: &[Limit] = &[
         XXIM_REQUESTS_SENT as i64,
         "Requests of one shard that wait in the channel to the sidecar.",
         "Further ones wait on the shard.",
+    ),
+    fixed(
+        Unit::Bytes,
+        XXIM_HELD_BYTES_MAX as i64,
+        "What is kept of an xxim client while its keys are decrypted, its login is verified or its \
+         request over HTTP is carried.",
+        "Nothing more is received from it meanwhile.",
+    ),
+    fixed(
+        Unit::Count("calls"),
+        XXIM_DETACHED_MAX as i64,
+        "Calls of routes with `detach` that are under way.",
+        "A further one ends with its connection.",
     ),
     fixed(
         Unit::Count("connections"),

@@ -344,6 +344,8 @@ table! {
         "IM clients that are logged in as users"
     im_batches_open "ringway_im_batches_open" Count
         "Rooms whose batch waits to be sent"
+    xxim_keys_waiting "ringway_xxim_keys_waiting" Count
+        "xxim clients whose keys wait for their turn to be decrypted"
     timers "ringway_timers" Count
         "Armed timers"
 }

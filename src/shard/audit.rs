@@ -112,7 +112,7 @@ impl Shard {
             assert!(!self.timers.armed(slot) && !has(Flags::ONLINE), "{}", at("timer, online"));
             return Tally::default();
         }
-        let read = matches!(conn.role, Role::Connmix(_));
+        let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
         assert!(has(Flags::BLOCKED) || !has(Flags::PAUSED), "{}", at("paused, not blocked"));
         assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
@@ -191,7 +191,7 @@ impl Shard {
         let bytes = conn.outbox.bytes() as usize;
         assert!(bytes <= frames_max, "slot {slot}: {bytes} bytes in the outbox");
         let held = conn.held.as_ref().map_or(0, |held| held.len());
-        let read = matches!(conn.role, Role::Connmix(_));
+        let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
         let held_max = if read { HELD_BYTES_MAX + kept_max } else { kept_max };
         assert!(held <= held_max, "slot {slot}: {held} bytes of input are held");
         let decoder = conn.decoder.held();

@@ -214,10 +214,12 @@ impl Shard {
 
     fn request(&mut self, slot: u32, cmd: Cmd, body: Bytes) {
         self.counters.commands += 1;
-        let wide = self.config.netsvr.cluster && self.mesh.is_some() && cmd.is_one_way();
-        if wide {
+        let wide = self.config.netsvr.cluster && self.mesh.is_some();
+        if wide && cmd.is_one_way() {
             self.carry_abroad(cmd, &body);
         }
+        // A second hold on a frame costs an allocation.
+        let question = if wide && !cmd.is_one_way() { body.clone() } else { Bytes::new() };
         match worker::request(cmd, body, &self.uniq_ids, self.config.netsvr.generation) {
             Request::Commands(commands) if wide => {
                 commands.into_iter().for_each(|command| self.dispatch_wide(command));
@@ -227,6 +229,9 @@ impl Shard {
             }
             Request::GuestKickLater { delay_s, command } => {
                 self.later(delay_s, Job { node: None, command });
+            }
+            Request::Ask { query, shape } if wide => {
+                self.ask_wide(slot, (cmd, question), query, shape);
             }
             Request::Ask { query, shape } => self.ask(slot, query, shape),
             Request::Metrics => self.ask_rates(slot),

@@ -78,11 +78,15 @@ impl Shard {
     /// The client does not read what it is sent; what waits for it is given up.
     pub(super) fn too_slow(&mut self, slot: u32) {
         // One push may overflow an outbox several times; the close frame stays in it.
-        if self.conns[slot].flags.has(Flags::CLOSING) {
+        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
         self.give_up_outbox(slot, DropReason::SlowClient);
         self.counters.slow_client_closes += 1;
+        if matches!(self.conns[slot].role, Role::Xxim(_)) {
+            // Without a word (xxim section 1.5).
+            return self.finish(slot);
+        }
         self.close(slot, SLOW);
     }
 
@@ -192,7 +196,7 @@ impl Shard {
             Role::Business(_) => self.business_timed_out(slot),
             Role::Xxim(_) => self.xxim_timed_out(slot),
             Role::XximHttp(_) if self.xxim_http_deadline_ms(slot) > self.now.ms => self.rearm(slot),
-            Role::XximHttp(_) => self.finish(slot),
+            Role::XximHttp(_) => self.xxim_http_timed_out(slot),
             Role::Connmix(_) => self.connmix_timed_out(slot),
             Role::Im(_) => self.im_timed_out(slot),
             Role::ConnmixApi(_) => self.connmix_api_timed_out(slot),
@@ -225,6 +229,8 @@ impl Shard {
                 _ if self.conns[slot].flags.has(Flags::GONE) => {}
                 // What it has sent comes first; `unblock` closes it then.
                 _ if self.conns[slot].flags.has(Flags::WAITING) => {}
+                // Its request is answered first, if it has one.
+                Role::XximHttp(_) => self.xxim_http_drain(slot),
                 _ => self.close(slot, SHUTDOWN),
             }
         }

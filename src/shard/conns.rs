@@ -190,6 +190,11 @@ impl Conns {
         (alive && id.shard() == self.shard).then_some(id.slot())
     }
 
+    /// Every slot is below this, whether in use or not.
+    pub fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Slots in use.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()

@@ -31,14 +31,21 @@ impl Shard {
 
     /// Sends a payload to every client of the target.
     pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
-        self.fan_out(payload, |hub, fan| match target {
+        let told = match target {
+            // Requests over HTTP are no members; what is cast to one is its answer.
+            Target::Conns(conns) => self.xxim_http_told(conns, payload.raw()),
+            _ => 0,
+        };
+        let mut outcome = self.fan_out(payload, |hub, fan| match target {
             // IM members of a room get its messages in batches, and this one among them.
             Target::Topics(topics) => topics.iter().for_each(|topic| {
                 fan.beside_rooms = room_of(topic).is_some();
                 hub.for_each_in(topic, |slot| fan.deliver(slot));
             }),
             _ => hub.for_each(target, |slot| fan.deliver(slot)),
-        })
+        });
+        outcome.done += told;
+        outcome
     }
 
     /// Sends a payload to the members of a room that do not speak IM.
@@ -64,12 +71,15 @@ impl Shard {
             im_high_water: self.config.im.out_high_water,
             beside_rooms: false,
             outbox_bytes_max: self.config.runtime.outbox_bytes_max,
+            large: xxim::Forms::is_large(payload),
+            xxim_large: 0,
             queued: 0,
             slow: Vec::new(),
             closing: 0,
         };
         walk(&self.hub, &mut fan);
         let (queued, slow, closing) = (fan.queued, fan.slow, fan.closing);
+        self.counters.xxim_large += fan.xxim_large;
         self.dropped(DropReason::Closing, closing);
         let failed = closing + slow.len() as u64;
         for slot in slow {
@@ -105,6 +115,9 @@ struct FanOut<'a> {
     im_high_water: u32,
     /// Whether IM clients get it another way.
     beside_rooms: bool,
+    /// Larger than what xxim clients take with common settings, and how many were sent it.
+    large: bool,
+    xxim_large: u64,
     queued: u64,
     /// Connections whose outbox had no room.
     slow: Vec<u32>,
@@ -140,8 +153,11 @@ impl FanOut<'_> {
             self.closing += 1;
             return;
         }
-        if matches!(self.conns[slot].role, Role::Xxim(_)) && self.unsealed(slot) {
-            return;
+        if matches!(self.conns[slot].role, Role::Xxim(_)) {
+            self.xxim_large += u64::from(self.large);
+            if self.unsealed(slot) {
+                return;
+            }
         }
         let im = matches!(self.conns[slot].role, Role::Im(_));
         if im && self.beside_rooms {

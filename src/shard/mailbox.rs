@@ -88,6 +88,9 @@ pub enum Mail {
     Room(Arc<RoomMessage>),
     /// The other nodes of the mesh have changed.
     Nodes(Arc<Nodes>),
+    /// Tell the mesh which xxim logins there are from this slot on; answered by
+    /// [`MeshRequest::Logins`].
+    Logins { from: u32 },
     /// About queues of connmix.
     Queue(QueueMail),
     /// The metrics as text, for [`Request::Metrics`] of this number.
@@ -141,6 +144,8 @@ pub enum Reply {
     Answer(Answer),
     /// To [`Mail::Tell`].
     Outcome(Outcome),
+    /// To [`MeshRequest::Ask`]: what each of the nodes has that answered.
+    Elsewhere(Vec<(u16, Answer)>),
 }
 
 /// A request that a connmix rule makes.

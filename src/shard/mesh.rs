@@ -20,6 +20,7 @@ use crate::hub::client_id::ClientIds;
 use crate::hub::context::ContextValue;
 use crate::hub::mesh::{Interest, Node, Nodes};
 use crate::hub::push::{Call, Change, Command, Outcome, Payload, Target, TopicChange};
+use crate::hub::queries::Query;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::commands::Job;
@@ -79,6 +80,32 @@ impl Shard {
                 _ => {}
             }
         }
+    }
+
+    /// What a netsvr query about connections asks of other nodes: of each that occurs in it.
+    pub(super) fn named_abroad(&self, cmd: Cmd, body: &Bytes) -> Vec<(Option<u16>, Query)> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let generation = self.config.netsvr.generation;
+        let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
+        let asks = named.filter_map(|(node, ids)| {
+            match worker::request(cmd, body.clone(), ids, generation) {
+                Request::Ask { query, .. } => Some((Some(*node), query)),
+                _ => None,
+            }
+        });
+        asks.collect()
+    }
+
+    /// Asks another node, or all of them; the answer is one more to the question.
+    pub(super) fn ask_node(&mut self, number: u64, to: Option<u16>, query: Query) {
+        let reply = (self.id, number);
+        self.tell_mesh(MeshRequest::Ask { to, query: Arc::new(query), reply });
+    }
+
+    /// How the connections of another node are named (netsvr).
+    pub(super) fn uniq_ids_of(&self, node: u16) -> Option<UniqIds> {
+        let mut all = self.mesh.as_ref()?.uniq_ids.iter();
+        all.find(|(of, _)| *of == node).map(|(_, ids)| *ids)
     }
 
     /// Carries out a command on another node.
@@ -160,9 +187,7 @@ impl Shard {
     /// Answers a question of another node, after what other nodes must know before that.
     pub(super) fn reply_to_mesh(&mut self, number: u64, reply: Reply) {
         self.tell_turns();
-        if let Some(mesh) = &mut self.mesh {
-            mesh.out.push_back(MeshRequest::Replied { number, reply });
-        }
+        self.tell_mesh(MeshRequest::Replied { number, reply });
     }
 
     /// Tells which buckets got their first name or lost their last one.
@@ -181,8 +206,15 @@ impl Shard {
 
     /// A connection of this node has taken an xxim login; other nodes must give it up.
     pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId) {
+        if self.mesh.is_some() {
+            self.tell_mesh(MeshRequest::Claim { login: triple.parts(), conn });
+        }
+    }
+
+    /// Says something to the mesh, if there is one.
+    pub(super) fn tell_mesh(&mut self, request: MeshRequest) {
         if let Some(mesh) = &mut self.mesh {
-            mesh.out.push_back(MeshRequest::Claim { login: triple.parts(), conn });
+            mesh.out.push_back(request);
         }
     }
 

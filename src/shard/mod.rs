@@ -299,7 +299,11 @@ impl Shard {
             let held = conn.held.get_or_insert_default();
             held.extend_from_slice(data);
             // Whoever is only waited for is still read, to notice its end, but not without bounds.
-            if held.len() > limits::HELD_BYTES_MAX && conn.flags.set(Flags::PAUSED) {
+            let held_max = match conn.role {
+                Role::Xxim(_) | Role::XximHttp(_) => limits::XXIM_HELD_BYTES_MAX,
+                _ => limits::HELD_BYTES_MAX,
+            };
+            if held.len() > held_max && conn.flags.set(Flags::PAUSED) {
                 self.ops.push(Op::Pause { slot });
             }
             return;
@@ -363,6 +367,7 @@ impl Shard {
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
             Mail::Nodes(nodes) => self.nodes_changed(nodes),
+            Mail::Logins { from } => self.xxim_tell_logins(from),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.listeners[listener].tls = Some(config);
@@ -427,7 +432,8 @@ impl Shard {
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
         let wheels = [&self.timers, &self.job_timers, &self.im.timers];
-        wheels.into_iter().filter_map(Wheel::next_ms).min()
+        let timers = wheels.into_iter().filter_map(Wheel::next_ms);
+        timers.chain(self.xxim.next_ms(&self.config.xxim)).min()
     }
 
     /// Feeds the counters and the gauges of this moment to whoever publishes them.
@@ -451,6 +457,7 @@ impl Shard {
             im_guests: self.im.guests,
             im_users: self.im.users,
             im_batches_open: self.im.rooms.len() as u64,
+            xxim_keys_waiting: self.xxim.keys_waiting() as u64,
             timers: (self.timers.len() + self.job_timers.len() + self.im.timers.len()) as u64,
         };
         let tally = self.queueing.queues.tally;

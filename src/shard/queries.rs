@@ -2,7 +2,8 @@
 //! merges the parts (netsvr sections 3.6, 6.7, 6.8).
 //!
 //! Questions travel through the same mailboxes as commands, so a question sees the effects of every
-//! earlier command of its connection.
+//! earlier command of its connection. With `netsvr.cluster` the other nodes of the mesh answer too;
+//! their connections go by uniqId, which says whose they are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use crate::control::worker::{self, Next, Shape};
 use crate::hub::ConnId;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
+use crate::limits::MESH_QUERY_BYTES;
 use crate::metrics::Rates;
 use crate::shard::Shard;
 use crate::shard::commands::Spread;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
-use crate::wire::netsvr::{self as wire, MetricItem};
+use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId};
 
 /// Questions of this shard's backend connections that are not answered yet.
 #[derive(Debug)]
@@ -43,12 +45,22 @@ enum About {
         query: Arc<Query>,
         shape: Shape,
         answer: Answer,
+        /// Other nodes are asked too.
+        wide: Option<Wide>,
     },
     Rates(Box<Rates>),
     /// Only whether every shard has got that far; the answer is known.
     Known(Bytes),
     /// What a command came to.
     Command(Outcome),
+}
+
+/// What other nodes have to say.
+#[derive(Debug)]
+struct Wide {
+    /// The order that the answer to `CheckOnline` has.
+    asked: Vec<UniqId>,
+    found: Answer<UniqId>,
 }
 
 impl Asks {
@@ -109,13 +121,82 @@ impl Shard {
     fn ask_all(&mut self, number: u64, query: Query, shape: Shape) {
         let query = Arc::new(query);
         let answer = Answer::empty(&query);
-        self.asks.begin(number, About::Query { query: query.clone(), shape, answer });
+        self.asks.begin(number, About::Query { query: query.clone(), shape, answer, wide: None });
+        self.ask_shards(number, &query);
+    }
+
+    /// A backend connection asks about the connections, users or topics of all nodes.
+    pub(super) fn ask_wide(
+        &mut self,
+        slot: u32,
+        (cmd, body): (Cmd, Bytes),
+        query: Query,
+        shape: Shape,
+    ) {
+        if self.mesh.as_ref().is_none_or(|mesh| mesh.nodes.is_empty()) {
+            return self.ask(slot, query, shape);
+        }
+        let number = self.question(slot);
+        let (asked, abroad) = match &query {
+            Query::Online(_) => {
+                let abroad = self.named_abroad(cmd, &body);
+                (worker::asked(body, &self.uniq_ids), abroad)
+            }
+            Query::ConnInfo { .. } => (Vec::new(), self.named_abroad(cmd, &body)),
+            _ => (Vec::new(), vec![(None, query.clone())]),
+        };
+        self.ask_nodes(number, query, shape, asked, abroad);
+    }
+
+    /// Asks all shards, and other nodes what each of them is to be asked.
+    fn ask_nodes(
+        &mut self,
+        number: u64,
+        query: Query,
+        shape: Shape,
+        asked: Vec<UniqId>,
+        abroad: Vec<(Option<u16>, Query)>,
+    ) {
+        let query = Arc::new(query);
+        let (answer, found) = (Answer::empty(&query), Answer::empty(&query));
+        let wide = Some(Wide { asked, found });
+        let about = About::Query { query: query.clone(), shape, answer, wide };
+        let abroad: Vec<_> = abroad
+            .into_iter()
+            .flat_map(|(to, query)| query.split(MESH_QUERY_BYTES).into_iter().map(move |q| (to, q)))
+            .collect();
+        self.asks.begin_with(number, about, self.asks.shards + abroad.len());
+        for (to, query) in abroad {
+            self.ask_node(number, to, query);
+        }
+        self.ask_shards(number, &query);
+    }
+
+    fn ask_shards(&mut self, number: u64, query: &Arc<Query>) {
         for shard in self.others() {
             let reply = ReplyTo::Shard { shard: self.id, number };
             self.post(shard, Mail::Ask { query: query.clone(), reply });
         }
-        let answer = self.hub.answer(&query);
+        let answer = self.hub.answer(query);
         self.answered(number, answer);
+    }
+
+    /// What other nodes have; of one that has left meanwhile nothing is known.
+    fn found_elsewhere(&mut self, number: u64, parts: Vec<(u16, Answer)>) {
+        let parts: Vec<Answer<UniqId>> = parts
+            .into_iter()
+            .filter_map(|(node, part)| {
+                let ids = self.uniq_ids_of(node)?;
+                Some(part.map(|conn| UniqId::of(conn, &ids)))
+            })
+            .collect();
+        let merge = |about: &mut About| {
+            if let About::Query { wide: Some(wide), .. } = about {
+                parts.into_iter().for_each(|part| wide.found.merge(part));
+            }
+        };
+        let about = self.asks.add(number, merge);
+        self.conclude(number, about);
     }
 
     /// Somebody asks about the connections of this shard.
@@ -146,6 +227,7 @@ impl Shard {
         match reply {
             Reply::Answer(part) => self.answered(number, part),
             Reply::Outcome(part) => self.told(number, part),
+            Reply::Elsewhere(parts) => self.found_elsewhere(number, parts),
         }
     }
 
@@ -215,13 +297,31 @@ impl Shard {
                 answer.merge(part);
             }
         };
-        let (query, shape, answer) = match self.asks.add(number, merge) {
-            Some(About::Query { query, shape, answer }) => (query, shape, answer),
+        let about = self.asks.add(number, merge);
+        self.conclude(number, about);
+    }
+
+    /// All parts of an answer are in, if there is something to conclude.
+    fn conclude(&mut self, number: u64, about: Option<About>) {
+        let (query, shape, answer, wide) = match about {
+            Some(About::Query { query, shape, answer, wide }) => (query, shape, answer, wide),
             Some(About::Known(frame)) => return self.answer_question(number, frame),
             _ => return,
         };
-        match worker::answer(shape, answer.finish(&query), &self.uniq_ids) {
+        let is_wide = wide.is_some();
+        let next = match wide {
+            None => worker::answer(shape, answer.finish(&query), &self.uniq_ids),
+            Some(Wide { asked, mut found }) => {
+                found.merge(answer.map(|conn| UniqId::of(conn, &self.uniq_ids)));
+                worker::answer(shape, found.finish_as(&asked), &())
+            }
+        };
+        match next {
             Next::Done(frame) => self.answer_question(number, frame),
+            Next::Ask(query, shape) if is_wide => {
+                let abroad = vec![(None, query.clone())];
+                self.ask_nodes(number, query, shape, Vec::new(), abroad);
+            }
             Next::Ask(query, shape) => self.ask_all(number, query, shape),
         }
     }

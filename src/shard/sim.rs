@@ -15,14 +15,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
 use crate::config::model::Config;
-use crate::hub::login;
+use crate::hub::{ConnId, login};
 use crate::shard::audit::Sizes;
 use crate::shard::conns::Flags;
-use crate::shard::mailbox::{Mail, Request};
+use crate::shard::mailbox::{Mail, Request, UpstreamCall};
 use crate::shard::ops::Op;
 use crate::shard::{ListenerSettings, Now, Shard, Shared};
 use crate::wire::netsvr::Verdict;
+use crate::wire::xxim::cipher::Seeds;
 
 pub use self::socket::Socket;
 
@@ -45,6 +49,21 @@ pub struct Weather {
     pub callback_verdict: fn() -> Verdict,
 }
 
+/// Tokens of logins that are refused, and that nobody can verify; all others are good.
+pub const REFUSED: &str = "refused";
+pub const UNAVAILABLE: &str = "unavailable";
+/// Begins what is a "ciphertext" of the bytes behind it; what begins otherwise is none.
+pub const SEALED: u8 = 0x5e;
+
+/// The seed in a "ciphertext". `None`: it is none.
+fn open(sealed: Option<Bytes>) -> Option<Option<Zeroizing<Vec<u8>>>> {
+    match sealed.as_deref() {
+        None => Some(None),
+        Some([SEALED, seed @ ..]) => Some(Some(Zeroizing::new(seed.to_vec()))),
+        Some(_) => None,
+    }
+}
+
 /// A peer's end of a simulated connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Peer(usize);
@@ -58,6 +77,16 @@ pub struct World {
     cells: Vec<Cell>,
     sockets: Vec<Socket>,
     callbacks: Vec<(u64, Request)>,
+    /// Calls of xxim upstreams that are under way. A test takes them out and answers them.
+    pub calls: Vec<Call>,
+}
+
+/// A call of an xxim upstream.
+#[derive(Debug)]
+pub struct Call {
+    pub conn: ConnId,
+    pub number: u32,
+    pub call: Box<UpstreamCall>,
 }
 
 /// One shard and what waits for it.
@@ -112,8 +141,8 @@ impl World {
         });
         let cells = cells.collect();
         let now = Now { ms: 0, unix: 1_700_000_000, unix_ms: 1_700_000_000_000 };
-        let (sockets, callbacks) = (Vec::new(), Vec::new());
-        World { rng, weather, now, shared, cells, sockets, callbacks }
+        let (sockets, callbacks, calls) = (Vec::new(), Vec::new(), Vec::new());
+        World { rng, weather, now, shared, cells, sockets, callbacks, calls }
     }
 
     /// Connects a peer to a listener of any shard.
@@ -178,6 +207,11 @@ impl World {
     /// Puts a message of the main thread into every mailbox.
     pub fn tell_all(&mut self, mail: impl Fn() -> Mail) {
         self.cells.iter_mut().for_each(|cell| cell.mailbox.push_back(mail()));
+    }
+
+    /// Puts a message of the sidecar into a mailbox.
+    pub fn tell(&mut self, shard: u8, mail: Mail) {
+        self.cells[usize::from(shard)].mailbox.push_back(mail);
     }
 
     /// The shards, for their figures.
@@ -304,7 +338,14 @@ impl World {
         moved |= self.carry_mail(shard);
         while let Some(request) = self.cells[shard].shard.next_request() {
             moved = true;
-            self.callbacks.push((self.now.ms + self.rng.u64(..20), request));
+            match request {
+                // Nothing overtakes these on their way.
+                Request::Upstream { conn, number, call } => {
+                    self.calls.push(Call { conn, number, call });
+                }
+                Request::CancelUpstream { conn } => self.calls.retain(|call| call.conn != conn),
+                request => self.callbacks.push((self.now.ms + self.rng.u64(..20), request)),
+            }
         }
         moved
     }
@@ -480,8 +521,12 @@ impl World {
                     let mail = Mail::ClosedCallback { number };
                     self.cells[shard as usize].mailbox.push_back(mail);
                 }
-                Request::Verify { conn, number, .. } => {
-                    let verdict = login::Verdict::Accepted { profile: None };
+                Request::Verify { conn, number, login } => {
+                    let verdict = match &*login.token {
+                        REFUSED => login::Verdict::Refused { code: 4, message: REFUSED.into() },
+                        UNAVAILABLE => login::Verdict::Unavailable(UNAVAILABLE.into()),
+                        _ => login::Verdict::Accepted { profile: None },
+                    };
                     let mail = Mail::Verified { conn, number, verdict };
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
@@ -489,10 +534,14 @@ impl World {
                     let mail = Mail::HttpCalled { conn, answer: None };
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
-                // No scene has xxim clients.
+                Request::Unwrap { conn, number, key, iv } => {
+                    let seeds = open(key).zip(open(iv));
+                    let seeds = seeds.map(|(key, iv)| Box::new(Seeds { key, iv }));
+                    let mail = Mail::Unwrapped { conn, number, seeds };
+                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
+                }
                 Request::Upstream { .. }
                 | Request::CancelUpstream { .. }
-                | Request::Unwrap { .. }
                 | Request::Hook { .. }
                 | Request::Stop => {}
                 Request::Metrics { shard, number } => {

@@ -61,6 +61,8 @@ pub struct Conn {
     number: u32,
     /// The triple that was claimed at its home.
     held: Option<Triple>,
+    /// When that was, Unix milliseconds.
+    held_ms: u64,
     /// Frames of the TCP variant.
     reader: tcp::FrameReader,
     accepted_ms: u64,
@@ -70,8 +72,8 @@ pub struct Conn {
     stalled_ms: u64,
     /// The greeting was sent.
     greeted: bool,
-    /// Who the hooks were told has come, and when.
-    announced: Option<(Arc<Identity>, u32)>,
+    /// Who the hooks were told has come, and when, Unix milliseconds.
+    announced: Option<(Arc<Identity>, u64)>,
 }
 
 impl Conn {
@@ -90,6 +92,7 @@ impl Conn {
             waiting: false,
             number: 0,
             held: None,
+            held_ms: 0,
             reader: tcp::FrameReader::default(),
             accepted_ms: 0,
             pinged_ms: 0,
@@ -157,7 +160,7 @@ impl Shard {
     }
 
     fn xxim_opened(&mut self, slot: u32, peer: SocketAddr, mut identity: Identity, greet: bool) {
-        identity.accepted_unix_ms = i64::from(self.now.unix) * 1000;
+        identity.accepted_unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
         let seed = (greet && self.config.xxim.crypto.server_iv).then(server_seed);
         let greeting = seed.as_ref().map(|seed| after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
@@ -211,18 +214,25 @@ impl Shard {
             return true;
         }
         self.block(slot, false);
-        if self.xxim.under_way >= self.config.xxim.shard_requests_max {
-            let id = self.conns.id(slot);
-            if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
-                self.xxim.waiting.push_back(id);
-            }
-            // Of those who have left only so many stay in the list.
-            if self.xxim.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
-                let conns = &self.conns;
-                self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
-            }
-        }
+        self.xxim_await_room(slot);
         false
+    }
+
+    /// If a blocked connection could not go on for want of room among the requests of the shard, it
+    /// waits for that.
+    fn xxim_await_room(&mut self, slot: u32) {
+        if self.xxim.under_way < self.config.xxim.shard_requests_max {
+            return;
+        }
+        let id = self.conns.id(slot);
+        if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
+            self.xxim.waiting.push_back(id);
+        }
+        // Of those who have left only so many stay in the list.
+        if self.xxim.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
+            let conns = &self.conns;
+            self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
+        }
     }
 
     fn xxim_can_go_on(&self, slot: u32) -> bool {
@@ -245,8 +255,13 @@ impl Shard {
     /// being read.
     pub(super) fn xxim_resume(&mut self, slot: u32) {
         let flags = self.conns[slot].flags;
-        if flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE) && self.xxim_can_go_on(slot) {
-            self.unblock(slot);
+        if !flags.has(Flags::BLOCKED) || flags.has(Flags::GONE) {
+            return;
+        }
+        match self.xxim_can_go_on(slot) {
+            true => self.unblock(slot),
+            // Its own reason may be gone while others have taken the room.
+            false => self.xxim_await_room(slot),
         }
     }
 

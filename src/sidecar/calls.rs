@@ -105,7 +105,9 @@ impl Failure {
             Failure::Request => 0,
             Failure::Upstream(Upstream::Timeout) => 1,
             Failure::Upstream(Upstream::Unreachable(_)) => 2,
-            Failure::Upstream(Upstream::Transport(_) | Upstream::TooLong(_)) => 3,
+            Failure::Upstream(
+                Upstream::Transport(_) | Upstream::Nonsense(_) | Upstream::TooLong(_),
+            ) => 3,
             Failure::Status(_) => 4,
         }
     }

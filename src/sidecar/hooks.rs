@@ -307,7 +307,9 @@ impl Failure {
             Failure::Unset => 0,
             Failure::Upstream(upstream::Failure::Timeout) => 1,
             Failure::Upstream(upstream::Failure::Unreachable(_)) => 2,
-            Failure::Upstream(upstream::Failure::Transport(_)) => 3,
+            Failure::Upstream(upstream::Failure::Transport(_) | upstream::Failure::Nonsense(_)) => {
+                3
+            }
             Failure::Status(_) | Failure::Grpc(_) => 4,
             Failure::Upstream(upstream::Failure::TooLong(_)) | Failure::Undecodable(_) => 5,
             Failure::NoRoom => 6,

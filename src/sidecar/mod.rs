@@ -19,12 +19,11 @@ mod unwrap;
 mod upstream;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
@@ -71,7 +70,9 @@ pub struct SidecarSettings {
     pub login: LoginSettings,
     pub upstreams: XximUpstreams,
     /// The push service's socket and certificates. `None`: no push service.
-    pub push: Option<(TcpListener, Option<Arc<ServerConfig>>)>,
+    pub push: Option<(TcpListener, push::Certificates)>,
+    /// The address under which this node is known to xxim backends, or unspecified.
+    pub pod: Ipv4Addr,
     /// The way to other nodes and what they ask. `None`: no mesh.
     pub mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
     /// Requests that all shards together have under way at the most.
@@ -144,11 +145,12 @@ impl Services {
         let mesh = settings.mesh.as_ref().map(|(mesh, _)| mesh.clone());
         if let Some((mesh, calls)) = settings.mesh {
             let push = upstreams.push.clone();
-            tokio::spawn(push::serve_mesh(calls, mesh, push, shards.clone()));
+            tokio::spawn(push::serve_mesh(calls, mesh, push, settings.pod, shards.clone()));
         }
         if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
             let listener = admin::listener(listener)?;
-            tokio::spawn(push::serve(listener, tls, push, shards.clone(), mesh));
+            let pushes = push::Pushes::new(shards.clone(), push, settings.pod, mesh);
+            tokio::spawn(push::serve(listener, tls, pushes));
         }
         if let Some(listener) = settings.admin {
             let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);

@@ -132,6 +132,7 @@ impl Gateway {
             login: LoginSettings::default(),
             upstreams: XximUpstreams::default(),
             push: None,
+            pod: std::net::Ipv4Addr::UNSPECIFIED,
             mesh: None,
             admin: None,
             admin_time_max: Duration::from_secs(1),

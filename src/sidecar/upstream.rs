@@ -29,6 +29,8 @@ pub enum Failure {
     Unreachable(String),
     #[error("{0}")]
     Transport(String),
+    #[error("the peer breaks the protocol: {0}")]
+    Nonsense(String),
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
 }
@@ -130,10 +132,31 @@ impl From<reqwest::Error> for Failure {
             Failure::Timeout
         } else if error.is_connect() {
             Failure::Unreachable(causes(error))
+        } else if is_nonsense(&error) {
+            Failure::Nonsense(causes(error))
         } else {
             Failure::Transport(causes(error))
         }
     }
+}
+
+/// Whether an error of a transport says that the peer is there and breaks the protocol.
+pub(super) fn is_nonsense(error: &(dyn std::error::Error + 'static)) -> bool {
+    // HTTP/2 tells what it has found itself from what the peer says of it in words only.
+    const FOUND: [&str; 2] = ["connection error detected: ", "stream error detected: "];
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let unparsable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        let invalid = error.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+        });
+        let text = error.to_string();
+        if unparsable || invalid || FOUND.iter().any(|found| text.starts_with(found)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn client_builder() -> ClientBuilder {

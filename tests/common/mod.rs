@@ -171,6 +171,14 @@ impl Client {
         self.write(&mask_frame(0x88, [9, 8, 7, 6], &code.to_be_bytes()));
     }
 
+    /// Whether something has come that was not read.
+    pub fn has_input(&self) -> bool {
+        self.socket.set_nonblocking(true).expect("a socket");
+        let count = self.socket.peek(&mut [0]);
+        self.socket.set_nonblocking(false).expect("a socket");
+        !self.buffer.is_empty() || count.is_ok()
+    }
+
     /// The next frame; fails at the end of the stream.
     pub fn frame(&mut self) -> Frame {
         self.try_frame().expect("the gateway closed without another frame")

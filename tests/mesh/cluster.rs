@@ -16,6 +16,7 @@ use crate::nats::Nats;
 /// Listeners beside those of [`LISTENERS`].
 pub const API: usize = 3;
 pub const IM: usize = 4;
+pub const XXIM: usize = 5;
 
 const CONNECTIONS_MAX: u32 = 10_000;
 
@@ -108,6 +109,8 @@ pub fn command(number: u16, url: &str) -> (std::process::Command, File) {
     let file = File::new(&format!(
         "{LISTENERS}\n[[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"connmix-api\"\n\
          [[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"im\"\n\
+         [[listener]]\nbind = \"127.0.0.1:0\"\n\
+         routes = [ {{ path = \"/ws\", protocol = \"xxim\" }} ]\n\
          [login]\nverifier = \"open\"\n[im]\nannounce_join = false\nbatch_delay = \"0s\"\n\
          [runtime]\nconnections_max = {CONNECTIONS_MAX}\nreceive_buffers = 256\n\
          [netsvr]\ncluster = true\n\

@@ -9,13 +9,13 @@ use crate::common::*;
 use crate::im::{self, Im};
 use crate::nats::Nats;
 
-fn texts<const N: usize>(names: [&str; N]) -> Vec<String> {
+pub fn texts<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(str::to_owned).into()
 }
 
 /// A member on each node: customer `user <n>`, topics `topic <n>` and `common`. Every node knows
 /// what the others want.
-fn settled<const N: usize>(nodes: &mut [Node; N]) -> [Member; N] {
+pub fn settled<const N: usize>(nodes: &mut [Node; N]) -> [Member; N] {
     let mut buckets = vec![Bucket::of(Space::Topics, "common")];
     let members = std::array::from_fn(|n| {
         let mut member = nodes[n].member();

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use ringway::config::model::{XximHooks, XximPushService, XximUpstream, XximUpstreams};
+use ringway::config::model::{TlsFiles, XximHooks, XximPushService, XximUpstream, XximUpstreams};
 use ringway::demo::xxim as demo;
 use ringway::sidecar::push::service::conn_service_client::ConnServiceClient;
 use ringway::wire::xxim::proto as pb;
 use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::common::{Server, wait_until};
 use crate::support::{Xxim, config};
@@ -167,6 +167,42 @@ fn a_grpc_backend_pushes_looks_and_kicks_on_all_shards() {
 }
 
 #[test]
+fn the_certificates_of_the_push_service_are_read_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a name");
+        std::fs::write(&cert, made.cert.pem()).expect("ours");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("ours");
+        made.cert.pem()
+    };
+    let first = renew();
+    let mut config = config("http://127.0.0.1:9");
+    let tls = Some(TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: None });
+    config.xxim_upstreams.push = Some(XximPushService { tls, ..push_service() });
+    let server = Server::start(config);
+    let port = server.gateway().push_address().expect("the push service listens").port();
+    let runtime = runtime();
+    let works = |authority: &str| {
+        let trust = Certificate::from_pem(authority);
+        let tls = ClientTlsConfig::new().ca_certificate(trust).domain_name("localhost");
+        let url = Endpoint::from_shared(format!("https://localhost:{port}")).expect("a URL");
+        let _context = runtime.enter();
+        let mut backend =
+            ConnServiceClient::new(url.tls_config(tls).expect("valid").connect_lazy());
+        runtime.block_on(backend.keep_alive(pb::KeepAliveReq::default())).is_ok()
+    };
+    assert!(works(&first));
+    let second = renew();
+    assert!(works(&first) && !works(&second), "nobody has said that there are new files");
+    server.gateway().reload_certificates().expect("good files");
+    assert!(works(&second) && !works(&first));
+    std::fs::write(&cert, "no certificate").expect("ours");
+    assert!(server.gateway().reload_certificates().is_err());
+    assert!(works(&second), "what can not be read changes nothing");
+}
+
+#[test]
 fn hooks_tell_of_logins_and_departures() {
     let hooks = Upstream::start();
     let mut config = config("http://127.0.0.1:9");
@@ -180,6 +216,9 @@ fn hooks_tell_of_logins_and_departures() {
     let param = told.conn_param.expect("always");
     assert_eq!((&*param.user_id, &*param.device_id, &*param.ips), ("ann", "d1", "203.0.113.7"));
     assert_eq!((param.aes_key, param.aes_iv), (None, None));
+    // As the original writes names, however the client did.
+    assert_eq!(param.headers.get("X-Forwarded-For").map(String::as_str), Some("203.0.113.7"));
+    assert_eq!(param.headers.get("Sec-Websocket-Version").map(String::as_str), Some("13"));
     assert!(told.connected_at.parse::<u64>().is_ok_and(|at| at > 0));
     call.answer(b"");
     drop(client);

@@ -145,3 +145,62 @@ fn messages_that_are_too_large_get_the_words_of_the_original() {
     client.client.write(&mask_frame(0x82, [0; 4], &vec![0; 32_769]));
     assert_eq!(client.client.frame().close(), (1009, "read limited at 32769 bytes"));
 }
+
+#[test]
+fn platforms_and_devices_that_will_not_do_can_be_closed_without_a_word() {
+    let mut config = config("http://127.0.0.1:9");
+    config.xxim.respond_then_close = false;
+    let server = Server::start(config);
+    let mut client = Xxim::open(&server);
+    client.send_raw(&vector("N11"));
+    client.expect_close("C04");
+    let mut client = Xxim::open(&server);
+    client.request("a", "/v1/conn/white/setUserParams", &user_params("u", "t"));
+    client.expect_close("C04");
+    let mut client = Xxim::open(&server);
+    client.set_params("");
+    client.request("a", "/v1/conn/white/setUserParams", &user_params("u", "t"));
+    client.expect_close("C05");
+}
+
+#[test]
+fn frames_that_websocket_does_not_allow_end_the_connection_with_1002() {
+    let server = server();
+    let bad: [&[u8]; 6] = [
+        // Not masked.
+        &[0x82, 1, b'x'],
+        // A reserved bit without an extension that would need it.
+        &[0xc2, 0x81, 0, 0, 0, 0, b'x'],
+        // An unknown opcode.
+        &[0x83, 0x80, 0, 0, 0, 0],
+        // A continuation of nothing.
+        &[0x80, 0x80, 0, 0, 0, 0],
+        // A message inside of a message.
+        &[0x02, 0x80, 0, 0, 0, 0, 0x82, 0x80, 0, 0, 0, 0],
+        // A ping in two pieces.
+        &[0x09, 0x80, 0, 0, 0, 0],
+    ];
+    for bytes in bad {
+        let mut client = Xxim::open(&server);
+        client.client.write(bytes);
+        assert_eq!(client.client.frame().close().0, 1002, "{bytes:02x?}");
+        client.client.expect_end();
+    }
+}
+
+#[test]
+fn a_message_may_come_in_pieces_and_a_method_may_be_empty() {
+    let server = server();
+    let mut client = Xxim::login(&server, "u", "d");
+    let message = vector("V19");
+    let (first, last) = message.split_at(5);
+    client.client.write(&mask_frame(0x02, [1, 2, 3, 4], first));
+    client.client.write(&mask_frame(0x89, [5, 6, 7, 8], b"between"));
+    client.client.write(&mask_frame(0x00, [0; 4], b""));
+    client.client.write(&mask_frame(0x80, [9; 4], last));
+    let pong = client.client.frame();
+    assert_eq!((pong.first, &*pong.payload), (0x8a, &b"between"[..]));
+    assert_eq!(client.receive(), vector("V19r"));
+    assert_eq!(client.ask("", "", b"").code, 3);
+    client.keep_alive();
+}

@@ -7,15 +7,19 @@ use ringway::config::model::{Mesh, XximPushService};
 use ringway::wire::xxim::proto::{GetUserConnResp, KickUserConnReq};
 
 use crate::common::{Server, wait_until};
-use crate::nats::Nats;
+use crate::nats::{Cable, Nats};
 use crate::pushes::{filter, post, send};
 use crate::support::{Xxim, config};
 
 fn node(nats: &Nats, number: u16) -> (Server, SocketAddr) {
+    node_at(nats.url(), number)
+}
+
+fn node_at(url: String, number: u16) -> (Server, SocketAddr) {
     let mut config = config("http://127.0.0.1:9");
     config.node = number;
     config.mesh = Mesh {
-        nats: vec![nats.url()],
+        nats: vec![url],
         cluster: "xxim".to_owned(),
         queue_bytes_max: 1 << 20,
         ..Mesh::default()
@@ -93,4 +97,35 @@ fn one_connection_of_a_login_stays_in_the_cluster() {
         client.keep_alive();
     }
     assert_eq!(count(at_one), 1);
+}
+
+/// What a node did not hear while it had no link it finds out afterwards.
+#[test]
+fn a_login_that_went_elsewhere_during_a_partition_is_given_up_when_it_is_over() {
+    let nats = Nats::start();
+    let cable = Cable::to(&nats);
+    let (one, _) = node_at(cable.url(), 1);
+    let [(two, at_two), (three, _)] = [2, 3].map(|number| node(&nats, number));
+    let mut other = Xxim::login(&one, "ann", "another device");
+    let mut before = Xxim::login(&two, "ann", "d1");
+    wait_until("the nodes know each other", || {
+        let found = post(at_two, "getUserConn", &filter(&["ann"], &[], &[]).encode_to_vec());
+        GetUserConnResp::decode(found).expect("an answer").conn_params.len() == 2
+    });
+    let mut stale = Xxim::login(&one, "ann", "d1");
+    assert_eq!(before.client.frame().close(), (1000, "duplicate connection"));
+    cable.cut(true);
+    // Two further logins: when the first of them is displaced, node 1 was told in vain.
+    let mut second = Xxim::login(&two, "ann", "d1");
+    wait_until("the login at node 2 is known to all that can be reached", || {
+        let found = post(at_two, "getUserConn", &filter(&["ann"], &[], &["d1"]).encode_to_vec());
+        GetUserConnResp::decode(found).expect("an answer").conn_params.len() == 1
+    });
+    let mut third = Xxim::login(&three, "ann", "d1");
+    assert_eq!(second.client.frame().close(), (1000, "duplicate connection"));
+    stale.keep_alive();
+    cable.cut(false);
+    assert_eq!(stale.client.frame().close(), (1000, "duplicate connection"));
+    third.keep_alive();
+    other.keep_alive();
 }

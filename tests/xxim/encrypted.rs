@@ -109,3 +109,30 @@ fn the_greeting_comes_before_the_response_to_what_was_sent_at_once() {
     assert_eq!(response, vector("V07"));
     assert_eq!(PushBody::decode(&*response).expect("a push").event, 2);
 }
+
+#[test]
+fn clients_of_one_address_that_flood_with_keys_hold_up_nobody_else() {
+    let mut config = config("http://127.0.0.1:9");
+    config.runtime.cpus.truncate(1);
+    // Ten at once, then one a second.
+    config.xxim.crypto.ip_rate = 1;
+    let server = Server::start(config);
+    let mut flood: Vec<_> = (0..40).map(|_| Xxim::open_from(&server, "198.51.100.1")).collect();
+    flood.iter_mut().for_each(|client| client.send_raw(&vector("N09")));
+    for client in &mut flood[..10] {
+        assert_eq!(client.receive().len() % 16, 0);
+    }
+    // Others get their keys meanwhile, and a proxy is believed about who they are.
+    for number in 1..=20 {
+        let mut other = Xxim::open_from(&server, &format!("192.0.2.{number}"));
+        other.send(&vector("E01"));
+        other.cipher = Some(Cipher::new(KEY_SEED, crate::support::IV_SEED));
+        assert_eq!(other.receive(), vector("E02p"));
+    }
+    let last = flood.last_mut().expect("there are 40");
+    assert!(!last.client.has_input(), "the flood is over its rate");
+    // Who leaves gives its turn to the next.
+    let mut next = flood.swap_remove(38);
+    drop(flood);
+    assert_eq!(next.receive().len() % 16, 0);
+}

@@ -1,10 +1,13 @@
 //! Requests over HTTP on the port of the WebSocket (section 7.1).
 
-use prost::Message;
-use ringway::config::model::Verifier;
-use ringway::wire::xxim::proto::{CommonReq, CommonResp};
+use std::time::Duration;
 
-use crate::common::{Client, Server, wait_until};
+use prost::Message;
+use ringway::config::model::{Verifier, XximRoute, XximTarget};
+use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::xxim::proto::{CommonReq, CommonResp, GetFriendListReq, RequestBody};
+
+use crate::common::{Client, PATIENCE, Server, wait_until};
 use crate::support::{Xxim, address, config};
 use crate::upstream::Upstream;
 
@@ -178,4 +181,100 @@ fn it_is_off_unless_wanted_and_clients_that_leave_cost_nothing() {
     let mut other = Xxim::open(&server);
     other.set_params("d");
     wait_until("the place is free", || other.ask("n", "/v1/no/such", &[]).code == 4);
+}
+
+const WORKER: &str = "/v1/worker/echo";
+
+fn with_workers(timeout: Duration) -> Server {
+    let mut config = config("http://127.0.0.1:9");
+    config.xxim_upstreams.http_api = true;
+    config.login.verifier = Verifier::Static(vec![("ann".into(), "good".into())]);
+    let route = XximRoute::new("/v1/worker/", XximTarget::Worker, timeout);
+    config.xxim_upstreams.routes.insert(0, route);
+    Server::start(config)
+}
+
+#[test]
+fn a_worker_answers_with_what_it_casts_to_the_request() {
+    let server = with_workers(PATIENCE);
+    let mut client = Client::tcp(address(&server));
+    let body = common("ann", "good", b"\x18\x01");
+    client.write(&request(WORKER, "", &body));
+    assert_eq!(answer(&mut client).1.code, 8, "there is no worker");
+    let mut worker = server.worker(4);
+    for round in 0..3 {
+        client.write(&request(WORKER, "", &body));
+        let transfer: netsvr::Transfer = worker.expect(Cmd::Transfer.number());
+        assert_eq!(transfer.customer_id, "ann");
+        let told = RequestBody::decode(transfer.data).expect("a RequestBody");
+        assert_eq!((&*told.method, &*told.req_id), (WORKER, ""));
+        let own = GetFriendListReq::decode(told.data).expect("it has a CommonReq").common_req;
+        let own = own.expect("the gateway's");
+        assert_eq!((&*own.user_id, &*own.ip, &*own.user_agent), ("ann", "203.0.113.7", "test"));
+        // It is no member: what goes to everybody is no answer.
+        worker.send(Cmd::Broadcast.number(), &netsvr::Broadcast { data: "all".into() });
+        let data = format!("round {round}").into();
+        let cast = netsvr::SingleCast { uniq_id: transfer.uniq_id.clone(), data };
+        worker.send(Cmd::SingleCast.number(), &cast);
+        // Nobody waits for more.
+        let late = netsvr::SingleCast { data: "late".into(), ..cast.clone() };
+        worker.send(Cmd::SingleCast.number(), &late);
+        let (_, resp) = answer(&mut client);
+        assert_eq!((resp.code, resp.msg.as_deref(), resp.data), (0, Some(""), cast.data));
+    }
+    client.write(&request(WORKER, "", &common("ann", "bad", b"")));
+    assert_eq!(answer(&mut client).1.code, 4);
+    // A client that leaves is nobody's any more.
+    client.write(&request(WORKER, "", &body));
+    let transfer: netsvr::Transfer = worker.expect(Cmd::Transfer.number());
+    drop(client);
+    let cast = netsvr::SingleCast { uniq_id: transfer.uniq_id, data: "gone".into() };
+    worker.send(Cmd::SingleCast.number(), &cast);
+    let mut other = Xxim::open(&server);
+    other.set_params("d");
+}
+
+#[test]
+fn a_worker_that_says_nothing_in_time_is_one_that_can_be_asked_again() {
+    let server = with_workers(Duration::from_millis(100));
+    let mut worker = server.worker(4);
+    let mut client = Client::tcp(address(&server));
+    for _ in 0..2 {
+        client.write(&request(WORKER, "", &common("ann", "good", b"")));
+        let transfer: netsvr::Transfer = worker.expect(Cmd::Transfer.number());
+        assert_eq!(answer(&mut client).1.code, 8);
+        let cast = netsvr::SingleCast { uniq_id: transfer.uniq_id, data: "late".into() };
+        worker.send(Cmd::SingleCast.number(), &cast);
+    }
+    client.write(&request("/v1/conn/keepAlive", "", &common("ann", "good", b"")));
+    let (_, resp) = answer(&mut client);
+    assert_eq!((resp.code, resp.data.len()), (0, 0), "what came late is nobody's answer");
+}
+
+#[test]
+fn keep_alive_needs_a_login_here_too() {
+    let server = server("http://127.0.0.1:9");
+    let mut client = Client::tcp(address(&server));
+    for (token, code) in [("", 4), ("bad", 4), ("good", 0)] {
+        client.write(&request("/v1/conn/keepAlive", "", &common("ann", token, b"")));
+        assert_eq!(answer(&mut client).1.code, code, "{token:?}");
+    }
+}
+
+#[test]
+fn a_request_that_is_under_way_is_answered_before_the_gateway_ends() {
+    let upstream = Upstream::start();
+    let server = server(&upstream.url);
+    let mut client = Client::tcp(address(&server));
+    client.write(&request(LOGIN, "", b""));
+    let call = upstream.call();
+    let gateway = address(&server);
+    let ending = std::thread::spawn(move || drop(server));
+    wait_until("nobody is let in any more", || std::net::TcpStream::connect(gateway).is_err());
+    call.answer(b"\x1a\x01t");
+    let (head, resp) = answer(&mut client);
+    assert!(head.contains("Connection: close\r\n"), "{head}");
+    assert_eq!((resp.code, &*resp.data), (0, &b"\x1a\x01t"[..]));
+    client.expect_end();
+    ending.join().expect("it ends");
 }

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use prost::Message;
+use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::xxim::proto::PushBody;
+
 use crate::common::Server;
 use crate::support::{Xxim, config};
 use crate::upstream::Upstream;
+use crate::vectors::vector;
 
 #[test]
 fn parameters_and_logins_have_their_time() {
@@ -101,6 +106,35 @@ fn one_client_that_fills_the_shard_makes_the_others_wait_and_not_fail() {
 }
 
 #[test]
+fn a_client_whose_keys_come_while_the_shard_is_full_goes_on_when_there_is_room() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.xxim.shard_requests_max = 1;
+    config.xxim.crypto.ip_rate = 1;
+    config.runtime.cpus.truncate(1);
+    let server = Server::start(config);
+    let mut greedy = Xxim::login(&server, "u", "d");
+    // The keys of the address are used up, so these will come a second later.
+    for _ in 0..10 {
+        let mut wrong = Xxim::open(&server);
+        wrong.send_raw(&vector("N09"));
+        wrong.receive();
+    }
+    let mut other = Xxim::open(&server);
+    for request in ["E01", "E03", "E05"] {
+        other.send_raw(&vector(request));
+    }
+    greedy.request("a", "/v1/relation/getFriendList", b"");
+    let call = upstream.call();
+    assert_eq!(other.receive(), vector("E02"));
+    call.answer(b"");
+    assert_eq!(greedy.response().code, 0);
+    for response in ["E04", "E06"] {
+        assert_eq!(other.receive(), vector(response));
+    }
+}
+
+#[test]
 fn a_client_that_leaves_frees_its_place_among_the_requests() {
     let upstream = Upstream::start();
     let mut config = config(&upstream.url);
@@ -114,6 +148,34 @@ fn a_client_that_leaves_frees_its_place_among_the_requests() {
         assert_eq!(call.header("x-xxim-req-id"), Some(&*round.to_string()));
         drop(client);
     }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_without_a_word() {
+    let mut config = config("http://127.0.0.1:9");
+    config.runtime.outbox_bytes_max = 65_536;
+    let server = Server::start(config);
+    let mut slow = Xxim::login(&server, "slow", "d");
+    let mut other = Xxim::login(&server, "other", "d");
+    let mut task = server.task();
+    // More than the outbox and both sockets hold.
+    let data = bytes::Bytes::from(vec![b'x'; 32_768]);
+    for _ in 0..1024 {
+        let customer_id = "slow".to_owned();
+        let cast = netsvr::SingleCastByCustomerId { customer_id, data: data.clone() };
+        task.send(Cmd::SingleCastByCustomerId.number(), &cast);
+    }
+    let expected = PushBody { event: 0, data }.encode_to_vec();
+    // Nothing but whole pushes, and perhaps a part of one, before the end of the stream.
+    let rest = slow.client.rest();
+    let frame = 4 + expected.len();
+    assert!(rest.len() < 1024 * frame, "nothing was dropped");
+    for message in rest.chunks(frame) {
+        let header = [0x82, 126, (expected.len() >> 8) as u8, expected.len() as u8];
+        let whole = [&header[..], &expected].concat();
+        assert!(whole.starts_with(message), "something else than pushes");
+    }
+    other.keep_alive();
 }
 
 impl Xxim {

@@ -1,5 +1,8 @@
 //! xxim clients over raw sockets, and gateways for them.
 
+// Each test file uses its own part.
+#![allow(dead_code)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -71,8 +74,18 @@ pub struct Xxim {
 impl Xxim {
     /// Connected; the greeting was read.
     pub fn open(server: &Server) -> Xxim {
-        let headers = "X-Forwarded-For: 203.0.113.7\r\n";
-        let mut client = Client::open_with(address(server), "/ws", headers);
+        Xxim::open_at(address(server), "203.0.113.7")
+    }
+
+    /// The same for a client that a proxy says to be there.
+    pub fn open_from(server: &Server, ip: &str) -> Xxim {
+        Xxim::open_at(address(server), ip)
+    }
+
+    /// The same, wherever the gateway is.
+    pub fn open_at(address: SocketAddr, ip: &str) -> Xxim {
+        let headers = format!("X-Forwarded-For: {ip}\r\n");
+        let mut client = Client::open_with(address, "/ws", &headers);
         assert_eq!(client.frame(), Frame { first: 0x81, payload: b"connected".to_vec() });
         Xxim { client, cipher: None }
     }

@@ -1,12 +1,15 @@
 //! Upstreams that are slow, dead, or make no sense: every call is answered exactly once.
 
 use std::collections::HashSet;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use ringway::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
 use ringway::shard::mailbox::Request;
+use ringway::wire::xxim::proto::CommonResp;
 
 use super::sidecar::*;
 
@@ -37,18 +40,104 @@ fn a_slow_upstream_gets_code_8_and_its_late_reply_reaches_nobody() {
     assert_eq!(sidecar.metric(&calls_total("timeout")), 1.0);
 }
 
+/// What no upstream should answer to mode `raw`, with the number of bytes of a reply's body that
+/// the limit allows.
+fn nonsense() -> Vec<Vec<u8>> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    vec![
+        response("200 OK", &vec![0; 2 << 20]).expect("a response"),
+        text("HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n"),
+        text("HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\n"),
+        text("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        text("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        text("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nwhat\r\n"),
+        text("HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+        text("HTTP/1.1 two hundred\r\n\r\n"),
+        text(&format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "b".repeat(100_000))),
+        b"\x16\x03\x01 this is TLS\r\n\r\n".to_vec(),
+        text("220 mail.example ESMTP\r\n"),
+        // HTTP, but not what a response message is.
+        response("200 OK", b"\x0a\xff").expect("a response"),
+        response("200 OK", b"<html>").expect("a response"),
+        response("200 OK", b"\x0a\x03\x08\x05").expect("a response"),
+        response_with("200 OK", "X-Xxim-Code: none\r\n", b"").expect("a response"),
+        response_with("200 OK", "X-Xxim-Code: 0\r\nX-Xxim-Code: 4\r\n", b"").expect("one"),
+    ]
+}
+
 #[test]
 fn replies_that_make_no_sense_get_code_2() {
-    let backend = Backend::start(|seen| match seen.body.as_slice() {
-        b"long" => response("200 OK", &vec![0; 2 << 20]),
-        b"http" => Some(b"\x16\x03\x01 this is TLS\r\n\r\n".to_vec()),
-        _ => Some(b"HTTP/1.1 200 OK\r\nContent-Length: nine\r\n\r\n".to_vec()),
-    });
+    let replies = nonsense();
+    let all = replies.len();
+    let backend = Backend::start(move |seen| Some(replies[usize::from(seen.body[0])].clone()));
     let sidecar = Sidecar::with(only(upstream("im", backend.url(), XximMode::Raw)));
-    for body in [b"long".as_slice(), b"http", b"length"] {
+    for number in 0..all {
+        let result = sidecar.call(call(METHOD, vec![number as u8]));
+        let told = CommonResp::decode(result.data).expect("a CommonResp");
+        assert_eq!((result.code, told.code), (2, 2), "reply {number}");
+    }
+    assert_eq!(sidecar.metric(&calls_total("nonsense")), all as f64);
+    // An upstream that answers is there, whatever it says.
+    assert_eq!(sidecar.metric("ringway_upstream_circuit_open{upstream=\"im\"}"), 0.0);
+}
+
+#[test]
+fn envelopes_that_are_none_get_code_2() {
+    let backend = Backend::start(|seen| match seen.body.len() % 2 {
+        0 => response("200 OK", b"\x0a\x05hello"),
+        _ => response("200 OK", b"\x12\x7f"),
+    });
+    let sidecar = Sidecar::with(only(upstream("im", backend.url(), XximMode::Envelope)));
+    for body in [b"".as_slice(), b"x"] {
         assert_eq!(sidecar.call(call(METHOD, body)).code, 2, "{body:?}");
     }
-    assert_eq!(sidecar.metric(&calls_total("nonsense")), 3.0);
+    assert_eq!(sidecar.metric(&calls_total("nonsense")), 2.0);
+}
+
+/// A server that answers every connection with these bytes, whatever it hears, and closes it when
+/// `leaves`.
+fn talker(bytes: &'static [u8], leaves: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut input = [0; 4096];
+                let heard = stream.read(&mut input).is_ok_and(|count| count > 0);
+                if heard && stream.write_all(bytes).is_ok() && !leaves {
+                    while stream.read(&mut input).is_ok_and(|count| count > 0) {}
+                }
+            });
+        }
+    });
+    url
+}
+
+#[test]
+fn who_breaks_http_2_gets_code_2_and_who_leaves_code_8() {
+    // The settings of a server, then nothing more.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    for (mode, http2) in
+        [(XximMode::Raw, true), (XximMode::Envelope, true), (XximMode::Grpc, false)]
+    {
+        for (bytes, leaves, code, result) in [
+            (&b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..], false, 2, "nonsense"),
+            (
+                &b"\x15\x03\x03\x00\x02\x02\x46 and this is TLS, which nobody asked for"[..],
+                false,
+                2,
+                "nonsense",
+            ),
+            (SETTINGS, true, 8, "transport"),
+            (b"", true, 8, "transport"),
+        ] {
+            let im = XximUpstream { http2, ..upstream("im", talker(bytes, leaves), mode) };
+            let sidecar = Sidecar::with(only(im));
+            let told = sidecar.call(call(METHOD, OK));
+            assert_eq!(told.code, code, "{mode:?}: {bytes:?}");
+            assert_eq!(sidecar.metric(&calls_total(result)), 1.0, "{mode:?}: {bytes:?}");
+        }
+    }
 }
 
 #[test]

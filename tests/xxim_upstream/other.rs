@@ -137,3 +137,30 @@ fn a_grpc_upstream_that_is_not_there_gets_code_8() {
     assert_eq!(sidecar.call(call("/v1/user/white/login", OK)).code, 8);
     assert_eq!(sidecar.call(call("/v1/no/such", OK)).code, 3, "nobody is asked");
 }
+
+#[test]
+fn no_client_can_add_a_header_over_http_2_and_grpc() {
+    let runtime = runtime();
+    let log: Log = Arc::default();
+    let seen = log.clone();
+    let routes = Router::new().fallback(
+        move |version: Version, headers: HeaderMap, uri: axum::http::Uri, body: Bytes| {
+            assert!(uri.path().ends_with("endMsgList") || uri.path().ends_with("endMsgListAsync"));
+            seen.lock().unwrap().push((version, headers, body));
+            async { ([("content-type", "application/grpc"), ("grpc-status", "0")], Bytes::new()) }
+        },
+    );
+    let url = serve(&runtime, routes);
+    for mode in [XximMode::Raw, XximMode::Grpc] {
+        let im = XximUpstream { http2: true, ..upstream("im", url.clone(), mode) };
+        let sidecar = Sidecar::with(only(im));
+        sidecar.call(super::hostile());
+        let (_, headers, _) = log.lock().unwrap().pop().expect("it was called");
+        let own = headers.keys().filter(|name| name.as_str().starts_with("x-xxim-"));
+        assert_eq!(own.count(), 14, "{headers:?}");
+        for name in ["x-xxim-user-id", "x-xxim-token", "x-xxim-req-id", "x-xxim-user-agent"] {
+            let values: Vec<_> = headers.get_all(name).iter().collect();
+            assert_eq!(values, [super::ENCODED], "{mode:?}: {name}");
+        }
+    }
+}

@@ -4,10 +4,12 @@
 pub mod client;
 mod connmix;
 mod cross;
+pub mod mesh;
 mod push;
 mod room;
 mod worker;
 mod xxim;
+mod xxim_flood;
 
 use crate::Result;
 use crate::options::{Options, Scenario};
@@ -59,7 +61,9 @@ pub fn prepare(options: &Options, rig: &mut Rig) -> Result<Box<dyn Load>> {
         }
         Scenario::Queue => Box::new(connmix::Queue::prepare(size, rig)?),
         Scenario::Xxim => Box::new(xxim::Requests::prepare(size, rig)?),
+        Scenario::XximFlood => Box::new(xxim_flood::Flood::prepare(options, rig)?),
         Scenario::CrossShard => Box::new(cross::Cross::prepare(options, rig)?),
+        Scenario::Mesh => Box::new(mesh::Mesh::prepare(options, rig)?),
         Scenario::Suite | Scenario::Smoke => return Err("not a single scenario".into()),
     })
 }
@@ -76,7 +80,8 @@ pub fn floor(scenario: Scenario) -> (Floor, Scenario) {
         | Scenario::ApiSend
         | Scenario::ApiPublish
         | Scenario::Queue
-        | Scenario::Xxim => (Floor::Echo, Scenario::Echo),
+        | Scenario::Xxim
+        | Scenario::XximFlood => (Floor::Echo, Scenario::Echo),
         _ => (Floor::Broadcast, Scenario::Broadcast),
     }
 }
@@ -89,10 +94,23 @@ pub fn spreads(scenario: Scenario) -> bool {
 
 /// CPUs that the server of a scenario runs on.
 pub fn server_cpus(options: &Options) -> Vec<usize> {
-    let mut cpus = vec![options.server_cpu];
+    let members_cpu = options.size.members_cpu.filter(|_| options.scenario == Scenario::Mesh);
+    let mut cpus = vec![members_cpu.unwrap_or(options.server_cpu)];
     if options.scenario == Scenario::CrossShard {
         // Members are on the first; the publisher's shard shares the load's CPU.
         cpus.extend(options.load_cpu.filter(|&cpu| cpu != options.server_cpu));
     }
     cpus
+}
+
+/// What must be known of where a scenario ran to read its figures.
+pub fn note(options: &Options) -> Option<String> {
+    (options.scenario == Scenario::Mesh).then(|| {
+        let (publisher, load) = (options.server_cpu, options.cpu_of(0));
+        let members = options.size.members_cpu.unwrap_or(publisher);
+        format!(
+            "shards: the members' node on CPU {members}, all others on CPU {publisher}; \
+             nats-server with the load on CPU {load}; other threads of the nodes on any CPU"
+        )
+    })
 }

@@ -1,13 +1,14 @@
 //! `xxim`: the load loop of xxim's own client: many requests under way on one connection, against
-//! an upstream that answers at once (xxim section 8).
+//! an upstream that answers at once (xxim section 8); with `--encrypted` under keys.
 //!
-//! The upstream is in this process (`upstream.rs`), so that nothing but the gateway is measured with
-//! the server's CPU time.
+//! The upstream is in this process (`upstream.rs`), so that nothing but the gateway is measured
+//! with the server's CPU time.
 
 use std::time::Duration;
 
 use prost::Message;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::xxim::cipher::Cipher;
 use ringway::wire::xxim::proto as pb;
 
 use super::Load;
@@ -21,11 +22,18 @@ const REQ_ID: usize = 32;
 const REQ_ID_AT: usize = 6;
 const BINARY: u8 = 0x82;
 
+/// Seeds of keys and their ciphertexts for the server's key (section 3.8).
+const KEY_SEED: &[u8] = b"9f86d081884c7d659a2feaa0c55ad015";
+const IV_SEED: &[u8] = b"3c6e0b8a9c15224a8228b9a98ca1531d";
+const VECTORS: &str = include_str!("../../../tests/vectors/xxim/vectors.txt");
+
 /// See the module.
 pub struct Requests {
     clients: Vec<u32>,
     /// What follows the reqId in a request.
     rest: Vec<u8>,
+    /// With `--encrypted`: of all clients.
+    cipher: Option<Cipher>,
 }
 
 impl Requests {
@@ -33,30 +41,16 @@ impl Requests {
         let server = rig.server.client;
         let clients =
             rig.net.connect_clients(server, size.clients.unwrap_or(1), |_| "/ws".to_owned())?;
+        let cipher = size.encrypted.then(|| Cipher::new(KEY_SEED, IV_SEED));
         for (number, &client) in clients.iter().enumerate() {
-            let params = pb::SetCxnParamsReq {
-                package_id: format!("device-{number}"),
-                platform: "windows".to_owned(),
-                ..Default::default()
-            };
-            let user = pb::SetUserParamsReq {
-                user_id: "test123456".to_owned(),
-                token: "tok.en.sig".to_owned(),
-                ..Default::default()
-            };
-            let first = request("/v1/conn/white/setCxnParams", &params);
-            let second = request("/v1/conn/white/setUserParams", &user);
-            for request in [first, second] {
-                rig.net.send(client, &mask_frame(BINARY, [1, 2, 3, 4], &request))?;
-            }
-            await_responses(rig, client, 2)?;
+            log_in(rig, client, number, cipher.as_ref())?;
         }
         let body = pb::RequestBody {
             req_id: String::new(),
             method: "/v1/msg/sendMsgList".to_owned(),
             data: message().encode_to_vec().into(),
         };
-        let requests = Requests { clients, rest: body.encode_to_vec() };
+        let requests = Requests { clients, rest: body.encode_to_vec(), cipher };
         for &client in &requests.clients {
             requests.send(rig, client, size.window.unwrap_or(64))?;
         }
@@ -70,6 +64,9 @@ impl Requests {
             let mut request = vec![0x0a, REQ_ID as u8];
             request.extend_from_slice(&payload(REQ_ID, rig.tally.now(), 0));
             request.extend_from_slice(&self.rest);
+            if let Some(cipher) = &self.cipher {
+                cipher.encrypt(&mut request, 0);
+            }
             frames.extend_from_slice(&mask_frame(BINARY, [0x5a, 0x17, 0xc3, 0x99], &request));
         }
         rig.net.send(client, &frames)
@@ -86,7 +83,8 @@ impl Load for Requests {
             let now = rig.tally.now();
             let mut answered = 0;
             let mut wrong = None;
-            rig.net.read(client, |push| match sent_at(push) {
+            let (cipher, mut plain) = (&self.cipher, Vec::new());
+            rig.net.read(client, |push| match sent_at(unsealed(push, cipher, &mut plain)) {
                 Some(sent) => {
                     rig.tally.count(sent, now);
                     answered += 1;
@@ -102,13 +100,75 @@ impl Load for Requests {
     }
 }
 
+/// Sets parameters and user, plain or with keys.
+pub fn log_in(rig: &mut Rig, client: u32, number: usize, cipher: Option<&Cipher>) -> Result<()> {
+    let user = pb::SetUserParamsReq {
+        user_id: "test123456".to_owned(),
+        token: "tok.en.sig".to_owned(),
+        ..Default::default()
+    };
+    let first = set_params(number, cipher.is_some())?;
+    let mut second = request("/v1/conn/white/setUserParams", &user);
+    if let Some(cipher) = cipher {
+        cipher.encrypt(&mut second, 0);
+    }
+    for request in [first, second] {
+        rig.net.send(client, &mask_frame(BINARY, [1, 2, 3, 4], &request))?;
+    }
+    let is_response = |message: &[u8]| match cipher {
+        // Nothing else comes in whole blocks.
+        Some(_) => message.len().is_multiple_of(16),
+        None => pb::PushBody::decode(message).is_ok_and(|push| push.event == 2),
+    };
+    await_responses(rig, client, 2, is_response)
+}
+
+/// A set-params request, with the ciphertexts of the seeds if there are to be keys.
+pub fn set_params(number: usize, keyed: bool) -> Result<Vec<u8>> {
+    let ciphertext = |name: &str| match keyed {
+        true => vector(name),
+        false => Ok(Vec::new()),
+    };
+    let params = pb::SetCxnParamsReq {
+        package_id: format!("device-{number}"),
+        platform: "windows".to_owned(),
+        aes_key: ciphertext("K01")?.into(),
+        aes_iv: ciphertext("K02")?.into(),
+        ..Default::default()
+    };
+    Ok(request("/v1/conn/white/setCxnParams", &params))
+}
+
+fn vector(name: &str) -> Result<Vec<u8>> {
+    let mut lines = VECTORS.lines().filter_map(|line| line.split_once(' '));
+    let (_, hex) = lines.find(|(found, _)| *found == name).ok_or("a vector is missing")?;
+    let byte = |pair: &[u8]| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
+    hex.as_bytes().chunks(2).map(byte).collect()
+}
+
+/// A message as it was before it was encrypted.
+fn unsealed<'a>(push: &'a [u8], cipher: &Option<Cipher>, plain: &'a mut Vec<u8>) -> &'a [u8] {
+    let Some(cipher) = cipher else { return push };
+    plain.clear();
+    plain.extend_from_slice(push);
+    match cipher.decrypt(plain) {
+        Ok(len) => &plain[..len],
+        Err(_) => push,
+    }
+}
+
 /// Waits for so many responses; the greeting may have come with the answer to the upgrade.
-fn await_responses(rig: &mut Rig, client: u32, count: usize) -> Result<()> {
+fn await_responses(
+    rig: &mut Rig,
+    client: u32,
+    count: usize,
+    is_response: impl Fn(&[u8]) -> bool,
+) -> Result<()> {
     let mut missing = count;
     rig.until(|rig, peer| {
-        rig.net.read(peer, |push| {
-            let response = pb::PushBody::decode(push).is_ok_and(|push| push.event == 2);
-            missing = missing.saturating_sub(usize::from(response && peer == client));
+        rig.net.read(peer, |message| {
+            let response = is_response(message) && peer == client;
+            missing = missing.saturating_sub(usize::from(response));
         })?;
         Ok(missing == 0)
     })
@@ -123,7 +183,8 @@ fn sent_at(push: &[u8]) -> Option<u64> {
     (response.event == 2 && body.code == 0).then_some(sent)
 }
 
-fn request(method: &str, message: &impl Message) -> Vec<u8> {
+/// A request with the reqId `r`.
+pub fn request(method: &str, message: &impl Message) -> Vec<u8> {
     let data = message.encode_to_vec().into();
     pb::RequestBody { req_id: "r".to_owned(), method: method.to_owned(), data }.encode_to_vec()
 }

@@ -12,6 +12,7 @@
 mod holders;
 mod in_flight;
 mod origin;
+mod turns;
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -31,7 +32,8 @@ use crate::wire::xxim::{
 
 pub use holders::{Holders, Triple};
 pub use in_flight::InFlight;
-pub use origin::{client_ip, first_values, query_login};
+pub use origin::{client_ip, cors, first_values, query_login};
+pub use turns::{TurnRules, Turns};
 
 /// Bytes below which `strict_seeds` refuses a seed (section 9.2).
 const STRICT_SEED_BYTES: usize = 16;
@@ -203,7 +205,7 @@ impl Client {
             return fail(request, code::REQUEST, None, None);
         };
         if !params.platform_allowed() {
-            return fail(request, code::REQUEST, None, Some(Close::PLATFORM));
+            return misfit(request, Close::PLATFORM, config);
         }
         let mut identity = Identity::clone(&self.identity);
         params.apply(&mut identity);
@@ -268,7 +270,7 @@ impl Client {
             return fail(request, code::REQUEST, None, None);
         };
         if let Some(close) = self.unfit() {
-            return fail(request, code::REQUEST, None, Some(close));
+            return misfit(request, close, config);
         }
         let data = if config.echo_params { user.echo() } else { Bytes::new() };
         self.log_in(Some(head(request)), user.user_id, user.token, data, config)
@@ -417,6 +419,14 @@ fn answer(head: Bytes, data: Bytes) -> Answer {
 /// An answer with a CommonResp.
 pub fn refuse(head: Bytes, code: i32, msg: Option<&str>, close: Option<Close>) -> Step<'static> {
     Step::Answer(Answer { head, code, data: wire::common_resp(code, msg), close })
+}
+
+/// Platform or device will not do: code 3, then the close (section 1.8, `auth_fail`).
+fn misfit(request: &Request<'_>, close: Close, config: &Xxim) -> Step<'static> {
+    match config.respond_then_close {
+        true => fail(request, code::REQUEST, None, Some(close)),
+        false => Step::Close(close),
+    }
 }
 
 fn fail(

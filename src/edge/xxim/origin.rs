@@ -1,10 +1,11 @@
 //! Where a client comes from, as its handshake and the proxies before the gateway tell it
-//! (specification sections 1.1 and 1.7).
+//! (specification sections 1.1, 1.7 and 7.1).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::xxim::Network;
+use crate::wire::http;
 use crate::wire::xxim::Identity;
 
 /// The address of the client: what a trusted proxy says, else the peer's. Of `X-Forwarded-For` the
@@ -39,13 +40,27 @@ fn address(text: &str) -> Option<IpAddr> {
     ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// The first value of each header, names in lower case, ascending (`ConnParam.headers`).
+/// The first value of each header, ascending, under the names by which the original tells them
+/// (`ConnParam.headers`): the first letter and each one behind a hyphen are capital, the others
+/// are not.
 pub fn first_values(headers: Vec<(String, String)>) -> std::sync::Arc<[(String, String)]> {
     let mut values = BTreeMap::new();
-    for (name, value) in headers {
-        values.entry(name.to_ascii_lowercase()).or_insert(value);
+    for (mut name, value) in headers {
+        name.make_ascii_lowercase();
+        values.entry(canonical(&name)).or_insert(value);
     }
     values.into_iter().collect()
+}
+
+/// A name in lower case as Go writes it.
+fn canonical(name: &str) -> String {
+    let mut capital = true;
+    let letter = |letter: char| {
+        let written = if capital { letter.to_ascii_uppercase() } else { letter };
+        capital = letter == '-';
+        written
+    };
+    name.chars().map(letter).collect()
 }
 
 /// The login of the query of a handshake, whose other parameters go into the identity. `None`:
@@ -93,6 +108,24 @@ fn decoded(value: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Header lines that let a browser of another origin in: those that are listed, and `localhost`.
+pub fn cors(request: &http::Request<'_>, listed: &[String]) -> Box<str> {
+    let origin = request.header("Origin").and_then(|value| std::str::from_utf8(value).ok());
+    let plain = |origin: &&str| origin.bytes().all(|byte| byte.is_ascii_graphic());
+    let Some(origin) = origin.filter(plain) else { return Box::default() };
+    let local = origin.strip_prefix("http://localhost");
+    let local = local.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+    if !local && !listed.iter().any(|part| origin.contains(&**part)) {
+        return Box::default();
+    }
+    format!(
+        "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n\
+         Access-Control-Allow-Methods: POST, OPTIONS\r\n\
+         Access-Control-Allow-Headers: Content-Type\r\nVary: Origin\r\n"
+    )
+    .into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,9 +160,9 @@ mod tests {
 
     #[test]
     fn the_first_value_of_a_header_counts() {
-        let headers = [("B", "1"), ("a", "2"), ("b", "3")];
+        let headers = [("user-AGENT", "1"), ("a", "2"), ("User-Agent", "3")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let values = first_values(headers);
-        assert_eq!(*values, [("a".into(), "2".into()), ("b".into(), "1".into())]);
+        assert_eq!(*values, [("A".into(), "2".into()), ("User-Agent".into(), "1".into())]);
     }
 }

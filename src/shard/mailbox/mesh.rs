@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::hub::ConnId;
 use crate::hub::mesh::Turn;
 use crate::hub::push::Command;
+use crate::hub::queries::Query;
 use crate::shard::mailbox::Reply;
 
 /// Which other nodes are meant.
@@ -32,6 +33,9 @@ pub enum MeshRequest {
     /// Carry this out on other nodes. `room` was reserved for it. With `reply`, what it came to is
     /// answered by [`super::Mail::Replied`] to this shard under this number, in any case.
     Command { reach: Reach, command: Arc<Command>, reply: Option<(u8, u64)>, room: usize },
+    /// Ask this of another node, or of all. What they have is answered by [`super::Mail::Replied`]
+    /// to this shard under this number, in any case.
+    Ask { to: Option<u16>, query: Arc<Query>, reply: (u8, u64) },
     /// What a shard has to say to [`super::ReplyTo::Mesh`].
     Replied { number: u64, reply: Reply },
     /// A connection of this node has logged in as this user, platform and device (xxim); the
@@ -39,6 +43,9 @@ pub enum MeshRequest {
     Claim { login: [Box<str>; 3], conn: ConnId },
     /// Another node has a later login of this kind than this connection of this node.
     Displaced { login: [Box<str>; 3], conn: ConnId },
+    /// Some of the xxim logins of a shard, each with its Unix milliseconds, and the slot at which
+    /// to go on, if there are more.
+    Logins { logins: Vec<([Box<str>; 3], ConnId, u64)>, next: Option<u32> },
     /// Let the sidecars of all other nodes answer this. Gives the answers that came in time.
     Call { method: &'static str, body: Bytes, answer: oneshot::Sender<Vec<Bytes>> },
     /// The answer to a [`MeshCall`].

@@ -4,25 +4,31 @@
 //! Invariants: one request of a connection is under way at a time, and nothing is read meanwhile;
 //! each is answered once. Only the path is the method. Who the client says it is, is verified with
 //! every request that needs a login, and left out of those that need none; address and user agent
-//! are what the gateway sees. Costs: a head, a body and an answer per request; nothing between two.
+//! are what the gateway sees. A request for workers is a Transfer, and the first cast to its uniqId
+//! the answer; it is a member of nothing, so no other push reaches it.
+//! Costs: a head, a body and an answer per request; nothing between two.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::requests;
 use crate::config::model::{XximMode, XximTarget};
-use crate::edge::xxim::{client_ip, first_values};
+use crate::edge::xxim::{client_ip, cors, first_values};
+use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
+use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
 use crate::wire::http::body::{self, Body, BodyError};
 use crate::wire::http::{self, Head};
+use crate::wire::netsvr as worker;
 use crate::wire::xxim::proto::{CommonReq, CommonResp};
-use crate::wire::xxim::{self as wire, Identity, code, text};
+use crate::wire::xxim::{self as wire, Identity, LocalMethod, code, text};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -74,6 +80,17 @@ enum Pending {
     Verified(Box<(Plan, CommonReq)>),
     /// An upstream has it.
     Answered(Form),
+    /// A worker has it until this time, milliseconds of the process clock.
+    Told(Form, u64),
+}
+
+impl Pending {
+    fn form(&mut self) -> &mut Form {
+        match self {
+            Pending::Verified(asked) => &mut asked.0.form,
+            Pending::Answered(form) | Pending::Told(form, _) => form,
+        }
+    }
 }
 
 impl HttpConn {
@@ -94,6 +111,11 @@ impl HttpConn {
     /// Whether an upstream has a request of it.
     pub(in crate::shard) fn is_forwarded(&self) -> bool {
         matches!(self.pending, Some(Pending::Answered(_)))
+    }
+
+    /// Whether a worker has a request of it.
+    pub(in crate::shard) fn is_told(&self) -> bool {
+        matches!(self.pending, Some(Pending::Told(..)))
     }
 }
 
@@ -234,17 +256,22 @@ impl Shard {
             let text = "the body is not a CommonReq";
             return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text));
         };
-        if wire::local_method(&plan.method, config.xxim.legacy_paths).is_some() {
+        let local = wire::local_method(&plan.method, config.xxim.legacy_paths);
+        if matches!(local, Some(LocalMethod::SetParams(_) | LocalMethod::SetUser)) {
             // There is no connection whose parameters could be set.
-            let done = CommonResp { msg: Some(String::new()), ..CommonResp::default() };
-            return self.xxim_http_answer(slot, &plan.form, done);
+            return self.xxim_http_answer(slot, &plan.form, success(Bytes::new()));
         }
         let known = wire::is_method(&plan.method);
         let route = config.xxim_upstreams.route(&plan.method).filter(|_| known);
-        let Some((_, route)) = route else {
-            return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text::REQUEST));
+        let white = match (local, route) {
+            (Some(_), _) => false,
+            (None, Some((_, route))) => route.white || wire::is_white(&plan.method),
+            (None, None) => {
+                let unknown = failure(code::REQUEST, text::REQUEST);
+                return self.xxim_http_answer(slot, &plan.form, unknown);
+            }
         };
-        if route.white || wire::is_white(&plan.method) {
+        if white {
             // Nobody has verified who it is.
             request.user_id.clear();
             request.token.clear();
@@ -267,7 +294,7 @@ impl Shard {
             network: String::new(),
             headers: first_values(plan.headers.clone()).to_vec(),
         };
-        self.block(slot, false);
+        self.conns[slot].flags.set(Flags::BLOCKED);
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.number = conn.number.wrapping_add(1);
         let number = conn.number;
@@ -302,41 +329,38 @@ impl Shard {
         self.xxim_http_resume(slot);
     }
 
-    /// Hands a request to its upstream.
+    /// Hands a request to its upstream, or to a worker.
     fn xxim_http_forward(&mut self, slot: u32, plan: Plan, request: CommonReq) {
         let config = self.config.clone();
         let upstreams = &config.xxim_upstreams;
+        if wire::local_method(&plan.method, config.xxim.legacy_paths).is_some() {
+            return self.xxim_http_answer(slot, &plan.form, success(Bytes::new()));
+        }
         let data = request.data.clone();
         let identity = identity(&plan, request);
-        let target = upstreams.route(&plan.method).and_then(|(index, route)| match route.to {
+        let Some((route_number, route)) = upstreams.route(&plan.method) else { return };
+        let envelope = match route.to {
             XximTarget::Upstream(upstream) => {
-                let upstream = upstreams.upstreams.get(usize::from(upstream))?;
-                Some((index, route, upstream.mode == XximMode::Envelope))
+                let upstream = upstreams.upstreams.get(usize::from(upstream));
+                upstream.is_some_and(|upstream| upstream.mode == XximMode::Envelope)
             }
-            // Workers answer with pushes, and there is no connection to push to.
-            XximTarget::Worker => None,
-        });
-        let refuse = |code, text| failure(code, text);
-        let Some((route_number, route, envelope)) = target else {
-            let answer = refuse(code::REQUEST, text::REQUEST);
-            return self.xxim_http_answer(slot, &plan.form, answer);
+            XximTarget::Worker => false,
         };
         let inner = wire::Request { req_id: "", method: &plan.method, data: &data };
-        let body = match envelope {
-            true => Ok(data.clone()),
-            false => {
-                let own = wire::common_req(&identity);
-                requests::body(&inner, route, config.xxim.v1_sendmsg_rewrite, &own)
-            }
+        let own = (!envelope).then(|| wire::common_req(&identity));
+        let rewrite = config.xxim.v1_sendmsg_rewrite;
+        let Ok(body) = requests::body(&inner, route, rewrite, own.as_deref()) else {
+            let text = "the request in the CommonReq is not a message";
+            return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text));
         };
-        let Ok(body) = body else {
-            let answer = refuse(code::REQUEST, "the request in the CommonReq is not a message");
-            return self.xxim_http_answer(slot, &plan.form, answer);
-        };
-        if self.xxim.under_way >= config.xxim.shard_requests_max {
-            return self.xxim_http_answer(slot, &plan.form, refuse(code::RETRY, text::RETRY));
+        if route.to == XximTarget::Worker {
+            return self.xxim_http_transfer(slot, plan, &identity.user_id, &body, route.timeout);
         }
-        self.block(slot, false);
+        if self.xxim.under_way >= config.xxim.shard_requests_max {
+            let full = failure(code::RETRY, text::RETRY);
+            return self.xxim_http_answer(slot, &plan.form, full);
+        }
+        self.conns[slot].flags.set(Flags::BLOCKED);
         self.xxim.under_way += 1;
         self.counters.xxim_forwarded += 1;
         let conn = self.conns.id(slot);
@@ -354,6 +378,74 @@ impl Shard {
         self.xxim.outgoing.push_back(Request::Upstream { conn, number, call });
     }
 
+    /// Gives a request to a netsvr worker, which has so much time to send something back.
+    fn xxim_http_transfer(
+        &mut self,
+        slot: u32,
+        plan: Plan,
+        user: &str,
+        body: &[u8],
+        time_max: Duration,
+    ) {
+        let id = self.conns.id(slot);
+        let wanted = self.links.wanted(EventKind::Message);
+        if !wanted || !self.links.ready(EventKind::Message, id, None) {
+            let nobody = failure(code::RETRY, text::RETRY);
+            return self.xxim_http_answer(slot, &plan.form, nobody);
+        }
+        let message = wire::request_body("", &plan.method, body);
+        let uniq_id = self.uniq_ids.encode(id);
+        let until_ms = self.now.ms + time_max.as_millis() as u64;
+        self.conns[slot].flags.set(Flags::BLOCKED);
+        let Some(conn) = self.xxim_http(slot) else { return };
+        conn.pending = Some(Pending::Told(plan.form, until_ms));
+        self.xxim.told += 1;
+        self.counters.xxim_forwarded += 1;
+        self.event(slot, EventKind::Message, |_| {
+            worker::transfer(&uniq_id, user, "", std::iter::empty(), &message)
+        });
+        self.rearm(slot);
+    }
+
+    /// A backend casts to these connections: for those whose request a worker has it is the
+    /// answer. Returns how many these were.
+    pub(in crate::shard) fn xxim_http_told(&mut self, conns: &[ConnId], data: &Bytes) -> u64 {
+        let mut told = 0;
+        if self.xxim.told > 0 {
+            for slot in conns.iter().filter_map(|&id| self.conns.slot(id)).collect::<Vec<_>>() {
+                told += u64::from(self.xxim_http_end_told(slot, success(data.clone())));
+            }
+        }
+        told
+    }
+
+    /// Answers a request that a worker has; false: it has none of this connection.
+    fn xxim_http_end_told(&mut self, slot: u32, answer: CommonResp) -> bool {
+        let Some(conn) = self.xxim_http(slot).filter(|conn| conn.is_told()) else { return false };
+        let Some(mut pending) = conn.pending.take() else { return false };
+        self.xxim.told -= 1;
+        let too_large = answer.data.len() > self.config.xxim.response_bytes_max as usize;
+        let answer = if too_large { failure(code::INTERNAL, text::BUSY) } else { answer };
+        self.xxim_http_answer(slot, pending.form(), answer);
+        self.xxim_http_resume(slot);
+        true
+    }
+
+    /// The time of a connection is up: of a request that a worker has, or of its own.
+    pub(in crate::shard) fn xxim_http_timed_out(&mut self, slot: u32) {
+        if !self.xxim_http_end_told(slot, failure(code::RETRY, text::RETRY)) {
+            self.finish(slot);
+        }
+    }
+
+    /// The gateway ends: the request that is under way is the last of its connection.
+    pub(in crate::shard) fn xxim_http_drain(&mut self, slot: u32) {
+        match self.xxim_http(slot).and_then(|conn| conn.pending.as_mut()) {
+            Some(pending) => pending.form().ends = true,
+            None => self.linger(slot),
+        }
+    }
+
     /// An upstream has answered.
     pub(super) fn xxim_http_answered(&mut self, slot: u32, number: u32, result: &UpstreamResult) {
         let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
@@ -368,9 +460,7 @@ impl Shard {
         let too_large = result.data.len() > self.config.xxim.response_bytes_max as usize;
         let answer = match result.code {
             code::SUCCESS if too_large => failure(code::INTERNAL, text::BUSY),
-            code::SUCCESS => {
-                CommonResp { code: 0, msg: Some(String::new()), data: result.data.clone() }
-            }
+            code::SUCCESS => success(result.data.clone()),
             other => {
                 let told = CommonResp::decode(result.data.clone()).unwrap_or_default();
                 failure(other, told.msg.as_deref().unwrap_or_default())
@@ -390,6 +480,9 @@ impl Shard {
     }
 
     fn xxim_http_answer(&mut self, slot: u32, form: &Form, answer: CommonResp) {
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
         let body = answer.encode_to_vec();
         let answer = body::answer("200 OK", PROTOBUF, &form.cors, form.ends, &body);
         self.push(slot, Bytes::from(answer));
@@ -433,6 +526,7 @@ impl Shard {
         let Role::XximHttp(conn) = &self.conns[slot].role else { return u64::MAX };
         let request_ms = self.config.runtime.handshake_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
+            (_, Some(Pending::Told(_, until_ms))) => *until_ms,
             // Verifier and upstream have time limits of their own.
             (_, Some(_)) => u64::MAX,
             (Some(since_ms), None) => since_ms.saturating_add(request_ms),
@@ -446,6 +540,7 @@ impl Shard {
             self.xxim.under_way -= 1;
             self.xxim_cancel(self.conns.id(slot));
         }
+        self.xxim.told -= u32::from(conn.is_told());
     }
 }
 
@@ -467,6 +562,10 @@ fn identity(plan: &Plan, request: CommonReq) -> Identity {
     }
 }
 
+fn success(data: Bytes) -> CommonResp {
+    CommonResp { code: code::SUCCESS, msg: Some(String::new()), data }
+}
+
 fn failure(code: i32, text: &str) -> CommonResp {
     CommonResp { code, msg: Some(text.to_owned()), data: Bytes::new() }
 }
@@ -477,22 +576,4 @@ fn status_of(error: BodyError) -> &'static str {
         BodyError::Unsupported => "501 Not Implemented",
         BodyError::TooLarge => "413 Content Too Large",
     }
-}
-
-/// Header lines that let a browser of another origin in: those that are listed, and `localhost`.
-fn cors(request: &http::Request<'_>, listed: &[String]) -> Box<str> {
-    let origin = request.header("Origin").and_then(|value| std::str::from_utf8(value).ok());
-    let plain = |origin: &&str| origin.bytes().all(|byte| byte.is_ascii_graphic());
-    let Some(origin) = origin.filter(plain) else { return Box::default() };
-    let local = origin.strip_prefix("http://localhost");
-    let local = local.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-    if !local && !listed.iter().any(|part| origin.contains(&**part)) {
-        return Box::default();
-    }
-    format!(
-        "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n\
-         Access-Control-Allow-Methods: POST, OPTIONS\r\n\
-         Access-Control-Allow-Headers: Content-Type\r\nVary: Origin\r\n"
-    )
-    .into()
 }

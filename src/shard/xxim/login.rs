@@ -7,27 +7,29 @@
 //! release, by the connection itself or at its end. Costs: two messages per login when the home is
 //! another shard, none else.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::edge::xxim::{Close, Triple};
+use crate::config::xxim::XximCrypto;
+use crate::edge::xxim::{Close, Triple, TurnRules, Turns};
 use crate::hub::ConnId;
+use crate::hub::limits::BucketRules;
 use crate::hub::login::{Login, Verdict};
 use crate::hub::push::Outcome;
+use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
-use crate::shard::conns::Flags;
-use crate::shard::mailbox::{HookKind, Mail, Request};
+use crate::shard::conns::{Flags, Role};
+use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
 use crate::wire::xxim::cipher::Seeds;
 use crate::wire::xxim::{Identity, after_connect, after_disconnect};
 
-/// Decryptions of keys that wait, and how many are under way (section 9.3).
+/// Decryptions of keys that wait, and how many are under way (sections 9.2 and 9.3).
 #[derive(Debug, Default)]
 pub(super) struct Unwraps {
     under_way: u32,
-    queue: VecDeque<Unwrap>,
+    waiting: Turns<Unwrap>,
 }
 
 #[derive(Debug)]
@@ -41,14 +43,35 @@ struct Unwrap {
 impl Unwraps {
     /// Whether nothing waits or is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way == 0 && self.queue.is_empty()
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+
+    /// Clients whose keys wait for their turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the next turn comes that no other event brings about, milliseconds of the process
+    /// clock.
+    pub(super) fn next_ms(&self, crypto: &XximCrypto) -> Option<u64> {
+        let room = self.under_way < crypto.under_way_max;
+        self.waiting.due_ms(&turn_rules(crypto)).filter(|_| room)
     }
 }
 
+/// A bucket holds what comes in during so many seconds.
+const BURST_SECONDS: u32 = 10;
+
+fn turn_rules(crypto: &XximCrypto) -> TurnRules {
+    let rules = |rate: u32| BucketRules { rate, burst: rate.saturating_mul(BURST_SECONDS) };
+    TurnRules { source: rules(crypto.ip_rate), all: rules(crypto.rate) }
+}
+
 impl Shard {
-    /// A question begins whose answer the barrier waits for; returns its number.
+    /// A question begins whose answer the barrier waits for; returns its number. The connection is
+    /// still received from, to notice its end: whoever has left takes nobody's turn.
     fn xxim_ask(&mut self, slot: u32) -> u32 {
-        self.block(slot, false);
+        self.conns[slot].flags.set(Flags::BLOCKED);
         let Some(conn) = self.xxim(slot) else { return 0 };
         conn.number = conn.number.wrapping_add(1);
         conn.number
@@ -67,25 +90,33 @@ impl Shard {
     /// Has the seeds of a client decrypted, in its turn.
     pub(super) fn xxim_unwrap(&mut self, slot: u32, key: Option<Bytes>, iv: Option<Bytes>) {
         let number = self.xxim_ask(slot);
-        let conn = self.conns.id(slot);
-        self.xxim.unwraps.queue.push_back(Unwrap { conn, number, key, iv });
+        let (id, now_ms, rules) =
+            (self.conns.id(slot), self.now.ms, turn_rules(&self.config.xxim.crypto));
+        let Some(conn) = self.xxim(slot) else { return };
+        // As far as proxies tell it; what they say was read as an address.
+        let ip = conn.client.identity().ip.parse().unwrap_or(conn.peer.ip());
+        let unwrap = Unwrap { conn: id, number, key, iv };
+        self.xxim.unwraps.waiting.push(ip, unwrap, now_ms, &rules);
         // Of those who have left only so many stay in the list.
-        if self.xxim.unwraps.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
+        if self.xxim.unwraps.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
             let conns = &self.conns;
-            self.xxim.unwraps.queue.retain(|unwrap| conns.slot(unwrap.conn).is_some());
+            self.xxim.unwraps.waiting.retain(|unwrap| conns.slot(unwrap.conn).is_some());
         }
         self.xxim_next_unwrap();
     }
 
-    fn xxim_next_unwrap(&mut self) {
-        while self.xxim.unwraps.under_way < self.config.xxim.crypto.under_way_max {
-            let Some(unwrap) = self.xxim.unwraps.queue.pop_front() else { return };
-            let Unwrap { conn, number, key, iv } = unwrap;
-            if self.conns.slot(conn).is_some() {
-                self.xxim.unwraps.under_way += 1;
-                self.counters.xxim_unwraps += 1;
-                self.xxim.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
-            }
+    /// Hands on whose turn it is.
+    pub(super) fn xxim_next_unwrap(&mut self) {
+        let crypto = &self.config.xxim.crypto;
+        let rules = turn_rules(crypto);
+        while self.xxim.unwraps.under_way < crypto.under_way_max {
+            let conns = &self.conns;
+            let is_there = |unwrap: &Unwrap| conns.slot(unwrap.conn).is_some();
+            let next = self.xxim.unwraps.waiting.next(self.now.ms, &rules, is_there);
+            let Some(Unwrap { conn, number, key, iv }) = next else { return };
+            self.xxim.unwraps.under_way += 1;
+            self.counters.xxim_unwraps += 1;
+            self.xxim.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
         }
     }
 
@@ -131,7 +162,9 @@ impl Shard {
     /// Makes the connection the holder of a triple; its barrier waits until it is.
     pub(super) fn xxim_claim(&mut self, slot: u32, triple: Triple) {
         let id = self.conns.id(slot);
+        let unix_ms = self.now.unix_ms;
         let Some(conn) = self.xxim(slot) else { return };
+        conn.held_ms = unix_ms;
         let before = conn.held.replace(triple.clone());
         if let Some(before) = before.filter(|before| *before != triple) {
             self.xxim_release(before, id);
@@ -196,6 +229,9 @@ impl Shard {
     /// Another connection holds the triple of this one now.
     pub(in crate::shard) fn xxim_displaced(&mut self, triple: &Triple, id: ConnId) {
         let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
         if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
             self.counters.xxim_displaced += 1;
             self.xxim_close(slot, &Close::DUPLICATE);
@@ -216,6 +252,25 @@ impl Shard {
         Outcome { done: 1, failed: 0 }
     }
 
+    /// Tells the mesh some of the logins of this shard, from this slot on.
+    pub(in crate::shard) fn xxim_tell_logins(&mut self, from: u32) {
+        let mut logins = Vec::new();
+        let end = self.conns.slots().min(from.saturating_add(MESH_LOGIN_SLOTS_MAX));
+        let mut slot = from;
+        while slot < end && logins.len() < MESH_LOGINS_MAX {
+            let conn = &self.conns[slot];
+            if let Role::Xxim(xxim) = &conn.role
+                && let Some(triple) = &xxim.held
+                && !conn.flags.has(Flags::GONE | Flags::CLOSING)
+            {
+                logins.push((triple.parts(), self.conns.id(slot), xxim.held_ms));
+            }
+            slot += 1;
+        }
+        let next = (slot < self.conns.slots()).then_some(slot);
+        self.tell_mesh(MeshRequest::Logins { logins, next });
+    }
+
     /// A connection gives up its triple, at whichever shard that is at home.
     pub(in crate::shard) fn xxim_release(&mut self, triple: Triple, conn: ConnId) {
         let home = triple.home(self.mail.len()) as u8;
@@ -231,26 +286,21 @@ impl Shard {
         if self.config.xxim_upstreams.hooks.url.is_none() {
             return;
         }
-        let now = self.now.unix;
+        let now_ms = self.now.unix_ms;
         let pod = *self.config.netsvr.advertise.ip();
         let Some(conn) = self.xxim(slot) else { return };
-        let before = conn.announced.replace((identity.clone(), now));
+        let before = conn.announced.replace((identity.clone(), now_ms));
         if let Some(before) = before {
             self.xxim_tell_departure(before);
         }
-        let body = after_connect(&identity, pod, unix_ms(now));
+        let body = after_connect(&identity, pod, now_ms);
         self.xxim.outgoing.push_back(Request::Hook { kind: HookKind::AfterConnect, body });
     }
 
     /// Tells the hooks that a client that they know has gone.
-    pub(super) fn xxim_tell_departure(&mut self, (identity, since): (Arc<Identity>, u32)) {
+    pub(super) fn xxim_tell_departure(&mut self, (identity, since_ms): (Arc<Identity>, u64)) {
         let pod = *self.config.netsvr.advertise.ip();
-        let (since, now) = (unix_ms(since), unix_ms(self.now.unix));
-        let body = after_disconnect(&identity, pod, since, now);
+        let body = after_disconnect(&identity, pod, since_ms, self.now.unix_ms);
         self.xxim.outgoing.push_back(Request::Hook { kind: HookKind::AfterDisconnect, body });
     }
-}
-
-fn unix_ms(seconds: u32) -> u64 {
-    u64::from(seconds) * 1000
 }

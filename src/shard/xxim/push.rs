@@ -37,6 +37,11 @@ pub struct Forms {
 }
 
 impl Forms {
+    /// Whether clients with common settings refuse a payload of this size (section 1.4).
+    pub fn is_large(payload: &Payload) -> bool {
+        message(payload.raw()).size() > COMMON_MESSAGE_BYTES
+    }
+
     /// The payload as this client gets it.
     pub fn deliver(&mut self, conn: &Conn, flags: Flags, payload: &Payload) -> Delivery {
         if conn.encrypts() {

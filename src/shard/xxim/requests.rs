@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::model::{XximMode, XximRoute, XximTarget};
+use crate::config::model::{Xxim, XximMode, XximRoute, XximTarget};
 use crate::edge::xxim::{Close, Holders, Step, refuse};
 use crate::hub::ConnId;
 use crate::shard::Shard;
@@ -32,7 +32,9 @@ pub struct State {
     pub(super) outgoing: VecDeque<Request>,
     /// Requests that upstreams have, or will have.
     pub(super) under_way: u32,
-    /// Connections that wait for room among them.
+    /// Requests over HTTP that a worker has.
+    pub(super) told: u32,
+    /// Connections that wait for room among the requests of upstreams.
     pub(super) waiting: VecDeque<ConnId>,
     /// Connections over TCP.
     pub(super) over_tcp: u32,
@@ -53,6 +55,16 @@ impl State {
         self.outgoing.is_empty() && self.unwraps.is_idle()
     }
 
+    /// Clients whose keys wait to be decrypted.
+    pub fn keys_waiting(&self) -> usize {
+        self.unwraps.waiting()
+    }
+
+    /// When the shard must see to them at the latest, milliseconds of the process clock.
+    pub fn next_ms(&self, config: &Xxim) -> Option<u64> {
+        self.unwraps.next_ms(&config.crypto)
+    }
+
     /// Requests that upstreams have, or will have.
     pub fn under_way(&self) -> u32 {
         self.under_way
@@ -68,6 +80,16 @@ impl State {
 const SCRATCH_KEPT: usize = 64 * 1024;
 
 impl Shard {
+    /// For tests: clients whose keys wait to be decrypted.
+    pub fn xxim_keys_waiting(&self) -> usize {
+        self.xxim.keys_waiting()
+    }
+
+    /// For tests: triples that are at home here and held by somebody.
+    pub fn xxim_held(&self) -> usize {
+        self.xxim.held()
+    }
+
     /// A binary message of a client.
     pub(super) fn xxim_request(&mut self, slot: u32, data: &[u8]) {
         let mut scratch = std::mem::take(&mut self.xxim.scratch);
@@ -91,6 +113,10 @@ impl Shard {
         self.counters.xxim_requests += 1;
         if encrypted && step == Step::Close(Close::PROTOCOL) {
             self.counters.xxim_decrypt_failures += 1;
+            if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                let peer = conn.peer;
+                tracing::warn!(%peer, unsaid, "a message of an xxim client is not under its keys");
+            }
         }
         self.xxim_step(slot, step);
         scratch.shrink_to(SCRATCH_KEPT);
@@ -120,11 +146,8 @@ impl Shard {
             }
             XximTarget::Worker => false,
         };
-        let body = match envelope {
-            true => Ok(Bytes::copy_from_slice(request.data)),
-            false => body(request, route, rewrite, conn.client.common_req()),
-        };
-        let Ok(body) = body else {
+        let own = (!envelope).then(|| &**conn.client.common_req());
+        let Ok(body) = body(request, route, rewrite, own) else {
             let step = refused(code::REQUEST, None);
             return self.xxim_step(slot, step);
         };
@@ -193,12 +216,13 @@ impl Shard {
 
     /// For tests: panics if an invariant does not hold.
     pub(in crate::shard) fn xxim_audit(&self) {
-        let (mut under_way, mut over_tcp, mut waiting) = (0, 0, 0);
+        let (mut under_way, mut told, mut over_tcp, mut waiting) = (0, 0, 0, 0);
         for (_, conn) in self.conns.iter() {
             let own = match &conn.role {
                 Role::Xxim(own) => own,
                 Role::XximHttp(http) => {
                     under_way += u32::from(http.is_forwarded());
+                    told += u32::from(http.is_told());
                     continue;
                 }
                 _ => continue,
@@ -212,7 +236,8 @@ impl Shard {
             over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
             waiting += usize::from(own.waiting);
         }
-        assert_eq!((self.xxim.under_way, self.xxim.over_tcp), (under_way, over_tcp), "counts");
+        let counted = (self.xxim.under_way, self.xxim.told, self.xxim.over_tcp);
+        assert_eq!(counted, (under_way, told, over_tcp), "counts");
         assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
     }
 
@@ -245,19 +270,26 @@ impl Shard {
     }
 }
 
-/// The body for an upstream (section 4.3).
+/// The body for an upstream (section 4.3). `common_req`: `None` in mode `envelope`, where the
+/// identity is around the request and none may be in it.
 pub(super) fn body(
     request: &wire::Request<'_>,
     route: &XximRoute,
     rewrite: bool,
-    common_req: &[u8],
+    common_req: Option<&[u8]>,
 ) -> Result<Bytes, Malformed> {
-    match route.tags(request.method).request {
-        0 => Ok(Bytes::copy_from_slice(request.data)),
-        11 if request.method == wire::SEND_MSG_LIST => {
-            wire::inject_send_msg_list(request.data, rewrite, common_req)
-        }
-        tag => wire::inject(request.data, tag, common_req),
+    let (method, data) = (request.method, request.data);
+    let tag = match common_req {
+        Some(_) => route.tags(method).request,
+        None => route.inner_tag(method),
+    };
+    let send_msg_list = tag == 11 && method == wire::SEND_MSG_LIST;
+    match common_req {
+        _ if tag == 0 => Ok(Bytes::copy_from_slice(data)),
+        Some(own) if send_msg_list => wire::inject_send_msg_list(data, rewrite, own),
+        Some(own) => wire::inject(data, tag, own),
+        None if send_msg_list => wire::strip_send_msg_list(data, rewrite),
+        None => wire::strip(data, tag),
     }
 }
 

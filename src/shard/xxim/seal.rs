@@ -83,9 +83,12 @@ impl Shard {
         self.push(slot, message);
     }
 
-    /// A turn begins: so much may be encrypted in it.
+    /// A turn begins: so much may be encrypted in it, and keys whose time has come are decrypted.
     pub(in crate::shard) fn xxim_begin_turn(&mut self) {
         self.xxim.seal_left = XXIM_SEAL_BYTES_PER_TURN;
+        if self.xxim.unwraps.waiting() > 0 {
+            self.xxim_next_unwrap();
+        }
     }
 
     /// Encrypts what a connection that is being flushed is to be sent, as far as the budget goes.

@@ -15,6 +15,7 @@ use tonic::{Code, Request, Status};
 
 use super::{Failure, headers};
 use crate::config::model::XximUpstream;
+use crate::sidecar::upstream;
 
 /// One upstream.
 #[derive(Clone, Debug)]
@@ -81,8 +82,24 @@ pub async fn unary(
         Err(status) if status.code() == Code::OutOfRange && is_too_long(&status) => {
             Err(Failure::Nonsense(status.message().to_owned()))
         }
-        Err(status) => Ok(Err(status)),
+        Err(status) => match std::error::Error::source(&status) {
+            None => Ok(Err(status)),
+            Some(error) if upstream::is_nonsense(error) => Err(Failure::Nonsense(text(error))),
+            Some(error) => Err(Failure::Transport(text(error))),
+        },
     }
+}
+
+/// An error of the transport and what led to it, in one line.
+fn text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
 }
 
 /// tonic refuses messages above its limit with this status, which upstreams may use as well.

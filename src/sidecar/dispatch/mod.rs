@@ -21,12 +21,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
 use crate::config::model::{XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
+use crate::limits::XXIM_DETACHED_MAX;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult};
 use crate::sidecar::Shards;
@@ -51,6 +53,8 @@ pub(super) struct Dispatch {
     upstreams: Vec<Arc<Upstream>>,
     routes: Vec<XximRoute>,
     calls: Mutex<HashMap<ConnId, Calls>>,
+    /// Places for calls that outlive their connection.
+    detached: Arc<Semaphore>,
     shards: Shards,
 }
 
@@ -75,6 +79,7 @@ impl Dispatch {
             upstreams: upstreams.collect::<io::Result<_>>()?,
             routes: settings.routes.clone(),
             calls: Mutex::default(),
+            detached: Arc::new(Semaphore::new(XXIM_DETACHED_MAX)),
             shards,
         })
     }
@@ -96,7 +101,12 @@ impl Dispatch {
             return answer.give(result::own(RETRY));
         }
         let task = Task { upstream, admission, tag: route.tags(&call.method).response, call };
-        let (time_max, detach) = (route.timeout, route.detach);
+        let time_max = route.timeout;
+        let place = match route.detach {
+            true => self.detached.clone().try_acquire_owned().ok(),
+            false => None,
+        };
+        let detach = place.is_some();
         let mut calls = self.calls();
         let known =
             calls.get(&conn).filter(|calls| Arc::ptr_eq(&calls.identity, &task.call.identity));
@@ -108,6 +118,7 @@ impl Dispatch {
         let (dispatch, told) = (self.clone(), lines.clone());
         let running = tokio::spawn(async move {
             let result = task.run(told, time_max).await;
+            drop(place);
             if !detach {
                 dispatch.finish(conn, number);
             }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::Url;
 
-use super::result::Reply;
+use super::result::{CodeHeader, Reply};
 use super::{Failure, headers, reply};
 use crate::config::model::XximUpstream;
 use crate::sidecar::upstream;
@@ -50,8 +50,8 @@ impl Other {
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).map(HeaderValue::as_bytes);
         let protobuf = header("content-type").is_some_and(reply::is_protobuf);
-        let code = header("x-xxim-code").and_then(|value| std::str::from_utf8(value).ok());
-        let code = code.and_then(|text| text.parse().ok());
+        let codes = response.headers().get_all("x-xxim-code").iter().map(HeaderValue::as_bytes);
+        let code = codes.fold(CodeHeader::Absent, CodeHeader::and);
         let body = upstream::body(response, self.reply_bytes_max).await?;
         Ok(Reply { status, protobuf, code, body })
     }
@@ -63,6 +63,7 @@ impl From<upstream::Failure> for Failure {
             upstream::Failure::Timeout => Failure::Timeout,
             upstream::Failure::Unreachable(text) => Failure::Unreachable(text),
             upstream::Failure::Transport(text) => Failure::Transport(text),
+            upstream::Failure::Nonsense(text) => Failure::Nonsense(text),
             upstream::Failure::TooLong(_) => Failure::Nonsense(failure.to_string()),
         }
     }

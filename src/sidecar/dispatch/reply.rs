@@ -8,7 +8,7 @@
 use bytes::{Buf, BytesMut};
 use httparse::{EMPTY_HEADER, Response, Status, parse_chunk_size};
 
-use super::result::Reply;
+use super::result::{CodeHeader, Reply};
 use crate::limits::{HTTP_HEADERS_MAX, UPSTREAM_REPLY_HEAD_BYTES_MAX};
 
 /// Bytes of one chunk's size line or of the trailers.
@@ -230,7 +230,7 @@ struct Facts {
     close: bool,
     keep_alive: bool,
     protobuf: bool,
-    code: Option<i32>,
+    code: CodeHeader,
 }
 
 impl Facts {
@@ -262,7 +262,7 @@ impl Facts {
             } else if is("content-type") {
                 facts.protobuf = is_protobuf(value);
             } else if is("x-xxim-code") {
-                facts.code = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                facts.code = facts.code.and(value);
             }
         }
         Ok(facts)
@@ -310,7 +310,7 @@ mod tests {
               content-length: 3\r\n\r\nabc",
         );
         assert_eq!((&*plain.reply.body, plain.reusable), (&b"abc"[..], true));
-        assert_eq!((plain.reply.protobuf, plain.reply.code), (true, Some(5)));
+        assert_eq!((plain.reply.protobuf, plain.reply.code), (true, CodeHeader::Is(5)));
         let chunked = complete(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\n\
               Trailer: 1\r\n\r\n",

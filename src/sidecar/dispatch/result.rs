@@ -1,13 +1,15 @@
 //! From what an upstream said to what its client gets (xxim sections 4.4 and 4.5).
 //!
-//! Invariant: a code other than 0 always comes with a CommonResp of that code. Costs: one walk over
-//! the top-level fields of a reply; its body is not copied.
+//! Invariants: a code other than 0 always comes with a CommonResp of that code; a reply that does
+//! not say what it must is nonsense and never a success. Costs: one walk over the top-level fields
+//! of a reply; its body is not copied.
 
 use bytes::{Buf, Bytes};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use tonic::Code as Status;
 
+use super::Failure;
 use crate::shard::mailbox::UpstreamResult;
 use crate::wire::xxim::code::{AUTH, INTERNAL, REQUEST, RETRY};
 use crate::wire::xxim::default_text;
@@ -19,9 +21,30 @@ pub(super) struct Reply {
     pub status: u16,
     /// The content type is `application/x-protobuf`.
     pub protobuf: bool,
-    /// Header `X-Xxim-Code`, if it is a number.
-    pub code: Option<i32>,
+    pub code: CodeHeader,
     pub body: Bytes,
+}
+
+/// What the header `X-Xxim-Code` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum CodeHeader {
+    #[default]
+    Absent,
+    Is(i32),
+    /// It is no number, or there are two that differ.
+    Nonsense,
+}
+
+impl CodeHeader {
+    /// The same with one more line of it.
+    pub(super) fn and(self, value: &[u8]) -> CodeHeader {
+        let code = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+        match (self, code) {
+            (CodeHeader::Absent, Some(code)) => CodeHeader::Is(code),
+            (CodeHeader::Is(before), Some(code)) if before == code => self,
+            _ => CodeHeader::Nonsense,
+        }
+    }
 }
 
 /// A result that the gateway produces itself. Wrong requests have no text (section 4.5).
@@ -35,35 +58,36 @@ fn refused(resp: CommonResp) -> UpstreamResult {
 }
 
 /// Mode `raw`. `tag`: field number of commonResp in the response, 0 for none.
-pub(super) fn raw(reply: Reply, tag: u32) -> UpstreamResult {
+pub(super) fn raw(reply: Reply, tag: u32) -> Result<UpstreamResult, Failure> {
     if reply.status != 200 {
-        return by_status(&reply);
+        return Ok(by_status(&reply));
     }
     match reply.code {
-        Some(0) => UpstreamResult { code: 0, data: reply.body },
-        Some(code) => by_header(code, reply.body, tag),
-        None => response(reply.body, tag),
+        CodeHeader::Is(0) => Ok(UpstreamResult { code: 0, data: reply.body }),
+        CodeHeader::Is(code) => Ok(by_header(code, reply.body, tag)),
+        CodeHeader::Absent => response(reply.body, tag),
+        CodeHeader::Nonsense => Err(Failure::Nonsense("X-Xxim-Code is not one number".to_owned())),
     }
 }
 
 /// Mode `envelope`.
-pub(super) fn envelope(reply: Reply) -> UpstreamResult {
+pub(super) fn envelope(reply: Reply) -> Result<UpstreamResult, Failure> {
     if reply.status != 200 {
-        return by_status(&reply);
+        return Ok(by_status(&reply));
     }
     match CommonResp::decode(reply.body) {
-        Ok(resp) if resp.code == 0 => UpstreamResult { code: 0, data: resp.data },
-        Ok(resp) => refused(resp),
-        Err(_) => own(INTERNAL),
+        Ok(resp) if resp.code == 0 => Ok(UpstreamResult { code: 0, data: resp.data }),
+        Ok(resp) => Ok(refused(resp)),
+        Err(error) => Err(Failure::Nonsense(format!("no CommonResp: {error}"))),
     }
 }
 
 /// A response message without headers: gRPC, and `raw` without `X-Xxim-Code`.
-pub(super) fn response(body: Bytes, tag: u32) -> UpstreamResult {
+pub(super) fn response(body: Bytes, tag: u32) -> Result<UpstreamResult, Failure> {
     match common_resp(body.clone(), tag) {
-        Ok(Some(resp)) if resp.code != 0 => refused(resp),
-        Ok(_) => UpstreamResult { code: 0, data: body },
-        Err(_) => own(INTERNAL),
+        Ok(Some(resp)) if resp.code != 0 => Ok(refused(resp)),
+        Ok(_) => Ok(UpstreamResult { code: 0, data: body }),
+        Err(error) => Err(Failure::Nonsense(format!("no response message: {error}"))),
     }
 }
 
@@ -136,6 +160,22 @@ mod tests {
         Reply { status: 200, body: Bytes::copy_from_slice(body), ..Reply::default() }
     }
 
+    /// What a client gets of it.
+    fn told(result: Result<UpstreamResult, Failure>) -> UpstreamResult {
+        result.unwrap_or_else(|failure| {
+            assert!(matches!(failure, Failure::Nonsense(_)), "{failure}");
+            own(INTERNAL)
+        })
+    }
+
+    fn raw(reply: Reply, tag: u32) -> UpstreamResult {
+        told(super::raw(reply, tag))
+    }
+
+    fn envelope(reply: Reply) -> UpstreamResult {
+        told(super::envelope(reply))
+    }
+
     fn resp(code: i32, msg: &str) -> CommonResp {
         CommonResp { code, msg: Some(msg.to_owned()), data: Bytes::new() }
     }
@@ -180,11 +220,27 @@ mod tests {
 
     #[test]
     fn the_header_decides_over_the_field() {
-        let code = |code| Reply { code: Some(code), ..reply(&resp(5, "no").encode_to_vec()) };
+        let code = |code| {
+            let code = CodeHeader::Is(code);
+            Reply { code, ..reply(&resp(5, "no").encode_to_vec()) }
+        };
         assert_eq!(raw(code(0), 1).code, 0);
         assert_eq!(raw(code(5), 0).data, resp(5, "no").encode_to_vec());
         let other = raw(code(7), 0);
         assert_eq!((other.code, CommonResp::decode(other.data).unwrap().code), (7, 7));
+    }
+
+    #[test]
+    fn a_header_that_is_no_number_is_never_a_success() {
+        let of = |lines: &[&str]| {
+            let code =
+                lines.iter().fold(CodeHeader::Absent, |code, line| code.and(line.as_bytes()));
+            raw(Reply { code, ..reply(b"\x1a\x02ab") }, 1).code
+        };
+        assert_eq!((of(&[]), of(&["0"]), of(&["0", "0"]), of(&[" 0 "])), (0, 0, 0, 0));
+        for lines in [&["zero"][..], &[""], &["0x0"], &["0", "5"], &["5", "0"], &["99999999999"]] {
+            assert_eq!(of(lines), INTERNAL, "{lines:?}");
+        }
     }
 
     #[test]
@@ -211,7 +267,12 @@ mod tests {
         ];
         expected.iter().for_each(|&(status, expected)| assert_eq!(code(status), expected));
         let body = resp(9, "forbidden").encode_to_vec();
-        let told = Reply { status: 500, protobuf: true, body: body.clone().into(), code: None };
+        let told = Reply {
+            status: 500,
+            protobuf: true,
+            body: body.clone().into(),
+            code: CodeHeader::Absent,
+        };
         assert_eq!(raw(told.clone(), 1), UpstreamResult { code: 9, data: body.into() });
         assert_eq!(raw(Reply { protobuf: false, ..told.clone() }, 1).code, 2);
         assert_eq!(envelope(Reply { status: 403, ..told }).code, 9);

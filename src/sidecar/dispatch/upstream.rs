@@ -135,7 +135,10 @@ impl Upstream {
                 let reply = grpc.call(&call.method, lines, &call.req_id, call.body.clone()).await;
                 return match reply {
                     None => Carried::NoSuchMethod,
-                    Some(Ok(Ok(body))) => Carried::Answered(result::response(body, tag)),
+                    Some(Ok(Ok(body))) => match result::response(body, tag) {
+                        Ok(result) => Carried::Answered(result),
+                        Err(nonsense) => Carried::Failed(nonsense),
+                    },
                     Some(Ok(Err(status))) => Carried::Answered(result::by_grpc(status.code())),
                     Some(Err(failure)) => Carried::Failed(failure),
                 };
@@ -153,7 +156,11 @@ impl Upstream {
                 let unwell = matches!(reply.status, 502..=504);
                 let result =
                     if envelope { result::envelope(reply) } else { result::raw(reply, tag) };
-                if unwell { Carried::Unwell(result) } else { Carried::Answered(result) }
+                match result {
+                    Ok(result) if unwell => Carried::Unwell(result),
+                    Ok(result) => Carried::Answered(result),
+                    Err(nonsense) => Carried::Failed(nonsense),
+                }
             }
             Err(failure) => Carried::Failed(failure),
         }

@@ -8,13 +8,16 @@
 //! only if it still has that login; a stale key costs one message and harms nobody, so keys are not
 //! deleted but expire.
 //!
+//! What the link loses is made good by a comparison ([`Recheck`]): after the link or a node was
+//! away each login of this node is held against its key, at a bounded rate; whoever finds a later
+//! one there gives way, and a login that was never written is written then.
+//!
 //! What is not covered: which of two logins at two nodes is the later one is as exact as their
-//! clocks; while a node has no link its logins are written late; a message to a displaced
-//! connection that the link loses leaves it open until it logs in again; a login that lasts longer
-//! than [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login, in [`LANES`] tasks;
-//! logins never wait for it.
+//! clocks; while a node has no link its logins are written late; a login that lasts longer than
+//! [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login, in [`LANES`] tasks; logins
+//! never wait for it. A comparison is one round trip per login.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::kv::{Operation, Store};
@@ -24,10 +27,11 @@ use bytes::Bytes;
 use sha1::{Digest, Sha1};
 use tokio::sync::mpsc;
 
+use super::Mesh;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
-use crate::limits::MESH_REQUEST_TIME;
-use crate::shard::mailbox::{MeshRequest, MeshSender, Reach};
+use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
+use crate::shard::mailbox::{Mail, MeshRequest, MeshSender, Reach};
 
 /// Tasks; the claims of one key are in one of them, in order.
 const LANES: usize = 16;
@@ -46,6 +50,20 @@ pub(super) struct Claim {
     pub conn: ConnId,
     /// Unix milliseconds of the login: a late write must not displace a later login.
     pub at_ms: u64,
+    /// It is compared with what was written; if this node has written a later one, nothing is.
+    pub again: bool,
+}
+
+/// A comparison of all logins of this node, shard by shard.
+#[derive(Debug)]
+pub(super) struct Recheck {
+    shard: usize,
+    from: u32,
+    /// When to ask for the next ones; `None` while they are awaited.
+    due: Option<Instant>,
+    /// Something was lost meanwhile: it begins anew with the next answer.
+    anew: bool,
+    count: usize,
 }
 
 /// See the module.
@@ -65,6 +83,7 @@ impl Claims {
                 store: None,
                 node,
                 mesh: mesh.clone(),
+                complained: false,
             };
             tokio::spawn(lane.run(claims));
             sender
@@ -86,6 +105,8 @@ struct Lane {
     store: Option<Store>,
     node: u16,
     mesh: MeshSender,
+    /// That JetStream is missing is said once.
+    complained: bool,
 }
 
 /// Something must be tried again: another write came between, or the server does not answer.
@@ -118,6 +139,9 @@ impl Lane {
             return store.create(key, value).await.map(drop).map_err(|_| Again);
         };
         let holder = decode(&entry.value);
+        if claim.again && holder.is_some_and(|(node, ..)| node == own) {
+            return Ok(());
+        }
         if let Some((node, _, at_ms)) = holder
             && node != own
             && (at_ms, node) > (claim.at_ms, own)
@@ -155,13 +179,72 @@ impl Lane {
                 ..Config::default()
             };
             self.context.create_stream(stream).await.map_err(|error| {
-                tracing::warn!(%error, "JetStream has no room for logins; is it switched on?");
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::warn!(%error, "JetStream has no room for logins; is it switched on?");
+                }
                 Again
             })?;
             let store = self.context.get_key_value(&self.bucket).await.map_err(|_| Again)?;
+            self.complained = false;
             self.store = Some(store);
         }
         self.store.as_ref().ok_or(Again)
+    }
+}
+
+impl Recheck {
+    fn new() -> Recheck {
+        Recheck { shard: 0, from: 0, due: Some(Instant::now()), anew: false, count: 0 }
+    }
+}
+
+impl Mesh {
+    /// Messages about logins may have been lost: compares all of them, from the start.
+    pub(super) fn recheck_logins(&mut self) {
+        match &mut self.recheck {
+            Some(Recheck { due: None, anew, .. }) => *anew = true,
+            recheck => *recheck = Some(Recheck::new()),
+        }
+    }
+
+    /// When the next logins are to be compared.
+    pub(super) fn recheck_due(&self) -> Option<Instant> {
+        self.recheck.as_ref().and_then(|recheck| recheck.due).filter(|_| self.link.is_up())
+    }
+
+    /// Asks a shard for its next logins, if it is time.
+    pub(super) fn recheck(&mut self, now: Instant) {
+        if self.recheck_due().is_none_or(|due| due > now) {
+            return;
+        }
+        if let Some(Recheck { shard, from, due, .. }) = &mut self.recheck {
+            *due = None;
+            self.shards.post(*shard, Mail::Logins { from: *from }, 0);
+        }
+    }
+
+    /// A shard has told some of its logins.
+    pub(super) fn compare(&mut self, logins: Vec<([Box<str>; 3], ConnId, u64)>, next: Option<u32>) {
+        let Some(recheck) = &mut self.recheck else { return };
+        recheck.count += logins.len();
+        recheck.due = Some(Instant::now() + MESH_LOGINS_INTERVAL);
+        match next {
+            Some(next) => recheck.from = next,
+            None => (recheck.shard, recheck.from) = (recheck.shard + 1, 0),
+        }
+        if recheck.anew {
+            *recheck = Recheck::new();
+        }
+        let (done, count) = (recheck.shard >= self.shard_count, recheck.count);
+        for (login, conn, at_ms) in logins {
+            if !self.claims.claim(Claim { login, conn, at_ms, again: true }) {
+                self.meters.dropped_full.increment(1);
+            }
+        }
+        if done {
+            self.recheck = None;
+            tracing::info!(count, "logins compared with those of other nodes");
+        }
     }
 }
 
@@ -203,7 +286,8 @@ mod tests {
     #[test]
     fn a_holder_is_read_as_it_was_written() {
         let conn = ConnId::new(3, 77, 1_700_000_000);
-        let claim = Claim { login: ["a", "b", "c"].map(Box::from), conn, at_ms: 1 << 40 };
+        let claim =
+            Claim { login: ["a", "b", "c"].map(Box::from), conn, at_ms: 1 << 40, again: false };
         assert_eq!(decode(&encode(1023, &claim)), Some((1023, conn, 1 << 40)));
         assert_eq!(decode(b"short"), None);
         assert_eq!(decode(&[0; 11]), None);

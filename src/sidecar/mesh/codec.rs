@@ -215,11 +215,13 @@ fn texts(names: &[Box<str>]) -> Vec<String> {
     names.iter().map(|name| name.to_string()).collect()
 }
 
-fn number_of(conn: ConnId) -> u64 {
+/// A connection in the words of the mesh.
+pub(super) fn number_of(conn: ConnId) -> u64 {
     u64::from(conn.generation()) << 32 | u64::from(conn.index())
 }
 
-fn conn_of(number: u64) -> ConnId {
+/// And back.
+pub(super) fn conn_of(number: u64) -> ConnId {
     ConnId::from_parts((number >> 32) as u32, number as u32)
 }
 

@@ -9,12 +9,13 @@
 //! afterwards: it is dropped and counted.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, Subscriber};
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -157,6 +158,30 @@ impl Link {
     }
 }
 
+/// What to do about something that NATS or the library says.
+pub(super) fn advice(event: &Event) -> &'static str {
+    let refused = "authorization violation";
+    match event {
+        Event::ServerError(ServerError::AuthorizationViolation) => REFUSED,
+        Event::ClientError(ClientError::Other(text)) if text.contains(refused) => REFUSED,
+        Event::ClientError(ClientError::Other(_)) => {
+            "no server of mesh.nats can be used; is one running, and do both sides trust each \
+             other's certificates (mesh.tls)? It is tried again and again"
+        }
+        _ => "",
+    }
+}
+
+const REFUSED: &str = "NATS does not let this node in: check mesh.user and mesh.password, \
+                       mesh.token or mesh.credentials. It is tried again and again";
+
+/// User and password in the first URL that has them: the library leaves them out.
+fn in_urls(mesh: &Mesh) -> Option<(String, String)> {
+    let address = |url: &String| ServerAddr::from_str(url).ok();
+    let mut servers = mesh.nats.iter().filter_map(address);
+    servers.find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())))
+}
+
 /// How a node connects.
 pub(super) async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, String> {
     let mut options = ConnectOptions::new()
@@ -175,8 +200,8 @@ pub(super) async fn options(mesh: &Mesh, node: u16) -> Result<ConnectOptions, St
             format!("mesh.credentials: {} can not be used: {error}", path.display())
         })?;
     }
-    if let Some((user, password)) = &mesh.user {
-        options = options.user_and_password(user.clone(), password.clone());
+    if let Some((user, password)) = mesh.user.clone().or_else(|| in_urls(mesh)) {
+        options = options.user_and_password(user, password);
     }
     if let Some(token) = &mesh.token {
         options = options.token(token.clone());

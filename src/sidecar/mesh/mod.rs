@@ -15,9 +15,16 @@
 //!   to the command that caused them: who has been told that a subscribe is done and publishes on
 //!   whatever node reaches the new member. After a reconnect bits are in doubt until their node has
 //!   said them anew; meanwhile everything is published.
+//! * **One link.** All of this leaves by one connection to NATS. Several would have to wait for
+//!   each other wherever a subscription and the word of it, or a command and a question behind it,
+//!   went different ways: a round trip per new bucket instead of none. And they would carry no
+//!   more: one thread encodes, decodes and hands over, and is busy before its connection is.
 //! * **Answers.** A command whose outcome is wanted carries a number; every node that has a bit for
 //!   it answers with what its shards queued. Who does not answer within two seconds counts as
 //!   failed with the last number of members it told, at least one, and is named in the log.
+//! * **Questions** about connections, users and topics go to the subject of each node that they
+//!   concern and are answered in pieces; who has not answered completely in two seconds is left out
+//!   of the answer and named in the log.
 //! * **No message twice.** NATS delivers at most once; besides, each envelope has a sequence, and
 //!   of each lane (bucket, node, all) a node takes only later ones. A request that failed for want
 //!   of an answer may still have been carried out.
@@ -33,9 +40,11 @@ mod asks;
 mod calls;
 mod claims;
 mod codec;
+mod finds;
 mod link;
 mod members;
 mod meters;
+mod questions;
 pub mod queues;
 mod serve;
 mod shards;
@@ -60,10 +69,11 @@ use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshRequest, MeshSender}
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, Subjects};
 use asks::Asks;
 use calls::Calls;
-use claims::Claims;
+use claims::{Claims, Recheck};
 use link::{Link, Sources};
 use members::Members;
 use meters::Meters;
+use questions::Questions;
 use serve::Input;
 use shards::Shards;
 use wants::Wants;
@@ -160,7 +170,12 @@ struct Mesh {
     wants: Wants,
     asks: Asks,
     calls: Calls,
+    questions: Questions,
     claims: Claims,
+    /// Logins are being compared with those of other nodes.
+    recheck: Option<Recheck>,
+    /// A node was forgotten because it was silent: when one comes back, logins are compared.
+    lost_nodes: bool,
     shards: Shards,
     shard_count: usize,
     /// Bytes that came from the link and are not handled.
@@ -206,7 +221,10 @@ impl Mesh {
             wants: Wants::new(),
             asks: Asks::new(fastrand::u64(..)),
             calls: Calls::default(),
+            questions: Questions::default(),
             claims,
+            recheck: None,
+            lost_nodes: false,
             shards: Shards::new(shards, inbound.clone(), settings.mesh.queue_bytes_max),
             shard_count,
             inbound,
@@ -256,8 +274,14 @@ impl Mesh {
     ) {
         while !self.stopping {
             let due = self.due();
+            if self.questions.wait() {
+                // What came before them for buckets moves into its inbox.
+                tokio::task::yield_now().await;
+                self.questions.await_messages(sources.buckets.len());
+            }
             let inputs = serve::inputs(&mut sources, &mut requests, due).await;
             self.take(inputs);
+            self.ask_shards();
             self.tick();
         }
         self.say_hello(false, true);
@@ -267,8 +291,12 @@ impl Mesh {
     /// When something is to be done without any input.
     fn due(&self) -> Instant {
         let mut due = self.hello_at;
-        for ask in [self.asks.due(), self.calls.due()].into_iter().flatten() {
+        let asks = [self.asks.due(), self.calls.due(), self.questions.due(), self.recheck_due()];
+        for ask in asks.into_iter().flatten() {
             due = due.min(ask);
+        }
+        if self.questions.wait() {
+            due = Instant::now();
         }
         if self.shards.is_behind() {
             due = due.min(Instant::now() + MAILBOX_PAUSE);
@@ -295,6 +323,8 @@ impl Mesh {
             self.answer(over);
         }
         self.expire_calls(now);
+        self.expire_questions(now);
+        self.recheck(now);
         if now < self.hello_at {
             return;
         }
@@ -309,6 +339,7 @@ impl Mesh {
             tracing::warn!(node, "a node of the mesh is silent; forgotten");
         }
         if !gone.is_empty() {
+            self.lost_nodes = true;
             self.nodes_changed();
         }
         self.retire_buckets(now);
@@ -323,6 +354,7 @@ impl Mesh {
                 if self.linked {
                     self.meters.reconnects.increment(1);
                     self.members.doubt(&self.settings.interest);
+                    self.recheck_logins();
                 }
                 self.linked = true;
                 self.meters.connected.set(1.0);
@@ -333,10 +365,14 @@ impl Mesh {
                 self.meters.connected.set(0.0);
                 tracing::warn!("the link to NATS is lost; other nodes are not reached");
             }
-            Event::SlowConsumer(_) => self.meters.dropped_full.increment(1),
+            Event::SlowConsumer(_) => {
+                self.meters.dropped_full.increment(1);
+                self.recheck_logins();
+            }
             other => {
                 if let Some(unsaid) = self.complain() {
-                    tracing::warn!(%other, unsaid, "NATS");
+                    let advice = link::advice(other);
+                    tracing::warn!(%other, advice, unsaid, "NATS");
                 }
             }
         }

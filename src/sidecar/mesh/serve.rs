@@ -51,6 +51,8 @@ pub(super) async fn inputs(
     requests: &mut mpsc::UnboundedReceiver<MeshRequest>,
     due: Instant,
 ) -> Vec<Input> {
+    // The timer counts whole milliseconds.
+    let over = due <= Instant::now();
     let mut timer = pin!(tokio::time::sleep_until(due.into()));
     poll_fn(|cx| {
         let mut found = Vec::new();
@@ -76,7 +78,7 @@ pub(super) async fn inputs(
         let input = |(bucket, bytes)| Input::Message(From::Lane(Lane::Bucket(bucket)), bytes, true);
         some(&mut || sources.buckets.poll_recv(cx).map(|message| message.map(input)));
         some(&mut || requests.poll_recv(cx).map(|r| r.map(Input::Request)));
-        let timed_out = timer.as_mut().poll(cx).is_ready();
+        let timed_out = over || timer.as_mut().poll(cx).is_ready();
         match found.is_empty() && !timed_out {
             true => Poll::Pending,
             false => Poll::Ready(found),
@@ -105,17 +107,22 @@ impl Mesh {
                     self.reply(done);
                 }
             }
-            // No question is asked for other nodes.
-            MeshRequest::Replied { .. } => {}
+            MeshRequest::Replied { number, reply: Reply::Answer(part) } => self.found(number, part),
+            // Shards say that to nobody.
+            MeshRequest::Replied { reply: Reply::Elsewhere(_), .. } => {}
+            MeshRequest::Ask { to, query, reply: (shard, number) } => {
+                self.question(to, query, Asker { shard, number });
+            }
             MeshRequest::Claim { login, conn } => {
                 let at_ms = super::unix_ms();
-                if !self.claims.claim(Claim { login, conn, at_ms }) {
+                if !self.claims.claim(Claim { login, conn, at_ms, again: false }) {
                     self.meters.dropped_full.increment(1);
                 }
             }
             MeshRequest::Displaced { login, conn } => {
                 self.shards.carry_out(Command::Displace { conn, login }, 0, 0, 0);
             }
+            MeshRequest::Logins { logins, next } => self.compare(logins, next),
             MeshRequest::Call { method, body, answer } => self.call(method, body, answer),
             MeshRequest::Called { node, number, body } => self.called(node, number, body),
             MeshRequest::Stop => self.stopping = true,
@@ -226,6 +233,7 @@ impl Mesh {
         let len = bytes.len();
         if counted {
             self.inbound.fetch_sub(len, Ordering::Relaxed);
+            self.questions.count_message();
         }
         self.meters.received.increment(1);
         self.meters.received_bytes.increment(len as u64);
@@ -252,6 +260,13 @@ impl Mesh {
                     self.replied(&envelope, &reply);
                     Ok(())
                 }
+                (_, From::Replies, Body::Piece(piece)) => {
+                    self.piece(&envelope, piece);
+                    Ok(())
+                }
+                (_, From::Lane(lane @ Lane::Node(_)), Body::Query(query)) => {
+                    self.asked(&envelope, lane, query)
+                }
                 (_, From::Lane(lane), Body::Command(command)) => {
                     self.carry_out(&envelope, lane, command, len)
                 }
@@ -273,7 +288,12 @@ impl Mesh {
         if news != News::Stays {
             let (node, version) = (envelope.node, &*hello.program_version);
             match news {
-                News::Came => tracing::info!(node, version, "a node of the mesh has come"),
+                News::Came => {
+                    tracing::info!(node, version, "a node of the mesh has come");
+                    if std::mem::take(&mut self.lost_nodes) {
+                        self.recheck_logins();
+                    }
+                }
                 _ => tracing::info!(node, "a node of the mesh has left"),
             }
         }

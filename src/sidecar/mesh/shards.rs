@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::hub::push::{Command, Outcome, Target};
+use crate::hub::queries::Query;
 use crate::hub::rooms;
 use crate::shard::mailbox::{Mail, MailSender, ReplyTo};
 
@@ -35,6 +36,19 @@ struct Served {
     /// Shards that have not said.
     missing: usize,
     outcome: Outcome,
+    /// Of the answer to a question, so far.
+    pieces: u32,
+}
+
+/// Where a part of an answer belongs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub node: u16,
+    pub number: u64,
+    /// Number of its first piece.
+    pub first: u32,
+    /// No further part follows.
+    pub last: bool,
 }
 
 /// What it came to.
@@ -127,7 +141,7 @@ impl Shards {
         self.number += 1;
         let served = self.number;
         let (missing, outcome) = (shards.len(), Outcome::default());
-        self.served.insert(served, Served { node, number, missing, outcome });
+        self.served.insert(served, Served { node, number, missing, outcome, pieces: 0 });
         for shard in shards {
             let reply = ReplyTo::Mesh { number: served };
             self.post(shard, Mail::Tell { command: command.clone(), reply }, bytes);
@@ -145,6 +159,29 @@ impl Shards {
         }
         let Served { node, number, outcome, .. } = self.served.remove(&served)?;
         Some(Done { node, number, outcome })
+    }
+
+    /// Asks all shards something that another node wants to know.
+    pub fn ask(&mut self, query: Query, node: u16, number: u64) {
+        self.number += 1;
+        let (served, missing, outcome) = (self.number, self.senders.len(), Outcome::default());
+        self.served.insert(served, Served { node, number, missing, outcome, pieces: 0 });
+        let query = Arc::new(query);
+        let reply = ReplyTo::Mesh { number: served };
+        self.post_all(|| Mail::Ask { query: query.clone(), reply: reply.clone() });
+    }
+
+    /// A shard has answered such a question, in so many pieces.
+    pub fn answered(&mut self, served: u64, pieces: usize) -> Option<Place> {
+        let open = self.served.get_mut(&served)?;
+        let (node, number, first) = (open.node, open.number, open.pieces);
+        open.missing = open.missing.saturating_sub(1);
+        open.pieces = open.pieces.saturating_add(pieces as u32);
+        let last = open.missing == 0;
+        if last {
+            self.served.remove(&served);
+        }
+        Some(Place { node, number, first, last })
     }
 
     /// The shards that may have somebody whom a command reaches.
@@ -201,6 +238,22 @@ mod tests {
         assert_eq!(seen, [1, 2, 3, 4]);
         assert!(!shards.is_behind() && !shards.is_full());
         assert_eq!(shards.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn the_answers_of_all_shards_are_pieces_of_one() {
+        let (mut shards, mailboxes) = shards(2);
+        shards.ask(Query::Conns, 7, 5);
+        let numbers = mailboxes.iter().map(|mailbox| match mailbox.take() {
+            Some(Mail::Ask { reply: ReplyTo::Mesh { number }, .. }) => number,
+            other => panic!("a question was expected, not {other:?}"),
+        });
+        let numbers: Vec<u64> = numbers.collect();
+        assert_eq!(numbers[0], numbers[1]);
+        let place = |first, last| Some(Place { node: 7, number: 5, first, last });
+        assert_eq!(shards.answered(numbers[0], 3), place(0, false));
+        assert_eq!(shards.answered(numbers[0], 1), place(3, true));
+        assert_eq!(shards.answered(numbers[0], 1), None);
     }
 
     #[test]

@@ -8,15 +8,24 @@ use std::collections::HashSet;
 use crate::shard::mailbox::{XximConn, XximPushed};
 use crate::wire::xxim::proto::{CommonResp, ConnParam, GetUserConnResp, SendMsgResp};
 
+/// What is told of each connection beside who it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Telling {
+    /// Tokens and handshake headers.
+    pub secrets: bool,
+    /// The address of this node; empty: it is not known.
+    pub pod_ip: String,
+}
+
 /// After a push. `users` are those that were asked for: who has no connection has failed.
-pub(super) fn sent(pushed: XximPushed, users: &[Box<str>], expose: bool) -> SendMsgResp {
+pub(super) fn sent(pushed: XximPushed, users: &[Box<str>], telling: &Telling) -> SendMsgResp {
     let reached: HashSet<&str> =
         pushed.success.iter().map(|conn| &*conn.identity.user_id).collect();
     let mut told = reached.clone();
     let mut failed: Vec<ConnParam> = Vec::new();
     for conn in &pushed.failed {
         if told.insert(&conn.identity.user_id) {
-            failed.push(param(conn, expose));
+            failed.push(param(conn, telling));
         }
     }
     for user in users {
@@ -26,7 +35,7 @@ pub(super) fn sent(pushed: XximPushed, users: &[Box<str>], expose: bool) -> Send
     }
     SendMsgResp {
         common_resp: Some(CommonResp { code: 0, msg: Some("ok".into()), ..Default::default() }),
-        success_conn_params: pushed.success.iter().map(|conn| param(conn, expose)).collect(),
+        success_conn_params: pushed.success.iter().map(|conn| param(conn, telling)).collect(),
         failed_conn_params: failed,
     }
 }
@@ -49,16 +58,16 @@ pub(super) fn sent_everywhere(mut all: SendMsgResp, parts: Vec<SendMsgResp>) -> 
 }
 
 /// The answer to GetUserConn, the only one with the time of accepting.
-pub(super) fn found(pushed: XximPushed, expose: bool) -> GetUserConnResp {
+pub(super) fn found(pushed: XximPushed, telling: &Telling) -> GetUserConnResp {
     let timed = |conn: &XximConn| ConnParam {
         timestamp: conn.identity.accepted_unix_ms,
-        ..param(conn, expose)
+        ..param(conn, telling)
     };
     let conn_params = pushed.success.iter().map(timed).collect();
     GetUserConnResp { common_resp: None, conn_params }
 }
 
-fn param(conn: &XximConn, expose: bool) -> ConnParam {
+fn param(conn: &XximConn, telling: &Telling) -> ConnParam {
     let identity = &conn.identity;
     let mut param = ConnParam {
         user_id: identity.user_id.clone(),
@@ -66,9 +75,10 @@ fn param(conn: &XximConn, expose: bool) -> ConnParam {
         platform: identity.platform.clone(),
         ips: identity.ip.clone(),
         network_used: identity.network_used.clone(),
+        pod_ip: telling.pod_ip.clone(),
         ..ConnParam::default()
     };
-    if expose {
+    if telling.secrets {
         param.token.clone_from(&identity.token);
         param.headers = identity.headers.iter().cloned().collect();
     }
@@ -102,7 +112,7 @@ mod tests {
             failed: vec![conn("a", "2"), conn("b", "1"), conn("b", "2")],
         };
         let users = ["a", "b", "c", "c"].map(Box::from);
-        let answer = sent(pushed, &users, false);
+        let answer = sent(pushed, &users, &Telling::default());
         assert_eq!(answer.success_conn_params.len(), 1);
         let failed: Vec<_> =
             answer.failed_conn_params.iter().map(|p| (&*p.user_id, &*p.device_id)).collect();
@@ -115,7 +125,7 @@ mod tests {
         let users = ["a", "b", "c"].map(Box::from);
         let here = XximPushed { success: vec![conn("a", "1")], failed: Vec::new() };
         let there = XximPushed { success: vec![conn("b", "2")], failed: vec![conn("c", "3")] };
-        let [here, there] = [here, there].map(|pushed| sent(pushed, &users, false));
+        let [here, there] = [here, there].map(|pushed| sent(pushed, &users, &Telling::default()));
         let all = sent_everywhere(here, vec![there]);
         let names = |conns: &[ConnParam]| -> Vec<String> {
             conns.iter().map(|conn| format!("{}{}", conn.user_id, conn.device_id)).collect()
@@ -127,9 +137,12 @@ mod tests {
     #[test]
     fn secrets_are_named_only_if_wanted_and_seeds_never() {
         let pushed = || XximPushed { success: vec![conn("a", "1")], failed: Vec::new() };
-        let plain = found(pushed(), false).conn_params.remove(0);
+        let telling = Telling { secrets: false, pod_ip: "192.0.2.1".into() };
+        let plain = found(pushed(), &telling).conn_params.remove(0);
         assert_eq!((&*plain.token, plain.headers.len(), plain.timestamp), ("", 0, 7));
-        let open = found(pushed(), true).conn_params.remove(0);
+        assert_eq!(plain.pod_ip, "192.0.2.1");
+        let telling = Telling { secrets: true, ..telling };
+        let open = found(pushed(), &telling).conn_params.remove(0);
         assert_eq!((&*open.token, open.headers.len()), ("secret", 1));
         assert_eq!((open.aes_key, open.aes_iv), (None, None));
     }

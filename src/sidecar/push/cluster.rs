@@ -4,6 +4,7 @@
 //!
 //! Costs: the request is encoded once more; a task per request of another node.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -71,6 +72,7 @@ pub(in crate::sidecar) async fn serve(
     mut calls: mpsc::Receiver<MeshCall>,
     mesh: MeshSender,
     settings: Option<XximPushService>,
+    pod: Ipv4Addr,
     shards: Shards,
 ) {
     let settings = XximPushService {
@@ -79,7 +81,7 @@ pub(in crate::sidecar) async fn serve(
         cluster: false,
         ..settings.unwrap_or_else(nobody)
     };
-    let pushes = Pushes::new(shards, Arc::new(settings), None);
+    let pushes = Pushes::new(shards, settings, pod, None);
     let places = Arc::new(Semaphore::new(CALLS_MAX));
     while let Some(MeshCall { node, number, method, body }) = calls.recv().await {
         let Ok(place) = places.clone().acquire_owned().await else { return };

@@ -10,13 +10,16 @@ mod cluster;
 mod http;
 mod server;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 use tonic::{Request, Response, Status};
 
+use self::answers::Telling;
 pub(super) use self::cluster::serve as serve_mesh;
+pub use self::server::Certificates;
 pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
 use crate::shard::mailbox::{Mail, MeshSender, XximFilter, XximPush, XximPushed};
@@ -37,6 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Pushes {
     shards: Shards,
     settings: Arc<XximPushService>,
+    telling: Arc<Telling>,
     /// Where requests for every node go; `None`: they are for this one.
     mesh: Option<MeshSender>,
     /// Held while a request is handed to the shards, so that all get requests in one order.
@@ -66,9 +70,16 @@ impl From<Refusal> for Status {
 }
 
 impl Pushes {
-    fn new(shards: Shards, settings: Arc<XximPushService>, mesh: Option<MeshSender>) -> Pushes {
+    pub(super) fn new(
+        shards: Shards,
+        settings: XximPushService,
+        pod: Ipv4Addr,
+        mesh: Option<MeshSender>,
+    ) -> Pushes {
         let mesh = mesh.filter(|_| settings.cluster);
-        Pushes { shards, settings, mesh, order: Arc::default() }
+        let pod_ip = if pod.is_unspecified() { String::new() } else { pod.to_string() };
+        let telling = Arc::new(Telling { secrets: settings.expose_secrets, pod_ip });
+        Pushes { shards, settings: Arc::new(settings), telling, mesh, order: Arc::default() }
     }
 
     async fn send(&self, request: pb::SendMsgReq) -> Result<pb::SendMsgResp, Refusal> {
@@ -81,7 +92,7 @@ impl Pushes {
         let elsewhere = self.elsewhere(cluster::SEND, body);
         let work = XximPush::Send { filter, event: request.event, data: request.data };
         let (pushed, elsewhere) = tokio::join!(self.ask(work), elsewhere);
-        let answer = answers::sent(pushed?, &users, self.settings.expose_secrets);
+        let answer = answers::sent(pushed?, &users, &self.telling);
         Ok(answers::sent_everywhere(answer, elsewhere))
     }
 
@@ -90,7 +101,7 @@ impl Pushes {
         let filter = self.filter(Some(request))?;
         let elsewhere = self.elsewhere::<pb::GetUserConnResp>(cluster::GET, body);
         let (pushed, elsewhere) = tokio::join!(self.ask(XximPush::Get { filter }), elsewhere);
-        let mut answer = answers::found(pushed?, self.settings.expose_secrets);
+        let mut answer = answers::found(pushed?, &self.telling);
         elsewhere.into_iter().for_each(|part| answer.conn_params.extend(part.conn_params));
         Ok(answer)
     }

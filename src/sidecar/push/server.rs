@@ -20,18 +20,15 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::service::Routes;
 
 use super::service::conn_service_server::ConnServiceServer;
 use super::{Pushes, http};
-use crate::config::model::XximPushService;
 use crate::limits::HTTP_HEADERS_MAX;
 use crate::log::Every;
-use crate::shard::mailbox::MeshSender;
-use crate::sidecar::Shards;
 use crate::sidecar::login::same;
 use crate::wire::xxim::code;
 
@@ -47,16 +44,12 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOG_INTERVAL_MS: u64 = 10_000;
 
-/// Serves until it is dropped.
-pub(in crate::sidecar) async fn serve(
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    settings: XximPushService,
-    shards: Shards,
-    mesh: Option<MeshSender>,
-) {
-    let routes = routes(Pushes::new(shards, Arc::new(settings), mesh));
-    let acceptor = tls.map(TlsAcceptor::from);
+/// The certificates of a server, which may change while it runs. `None`: no TLS.
+pub type Certificates = Option<watch::Receiver<Arc<ServerConfig>>>;
+
+/// Serves until it is dropped. A connection has the certificates of the moment at which it came.
+pub(in crate::sidecar) async fn serve(listener: TcpListener, tls: Certificates, pushes: Pushes) {
+    let routes = routes(pushes);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let started = std::time::Instant::now();
     let mut log = Every::new(LOG_INTERVAL_MS);
@@ -64,7 +57,8 @@ pub(in crate::sidecar) async fn serve(
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (routes, acceptor) = (routes.clone(), acceptor.clone());
+                let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
+                let routes = routes.clone();
                 tokio::spawn(async move {
                     let _place = place;
                     // What goes wrong on one connection concerns nobody else.

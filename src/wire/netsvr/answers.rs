@@ -11,8 +11,7 @@ use super::encode::{
     Encode, bytes_size, float_size, frame, int_size, len_field_size, list_size, put_bytes,
     put_float, put_int, put_len, put_len_field, put_list, put_varint_field, varint_field_size,
 };
-use super::{Cmd, RegisterCode, UniqIds, encode};
-use crate::hub::ConnId;
+use super::{Cmd, Named, RegisterCode, UniqIds, encode};
 
 /// The response in which every field has its default.
 pub fn empty(cmd: Cmd) -> Bytes {
@@ -59,7 +58,7 @@ pub fn count(cmd: Cmd, count: u64) -> Bytes {
 }
 
 /// A list of uniqIds: `uniqIds` = 1.
-pub fn uniq_ids(cmd: Cmd, conns: &[ConnId], ids: &UniqIds) -> Bytes {
+pub fn uniq_ids<C: Named>(cmd: Cmd, conns: &[C], ids: &C::Ids) -> Bytes {
     response(cmd, &Conns(conns, ids))
 }
 
@@ -74,9 +73,9 @@ pub fn topic_counts<'a>(cmd: Cmd, topics: impl Iterator<Item = (&'a str, u64)> +
 }
 
 /// `TopicUniqIdListResp`, whose map is field 2.
-pub fn topic_uniq_ids<'a>(
-    topics: impl Iterator<Item = (&'a str, &'a [ConnId])> + Clone,
-    ids: &UniqIds,
+pub fn topic_uniq_ids<'a, C: Named + 'a>(
+    topics: impl Iterator<Item = (&'a str, &'a [C])> + Clone,
+    ids: &C::Ids,
 ) -> Bytes {
     let entries = topics.map(|(topic, conns)| (Text::Str(topic), Nested(2, Conns(conns, ids))));
     response(Cmd::TopicUniqIdList, &map(2, entries))
@@ -91,14 +90,16 @@ pub fn topic_customer_ids<'a, S: AsRef<str> + 'a>(
 }
 
 /// `TopicCustomerIdToUniqIdsListResp`.
-pub fn topic_customer_uniq_ids<'a, C>(
-    topics: impl Iterator<Item = (&'a str, C)> + Clone,
-    ids: &UniqIds,
+pub fn topic_customer_uniq_ids<'a, C, U>(
+    topics: impl Iterator<Item = (&'a str, U)> + Clone,
+    ids: &C::Ids,
 ) -> Bytes
 where
-    C: Iterator<Item = (&'a str, &'a [ConnId])> + Clone,
+    C: Named + 'a,
+    U: Iterator<Item = (&'a str, &'a [C])> + Clone,
 {
-    let customer = |(name, conns)| (Text::Str(name), Nested(2, Conns(conns, ids)));
+    let customer =
+        |(name, conns): (&'a str, &'a [C])| (Text::Str(name), Nested(2, Conns(conns, ids)));
     let entries = topics
         .map(|(topic, customers)| (Text::Str(topic), Nested(2, map(1, customers.map(customer)))));
     response(Cmd::TopicCustomerIdToUniqIdsList, &map(1, entries))
@@ -114,29 +115,30 @@ pub struct ConnInfo<'a, S> {
 }
 
 /// `ConnInfoResp`.
-pub fn conn_infos<'a, S: AsRef<str> + 'a>(
-    conns: impl Iterator<Item = (ConnId, ConnInfo<'a, S>)> + Clone,
-    ids: &UniqIds,
+pub fn conn_infos<'a, C: Named, S: AsRef<str> + 'a>(
+    conns: impl Iterator<Item = (C, ConnInfo<'a, S>)> + Clone,
+    ids: &C::Ids,
 ) -> Bytes {
     let entries = conns.map(|(conn, info)| {
         let name = Text::Str(info.customer_id);
-        (Text::UniqId(conn, ids), Nested(2, InfoItem { info, name }))
+        (Text::UniqId(conn.uniq_id(ids)), Nested(2, InfoItem { info, name }))
     });
     response(Cmd::ConnInfo, &map(1, entries))
 }
 
 /// `ConnInfoByCustomerIdResp`; the uniqIds only if `with_uniq_ids`.
-pub fn customer_infos<'a, S, C>(
-    customers: impl Iterator<Item = (&'a str, C)> + Clone,
+pub fn customer_infos<'a, C, S, I>(
+    customers: impl Iterator<Item = (&'a str, I)> + Clone,
     with_uniq_ids: bool,
-    ids: &UniqIds,
+    ids: &C::Ids,
 ) -> Bytes
 where
+    C: Named,
     S: AsRef<str> + 'a,
-    C: Iterator<Item = (ConnId, ConnInfo<'a, S>)> + Clone,
+    I: Iterator<Item = (C, ConnInfo<'a, S>)> + Clone,
 {
-    let item = |(conn, info)| {
-        let name = if with_uniq_ids { Text::UniqId(conn, ids) } else { Text::Str("") };
+    let item = |(conn, info): (C, ConnInfo<'a, S>)| {
+        let name = if with_uniq_ids { Text::UniqId(conn.uniq_id(ids)) } else { Text::Str("") };
         Nested(1, InfoItem { info, name })
     };
     let entries =
@@ -152,18 +154,18 @@ fn saturated(count: u64) -> i64 {
     count.min(i32::MAX as u64) as i64
 }
 
-/// A string that is at hand, or that is made while it is written.
+/// A string that is at hand, or a uniqId.
 #[derive(Clone, Copy)]
 enum Text<'a> {
     Str(&'a str),
-    UniqId(ConnId, &'a UniqIds),
+    UniqId([u8; UniqIds::LEN]),
 }
 
 impl Text<'_> {
     fn len(&self) -> usize {
         match self {
             Text::Str(text) => text.len(),
-            Text::UniqId(..) => UniqIds::LEN,
+            Text::UniqId(id) => id.len(),
         }
     }
 
@@ -171,22 +173,22 @@ impl Text<'_> {
     fn put(&self, tag: u8, out: &mut Vec<u8>) {
         match self {
             Text::Str(text) => put_len_field(tag, text.as_bytes(), out),
-            Text::UniqId(conn, ids) => put_len_field(tag, &ids.encode(*conn), out),
+            Text::UniqId(id) => put_len_field(tag, id, out),
         }
     }
 }
 
 /// uniqIds = 1.
-struct Conns<'a>(&'a [ConnId], &'a UniqIds);
+struct Conns<'a, C: Named>(&'a [C], &'a C::Ids);
 
-impl Encode for Conns<'_> {
+impl<C: Named> Encode for Conns<'_, C> {
     fn size(&self) -> usize {
         self.0.len() * len_field_size(UniqIds::LEN)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
         let Conns(conns, ids) = self;
-        conns.iter().for_each(|&conn| put_len_field(1, &ids.encode(conn), out));
+        conns.iter().for_each(|conn| put_len_field(1, &conn.uniq_id(ids), out));
     }
 }
 

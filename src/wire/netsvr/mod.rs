@@ -27,7 +27,7 @@ pub use events::{OpenInfo, Verdict, conn_close, conn_open, conn_open_body, trans
 pub use frame::{Frame, FrameError, FrameReader};
 pub use proto::{Cmd, RegisterRespCode as RegisterCode};
 pub use requests::DecodeError;
-pub use uniq_id::{UniqIds, conn_id};
+pub use uniq_id::{Named, UniqId, UniqIds, conn_id};
 
 /// Bytes before the message of a frame: length and command number (section 3.1).
 pub const HEADER: usize = 8;

@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::UniqIds;
+use super::{UniqId, UniqIds};
 use crate::hub::ConnId;
 
 /// Why a body cannot be read. Concerns only the command it came with.
@@ -34,6 +34,13 @@ pub trait Name: Sized {
 impl Name for ConnId {
     fn parse(text: &str, ids: &UniqIds) -> Option<ConnId> {
         ids.decode(text)
+    }
+}
+
+/// A connection of whichever gateway.
+impl Name for UniqId {
+    fn parse(text: &str, _: &UniqIds) -> Option<UniqId> {
+        UniqId::parse(text)
     }
 }
 

@@ -53,6 +53,47 @@ impl UniqIds {
     }
 }
 
+/// What a response can name as a connection.
+pub trait Named: Copy {
+    /// What its uniqId is made with.
+    type Ids;
+    /// Its uniqId.
+    fn uniq_id(self, ids: &Self::Ids) -> [u8; UniqIds::LEN];
+}
+
+impl Named for ConnId {
+    type Ids = UniqIds;
+    fn uniq_id(self, ids: &UniqIds) -> [u8; UniqIds::LEN] {
+        ids.encode(self)
+    }
+}
+
+/// A uniqId of any gateway, 28 lower-case hex characters: the name of a connection in answers of
+/// several gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UniqId([u8; UniqIds::LEN]);
+
+impl UniqId {
+    /// Of a connection of the gateway that `ids` are of.
+    pub fn of(conn: ConnId, ids: &UniqIds) -> UniqId {
+        UniqId(ids.encode(conn))
+    }
+
+    /// `None`: no gateway has a connection of this name.
+    pub fn parse(text: &str) -> Option<UniqId> {
+        let text: [u8; UniqIds::LEN] = text.as_bytes().try_into().ok()?;
+        let digits = text.iter().all(|&digit| DIGITS[digit as usize] != NO_DIGIT);
+        digits.then_some(UniqId(text))
+    }
+}
+
+impl Named for UniqId {
+    type Ids = ();
+    fn uniq_id(self, _: &()) -> [u8; UniqIds::LEN] {
+        self.0
+    }
+}
+
 /// The name of a registration (section 3.8): 32 hex characters. Of an IPv6 peer it has the last
 /// four bytes.
 pub fn conn_id(listener: SocketAddrV4, peer: SocketAddr, unix_seconds: u32) -> String {
@@ -142,6 +183,17 @@ mod tests {
             "7f00000117ae65e5a1000000\u{e9}2a",
         ] {
             assert_eq!(ids().decode(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_uniq_id_of_any_gateway_is_the_text_that_it_was() {
+        let conn = ConnId::from_parts(0x65e5_a100, 0x2a);
+        let text = "7f00000117ae65e5a1000000002a";
+        assert_eq!(UniqId::parse(text), Some(UniqId::of(conn, &ids())));
+        assert_eq!(&UniqId::of(conn, &ids()).uniq_id(&()), text.as_bytes());
+        for text in ["", "7f00000117ae65e5a1000000002", "7f00000117ae65e5A1000000002a"] {
+            assert_eq!(UniqId::parse(text), None, "{text}");
         }
     }
 

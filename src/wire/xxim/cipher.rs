@@ -169,6 +169,26 @@ mod tests {
         }
     }
 
+    /// Everything that a connection keeps of its keys wipes itself when it is dropped.
+    #[test]
+    fn secrets_are_wiped() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<Aes256Enc>();
+        wiped::<Aes256Dec>();
+        wiped::<Iv>();
+        wiped::<Zeroizing<Vec<u8>>>();
+        // A field more would have to be in the list above.
+        let Cipher { encrypt: Aes256Enc { .. }, decrypt: Aes256Dec { .. }, iv: Iv(_) } =
+            &Cipher::new(KEY_SEED, IV_SEED);
+        let Seeds { key: None::<Zeroizing<Vec<u8>>>, iv: None } = Seeds::default() else {
+            panic!("seeds that nobody has given");
+        };
+        // And seeds in a box behind a pointer that is dropped are dropped with it.
+        let mut seeds = Seeds { key: Some(Zeroizing::new(vec![7; 32])), iv: None };
+        seeds.key.as_mut().expect("one").zeroize();
+        assert!(seeds.key.is_some_and(|key| key.is_empty()));
+    }
+
     #[test]
     fn nothing_shows_a_secret() {
         assert_eq!(format!("{:?}", Cipher::new(KEY_SEED, IV_SEED)), "Cipher(..)");

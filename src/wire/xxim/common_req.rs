@@ -54,7 +54,20 @@ fn message(identity: &Identity) -> proto::CommonReq {
 /// # Errors
 /// The request is not a protobuf message.
 pub fn inject(data: &[u8], tag: u32, common_req: &[u8]) -> Result<Bytes, Malformed> {
-    build(data, tag, common_req, |field| if field.is(tag) { Keep::No } else { Keep::Whole })
+    build(data, Some((tag, common_req)), |field| without(field, tag))
+}
+
+/// The request without the identity block at field `tag`: for backends that get the gateway's own
+/// around it.
+///
+/// # Errors
+/// The request is not a protobuf message.
+pub fn strip(data: &[u8], tag: u32) -> Result<Bytes, Malformed> {
+    build(data, None, |field| without(field, tag))
+}
+
+fn without(field: &Field<'_>, tag: u32) -> Keep {
+    if field.is(tag) { Keep::No } else { Keep::Whole }
 }
 
 /// The same for `sendMsgList`, in the layout that the request has. With `rewrite` a request of
@@ -67,25 +80,39 @@ pub fn inject_send_msg_list(
     rewrite: bool,
     common_req: &[u8],
 ) -> Result<Bytes, Malformed> {
+    send_msg_list(data, rewrite, Some(common_req))
+}
+
+/// `sendMsgList` without identity block; otherwise as [`inject_send_msg_list`].
+///
+/// # Errors
+/// The request is not a protobuf message.
+pub fn strip_send_msg_list(data: &[u8], rewrite: bool) -> Result<Bytes, Malformed> {
+    send_msg_list(data, rewrite, None)
+}
+
+fn send_msg_list(data: &[u8], rewrite: bool, own: Option<&[u8]>) -> Result<Bytes, Malformed> {
+    const TAG: u32 = SEND_MSG_LIST_TAG;
     let mut first_layout = false;
     for field in Fields::new(data) {
         first_layout |= field?.is(2);
     }
+    let at = |tag| own.map(|own| (tag, own));
     if !first_layout {
-        return inject(data, SEND_MSG_LIST_TAG, common_req);
+        return build(data, at(TAG), |field| without(field, TAG));
     }
     if !rewrite {
         // The other layout's place is cleared too: a backend may read either.
-        return build(data, 1, common_req, |field| match field.number {
-            1 | SEND_MSG_LIST_TAG if field.wire_type == LEN => Keep::No,
+        return build(data, at(1), |field| match field.number {
+            1 | TAG if field.wire_type == LEN => Keep::No,
             _ => Keep::Whole,
         });
     }
-    build(data, SEND_MSG_LIST_TAG, common_req, |field| match (field.number, field.wire_type) {
+    build(data, at(TAG), |field| match (field.number, field.wire_type) {
         (1, _) => Keep::No,
         (2, LEN) => Keep::As(1),
-        (SEND_MSG_LIST_TAG, VARINT) => Keep::As(2),
-        (2 | SEND_MSG_LIST_TAG, _) => Keep::No,
+        (TAG, VARINT) => Keep::As(2),
+        (2 | TAG, _) => Keep::No,
         _ => Keep::Whole,
     })
 }
@@ -98,15 +125,16 @@ enum Keep {
     As(u8),
 }
 
+/// The fields that are kept, and behind them `own` in its field.
 fn build(
     data: &[u8],
-    tag: u32,
-    common_req: &[u8],
+    own: Option<(u32, &[u8])>,
     keep: impl Fn(&Field<'_>) -> Keep,
 ) -> Result<Bytes, Malformed> {
-    let key = u64::from(tag) << 3 | u64::from(LEN);
-    let own = prost::encoding::encoded_len_varint(key) + len_len(common_req.len());
-    let mut out = Vec::with_capacity(data.len() + own);
+    let own = own.map(|(tag, own)| (u64::from(tag) << 3 | u64::from(LEN), own));
+    let more =
+        own.map_or(0, |(key, own)| prost::encoding::encoded_len_varint(key) + len_len(own.len()));
+    let mut out = Vec::with_capacity(data.len() + more);
     for field in Fields::new(data) {
         let field = field?;
         match keep(&field) {
@@ -121,9 +149,11 @@ fn build(
             }
         }
     }
-    prost::encoding::encode_varint(key, &mut out);
-    prost::encoding::encode_varint(common_req.len() as u64, &mut out);
-    out.extend_from_slice(common_req);
+    if let Some((key, own)) = own {
+        prost::encoding::encode_varint(key, &mut out);
+        prost::encoding::encode_varint(own.len() as u64, &mut out);
+        out.extend_from_slice(own);
+    }
     Ok(Bytes::from(out))
 }
 
@@ -193,7 +223,57 @@ mod tests {
         for rewrite in [true, false] {
             let body = inject_send_msg_list(&bytes, rewrite, &own).expect("a message");
             assert!(!body.windows(6).any(|window| window == b"victim"), "{rewrite}");
+            let body = strip_send_msg_list(&bytes, rewrite).expect("a message");
+            assert!(!body.windows(6).any(|window| window == b"victim"), "{rewrite}");
         }
+    }
+
+    #[test]
+    fn a_request_can_go_without_an_identity() {
+        let page = Some(Page { page: 1, size: 2 });
+        let plain = GetFriendListReq { page, ..Default::default() };
+        let request = GetFriendListReq { common_req: smuggled(), ..plain.clone() };
+        assert_eq!(strip(&request.encode_to_vec(), 1).expect("a message"), plain.encode_to_vec());
+        assert_eq!(strip(b"", 1), Ok(Bytes::new()));
+        assert_eq!(strip(b"\xff", 1), Err(Malformed));
+        let message = MsgData { client_msg_id: "c".into(), ..MsgData::default() };
+        let old = SendMsgListReqV1 {
+            common_req: smuggled(),
+            msg_data_list: vec![message.clone()],
+            deliver_after: Some(5),
+        };
+        let body = strip_send_msg_list(&old.encode_to_vec(), true).expect("a message");
+        let new = SendMsgListReq {
+            msg_data_list: vec![message],
+            deliver_after: Some(5),
+            common_req: None,
+        };
+        assert_eq!(SendMsgListReq::decode(body).expect("a message"), new);
+    }
+
+    /// However a client writes its block: with keys and lengths that take more bytes than they
+    /// need, several times, cut into parts, behind fields of other types with the same number.
+    #[test]
+    fn odd_spellings_of_the_block_do_not_get_through() {
+        let block = smuggled().expect("some").encode_to_vec();
+        let len = block.len() as u8;
+        let short: &[u8] = &[0x0a, len];
+        let long_key: &[u8] = &[0x8a, 0x80, 0x00, len];
+        let long_len: &[u8] = &[0x0a, len | 0x80, 0x80, 0x00];
+        let other_types: &[u8] = &[0x08, 1, 0x0d, 1, 2, 3, 4, 0x0b, 0x0c];
+        let page = GetFriendListReq { opt: 2, ..Default::default() }.encode_to_vec();
+        for head in [short, long_key, long_len] {
+            let one = [head, &block].concat();
+            let bytes = [&one[..], other_types, &page, &one, &one].concat();
+            for body in [inject(&bytes, 1, b""), strip(&bytes, 1)] {
+                let body = body.expect("a message");
+                assert!(!body.windows(6).any(|window| window == b"victim"), "{head:?}");
+                assert!(body.windows(page.len()).any(|window| window == page));
+            }
+        }
+        // A number that others would cut to 32 bits, and so read as field 1.
+        let wide = [&[0x8a, 0x80, 0x80, 0x80, 0x10, len][..], &block].concat();
+        assert_eq!(inject(&wide, 1, b""), Err(Malformed));
     }
 
     proptest! {

@@ -28,7 +28,7 @@ pub struct Identity {
     pub ip: String,
     /// `User-Agent` of the handshake.
     pub user_agent: String,
-    /// The first value of each header of the handshake, names in lower case, ascending.
+    /// The first value of each header of the handshake, ascending by name.
     pub headers: Arc<[(String, String)]>,
     /// When the connection was accepted, Unix milliseconds.
     pub accepted_unix_ms: i64,

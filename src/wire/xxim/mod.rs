@@ -23,7 +23,9 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/pb.rs"));
 }
 
-pub use common_req::{SEND_MSG_LIST, common_req, envelope, inject, inject_send_msg_list};
+pub use common_req::{
+    SEND_MSG_LIST, common_req, envelope, inject, inject_send_msg_list, strip, strip_send_msg_list,
+};
 pub use fields::Malformed;
 pub use hooks::{after_connect, after_disconnect, conn_param, request_body};
 pub use identity::Identity;
