@@ -1,6 +1,6 @@
 //! Topics of a cluster at one home: what it wants of the store, and what it tells of it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ fn reports(queues: &mut Queues) -> Vec<Report> {
     let mut reports = Vec::new();
     queues.take_reports(true, |report| reports.push(report));
     queues.check();
-    assert!(!queues.is_ready(), "reports are taken once");
+    queues.take_reports(true, |report| panic!("{report:?} is told twice"));
     reports
 }
 
@@ -122,82 +122,112 @@ fn one_consumer_of_many_topics_shares_its_window_among_them() {
     queues.take_reports(false, |report| panic!("{report:?}"));
 }
 
-/// Everything that a seeded story supplies is reported once, as written or as released; what a
-/// consumer is given ascends as long as nothing comes back.
+/// A home, a store and three consumers that come, read, leave and die at random.
+struct Story {
+    rng: fastrand::Rng,
+    queues: Queues,
+    number: u64,
+    /// Wanted and not supplied, by topic.
+    wanted: HashMap<&'static str, u64>,
+    /// Supplied and not reported.
+    open: BTreeSet<(&'static str, u64)>,
+    /// Given and not written, by consumer.
+    unwritten: HashMap<u32, usize>,
+    consuming: BTreeSet<u32>,
+}
+
+const TOPICS: [&str; 3] = ["a", "b", "c"];
+
+impl Story {
+    fn new(seed: u64) -> Story {
+        Story {
+            rng: fastrand::Rng::with_seed(seed),
+            queues: queues(),
+            number: 0,
+            wanted: HashMap::new(),
+            open: BTreeSet::new(),
+            unwritten: HashMap::new(),
+            consuming: BTreeSet::new(),
+        }
+    }
+
+    fn come(&mut self, who: u32) {
+        assert!(self.queues.join(consumer(who), &names(&TOPICS[..=self.rng.usize(..3)])));
+        let events = self.rng.usize(1..20);
+        self.queues.start(consumer(who), Window { events, bytes: 1 << 20 });
+    }
+
+    fn leave(&mut self, who: u32) {
+        self.queues.leave(consumer(who));
+        // One that leaves consumes again only when it is through.
+        let count = self.unwritten.remove(&who).unwrap_or_default();
+        self.queues.written(consumer(who), count as u32);
+    }
+
+    fn die(&mut self, who: u32) {
+        let left = self.unwritten.remove(&who).unwrap_or_default();
+        self.queues.gone(consumer(who), self.rng.usize(..=left) as u32);
+    }
+
+    fn read(&mut self, who: u32) {
+        let unwritten = self.unwritten.entry(who).or_default();
+        let count = self.rng.usize(..=*unwritten);
+        *unwritten -= count;
+        self.queues.written(consumer(who), count as u32);
+    }
+
+    fn supply(&mut self) {
+        let topic = TOPICS[self.rng.usize(..3)];
+        let wanted = self.wanted.entry(topic).or_default();
+        // Now and then more than is wanted: it was on its way when all had left.
+        let count = self.rng.u64(..=*wanted) + u64::from(self.rng.usize(..10) == 0);
+        *wanted = wanted.saturating_sub(count);
+        let numbers: Vec<u64> = (self.number..self.number + count).collect();
+        self.number += count;
+        self.open.extend(numbers.iter().map(|number| (topic, *number)));
+        supply(&mut self.queues, topic, &numbers);
+    }
+
+    fn take(&mut self) {
+        for (conn, _) in given(&mut self.queues) {
+            *self.unwritten.entry(conn.slot()).or_default() += 1;
+        }
+        for report in reports(&mut self.queues) {
+            let topic = TOPICS.into_iter().find(|topic| **topic == *report.topic);
+            let topic = topic.expect("a known one");
+            for number in report.written.iter().chain(&report.released) {
+                assert!(self.open.remove(&(topic, *number)), "{number} of {topic} twice");
+            }
+            let wanted = self.wanted.entry(topic).or_default();
+            *wanted = if report.idle { 0 } else { *wanted } + u64::from(report.wanted);
+        }
+    }
+
+    fn step(&mut self) {
+        let who = self.rng.u32(0..3);
+        match self.rng.usize(..7) {
+            0 if self.consuming.insert(who) => self.come(who),
+            1 if self.consuming.remove(&who) => self.leave(who),
+            2 if self.consuming.remove(&who) => self.die(who),
+            3 => self.read(who),
+            4 | 5 => self.supply(),
+            _ => self.take(),
+        }
+        assert!(self.wanted.values().all(|wanted| *wanted <= 256), "{:?}", self.wanted);
+    }
+}
+
 #[test]
 fn every_message_is_reported_once() {
     for seed in 0..500 {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut queues = queues();
-        let topics = ["a", "b", "c"];
-        let mut number = 0u64;
-        // By topic: wanted and not supplied. By consumer: given and not written.
-        let mut wanted: HashMap<String, u64> = HashMap::new();
-        let mut open: HashMap<(String, u64), ()> = HashMap::new();
-        let mut unwritten: HashMap<u32, VecDeque<u64>> = HashMap::new();
-        let mut consuming = BTreeSet::new();
-        let take = |queues: &mut Queues,
-                    wanted: &mut HashMap<String, u64>,
-                    open: &mut HashMap<(String, u64), ()>| {
-            for report in reports(queues) {
-                let topic = report.topic.to_string();
-                for number in report.written.iter().chain(&report.released) {
-                    let known = open.remove(&(topic.clone(), *number));
-                    assert!(known.is_some(), "seed {seed}: {number} of {topic} twice");
-                }
-                let wants = wanted.entry(topic).or_default();
-                *wants = if report.idle { 0 } else { *wants } + u64::from(report.wanted);
-            }
-        };
-        for _ in 0..300 {
-            let who = rng.u32(0..3);
-            match rng.usize(..7) {
-                0 if consuming.insert(who) => {
-                    assert!(queues.join(consumer(who), &names(&topics[..=rng.usize(..3)])));
-                    let events = rng.usize(1..20);
-                    queues.start(consumer(who), Window { events, bytes: 1 << 20 });
-                }
-                1 if consuming.remove(&who) => {
-                    queues.leave(consumer(who));
-                    // One that leaves consumes again only when it is through.
-                    let count = unwritten.remove(&who).unwrap_or_default().len();
-                    queues.written(consumer(who), count as u32);
-                }
-                2 if consuming.remove(&who) => {
-                    let left = unwritten.remove(&who).unwrap_or_default().len();
-                    queues.gone(consumer(who), rng.usize(..=left) as u32);
-                }
-                3 => {
-                    let ready = unwritten.entry(who).or_default();
-                    let count = rng.usize(..=ready.len());
-                    ready.drain(..count);
-                    queues.written(consumer(who), count as u32);
-                }
-                4 | 5 => {
-                    let topic = topics[rng.usize(..3)];
-                    let wants = wanted.get(topic).copied().unwrap_or_default();
-                    // Now and then more than is wanted: it was on its way when all had left.
-                    let count = rng.u64(..=wants) + u64::from(rng.usize(..10) == 0);
-                    let numbers: Vec<u64> = (number..number + count).collect();
-                    number += count;
-                    numbers.iter().for_each(|n| _ = open.insert((topic.to_owned(), *n), ()));
-                    wanted.insert(topic.to_owned(), wants.saturating_sub(count));
-                    supply(&mut queues, topic, &numbers);
-                }
-                _ => {
-                    for (conn, number) in given(&mut queues) {
-                        unwritten.entry(conn.slot()).or_default().push_back(number);
-                    }
-                    take(&mut queues, &mut wanted, &mut open);
-                }
-            }
-            assert!(wanted.values().all(|wants| *wants <= 256), "seed {seed}: {wanted:?}");
+        let mut story = Story::new(seed);
+        (0..300).for_each(|_| story.step());
+        for who in std::mem::take(&mut story.consuming) {
+            story.die(who);
         }
-        for who in consuming {
-            queues.gone(consumer(who), 0);
-        }
-        take(&mut queues, &mut wanted, &mut open);
-        assert!(open.is_empty(), "seed {seed}: {open:?} are forgotten");
+        story.take();
+        assert!(story.open.is_empty(), "seed {seed}: {:?} are forgotten", story.open);
+        let Story { queues, .. } = story;
         assert_eq!((queues.topics(), queues.consumers(), queues.depth()), (0, 0, 0));
     }
 }

@@ -12,7 +12,7 @@ mod vectors;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use ringway::config::model::{Verifier, XximHooks, XximPushService};
+use ringway::config::model::{Config, Verifier, XximHooks, XximPushService};
 use ringway::wire::xxim::cipher::Cipher;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -67,14 +67,8 @@ fn spellings(secret: &[u8]) -> [String; 3] {
     ]
 }
 
-#[test]
-fn no_seed_key_token_or_secret_is_ever_logged() {
-    let log = Log::default();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .init();
+/// Backends that are not there, and a push service with a secret.
+fn settings() -> Config {
     let mut config = config("http://127.0.0.1:9");
     config.login.verifier = Verifier::Http("http://127.0.0.1:9/verify".into());
     config.xxim_upstreams.hooks =
@@ -89,11 +83,13 @@ fn no_seed_key_token_or_secret_is_ever_logged() {
         request_bytes_max: 1 << 20,
     });
     config.xxim.query_auth = true;
-    let server = Server::start(config.clone());
-    // Keys, a login that can not be verified, a request that can not be carried, a ciphertext that
-    // is none: each of them is worth a line.
+    config
+}
+
+/// Everything that is worth a line, by a client that has secrets.
+fn complain(server: &Server) {
     let headers = format!("Cookie: {HEADER}\r\n");
-    let client = Client::open_with(support::address(&server), "/ws", &headers);
+    let client = Client::open_with(support::address(server), "/ws", &headers);
     let mut client = Xxim { client, cipher: None };
     assert_eq!(client.client.frame().payload, b"connected");
     client.send_raw(&vector("E01"));
@@ -106,14 +102,30 @@ fn no_seed_key_token_or_secret_is_ever_logged() {
     client.send_raw(b"no ciphertext");
     client.expect_close("C06");
     let target = format!("/ws?userId=ann&token={TOKEN}&platform=web&deviceId=d");
-    let mut refused = Client::open(support::address(&server), &target);
+    let mut refused = Client::open(support::address(server), &target);
     assert_eq!(refused.frame().close().0, 3000);
+}
+
+#[test]
+fn no_seed_key_token_or_secret_is_ever_logged() {
+    let log = Log::default();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .init();
+    let mut config = settings();
+    let server = Server::start(config.clone());
+    // Keys, a login that can not be verified, a request that can not be carried, a ciphertext that
+    // is none: each of them is worth a line.
+    complain(&server);
     // And one that is let in, for the hooks.
     config.login.verifier = Verifier::Open;
     config.xxim_upstreams.push = None;
     let open = Server::start(config);
     let mut client = Xxim::open(&open);
     client.set_params("d");
+    let login = user_params("ann", TOKEN);
     assert_eq!(client.ask("u", "/v1/conn/white/setUserParams", &login).code, 0);
     drop(client);
     wait_until("everything that goes wrong is logged", || {

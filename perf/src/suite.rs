@@ -54,11 +54,10 @@ pub fn suite(options: &Options) -> Result<Results> {
         Ok(results.len() - 1)
     };
     let clients = |clients| Size { clients: Some(clients), ..Size::default() };
-    let many = Size { publishes: Some(10), ..clients(1000) };
     let broadcast = of(Scenario::Broadcast, clients(1000))?;
     let broadcast_10k = of(Scenario::Broadcast, clients(10_000))?;
     let broadcast_19k = of(Scenario::Broadcast, clients(19_000))?;
-    let ten = of(Scenario::Broadcast, many)?;
+    let ten = of(Scenario::Broadcast, Size { publishes: Some(10), ..clients(1000) })?;
     let echo = of(Scenario::Echo, clients(1000))?;
     let roundtrip = of(Scenario::Roundtrip, clients(1000))?;
     let transfer = of(Scenario::Transfer, clients(1000))?;
@@ -101,8 +100,8 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.line("connmix mesh/send over HTTP, us", table.cpu(api_send), 10.0);
     table.line("connmix mesh/publish over HTTP, us", table.cpu(api_publish), 10.0);
     table.line("connmix queue, us per message", table.cpu(queue), f64::NAN);
-    let p99 = table.value(flood, "flood_p99_ratio");
-    table.line("p99 in a flood of 10,000 wrong xxim keys/s, against calm", p99, 2.0);
+    let flood = table.value(flood, "flood_p99_ratio");
+    table.line("p99 in a flood of 10,000 wrong xxim keys/s, against calm", flood, 2.0);
     table.line("slow clients, us per delivery", table.cpu(slow), f64::NAN);
     table.line("echo over TLS against plain", table.to("plain", tls_echo), f64::NAN);
     table.line("broadcast over TLS against plain", table.to("plain", tls_broadcast), f64::NAN);

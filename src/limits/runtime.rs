@@ -24,7 +24,8 @@ pub(super) const ROWS: &[Limit] = &[
         Unit::Bytes,
         [MIB, 4 * KIB, 1024 * MIB],
         "Bytes that may wait for one client. A single frame may be larger if nothing else waits.",
-        "`runtime.slow_client` decides: close with 1008 `slow consumer`, or drop the frame.",
+        "`runtime.slow_client` decides: close with 1008 `slow consumer` (xxim clients without a \
+         word), or drop the frame.",
     ),
     row(
         "runtime.mailbox_messages_max",

@@ -339,6 +339,8 @@ impl Shard {
         match event {
             Event::Close(payload) => {
                 if !closing {
+                    // What is still to be encrypted comes before it.
+                    self.xxim_seal_all(slot);
                     self.conns[slot].flags.set(Flags::CLOSING);
                     self.push(slot, websocket::close_echo(payload));
                 }

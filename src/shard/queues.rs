@@ -27,6 +27,7 @@ use crate::hub::queues::{Full, PushError, Pushed, QueueLimits, Queues, Room, Top
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
+use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::Mail;
 use crate::wire::connmix;
 use cluster::Cluster;
@@ -215,7 +216,19 @@ impl Shard {
         if unaccepted.messages == 0 && unaccepted.waiting.is_empty() {
             self.queueing.unaccepted.remove(topic);
         }
-        clients.into_iter().for_each(|client| self.connmix_push_room(client));
+        clients.into_iter().for_each(|client| self.push_room(client));
+    }
+
+    /// The queue that a client's message found full has room again.
+    fn push_room(&mut self, client: ConnId) {
+        let Some(slot) = self.conns.slot(client) else { return };
+        let conn = &self.conns[slot];
+        match conn.role {
+            // One that also waits for a worker goes on with that.
+            Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
+            Role::Im(_) => self.unblock(slot),
+            _ => self.connmix_push_room(client),
+        }
     }
 
     /// A letter about queues.

@@ -1,6 +1,8 @@
 //! Backends and other protocols reach IM clients, and are reached (section 16, design section 4).
 
+use base64::Engine;
 use prost::Message;
+use ringway::config::connmix::QueueFull;
 use ringway::config::model::{Forward, Service};
 use ringway::wire::im::proto::CrMessage;
 use ringway::wire::netsvr::proto;
@@ -251,4 +253,28 @@ fn what_members_say_is_pushed_to_a_queue() {
         assert_eq!((&event["e"], &event["p"]["d"]), (&"queue.pop".into(), &expected), "{event}");
     }
     assert_eq!(guest.messages("room-7", 2).len(), 2, "the room hears it as well");
+}
+
+#[test]
+fn a_member_whose_queue_is_full_goes_on_when_there_is_room() {
+    const MESSAGES: usize = 300;
+    let mut config = config();
+    config.im.queue = "im-messages".to_owned();
+    config.im.cms_rate = 0;
+    config.connmix.queue.full = QueueFull::Block;
+    config.connmix.queue.topic_messages_max = 1;
+    let server = Server::start(config);
+    let listeners = ringway::config::model::Config::demo().listeners;
+    let api = listeners.iter().position(|l| l.service == Service::ConnmixApi).expect("the demo's");
+    let mut user = Im::member(&server, "u1001", "room-7");
+    (0..MESSAGES).for_each(|number| user.say("room-7", &number.to_string()));
+    let mut consumer = Client::open(server.address(api), "/ws/v1");
+    consumer.send_text(r#"{"m":"queue.pop","p":{"t":["im-messages"]},"i":1}"#);
+    assert!(consumer.frame().text().contains("true"));
+    for number in 0..MESSAGES {
+        let event: serde_json::Value = serde_json::from_str(consumer.frame().text()).expect("JSON");
+        let data = event["p"]["d"]["frame"]["data"].as_str().expect("base64");
+        let text = base64::engine::general_purpose::STANDARD.decode(data).expect("base64");
+        assert_eq!(text, number.to_string().as_bytes());
+    }
 }

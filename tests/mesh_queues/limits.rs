@@ -104,14 +104,19 @@ fn larger_limits_of_another_node_hold_for_the_cluster() {
 }
 
 #[test]
-fn a_message_that_nats_does_not_take_is_refused() {
+fn large_messages_come_and_one_that_nats_does_not_take_is_refused() {
     let nats = Nats::start();
     let large = "full = \"block\"\n[connmix.api]\nevent_bytes_max = 4000000";
     let a = Node::start(1, &nats.url(), large);
     let mut consumer = a.consumer(&["t"]);
     let mut client = a.client();
-    client.send_text(&format!("t 0 {}", "x".repeat(1_000_000)));
-    assert_eq!(event(&mut consumer).number(), 0);
+    // More than one pull brings.
+    for number in 0..15 {
+        client.send_text(&format!("t {number} {}", "x".repeat(1_000_000)));
+    }
+    for number in 0..15 {
+        assert_eq!(event(&mut consumer).number(), number);
+    }
     client.send_text(&format!("t 1 {}", "x".repeat(1_100_000)));
     assert_eq!(client.frame().close(), (1013, "queue is full"));
     wait_until("it is counted", || a.dropped("queue_refused") == 1);

@@ -1,5 +1,8 @@
 //! xxim clients over raw sockets, and gateways for them.
 
+// Each test file uses its own part.
+#![allow(dead_code)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! `xxim`: the load loop of xxim's own client: many requests under way on one connection, against
 //! an upstream that answers at once (xxim section 8); with `--encrypted` under keys.
 //!
-//! The upstream is in this process (`upstream.rs`), so that nothing but the gateway is measured with
-//! the server's CPU time.
+//! The upstream is in this process (`upstream.rs`), so that nothing but the gateway is measured
+//! with the server's CPU time.
 
 use std::time::Duration;
 

@@ -38,8 +38,8 @@ const REQ_ID: usize = 32;
 const KEYS_INTERVAL: Duration = Duration::from_millis(50);
 /// Where the flood comes from.
 const SOURCES: u32 = 8;
-/// Whether there is an IV beside the key, in each set-params with keys that the gateway takes of one
-/// connection.
+/// Whether there is an IV beside the key, in each set-params with keys that the gateway takes of
+/// one connection.
 const KEYED: [bool; 3] = [false, false, true];
 /// Ciphertexts of one connection.
 const CIPHERTEXTS: u32 = 4;

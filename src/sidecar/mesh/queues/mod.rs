@@ -11,9 +11,9 @@
 //!   written. A node that dies, or loses its link, or says nothing for `QUEUE_ACK_TIME`, loses its
 //!   messages to another one: what it had written and not acknowledged is delivered twice, and so
 //!   is what it goes on delivering while it has no link.
-//! * **Without a link** pushes wait or are refused, and consumers keep their connections. Afterwards
-//!   everything is asked for, sent and acknowledged again; JetStream knows repeated pushes by their
-//!   number for `QUEUE_REPEAT_TIME`.
+//! * **Without a link** pushes wait or are refused, and consumers keep their connections.
+//!   Afterwards everything is asked for, sent and acknowledged again; JetStream knows repeated
+//!   pushes by their number for `QUEUE_REPEAT_TIME`.
 //!
 //! Order: of one client to one topic as pushed; of a topic as JetStream stored it, except for what
 //! is delivered again. Costs: two messages to NATS per push and per delivery.
@@ -243,6 +243,9 @@ impl Worker {
         match event {
             Event::Connected => {
                 self.linked = true;
+                // The largest message must fit, or it would never come.
+                let least = 2 * self.client.max_payload();
+                self.supplies.pull_bytes = self.supplies.pull_bytes.max(least);
                 self.pushes.lost();
                 self.supplies.linked(self.now_ms());
                 self.ask_for_stream();
@@ -321,11 +324,12 @@ impl Worker {
         description: Option<&str>,
     ) {
         let Some(status) = status.filter(|status| *status != HEARTBEAT) else { return };
-        let deleted = description.is_some_and(|text| text.contains("Deleted"));
-        let gone = status == NO_RESPONDERS || (status == CONFLICT && deleted);
+        let says = |word| description.is_some_and(|text| text.contains(word));
+        let gone = status == NO_RESPONDERS || (status == CONFLICT && says("Deleted"));
         self.supplies.pull_ended(&token, number, gone);
-        // After the others the next tick is early enough.
-        if status < CONFLICT {
+        // Its time is over, or it has brought enough bytes. After anything else the next tick is
+        // early enough.
+        if status < CONFLICT || says("MaxBytes") {
             self.touched.insert(token);
         }
     }

@@ -202,9 +202,16 @@ impl Names {
         (subject, config.to_string().into())
     }
 
-    /// Asks for so many messages of a topic.
-    pub fn pull(&self, token: &str, batch: usize, expires_ms: u64) -> (String, Bytes) {
-        let body = json!({ "batch": batch, "expires": expires_ms * 1_000_000 });
+    /// Asks for so many messages of a topic, and no more than so many bytes of them.
+    pub fn pull(
+        &self,
+        token: &str,
+        batch: usize,
+        bytes_max: usize,
+        expires_ms: u64,
+    ) -> (String, Bytes) {
+        let expires = expires_ms * 1_000_000;
+        let body = json!({ "batch": batch, "expires": expires, "max_bytes": bytes_max });
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{token}", self.stream);
         (subject, body.to_string().into())
     }

@@ -17,7 +17,8 @@
 //!
 //! Invariants: every message that comes is handed over, or known already, or given back; a message
 //! is in `held` or in `done` or neither. A topic exists while somebody wants it or something is
-//! open. Bounds: what homes want, and `held_max` bytes, beyond which messages are given back.
+//! open. Bounds: what homes want, `pull_bytes` per topic on the way, and `held_max` bytes, beyond
+//! which messages are given back.
 //! Costs: an entry in a hash table per message, and a copy of it into its frame.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -31,6 +32,8 @@ use crate::hub::queues::Report;
 use crate::limits::QUEUE_ACK_TIME;
 use crate::wire::connmix;
 
+/// Pulls that bring together what may be held.
+const PULLS_HELD: usize = 16;
 /// How long a pull is open.
 const PULL_MS: u64 = 15_000;
 /// How much later its end is still told.
@@ -56,6 +59,8 @@ pub(super) struct Supplies {
     held: usize,
     held_bytes: usize,
     held_max: usize,
+    /// What one pull may bring.
+    pub pull_bytes: usize,
     number: u64,
     pub tally: Tally,
 }
@@ -151,7 +156,8 @@ impl Supplies {
     pub fn new(held_max: usize) -> Supplies {
         let topics = HashMap::new();
         let tally = Tally::default();
-        Supplies { topics, held: 0, held_bytes: 0, held_max, number: 0, tally }
+        let pull_bytes = held_max / PULLS_HELD;
+        Supplies { topics, held: 0, held_bytes: 0, held_max, pull_bytes, number: 0, tally }
     }
 
     /// Messages and bytes that are held.
@@ -354,7 +360,7 @@ impl Supplies {
                 let (number, left) = (self.number, std::mem::take(&mut topic.credit));
                 let until_ms = now_ms + PULL_MS + PULL_GRACE_MS;
                 topic.pull = Some(Pull { number, left, until_ms });
-                let (subject, body) = names.pull(token, left, PULL_MS);
+                let (subject, body) = names.pull(token, left, self.pull_bytes, PULL_MS);
                 let about = About::Pull(token.into(), number);
                 out.push(Out::say(subject, Some(names.reply(&about)), body));
             }

@@ -173,73 +173,94 @@ fn with_drop_oldest_the_topic_is_purged_once_for_all_who_want_room() {
     assert_empty(&pushes);
 }
 
-/// A store that refuses, is lost and stays silent at random: every message is settled once,
-/// those of a client are stored in order, and nothing is left.
+/// A store that refuses, is lost and stays silent at random.
+struct Story {
+    rng: fastrand::Rng,
+    pushes: Pushes,
+    now_ms: u64,
+    pushed: u32,
+    /// The last number that was stored, by lane.
+    stored: HashMap<u32, u32>,
+    flying: Vec<Publish>,
+}
+
+impl Story {
+    fn push(&mut self) {
+        let lane = self.rng.u32(..8);
+        let event = Bytes::from(format!("{lane} {}", self.pushed));
+        self.pushed += 1;
+        assert!(self.pushes.room.take(event.len()));
+        let (topic, client) = (["t", "u"][lane as usize % 2], ConnId::new(0, lane / 2, 1));
+        self.pushes.push(0, &topic.into(), client, event, MAX, self.now_ms);
+    }
+
+    fn lose_link(&mut self) {
+        self.pushes.lost();
+        // Some of them had been stored.
+        self.flying.truncate(self.rng.usize(..=self.flying.len()));
+    }
+
+    fn purge(&mut self, calm: bool) {
+        for (token, wanted) in self.pushes.purges(self.now_ms) {
+            let purged = (calm || self.rng.bool()).then_some(wanted);
+            self.pushes.purged(&token, purged, self.now_ms);
+        }
+    }
+
+    fn answer(&mut self, calm: bool) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let publish = self.flying.swap_remove(self.rng.usize(..self.flying.len()));
+        let answer = match self.rng.usize(..6) {
+            0 if !calm => FULL,
+            1 if !calm => Err(Refusal::NoStream),
+            2 if !calm => return,
+            _ => Ok(()),
+        };
+        if answer.is_ok() && self.pushes.flying.contains_key(&publish.number) {
+            let text = String::from_utf8_lossy(&publish.event).into_owned();
+            let mut numbers = text.split(' ').map(|n| n.parse::<u32>().expect("a number"));
+            let (lane, number) = (numbers.next(), numbers.next());
+            let (lane, number) = lane.zip(number).expect("two numbers");
+            let before = self.stored.insert(lane, number);
+            assert!(before.is_none_or(|before| before < number), "{text} after {before:?}");
+        }
+        self.pushes.answered(publish.number, answer, self.now_ms);
+    }
+
+    fn step(&mut self, calm: bool) {
+        match self.rng.usize(..10) {
+            0..4 if !calm => self.push(),
+            4 if !calm && self.rng.usize(..20) == 0 => self.lose_link(),
+            5 => self.now_ms += self.rng.u64(..if calm { 1000 } else { 100 }),
+            6 => {
+                let next = || self.pushes.next(self.now_ms);
+                self.flying.extend(std::iter::from_fn(next));
+            }
+            7 => self.pushes.tick(self.now_ms),
+            8 => self.purge(calm),
+            _ => self.answer(calm),
+        }
+    }
+}
+
 #[test]
 fn whatever_happens_every_message_is_settled_and_each_client_keeps_its_order() {
     for seed in 0..300 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let full = [QueueFull::Error, QueueFull::Block, QueueFull::DropOldest][rng.usize(..3)];
-        let mut pushes = pushes(full);
-        let (mut now_ms, mut pushed, mut sums) = (0, 0u32, (0, 0, 0));
-        let mut stored: HashMap<u32, u32> = HashMap::new();
-        let mut flying: Vec<Publish> = Vec::new();
-        for step in 0..6000 {
-            let calm = step >= 1000;
-            match rng.usize(..10) {
-                0..4 if !calm => {
-                    let (client, topic) = (rng.u32(..4), ["t", "u"][rng.usize(..2)]);
-                    let event = Bytes::from(format!("{client} {pushed}"));
-                    assert!(pushes.room.take(event.len()));
-                    let id = ConnId::new(0, client * 2 + u32::from(topic == "u"), 1);
-                    pushes.push(0, &topic.into(), id, event, MAX, now_ms);
-                    pushed += 1;
-                }
-                4 if !calm && rng.usize(..20) == 0 => {
-                    pushes.lost();
-                    // Some of them had been stored.
-                    flying.truncate(rng.usize(..=flying.len()));
-                }
-                5 => now_ms += rng.u64(..if calm { 1000 } else { 100 }),
-                6 => flying.extend(std::iter::from_fn(|| pushes.next(now_ms))),
-                7 => pushes.tick(now_ms),
-                8 => {
-                    for (token, wanted) in pushes.purges(now_ms) {
-                        let purged = (calm || rng.bool()).then_some(wanted);
-                        pushes.purged(&token, purged, now_ms);
-                    }
-                }
-                _ if !flying.is_empty() => {
-                    let publish = flying.swap_remove(rng.usize(..flying.len()));
-                    let answer = match rng.usize(..6) {
-                        0 if !calm => FULL,
-                        1 if !calm => Err(Refusal::NoStream),
-                        2 if !calm => continue,
-                        _ => Ok(()),
-                    };
-                    if answer.is_ok() && pushes.flying.contains_key(&publish.number) {
-                        let text = String::from_utf8_lossy(&publish.event).into_owned();
-                        let (client, number) = text.split_once(' ').expect("two numbers");
-                        let lane = client.parse::<u32>().expect("a client") * 2
-                            + u32::from(&*publish.token == "u");
-                        let number: u32 = number.parse().expect("a number");
-                        let before = stored.insert(lane, number);
-                        assert!(before.is_none_or(|b| b < number), "seed {seed}: {text}");
-                    }
-                    pushes.answered(publish.number, answer, now_ms);
-                }
-                _ => {}
-            }
-        }
-        let (ok, refused) = settled(&mut pushes);
-        let purged_here = pushes.take_dropped();
-        sums.0 += ok;
-        sums.1 += refused.len() as u32;
-        sums.2 += purged_here;
-        assert_empty(&pushes);
+        let (pushes, stored, flying) = (pushes(full), HashMap::new(), Vec::new());
+        let mut story = Story { rng, pushes, now_ms: 0, pushed: 0, stored, flying };
+        (0..1000).for_each(|_| story.step(false));
+        (0..5000).for_each(|_| story.step(true));
+        let (stored, refused) = settled(&mut story.pushes);
+        let dropped = story.pushes.take_dropped();
+        assert_empty(&story.pushes);
         // What a purge has dropped had been counted as stored before.
         if full != QueueFull::DropOldest {
-            assert_eq!((sums.0 + sums.1, sums.2), (pushed, 0), "seed {seed}");
+            let sum = stored + refused.len() as u32;
+            assert_eq!((sum, dropped), (story.pushed, 0), "seed {seed}");
         }
     }
 }
