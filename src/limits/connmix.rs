@@ -72,7 +72,7 @@ pub(super) const ROWS: &[Limit] = &[
         Unit::Bytes,
         [1024 * MIB, MIB, 1024 * 1024 * MIB],
         "Bytes of all topics of a cluster together (`scope = \"cluster\"`).",
-        "The topic of a push counts as full; `drop_oldest` can not make room then.",
+        "The topic of a push counts as full.",
     ),
     row(
         "connmix.queue.replicas",

@@ -68,7 +68,60 @@ fn what_is_pushed_while_nats_is_away_comes_when_it_is_back() {
     wait_until("all are counted", || a.pushed() == (CLIENTS * EACH) as u64);
     // What a crash of NATS makes it forget: acknowledgements of the last moment.
     assert!(seen.repeated() <= 4 * WITH_A_NODE, "{} came twice", seen.repeated());
+    wait_until("nothing is held", || a.metric("held_messages") + b.metric("held_messages") == 0);
+}
+
+#[test]
+fn a_nats_server_that_stands_still_costs_time_and_doubles_nothing() {
+    const CLIENTS: usize = 40;
+    const EACH: usize = 200;
+    let nats = Nats::start();
+    let [a, b] = [1, 2].map(|number| Node::start(number, &nats.url(), BLOCK));
+    let events = readers(vec![a.consumer(&["t"]), b.consumer(&["t"])]);
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    let mut seen = Seen::default();
+    let mut still = false;
+    while seen.len() < CLIENTS * EACH {
+        seen.add(&events.recv_timeout(PATIENCE).expect("more messages").1);
+        if seen.len() >= CLIENTS * EACH / 3 && !std::mem::replace(&mut still, true) {
+            nats.freeze(true);
+            let begun = Instant::now();
+            // Until the link counts as lost: answers that are under way then are lost with it.
+            wait_until("the link is lost", || a.metric("connected") == 0);
+            wait_until("the link is lost", || b.metric("connected") == 0);
+            assert!(begun.elapsed() < Duration::from_secs(8));
+            nats.freeze(false);
+        }
+    }
+    drop(pushing.join().expect("everything was pushed"));
+    assert_eq!(seen.repeated(), 0, "pushes and acknowledgements that are repeated are known");
     wait_until("nothing is left", || a.metric("messages") == 0 && b.metric("messages") == 0);
+}
+
+#[test]
+fn a_node_that_stands_still_loses_its_messages_to_the_others() {
+    const CLIENTS: usize = 20;
+    const EACH: usize = 200;
+    let nats = Nats::start();
+    let [a, b] = [1, 2].map(|number| Node::start(number, &nats.url(), BLOCK));
+    let events = readers(vec![a.consumer(&["t"]), b.consumer(&["t"])]);
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    let (mut seen, mut still) = (Seen::default(), false);
+    while seen.len() < CLIENTS * EACH {
+        let (consumer, event) = events.recv_timeout(PATIENCE).expect("more messages");
+        seen.add(&event);
+        if consumer == 1 && !std::mem::replace(&mut still, true) {
+            b.binary.signal(Signal::STOP);
+        }
+    }
+    drop(pushing.join().expect("everything was pushed"));
+    wait_until("nothing is left", || a.metric("messages") == 0);
+    // What it had is delivered by it as well, and what it says of it changes nothing.
+    b.binary.signal(Signal::CONT);
+    wait_until("it goes on", || b.metric("connected") == 1 && b.metric("held_messages") == 0);
+    let mut client = a.client();
+    client.send_text(&format!("t {EACH}"));
+    while events.recv_timeout(PATIENCE).expect("one more").1.number() < EACH {}
 }
 
 #[test]

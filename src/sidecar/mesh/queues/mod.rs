@@ -161,7 +161,7 @@ impl Worker {
             linked: false,
             stream: false,
             info_ms: 0,
-            stored: Stored { messages: 0, last: 0, messages_max },
+            stored: Stored { messages: 0, messages_max },
             tick_ms: 0,
             out: Vec::new(),
             supplied: Vec::new(),
@@ -296,22 +296,19 @@ impl Worker {
             About::Done(token, place) => self.supplies.confirmed(&token, place),
             About::Consumer(token) => {
                 self.complain_of(&result, "a consumer of a queue topic can not be made");
-                let progress = result.ok().map(|answer| names::progress(&answer));
-                let (last, names) = (self.stored.last, &self.names);
-                self.supplies.consumer(&token, progress, last, names, now_ms, &mut self.out);
+                self.supplies.consumer(&token, result.is_ok(), now_ms);
                 self.touched.insert(token);
             }
-            About::Purge(token) => {
-                self.complain_of(&result, "the oldest messages of a queue can not be dropped");
-                let purged = result.ok().and_then(|answer| answer["purged"].as_u64());
-                self.pushes.purged(&token, purged, now_ms);
-            }
-            About::Sweep => {
-                let purged = result.ok().and_then(|answer| answer["purged"].as_u64());
-                if let Some(messages) = purged.filter(|purged| *purged > 0) {
-                    tracing::info!(messages, "NATS had acknowledged messages again; removed");
+            About::Oldest(token) => self.oldest_told(token, result),
+            About::Removed(token, _) => match result {
+                Ok(_) => self.pushes.room(&token, true),
+                // Somebody was faster.
+                Err(Refusal::NoMessage) => self.pushes.room(&token, false),
+                Err(_) => {
+                    self.complain_of(&result, "the oldest message of a queue can not be removed");
+                    self.pushes.no_room(&token, now_ms);
                 }
-            }
+            },
             About::Info | About::Made => self.stream_told(&about, result),
         }
     }
@@ -356,6 +353,23 @@ impl Worker {
             refused => {
                 let what = "JetStream has no stream for queue topics; is it switched on (-js)?";
                 self.complain_of(&refused, what);
+            }
+        }
+    }
+
+    /// The oldest message of a topic is to make room.
+    fn oldest_told(&mut self, token: Box<str>, result: Result<Value, Refusal>) {
+        match result.as_ref().map(names::number) {
+            Ok(Some(number)) => {
+                let (subject, body) = self.names.remove(number);
+                let reply = self.names.reply(&About::Removed(token, number));
+                self.out.push(Out::say(subject, Some(reply), body));
+            }
+            Err(Refusal::NoMessage) => self.pushes.room(&token, false),
+            _ => {
+                self.complain_of(&result, "the oldest message of a queue can not be found");
+                let now_ms = self.now_ms();
+                self.pushes.no_room(&token, now_ms);
             }
         }
     }
@@ -430,10 +444,9 @@ impl Worker {
             let id = format!("{:x}-{:x}", self.instance, publish.number);
             self.out.push(Out::Store { subject, reply, id, payload: publish.event });
         }
-        for (token, wanted) in self.pushes.purges(now_ms) {
-            let keep = self.stored.messages_max.saturating_sub(wanted);
-            let (subject, body) = self.names.purge(&token, keep);
-            let reply = self.names.reply(&About::Purge(token));
+        for token in self.pushes.full_topics(now_ms) {
+            let (subject, body) = self.names.oldest(&token);
+            let reply = self.names.reply(&About::Oldest(token));
             self.out.push(Out::say(subject, Some(reply), body));
         }
     }

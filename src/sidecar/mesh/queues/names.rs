@@ -19,6 +19,10 @@ const TOKEN_BYTES_MAX: usize = 120;
 const STORE_FAILED: u64 = 10_077;
 /// `err_code` of JetStream: there is no such stream.
 const NO_STREAM: u64 = 10_059;
+/// `err_code`s of JetStream: there is no such message, when it is asked for and when it is to be
+/// removed.
+const NO_MESSAGE: u64 = 10_037;
+const NO_SEQUENCE: u64 = 10_043;
 
 /// The place of a topic in subjects and names: letters, digits, `-` and `_` stand for themselves,
 /// other bytes are `=` and two hexadecimal digits. A long name is `==` and its SHA-1.
@@ -49,10 +53,10 @@ pub(super) enum About {
     Done(Box<str>, u64),
     /// The making of a topic's consumer.
     Consumer(Box<str>),
-    /// The dropping of a topic's oldest messages.
-    Purge(Box<str>),
-    /// The removal of acknowledged messages that a crash of the server has brought back.
-    Sweep,
+    /// The oldest message of a topic.
+    Oldest(Box<str>),
+    /// The removal of a topic's message of this number.
+    Removed(Box<str>, u64),
     /// The state of the stream.
     Info,
     /// The making or changing of the stream.
@@ -107,8 +111,8 @@ impl Names {
             About::Push(number) => format!("{inbox}.r.push.{number}"),
             About::Done(token, number) => format!("{inbox}.r.done.{token}.{number}"),
             About::Consumer(token) => format!("{inbox}.r.consumer.{token}"),
-            About::Purge(token) => format!("{inbox}.r.purge.{token}"),
-            About::Sweep => format!("{inbox}.r.sweep"),
+            About::Oldest(token) => format!("{inbox}.r.oldest.{token}"),
+            About::Removed(token, number) => format!("{inbox}.r.removed.{token}.{number}"),
             About::Info => format!("{inbox}.r.info"),
             About::Made => format!("{inbox}.r.made"),
         }
@@ -127,8 +131,8 @@ impl Names {
             "push" => About::Push(text()?.parse().ok()?),
             "done" => About::Done(text()?.into(), text()?.parse().ok()?),
             "consumer" => About::Consumer(text()?.into()),
-            "purge" => About::Purge(text()?.into()),
-            "sweep" => About::Sweep,
+            "oldest" => About::Oldest(text()?.into()),
+            "removed" => About::Removed(text()?.into(), text()?.parse().ok()?),
             "info" => About::Info,
             "made" => About::Made,
             _ => return None,
@@ -216,32 +220,18 @@ impl Names {
         (subject, body.to_string().into())
     }
 
-    /// Drops the oldest messages of a topic beyond so many.
-    pub fn purge(&self, token: &str, keep: u64) -> (String, Bytes) {
-        let body = json!({ "filter": self.subject(token), "keep": keep });
-        (format!("$JS.API.STREAM.PURGE.{}", self.stream), body.to_string().into())
+    /// Asks for the oldest message of a topic.
+    pub fn oldest(&self, token: &str) -> (String, Bytes) {
+        let body = json!({ "next_by_subj": self.subject(token), "seq": 1 });
+        (format!("$JS.API.STREAM.MSG.GET.{}", self.stream), body.to_string().into())
     }
 
-    /// Removes the messages of a topic before this number.
-    pub fn sweep(&self, token: &str, before: u64) -> (String, Bytes) {
-        let body = json!({ "filter": self.subject(token), "seq": before });
-        (format!("$JS.API.STREAM.PURGE.{}", self.stream), body.to_string().into())
+    /// Removes a message. (A purge of the topic would not do: NATS 2.9 then forgets all that its
+    /// consumer has given and not had acknowledged.)
+    pub fn remove(&self, number: u64) -> (String, Bytes) {
+        let body = json!({ "seq": number, "no_erase": true });
+        (format!("$JS.API.STREAM.MSG.DELETE.{}", self.stream), body.to_string().into())
     }
-}
-
-/// What JetStream says of the consumer of a topic: numbers of messages of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// The last one that it has delivered.
-    pub delivered: u64,
-    /// Up to here all are acknowledged.
-    pub floor: u64,
-}
-
-/// The progress of a consumer, from an answer about it.
-pub(super) fn progress(answer: &Value) -> Progress {
-    let number = |name: &str| answer[name]["stream_seq"].as_u64().unwrap_or_default();
-    Progress { delivered: number("delivered"), floor: number("ack_floor") }
 }
 
 fn nanoseconds(time: std::time::Duration) -> u64 {
@@ -255,6 +245,8 @@ pub(super) enum Refusal {
     Full,
     /// There is no such stream.
     NoStream,
+    /// There is no such message.
+    NoMessage,
     /// Anything else: no JetStream, no leader, no answer that can be read.
     Other(String),
 }
@@ -268,6 +260,7 @@ pub(super) fn answer(body: &[u8]) -> Result<Value, Refusal> {
     Err(match error["err_code"].as_u64() {
         Some(STORE_FAILED) if text.starts_with("maximum ") => Refusal::Full,
         Some(NO_STREAM) => Refusal::NoStream,
+        Some(NO_MESSAGE | NO_SEQUENCE) => Refusal::NoMessage,
         _ => Refusal::Other(text.to_owned()),
     })
 }
@@ -276,20 +269,21 @@ pub(super) fn answer(body: &[u8]) -> Result<Value, Refusal> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub messages: u64,
-    /// The number of the last one.
-    pub last: u64,
     /// Messages of one topic that it takes.
     pub messages_max: u64,
 }
 
 /// The state of the stream, from an answer about it.
 pub(super) fn stored(answer: &Value) -> Stored {
-    let number = |name: &str| answer["state"][name].as_u64().unwrap_or_default();
     Stored {
-        messages: number("messages"),
-        last: number("last_seq"),
+        messages: answer["state"]["messages"].as_u64().unwrap_or_default(),
         messages_max: answer["config"][MESSAGES_MAX].as_u64().unwrap_or(u64::MAX),
     }
+}
+
+/// The number of a message, from an answer with it.
+pub(super) fn number(answer: &Value) -> Option<u64> {
+    answer["message"]["seq"].as_u64()
 }
 
 /// Number of a message in the stream and how often it has been delivered, from the subject to
@@ -329,8 +323,8 @@ mod tests {
             About::Pull("t".into(), 1),
             About::Done("t=20".into(), u64::MAX),
             About::Consumer("t".into()),
-            About::Purge("t".into()),
-            About::Sweep,
+            About::Oldest("t".into()),
+            About::Removed("t".into(), 3),
             About::Info,
             About::Made,
         ];
@@ -365,6 +359,8 @@ mod tests {
         assert_eq!(refusal(10_077, "maximum bytes exceeded"), Refusal::Full);
         assert_eq!(refusal(10_077, "disk"), Refusal::Other("disk".to_owned()));
         assert_eq!(refusal(10_059, "stream not found"), Refusal::NoStream);
+        assert_eq!(refusal(10_037, "no message found"), Refusal::NoMessage);
+        assert_eq!(refusal(10_043, "sequence 5 not found"), Refusal::NoMessage);
         assert!(matches!(answer(b"?"), Err(Refusal::Other(_))));
         assert_eq!(answer(br#"{"stream":"S","seq":4}"#).map(|ok| ok["seq"].as_u64()), Ok(Some(4)));
     }
@@ -374,7 +370,7 @@ mod tests {
         let state = |messages: i64, bytes: i64| {
             json!({
                 "config": { MESSAGES_MAX: messages, BYTES_MAX: bytes, "num_replicas": 3 },
-                "state": { "messages": 4, "last_seq": 9 },
+                "state": { "messages": 4 },
             })
         };
         let queue = Queue {
@@ -387,7 +383,7 @@ mod tests {
             replicas: 1,
         };
         let names = Names::new("c", "_INBOX.a".to_owned());
-        let known = Stored { messages: 4, last: 9, messages_max: 5000 };
+        let known = Stored { messages: 4, messages_max: 5000 };
         assert_eq!(stored(&state(5000, -1)), known);
         assert_eq!(stored(&state(-1, -1)), Stored { messages_max: u64::MAX, ..known });
         for enough in [state(2000, 1 << 30), state(5000, -1)] {

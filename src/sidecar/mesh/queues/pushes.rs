@@ -6,8 +6,8 @@
 //! side by side. A message keeps its number when it is sent again, by which JetStream knows it.
 //!
 //! When the topic is full, `error` refuses the message; with `block` lanes wait and are tried
-//! again, a few at first and more with each success; with `drop_oldest` the oldest messages of the
-//! topic are purged, and the answer says how many that were. When JetStream does not answer,
+//! again, a few at first and more with each success; with `drop_oldest` the oldest message of the
+//! topic is removed, and one of them tries again. When JetStream does not answer,
 //! `error` refuses after [`QUEUE_PUSH_TIME`], the others wait; with `drop_oldest` a topic has at
 //! most as many messages waiting here as it may have there.
 //!
@@ -37,8 +37,8 @@ const FULL_MS_MAX: u64 = 320;
 const TRIED: usize = 4;
 /// Entries that may be stale beside as many as there are lanes.
 const STALE_MAX: usize = 1024;
-/// Times that a message is refused although old ones were purged for it.
-const PURGES_MAX: u32 = 8;
+/// Times that a message is refused although room was made for it.
+const REFUSALS_MAX: u32 = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -78,7 +78,8 @@ struct Topic {
     parked: VecDeque<Entry>,
     retry_ms: u64,
     pause_ms: u64,
-    purging: bool,
+    /// Its oldest message is being removed.
+    makes_room: bool,
 }
 
 #[derive(Debug)]
@@ -207,12 +208,14 @@ impl Pushes {
                 if let Some(topic) = self.topics.get_mut(key) {
                     topic.pause_ms = FULL_MS;
                 }
-                self.release(key, TRIED);
+                if self.full == QueueFull::Block {
+                    self.release(key, TRIED);
+                }
             }
             (Err(Refusal::Full), QueueFull::Error) => self.settle(lane, Some(PushError::Full)),
             (Err(Refusal::Full), policy) => {
                 self.lanes[lane].refused += 1;
-                if policy == QueueFull::DropOldest && self.lanes[lane].refused > PURGES_MAX {
+                if policy == QueueFull::DropOldest && self.lanes[lane].refused > REFUSALS_MAX {
                     return self.settle(lane, Some(PushError::Full));
                 }
                 self.lanes[lane].state = State::Parked;
@@ -222,7 +225,7 @@ impl Pushes {
                 }
                 topic.parked.push_back((lane, number));
             }
-            (Err(Refusal::NoStream | Refusal::Other(_)), _) => {
+            (Err(_), _) => {
                 self.lanes[lane].state = State::Later;
                 self.later.push_back((now_ms + AGAIN_MS, (lane, number)));
             }
@@ -246,28 +249,31 @@ impl Pushes {
         }
     }
 
-    /// Topics whose oldest messages are to be purged, with how many messages want room.
-    pub fn purges(&mut self, now_ms: u64) -> Vec<(Box<str>, u64)> {
-        let mut purges = Vec::new();
+    /// Topics whose oldest message is to be removed.
+    pub fn full_topics(&mut self, now_ms: u64) -> Vec<Box<str>> {
+        let mut full = Vec::new();
         for (_, topic) in self.topics.iter_mut().filter(|_| self.full == QueueFull::DropOldest) {
-            if !topic.parked.is_empty() && !std::mem::replace(&mut topic.purging, true) {
+            if !topic.parked.is_empty() && !std::mem::replace(&mut topic.makes_room, true) {
                 topic.retry_ms = now_ms + PUSH_MS;
-                purges.push((topic.token.clone(), topic.parked.len() as u64));
+                full.push(topic.token.clone());
             }
         }
-        purges
+        full
     }
 
-    /// So many messages of a topic were purged; `None`: that failed.
-    pub fn purged(&mut self, token: &str, purged: Option<u64>, now_ms: u64) {
-        self.dropped += purged.unwrap_or_default();
+    /// There is room for one more message of a topic. `dropped`: because the oldest was removed.
+    pub fn room(&mut self, token: &str, dropped: bool) {
+        self.dropped += u64::from(dropped);
         let found = self.topics.iter_mut().find(|(_, topic)| *topic.token == *token);
         let Some((key, topic)) = found else { return };
-        if purged.is_some() {
-            topic.purging = false;
-            let parked = topic.parked.len();
-            self.release(key, parked);
-        } else {
+        topic.makes_room = false;
+        self.release(key, 1);
+    }
+
+    /// No room could be made for a topic: it is tried again.
+    pub fn no_room(&mut self, token: &str, now_ms: u64) {
+        let found = self.topics.iter_mut().find(|(_, topic)| *topic.token == *token);
+        if let Some((_, topic)) = found {
             topic.retry_ms = now_ms + AGAIN_MS;
         }
     }
@@ -296,8 +302,8 @@ impl Pushes {
                 continue;
             }
             if self.full == QueueFull::DropOldest {
-                // The purge has failed or its answer is missing: once more.
-                topic.purging = false;
+                // That has failed or its answer is missing: once more.
+                topic.makes_room = false;
                 continue;
             }
             topic.pause_ms = (topic.pause_ms * 2).min(FULL_MS_MAX);
@@ -440,7 +446,7 @@ impl Pushes {
             parked: VecDeque::new(),
             retry_ms: 0,
             pause_ms: FULL_MS,
-            purging: false,
+            makes_room: false,
         });
         self.names.insert(name.clone(), key);
         key

@@ -8,10 +8,6 @@
 //! is held is reported as in progress, so that JetStream does not give it to another node; what
 //! comes once more although it is held, or written and not confirmed, is not delivered again.
 //!
-//! A server of NATS that has crashed may have messages again that were acknowledged and removed.
-//! Nobody gets them, but they take room. Whenever a consumer is found, what lies before its last
-//! unacknowledged message is removed, until that is past what had been delivered then.
-//!
 //! Nothing is known of requests that are lost, so everything is asked for again: pulls that outlive
 //! their time, consumers that are gone, all of it after the link was lost.
 //!
@@ -26,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::names::{About, Names, Progress, delivery, token};
+use super::names::{About, Names, delivery, token};
 use super::nats::Out;
 use crate::hub::queues::Report;
 use crate::limits::QUEUE_ACK_TIME;
@@ -40,8 +36,6 @@ const PULL_MS: u64 = 15_000;
 const PULL_GRACE_MS: u64 = 2_000;
 /// Pause between the words about what is held, and about what is not confirmed.
 const WORD_MS: u64 = QUEUE_ACK_TIME.as_millis() as u64 / 3;
-/// Pause before it is seen again how far a consumer has come.
-const SWEEP_MS: u64 = 10_000;
 /// What a consumer takes to be made before it is asked for again.
 const CONSUMER_MS: u64 = 2_000;
 
@@ -90,7 +84,6 @@ struct Topic {
     credit: usize,
     consumer: Consumer,
     pull: Option<Pull>,
-    sweep: Sweep,
     /// There is a subscription for what is pulled.
     listens: bool,
     /// Handed over and not written, by number.
@@ -106,17 +99,6 @@ enum Consumer {
     Unknown,
     Asked { since_ms: u64 },
     There,
-}
-
-/// Whether there may be acknowledged messages that were removed and are there again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sweep {
-    /// There may be, as far as the consumer has come.
-    Due,
-    /// There may be up to this one; to be seen at this time.
-    Again { until: u64, at_ms: u64 },
-    /// There are none.
-    Clean,
 }
 
 #[derive(Debug)]
@@ -283,37 +265,12 @@ impl Supplies {
         }
     }
 
-    /// The consumer of a topic is there, so far has it come, or it could not be made. `last` is the
-    /// number of the last message of the stream, as far as known.
-    pub fn consumer(
-        &mut self,
-        token: &str,
-        progress: Option<Progress>,
-        last: u64,
-        names: &Names,
-        now_ms: u64,
-        out: &mut Vec<Out>,
-    ) {
+    /// The consumer of a topic is there, or could not be made.
+    pub fn consumer(&mut self, token: &str, made: bool, now_ms: u64) {
         let Some(topic) = self.topics.get_mut(token) else { return };
-        let Some(Progress { delivered, floor }) = progress else {
-            topic.consumer = Consumer::Asked { since_ms: now_ms };
-            return;
-        };
-        topic.consumer = Consumer::There;
-        let until = match topic.sweep {
-            Sweep::Clean => return,
-            Sweep::Due => delivered,
-            Sweep::Again { until, .. } => until,
-        };
-        // A stream that has lost its end would give numbers to new messages that are below.
-        let swept = floor <= last;
-        if swept && floor > 0 {
-            let (subject, body) = names.sweep(token, floor + 1);
-            out.push(Out::say(subject, Some(names.reply(&About::Sweep)), body));
-        }
-        topic.sweep = match swept && floor >= until {
-            true => Sweep::Clean,
-            false => Sweep::Again { until, at_ms: now_ms + SWEEP_MS },
+        topic.consumer = match made {
+            true => Consumer::There,
+            false => Consumer::Asked { since_ms: now_ms },
         };
     }
 
@@ -329,7 +286,6 @@ impl Supplies {
     pub fn linked(&mut self, now_ms: u64) {
         for topic in self.topics.values_mut() {
             topic.consumer = Consumer::Unknown;
-            topic.sweep = Sweep::Due;
             if let Some(pull) = topic.pull.take()
                 && topic.active
             {
@@ -350,7 +306,9 @@ impl Supplies {
             Consumer::Asked { since_ms } if now_ms < since_ms + CONSUMER_MS => {}
             Consumer::Unknown | Consumer::Asked { .. } => {
                 topic.consumer = Consumer::Asked { since_ms: now_ms };
-                topic.ask_for_consumer(token, names, out);
+                let (subject, body) = names.make_consumer(token);
+                let about = About::Consumer(token.into());
+                out.push(Out::say(subject, Some(names.reply(&about)), body));
             }
             Consumer::There if room => {
                 if !std::mem::replace(&mut topic.listens, true) {
@@ -372,13 +330,6 @@ impl Supplies {
     pub fn tick(&mut self, names: &Names, now_ms: u64, out: &mut Vec<Out>) {
         for (token, topic) in &mut self.topics {
             topic.say_words(token, names, now_ms, out);
-            if let Sweep::Again { until, at_ms } = topic.sweep
-                && at_ms <= now_ms
-                && topic.active
-            {
-                topic.sweep = Sweep::Again { until, at_ms: now_ms + SWEEP_MS };
-                topic.ask_for_consumer(token, names, out);
-            }
             if let Some(pull) = topic.pull.take_if(|pull| pull.until_ms <= now_ms) {
                 // Without a word that it has ended: the consumer is not there, or has moved.
                 topic.consumer = Consumer::Unknown;
@@ -408,19 +359,11 @@ impl Topic {
             credit: 0,
             consumer: Consumer::Unknown,
             pull: None,
-            sweep: Sweep::Due,
             listens: false,
             held: BTreeMap::new(),
             done: VecDeque::new(),
             done_ms: 0,
         }
-    }
-
-    /// Lets the consumer be made if it is not there; the answer says how far it has come.
-    fn ask_for_consumer(&self, token: &str, names: &Names, out: &mut Vec<Out>) {
-        let (subject, body) = names.make_consumer(token);
-        let reply = names.reply(&About::Consumer(token.into()));
-        out.push(Out::say(subject, Some(reply), body));
     }
 
     /// One more message has come.

@@ -142,22 +142,22 @@ fn after_the_link_was_lost_everything_under_way_is_sent_again_under_its_number()
 }
 
 #[test]
-fn with_drop_oldest_the_topic_is_purged_once_for_all_who_want_room() {
+fn with_drop_oldest_the_oldest_makes_room_for_one_after_the_other() {
     let mut pushes = pushes(QueueFull::DropOldest);
     push(&mut pushes, 1, "a", 0);
     push(&mut pushes, 2, "b", 0);
     for (number, _) in published(&mut pushes, 0) {
         pushes.answered(number, FULL, 0);
     }
-    assert_eq!(pushes.purges(0), [("t".into(), 2)]);
-    assert_eq!(pushes.purges(0), []);
-    pushes.tick(PUSH_MS - 1);
-    assert_eq!(pushes.purges(0), []);
-    pushes.purged("t", Some(2), 0);
-    assert_eq!(pushes.take_dropped(), 2);
-    for (number, _) in published(&mut pushes, 0) {
-        pushes.answered(number, Ok(()), 0);
+    for text in ["a", "b"] {
+        assert_eq!(pushes.full_topics(0), ["t".into()]);
+        assert_eq!(pushes.full_topics(0), []);
+        pushes.room("t", text == "a");
+        let flying = published(&mut pushes, 0);
+        assert_eq!(texts(&flying), [text]);
+        pushes.answered(flying[0].0, Ok(()), 0);
     }
+    assert_eq!(pushes.take_dropped(), 1, "the other time somebody was faster");
     assert_eq!(settled(&mut pushes), (2, vec![]));
     assert_empty(&pushes);
     // Without a link the oldest of what waits here makes room.
@@ -200,10 +200,13 @@ impl Story {
         self.flying.truncate(self.rng.usize(..=self.flying.len()));
     }
 
-    fn purge(&mut self, calm: bool) {
-        for (token, wanted) in self.pushes.purges(self.now_ms) {
-            let purged = (calm || self.rng.bool()).then_some(wanted);
-            self.pushes.purged(&token, purged, self.now_ms);
+    fn make_room(&mut self, calm: bool) {
+        for token in self.pushes.full_topics(self.now_ms) {
+            match self.rng.usize(..3) {
+                0 if !calm => self.pushes.no_room(&token, self.now_ms),
+                1 if !calm => {}
+                _ => self.pushes.room(&token, true),
+            }
         }
     }
 
@@ -239,7 +242,7 @@ impl Story {
                 self.flying.extend(std::iter::from_fn(next));
             }
             7 => self.pushes.tick(self.now_ms),
-            8 => self.purge(calm),
+            8 => self.make_room(calm),
             _ => self.answer(calm),
         }
     }
@@ -257,7 +260,7 @@ fn whatever_happens_every_message_is_settled_and_each_client_keeps_its_order() {
         let (stored, refused) = settled(&mut story.pushes);
         let dropped = story.pushes.take_dropped();
         assert_empty(&story.pushes);
-        // What a purge has dropped had been counted as stored before.
+        // What was removed from the store had been counted as stored before.
         if full != QueueFull::DropOldest {
             let sum = stored + refused.len() as u32;
             assert_eq!((sum, dropped), (story.pushed, 0), "seed {seed}");

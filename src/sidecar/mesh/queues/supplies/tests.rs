@@ -35,11 +35,9 @@ impl Fixture {
         self.report(Report { wanted, ..Report::default() });
     }
 
-    fn made(&mut self, delivered: u64, floor: u64) {
-        let progress = Some(Progress { delivered, floor });
-        let (now_ms, out) = (self.now_ms, &mut self.out);
-        self.supplies.consumer(TOPIC, progress, 1000, &names(), now_ms, out);
-        self.supplies.advance(TOPIC, &names(), now_ms, &mut self.out);
+    fn made(&mut self) {
+        self.supplies.consumer(TOPIC, true, self.now_ms);
+        self.supplies.advance(TOPIC, &names(), self.now_ms, &mut self.out);
     }
 
     /// The numbers of what is handed over, of messages that are delivered for the nth time.
@@ -107,7 +105,7 @@ fn a_consumer_is_made_then_messages_are_asked_for_and_acknowledged_when_they_are
     assert_eq!(topic.said(), ["CONSUMER.CREATE 0"]);
     topic.wants(1);
     assert_eq!(topic.said(), Vec::<String>::new(), "it is asked for already");
-    topic.made(0, 0);
+    topic.made();
     assert_eq!(topic.said(), ["listen", "CONSUMER.MSG.NEXT 4"]);
     assert_eq!(topic.delivered(&[5, 6, 7], 1), [5, 6, 7]);
     topic.wants(2);
@@ -131,7 +129,7 @@ fn a_consumer_is_made_then_messages_are_asked_for_and_acknowledged_when_they_are
 #[test]
 fn what_is_known_is_not_handed_over_again() {
     let mut topic = Fixture::wanting(10);
-    topic.made(0, 0);
+    topic.made();
     assert_eq!(topic.delivered(&[1, 2], 1), [1, 2]);
     topic.report(written(&[1]));
     topic.said();
@@ -150,7 +148,7 @@ fn what_is_known_is_not_handed_over_again() {
 #[test]
 fn what_is_held_is_in_progress_and_what_is_not_confirmed_is_repeated() {
     let mut topic = Fixture::wanting(10);
-    topic.made(0, 0);
+    topic.made();
     topic.delivered(&[1, 2, 3], 1);
     topic.report(written(&[1, 2]));
     topic.said();
@@ -161,14 +159,14 @@ fn what_is_held_is_in_progress_and_what_is_not_confirmed_is_repeated() {
     topic.supplies.linked(topic.now_ms);
     topic.tick(0);
     assert_eq!(topic.said(), ["+ACK 1", "+ACK 2?", "CONSUMER.CREATE 0"]);
-    topic.made(0, 0);
+    topic.made();
     assert_eq!(topic.said(), ["CONSUMER.MSG.NEXT 7"], "what the old link was asked for is gone");
 }
 
 #[test]
 fn pulls_and_consumers_that_are_gone_are_asked_for_again() {
     let mut topic = Fixture::wanting(10);
-    topic.made(0, 0);
+    topic.made();
     topic.delivered(&[1], 1);
     topic.said();
     let number = topic.supplies.topics[TOPIC].pull.as_ref().expect("it is open").number;
@@ -188,7 +186,7 @@ fn pulls_and_consumers_that_are_gone_are_asked_for_again() {
     assert_eq!(topic.said(), Vec::<String>::new());
     topic.tick(1);
     assert_eq!(topic.said(), ["CONSUMER.CREATE 0"]);
-    topic.made(0, 0);
+    topic.made();
     assert_eq!(topic.said(), ["CONSUMER.MSG.NEXT 9"]);
     let number = topic.supplies.topics[TOPIC].pull.as_ref().expect("it is open").number;
     topic.supplies.pull_ended(TOPIC, number, true);
@@ -199,7 +197,7 @@ fn pulls_and_consumers_that_are_gone_are_asked_for_again() {
 #[test]
 fn what_nobody_here_consumes_is_given_back_at_once() {
     let mut topic = Fixture::wanting(10);
-    topic.made(0, 0);
+    topic.made();
     topic.delivered(&[1, 2, 3], 1);
     topic.said();
     let released = vec![1, 3];
@@ -221,7 +219,7 @@ fn what_nobody_here_consumes_is_given_back_at_once() {
 #[test]
 fn more_than_may_be_held_is_given_back_and_not_asked_for() {
     let mut topic = Fixture::wanting(100);
-    topic.made(0, 0);
+    topic.made();
     let text = "x".repeat(600);
     for number in [1, 2] {
         let taken =
@@ -241,23 +239,4 @@ fn more_than_may_be_held_is_given_back_and_not_asked_for() {
     let taken = topic.supplies.message(TOPIC, &ack(9, 1), b"\xff", 0, &mut topic.out);
     assert!(taken.is_none());
     assert_eq!(topic.said(), ["+TERM 9"]);
-}
-
-#[test]
-fn acknowledged_messages_that_are_there_again_are_removed() {
-    let mut topic = Fixture::wanting(10);
-    // Everything up to 40 is acknowledged, some up to 50 may be.
-    topic.made(50, 40);
-    assert_eq!(topic.said()[1..], ["STREAM.PURGE 41", "listen", "CONSUMER.MSG.NEXT 10"]);
-    topic.tick(SWEEP_MS);
-    assert_eq!(topic.said(), ["CONSUMER.CREATE 0"]);
-    topic.made(60, 50);
-    assert_eq!(topic.said(), ["STREAM.PURGE 51"]);
-    assert_eq!(topic.supplies.topics[TOPIC].sweep, Sweep::Clean);
-    // The stream has fewer messages than the consumer believes: its numbers begin anew.
-    topic.supplies.linked(topic.now_ms);
-    topic.tick(0);
-    topic.said();
-    topic.made(5000, 5000);
-    assert_eq!(topic.said(), ["CONSUMER.MSG.NEXT 10"]);
 }
