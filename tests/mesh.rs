@@ -25,5 +25,4 @@ mod queries;
 #[allow(dead_code)]
 mod vectors;
 #[path = "xxim/support.rs"]
-#[allow(dead_code)]
 mod xxim;

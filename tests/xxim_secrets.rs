@@ -4,7 +4,6 @@
 
 mod common;
 #[path = "xxim/support.rs"]
-#[allow(dead_code)]
 mod support;
 #[path = "xxim/vectors.rs"]
 mod vectors;

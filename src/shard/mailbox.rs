@@ -361,7 +361,8 @@ impl MailSender {
         full
     }
 
-    /// [`MailSender::send`] for threads that have nothing better to do than to wait for room (sidecar, main).
+    /// [`MailSender::send`] for threads that have nothing better to do than to wait for room
+    /// (sidecar, main).
     pub fn send_blocking(&self, mail: Mail) {
         if self.sender.send(mail).is_ok() {
             self.waker.wake();

@@ -191,7 +191,7 @@ impl Ring {
     }
 
     /// Blocks the thread until there is something to collect, or the eventfd of
-    /// [`Ring::wake_by`] is written to, for `time_max` at the most. Returns whether it came to that.
+    /// [`Ring::wake_by`] is written to, for `time_max` at the most. Returns whether that happened.
     /// Only to be called after `submit`, and if nothing is `pending`.
     ///
     /// # Errors

@@ -37,6 +37,8 @@ use crate::shard::mailbox::{Mail, MeshRequest, MeshSender, Reach};
 const LANES: usize = 16;
 /// Claims that wait in one task.
 const WAITING_MAX: usize = 4096;
+/// With more than so many in one task a comparison pauses: new logins go first.
+const BEHIND: usize = 64;
 /// How often a claim is tried while there is no answer, and the pause between.
 const ATTEMPTS_MAX: usize = 60;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -96,6 +98,11 @@ impl Claims {
         let digest = digest(&claim.login);
         let lane = self.lanes.get(usize::from(digest[0]) % LANES);
         lane.is_some_and(|lane| lane.try_send(claim).is_ok())
+    }
+
+    /// Whether new logins would have to wait behind many others.
+    fn is_behind(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.max_capacity() - lane.capacity() > BEHIND)
     }
 }
 
@@ -217,9 +224,14 @@ impl Mesh {
         if self.recheck_due().is_none_or(|due| due > now) {
             return;
         }
-        if let Some(Recheck { shard, from, due, .. }) = &mut self.recheck {
-            *due = None;
-            self.shards.post(*shard, Mail::Logins { from: *from }, 0);
+        let behind = self.claims.is_behind();
+        match &mut self.recheck {
+            Some(Recheck { due, .. }) if behind => *due = Some(now + MESH_LOGINS_INTERVAL),
+            Some(Recheck { shard, from, due, .. }) => {
+                *due = None;
+                self.shards.post(*shard, Mail::Logins { from: *from }, 0);
+            }
+            None => {}
         }
     }
 
@@ -243,7 +255,9 @@ impl Mesh {
         }
         if done {
             self.recheck = None;
-            tracing::info!(count, "logins compared with those of other nodes");
+            if count > 0 {
+                tracing::info!(count, "logins compared with those of other nodes");
+            }
         }
     }
 }

@@ -354,9 +354,9 @@ impl Mesh {
                 if self.linked {
                     self.meters.reconnects.increment(1);
                     self.members.doubt(&self.settings.interest);
-                    self.recheck_logins();
                 }
                 self.linked = true;
+                self.recheck_logins();
                 self.meters.connected.set(1.0);
                 tracing::info!("linked to NATS");
                 self.say_hello(true, false);
