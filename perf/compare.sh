@@ -5,9 +5,9 @@
 #   perf/compare.sh REVISION-OR-PROGRAM REVISION-OR-PROGRAM SCENARIO [options of ringway-perf]
 #
 # A revision is anything that git understands (HEAD, a branch, a commit); `.` is the working tree.
-# Revisions are checked out below target/compare and built with the same libraries as the working
-# tree; their programs stay there for the next time. BUILD=no takes the programs of the working tree
-# as they are.
+# Revisions are checked out and built below target/compare, apart from the working tree: cargo would
+# take the one's results for the other's. Their programs stay there for the next time. BUILD=no
+# takes the programs of the working tree as they are.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=perf/common.sh
@@ -18,7 +18,7 @@ source perf/common.sh
 # server_of REVISION-OR-PROGRAM: the path of its program.
 server_of() {
     if [[ $1 == . ]]; then
-        realpath "$here"
+        realpath "$target/release/ringway"
     elif [[ -f $1 && -x $1 ]]; then
         realpath "$1"
     else
@@ -29,20 +29,17 @@ server_of() {
         if [[ ! -x $program ]]; then
             [[ -e $tree/.git ]] || git worktree add --detach --quiet "$tree" "$commit" >&2
             git -C "$tree" checkout --quiet --detach "$commit" >&2
-            (cd "$tree" && cargo build --release --locked --workspace --bin ringway >&2)
-            cp "$target/release/ringway" "$program"
+            (cd "$tree" && CARGO_TARGET_DIR=$builds cargo build --release --locked --bin ringway >&2)
+            cp "$builds/release/ringway" "$program"
         fi
         realpath "$program"
     fi
 }
 
 mkdir -p target/compare
+builds=$PWD/target/compare/build
 build
-# Building a revision puts its program into the place of the working tree's.
-here=target/compare/ringway-here
-cp "$target/release/ringway" "$here"
 new=$(server_of "$1")
 old=$(server_of "$2")
-cp --remove-destination "$here" "$target/release/ringway"
 shift 2
 exec "$target/release/ringway-perf" "$@" --server "$new" --against "$old"
