@@ -4,10 +4,9 @@
 //! A turn collects completions, feeds them and the mail to the shard, carries out its operations
 //! and submits: one `io_uring_enter` per turn, whatever the number of connections. With nothing to
 //! do it first naps: it waits in the socket ring itself, which costs that one system call, for some
-//! milliseconds. When nothing comes the task waits for the shard's eventfd as glommio does it,
-//! which is several times dearer, so that the executor rests as well. The ring signals the eventfd
-//! for completions then, other threads for mail in both cases. Everything that is used of glommio
-//! is in this file.
+//! milliseconds. When nothing comes the task waits as glommio does it, which is several times
+//! dearer, so that the executor rests as well: for an eventfd that the ring signals, and other
+//! threads with their mail. Everything that is used of glommio is in this file.
 //!
 //! Back-pressure: while mail to another shard does not fit into its mailbox, input stays where it
 //! is. The receive buffers it occupies are not given back, so the kernel stops receiving in its
@@ -16,7 +15,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -158,13 +157,12 @@ type Wait = Pin<Box<dyn Future<Output = ()>>>;
 impl Driver {
     fn new(mut parts: Parts) -> Result<Driver, String> {
         let mut ring = Ring::new(&parts.ring).map_err(|error| error.to_string())?;
+        let describe = |error: io::Error| format!("the shard's eventfds can not be used: {error}");
         let waker = parts.mailbox.waker().clone();
-        let describe = |error: io::Error| format!("the shard's eventfd can not be used: {error}");
-        ring.notify(waker.as_fd()).map_err(describe)?;
-        // Or each wake-up would be the reason for another one.
+        ring.wake_by(waker.nap_fd().try_clone_to_owned().map_err(describe)?);
+        ring.notify(waker.sleep_fd()).map_err(describe)?;
         ring.set_notify(false);
-        ring.wake_by(waker.as_fd().try_clone_to_owned().map_err(describe)?);
-        let eventfd = waker.as_fd().try_clone_to_owned().map_err(describe)?;
+        let eventfd = waker.sleep_fd().try_clone_to_owned().map_err(describe)?;
         let eventfd = std::rc::Rc::new(ring::adopt_file::<BufferedFile>(eventfd));
         for (listener, socket) in std::mem::take(&mut parts.listeners).into_iter().enumerate() {
             ring.listen(listener, socket);
@@ -364,15 +362,15 @@ impl Driver {
         if time_max.is_zero() {
             return Ok(false);
         }
-        self.parts.mailbox.waker().sleep();
+        self.parts.mailbox.waker().nap();
         let woken = !self.parts.mailbox.is_empty() || self.ring.wait(time_max)?;
         self.parts.mailbox.waker().awake();
         self.sleeps += 1;
         Ok(woken)
     }
 
-    /// Makes sure that whatever comes from now on writes to the eventfd; returns whether nothing
-    /// came before that.
+    /// Makes sure that whatever comes from now on signals the eventfd; returns whether nothing came
+    /// before that.
     fn fall_asleep(&mut self) -> io::Result<bool> {
         self.parts.mailbox.waker().sleep();
         self.ring.set_notify(true);
@@ -410,7 +408,7 @@ impl Driver {
         self.awake();
     }
 
-    /// From now on nobody needs to write to the eventfd.
+    /// From now on nobody needs to signal anything.
     fn awake(&mut self) {
         self.parts.mailbox.waker().awake();
         self.ring.set_notify(false);

@@ -1,8 +1,8 @@
 //! Messages from other threads to a shard: other shards, the sidecar, the main thread.
 //!
-//! A mailbox is a bounded channel and one eventfd. A sender wakes the shard only if it is asleep:
-//! the shard marks itself asleep, looks into the mailbox once more and only then waits, so no
-//! message is left lying. Costs: no system call while the receiver is busy, one `write` to wake it.
+//! A mailbox is a bounded channel and the eventfds that its shard waits for. A sender wakes the shard
+//! only if it rests: the shard says that it will, looks into the mailbox once more and only then
+//! waits, so no message is left lying. Costs: no system call while the receiver is busy, one `write` to wake it.
 //! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
 //! its own sockets until there is room (design: order, pressure, loss).
 
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -285,46 +285,74 @@ impl SidecarSender {
     }
 }
 
-/// Wakes a shard that sleeps.
+/// Wakes a shard that rests: in a short nap in its ring, or in the sleep of its executor.
+///
+/// Each has an eventfd of its own, because one that both poll would be reset by the one while the
+/// other still looks at it; nor can the ring pass a write on to the executor, since the kernel puts
+/// off what one eventfd's wake-up signals to another.
 #[derive(Debug)]
 pub struct Waker {
-    asleep: AtomicBool,
-    eventfd: File,
+    state: AtomicU8,
+    nap: File,
+    sleep: File,
 }
 
+const AWAKE: u8 = 0;
+const NAPPING: u8 = 1;
+const ASLEEP: u8 = 2;
+
 impl Waker {
-    /// Creates the eventfd. Fails if the process has no descriptor left.
+    /// Creates the eventfds. Fails if the process has no descriptor left.
     pub fn new() -> std::io::Result<Arc<Waker>> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC;
-        let eventfd: OwnedFd = rustix::event::eventfd(0, flags)?;
-        Ok(Arc::new(Waker { asleep: AtomicBool::new(false), eventfd: eventfd.into() }))
+        let eventfd = || rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
+        let (nap, sleep): (OwnedFd, OwnedFd) = (eventfd()?, eventfd()?);
+        Ok(Arc::new(Waker { state: AtomicU8::new(AWAKE), nap: nap.into(), sleep: sleep.into() }))
     }
 
-    /// Marks the shard asleep. It must look into its mailbox once more before it waits.
+    /// What a sender writes to during a nap. Nobody needs to read it.
+    pub fn nap_fd(&self) -> BorrowedFd<'_> {
+        self.nap.as_fd()
+    }
+
+    /// What a sender writes to during a sleep.
+    pub fn sleep_fd(&self) -> BorrowedFd<'_> {
+        self.sleep.as_fd()
+    }
+
+    /// The shard is about to nap. It must look into its mailbox once more before it waits.
+    pub fn nap(&self) {
+        self.rest(NAPPING);
+    }
+
+    /// The shard is about to sleep. It must look into its mailbox once more before it waits.
     pub fn sleep(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `wake`: either the sender sees `asleep`, or the shard sees the
+        self.rest(ASLEEP);
+    }
+
+    fn rest(&self, state: u8) {
+        self.state.store(state, Ordering::Relaxed);
+        // Pairs with the fence in `wake`: either the sender sees the state, or the shard sees the
         // mail.
         fence(Ordering::SeqCst);
     }
 
-    /// Marks the shard awake.
+    /// The shard is awake.
     pub fn awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.state.store(AWAKE, Ordering::Relaxed);
     }
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            // Fails only when the counter is full, and then the shard is awake anyway.
-            let _ = (&self.eventfd).write(&1u64.to_ne_bytes());
+        if self.state.load(Ordering::Relaxed) == AWAKE {
+            return;
         }
-    }
-}
-
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
+        let mut eventfd = match self.state.swap(AWAKE, Ordering::Relaxed) {
+            NAPPING => &self.nap,
+            ASLEEP => &self.sleep,
+            _ => return,
+        };
+        // Fails only when the counter is full, and then the shard is awake anyway.
+        let _ = eventfd.write(&1u64.to_ne_bytes());
     }
 }
 

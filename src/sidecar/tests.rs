@@ -162,7 +162,8 @@ impl Gateway {
             mailbox.waker().sleep();
             if mailbox.is_empty() {
                 let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
-                let mut waker = [PollFd::new(&**mailbox.waker(), PollFlags::IN)];
+                let mut waker =
+                    [PollFd::from_borrowed_fd(mailbox.waker().sleep_fd(), PollFlags::IN)];
                 poll(&mut waker, Some(&timeout)).unwrap();
             }
             mailbox.waker().awake();
