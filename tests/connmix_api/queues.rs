@@ -33,7 +33,10 @@ fn event(value: &Value) -> (i64, String) {
 /// A counter or gauge, over all shards.
 fn metric(api: &Api, name: &str) -> u64 {
     let reply = api.http().ask("GET", "/metrics", "");
-    let text = String::from_utf8(reply.body).expect("UTF-8");
+    value(&String::from_utf8(reply.body).expect("UTF-8"), name)
+}
+
+fn value(text: &str, name: &str) -> u64 {
     let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
     let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     values.sum::<f64>() as u64
@@ -114,26 +117,32 @@ fn a_client_of_a_full_topic_may_be_made_to_wait() {
 
 /// Consumers of `work`, until there are so many on every shard.
 fn consumers(api: &Api, per_shard: usize, shards: usize) -> Vec<Peer> {
-    let connections = || -> Vec<u64> {
-        let of = |shard| format!("ringway_connections{{shard=\"{shard}\"}}");
-        (0..shards).map(|shard| metric(api, &of(shard))).collect()
-    };
-    let mut chosen = Vec::new();
-    let mut counts = vec![0; shards];
-    for _ in 0..200 {
-        let before = connections();
-        let peer = api.peer();
-        let mut after = Vec::new();
-        // The connection that asks for the metrics is one of them, on any shard.
-        wait_until("the connection is counted", || {
-            after = connections();
-            after.iter().sum::<u64>() > before.iter().sum::<u64>()
+    // The connection that asks is counted as well; like all others it stays.
+    let mut asker = api.http();
+    let mut counted = |opened: u64| {
+        let mut counts = Vec::new();
+        wait_until("all connections are counted", || {
+            let text = asker.ask("GET", "/metrics", "").body;
+            let text = String::from_utf8(text).expect("UTF-8");
+            let of = |shard| format!("ringway_connections{{shard=\"{shard}\"}}");
+            counts = (0..shards).map(|shard| value(&text, &of(shard))).collect();
+            counts.iter().sum::<u64>() == opened
         });
-        let grown = (0..shards).find(|&shard| after[shard] > before[shard]);
-        let Some(shard) = grown.filter(|&shard| counts[shard] < per_shard) else { continue };
+        counts
+    };
+    let mut before = counted(1);
+    let (mut chosen, mut spare, mut counts) = (Vec::new(), Vec::new(), vec![0; shards]);
+    for opened in 2..200 {
+        let peer = api.peer();
+        let after = counted(opened);
+        let shard = (0..shards).find(|&shard| after[shard] > before[shard]).expect("one more");
+        before = after;
+        match counts[shard] < per_shard {
+            true => chosen.push(peer),
+            false => spare.push(peer),
+        }
         counts[shard] += 1;
-        chosen.push(peer);
-        if counts.iter().all(|&count| count == per_shard) {
+        if counts.iter().all(|&count| count >= per_shard) {
             return chosen;
         }
     }
