@@ -1,8 +1,9 @@
 //! Messages from other threads to a shard: other shards, the sidecar, the main thread.
 //!
-//! A mailbox is a bounded channel and the eventfds that its shard waits for. A sender wakes the shard
-//! only if it rests: the shard says that it will, looks into the mailbox once more and only then
-//! waits, so no message is left lying. Costs: no system call while the receiver is busy, one `write` to wake it.
+//! A mailbox is a bounded channel and the eventfds that its shard waits for. A sender wakes the
+//! shard only if it rests: the shard says that it will, looks into the mailbox once more and only
+//! then waits, so no message is left lying. Costs: no system call while the receiver is busy, one
+//! `write` to wake it.
 //! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
 //! its own sockets until there is room (design: order, pressure, loss).
 
