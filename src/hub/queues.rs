@@ -15,7 +15,7 @@
 //! under way.
 //!
 //! With the topics of a cluster ([`Queues::of_cluster`]) messages come from a store instead of from
-//! pushers; see [`supply`].
+//! pushers; see `supply`.
 //! Costs: one queue entry per message at each stage and no copy of its bytes; O(1) per message,
 //! except for a search among the topic's consumers for one whose window is open.
 

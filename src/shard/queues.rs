@@ -10,7 +10,7 @@
 //! home has not accepted ([`UNACCEPTED_MAX`]); beyond that each client can push one more and is
 //! then not read until there is room.
 //!
-//! With `scope = "cluster"` messages come to their home from JetStream; see [`cluster`].
+//! With `scope = "cluster"` messages come to their home from JetStream; see `cluster`.
 //!
 //! For those who push there is `Shard::queue_push`; what they must provide is named there.
 

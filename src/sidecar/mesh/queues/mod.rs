@@ -2,7 +2,7 @@
 //!
 //! One thread with a NATS connection of its own, so that neither the mesh nor anything local waits
 //! for it. All topics of a cluster are one work-queue stream with a subject and a consumer each,
-//! which the nodes share. [`pushes`] brings to the stream what clients push; [`supplies`] fetches
+//! which the nodes share. `pushes` brings to the stream what clients push; `supplies` fetches
 //! what homes of topics want, and acknowledges it when it is written to a consumer's socket.
 //!
 //! * **A push is accepted** when JetStream has stored it. Until then it takes room in
