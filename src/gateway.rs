@@ -16,6 +16,7 @@ use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 
+use crate::config;
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
 use crate::metrics::Registry;
@@ -36,6 +37,8 @@ use crate::tls_files::{self, TlsFilesError};
 /// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Descriptors beside those of connections that the table has room for from the start.
+const OWN_DESCRIPTORS: u32 = 1024;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,8 @@ pub struct Gateway {
 impl Gateway {
     /// Binds, starts all threads and waits until every shard listens.
     pub fn start(mut config: Config) -> Result<Gateway, StartError> {
+        let descriptors = config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS);
+        config::reserve_descriptors(descriptors);
         let shards = config.runtime.cpus.len();
         let mut bound = bind_all(&config.listeners, shards)?;
         let addresses: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
