@@ -53,6 +53,7 @@ mod wants;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -149,6 +150,16 @@ pub fn start(
             runtime.shutdown_background();
         })
         .map_err(MeshStartError::Thread)
+}
+
+/// Appends what a source has ready, `most` of it.
+fn take_ready<T>(found: &mut Vec<T>, most: usize, poll: &mut dyn FnMut() -> Poll<Option<T>>) {
+    for _ in 0..most {
+        match poll() {
+            Poll::Ready(Some(input)) => found.push(input),
+            _ => return,
+        }
+    }
 }
 
 fn unix_ms() -> u64 {

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
-use super::Mesh;
 use super::asks::{Asker, Over};
 use super::claims::Claim;
 use super::codec::{self, Lane, Part};
 use super::link::{self, Sources};
 use super::members::News;
 use super::shards::Done;
+use super::{Mesh, take_ready};
 use crate::hub::push::{Command, Outcome};
 use crate::shard::mailbox::{Mail, MeshRequest, Reach, Reply};
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, MeshError, proto};
@@ -57,12 +57,7 @@ pub(super) async fn inputs(
     poll_fn(|cx| {
         let mut found = Vec::new();
         let mut some = |poll: &mut dyn FnMut() -> Poll<Option<Input>>| {
-            for _ in 0..ROUND_MAX {
-                match poll() {
-                    Poll::Ready(Some(input)) => found.push(input),
-                    _ => return,
-                }
-            }
+            take_ready(&mut found, ROUND_MAX, poll);
         };
         some(&mut || sources.events.poll_recv(cx).map(|event| event.map(Input::Event)));
         let subscribed: [(From, &mut Subscriber); 4] = [

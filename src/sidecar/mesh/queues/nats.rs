@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use super::names::Names;
 use crate::config::model::Mesh;
 use crate::shard::mailbox::QueueRequest;
-use crate::sidecar::mesh::{CLOSE_TIME, link};
+use crate::sidecar::mesh::{CLOSE_TIME, link, take_ready};
 
 /// Inputs of one kind that are taken before the next kind has its turn.
 const ROUND_MAX: usize = 256;
@@ -198,12 +198,7 @@ pub(super) async fn inputs(sources: &mut Sources, due: Instant) -> Vec<Input> {
     poll_fn(|cx| {
         let mut found = Vec::new();
         let mut some = |poll: &mut dyn FnMut() -> Poll<Option<Input>>| {
-            for _ in 0..ROUND_MAX {
-                match poll() {
-                    Poll::Ready(Some(input)) => found.push(input),
-                    _ => return,
-                }
-            }
+            take_ready(&mut found, ROUND_MAX, poll);
         };
         some(&mut || sources.events.poll_recv(cx).map(|event| event.map(Input::Event)));
         let answers = &mut sources.answers;
