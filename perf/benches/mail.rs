@@ -21,14 +21,14 @@ fn mail(criterion: &mut Criterion) {
     });
     group.bench_function("asleep: one write to its eventfd", |bencher| {
         bencher.iter(|| {
-            mailbox.waker().sleep();
+            mailbox.waker().rest();
             sender.send(black_box(one(1))).expect("room");
             mailbox.take()
         });
     });
     group.bench_function("asleep, 64 at once", |bencher| {
         bencher.iter(|| {
-            mailbox.waker().sleep();
+            mailbox.waker().rest();
             assert!(sender.send_all((0..BURST).map(one)).is_none());
             while mailbox.take().is_some() {}
         });

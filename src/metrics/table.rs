@@ -295,7 +295,7 @@ table! {
     turns "ringway_turns_total" Count
         "Turns of the loop in which something happened"
     sleeps "ringway_sleeps_total" Count
-        "Times the loop went to sleep"
+        "Times the loop waited for something to do"
     sends "ringway_socket_sends_total" Count
         "Send operations given to the kernel"
     sends_stalled "ringway_socket_sends_stalled_total" Count

@@ -3,26 +3,26 @@
 //!
 //! A turn collects completions, feeds them and the mail to the shard, carries out its operations
 //! and submits: one `io_uring_enter` per turn, whatever the number of connections. With nothing to
-//! do it first naps: it waits in the socket ring itself, which costs that one system call, for some
-//! milliseconds. When nothing comes the task waits as glommio does it, which is several times
-//! dearer, so that the executor rests as well: for an eventfd that the ring signals, and other
-//! threads with their mail. Everything that is used of glommio is in this file.
+//! do it waits in the socket ring, which costs that one system call, until something comes from the
+//! kernel, mail from another thread, or the next deadline; for a second at the most, so that a
+//! shard that lives turns.
+//!
+//! Everything that is used of glommio is in this file: a pinned thread. The task never returns to
+//! the executor while the shard lives, because glommio 0.9 may park although a task is runnable:
+//! when the thread was off its CPU until the preempt timer fired, between `poll_io` and the look at
+//! `need_preempt`, `run_task_queues` says that nothing ran. Nobody would wake it then. The first
+//! poll of the task goes the same way, so the timer is set to a time that never comes.
 //!
 //! Back-pressure: while mail to another shard does not fit into its mailbox, input stays where it
 //! is. The receive buffers it occupies are not given back, so the kernel stops receiving in its
 //! turn, and TCP holds the peers back.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use glommio::io::BufferedFile;
-use glommio::timer::Timer;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
@@ -31,24 +31,27 @@ use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshSender, QueueSender, Request, SidecarSender,
 };
 use crate::shard::ops::Op;
-use crate::shard::ring::{self, Event, Ring, Settings};
+use crate::shard::ring::{Event, Ring, Settings};
 use crate::shard::{Now, Shard};
 
 /// Mail that is handled before the sockets get another look.
 const MAIL_PER_TURN: usize = 1024;
-/// Turns between two looks at the executor's own queue while the shard is busy.
-const TURNS_PER_YIELD: u32 = 64;
-/// How long a shard without work waits in its ring before it sleeps in the executor.
-const NAP: Duration = Duration::from_millis(10);
+/// How long a shard without work waits before it publishes its counters and waits on: the pauses of
+/// moderate traffic are shorter.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The longest wait. A shard that is waited for longer than this and some more stands still.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often counters are published while the shard is busy.
 const PUBLISH_MS: u64 = 250;
 /// How long to wait before mail that did not fit is tried again, and before accepting is tried
 /// again when the process had no descriptor left.
 const RETRY_MS: u64 = 1;
 const RELISTEN_MS: u64 = 100;
-/// glommio's own ring serves one file here; its default would pin 10 MiB.
+/// glommio's own rings serve nothing here; its default would pin 10 MiB.
 const EXECUTOR_IO_MEMORY: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 8;
+/// When glommio would look for other tasks: there are none.
+const EXECUTOR_PREEMPT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The clock that all shards of a process share.
 #[derive(Clone, Copy, Debug)]
@@ -115,13 +118,14 @@ pub fn spawn(
         .name(&format!("shard-{number}"))
         .io_memory(EXECUTOR_IO_MEMORY)
         .ring_depth(EXECUTOR_RING_ENTRIES)
+        .preempt_timer(EXECUTOR_PREEMPT)
         .spawn(move || async move {
             let parts = make();
             let notices = parts.notices.clone();
             let notice = match Driver::new(parts) {
                 Ok(driver) => {
                     let _ = notices.send(Notice::Ready);
-                    match driver.run().await {
+                    match driver.run() {
                         Ok(()) => Notice::Stopped,
                         Err(error) => Notice::Failed(format!("the socket ring failed: {error}")),
                     }
@@ -137,7 +141,6 @@ pub fn spawn(
 struct Driver {
     parts: Parts,
     ring: Ring,
-    eventfd: std::rc::Rc<BufferedFile>,
     /// Input that waits because mail to another shard did not fit.
     held: VecDeque<Event>,
     /// Whether such mail is left from the last turn.
@@ -152,25 +155,18 @@ struct Driver {
     overflows: u64,
 }
 
-type Wait = Pin<Box<dyn Future<Output = ()>>>;
-
 impl Driver {
     fn new(mut parts: Parts) -> Result<Driver, String> {
         let mut ring = Ring::new(&parts.ring).map_err(|error| error.to_string())?;
-        let describe = |error: io::Error| format!("the shard's eventfds can not be used: {error}");
+        let describe = |error: io::Error| format!("the shard's eventfd can not be used: {error}");
         let waker = parts.mailbox.waker().clone();
-        ring.wake_by(waker.nap_fd().try_clone_to_owned().map_err(describe)?);
-        ring.notify(waker.sleep_fd()).map_err(describe)?;
-        ring.set_notify(false);
-        let eventfd = waker.sleep_fd().try_clone_to_owned().map_err(describe)?;
-        let eventfd = std::rc::Rc::new(ring::adopt_file::<BufferedFile>(eventfd));
+        ring.wake_by(waker.fd().try_clone_to_owned().map_err(describe)?);
         for (listener, socket) in std::mem::take(&mut parts.listeners).into_iter().enumerate() {
             ring.listen(listener, socket);
         }
         Ok(Driver {
             parts,
             ring,
-            eventfd,
             held: VecDeque::new(),
             congested: false,
             unsent: None,
@@ -183,21 +179,16 @@ impl Driver {
         })
     }
 
-    async fn run(mut self) -> io::Result<()> {
-        let mut wait: Option<Wait> = None;
-        let mut turns = 0u32;
+    fn run(mut self) -> io::Result<()> {
         loop {
             let active = self.turn()?;
             if self.parts.shard.stopped() {
                 self.publish(u64::MAX);
                 return Ok(());
             }
-            if !active && !self.nap()? && self.fall_asleep()? {
-                self.sleep(&mut wait).await;
-            }
-            turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(TURNS_PER_YIELD) {
-                glommio::yield_if_needed().await;
+            if !active && !self.rest(PAUSE)? {
+                self.publish(self.parts.clock.now().ms);
+                self.rest(WAIT_MAX)?;
             }
         }
     }
@@ -355,66 +346,23 @@ impl Driver {
         self.parts.published.publish(&counters, &gauges);
     }
 
-    /// Waits in the socket ring for a short time, which is where the pauses of moderate traffic are
-    /// spent. Returns whether something came.
-    fn nap(&mut self) -> io::Result<bool> {
-        let time_max = self.sleep_time().map_or(NAP, |time| time.min(NAP));
+    /// Waits in the socket ring. Returns whether there is reason for a turn: something came, or is
+    /// due.
+    fn rest(&mut self, time_max: Duration) -> io::Result<bool> {
+        let due = self.due_in();
+        let time_max = due.map_or(time_max, |due| due.min(time_max));
         if time_max.is_zero() {
-            return Ok(false);
+            return Ok(true);
         }
-        self.parts.mailbox.waker().nap();
+        self.sleeps += 1;
+        self.parts.mailbox.waker().rest();
         let woken = !self.parts.mailbox.is_empty() || self.ring.wait(time_max)?;
         self.parts.mailbox.waker().awake();
-        self.sleeps += 1;
         Ok(woken)
     }
 
-    /// Makes sure that whatever comes from now on signals the eventfd; returns whether nothing came
-    /// before that.
-    fn fall_asleep(&mut self) -> io::Result<bool> {
-        self.parts.mailbox.waker().sleep();
-        self.ring.set_notify(true);
-        self.ring.submit()?;
-        if self.parts.mailbox.is_empty() && !self.ring.pending() {
-            return Ok(true);
-        }
-        self.awake();
-        Ok(false)
-    }
-
-    async fn sleep(&mut self, wait: &mut Option<Wait>) {
-        self.sleeps += 1;
-        self.publish(self.parts.clock.now().ms);
-        let wake = wait.get_or_insert_with(|| {
-            let eventfd = self.eventfd.clone();
-            Box::pin(async move {
-                // An error is treated like a wake-up: the turn that follows finds out.
-                let _ = eventfd.read_at(0, 8).await;
-            })
-        });
-        let mut timer = self.sleep_time().map(Timer::new);
-        let woken = std::future::poll_fn(|cx| {
-            if wake.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-            match timer.as_mut().map(|timer| Pin::new(timer).poll(cx)) {
-                Some(Poll::Ready(_)) => Poll::Ready(false),
-                _ => Poll::Pending,
-            }
-        });
-        if woken.await {
-            *wait = None;
-        }
-        self.awake();
-    }
-
-    /// From now on nobody needs to signal anything.
-    fn awake(&mut self) {
-        self.parts.mailbox.waker().awake();
-        self.ring.set_notify(false);
-    }
-
-    fn sleep_time(&self) -> Option<Duration> {
+    /// The time until the shard has something to do by itself, if it will.
+    fn due_in(&self) -> Option<Duration> {
         let now_ms = self.parts.clock.now().ms;
         let mut due_ms = self.parts.shard.next_ms();
         let mut by = |ms: u64| due_ms = Some(due_ms.map_or(ms, |due_ms: u64| due_ms.min(ms)));

@@ -1,6 +1,6 @@
 //! Messages from other threads to a shard: other shards, the sidecar, the main thread.
 //!
-//! A mailbox is a bounded channel and the eventfds that its shard waits for. A sender wakes the
+//! A mailbox is a bounded channel and the eventfd that its shard waits for. A sender wakes the
 //! shard only if it rests: the shard says that it will, looks into the mailbox once more and only
 //! then waits, so no message is left lying. Costs: no system call while the receiver is busy, one
 //! `write` to wake it.
@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -286,52 +286,28 @@ impl SidecarSender {
     }
 }
 
-/// Wakes a shard that rests: in a short nap in its ring, or in the sleep of its executor.
-///
-/// Each has an eventfd of its own, because one that both poll would be reset by the one while the
-/// other still looks at it; nor can the ring pass a write on to the executor, since the kernel puts
-/// off what one eventfd's wake-up signals to another.
+/// Wakes a shard that waits in its ring, which polls the eventfd.
 #[derive(Debug)]
 pub struct Waker {
-    state: AtomicU8,
-    nap: File,
-    sleep: File,
+    resting: AtomicBool,
+    eventfd: File,
 }
 
-const AWAKE: u8 = 0;
-const NAPPING: u8 = 1;
-const ASLEEP: u8 = 2;
-
 impl Waker {
-    /// Creates the eventfds. Fails if the process has no descriptor left.
+    /// Creates the eventfd. Fails if the process has no descriptor left.
     pub fn new() -> std::io::Result<Arc<Waker>> {
-        let eventfd = || rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
-        let (nap, sleep): (OwnedFd, OwnedFd) = (eventfd()?, eventfd()?);
-        Ok(Arc::new(Waker { state: AtomicU8::new(AWAKE), nap: nap.into(), sleep: sleep.into() }))
+        let eventfd: OwnedFd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        Ok(Arc::new(Waker { resting: AtomicBool::new(false), eventfd: eventfd.into() }))
     }
 
-    /// What a sender writes to during a nap. Nobody needs to read it.
-    pub fn nap_fd(&self) -> BorrowedFd<'_> {
-        self.nap.as_fd()
+    /// What a sender writes to while the shard waits. Nobody needs to read it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.eventfd.as_fd()
     }
 
-    /// What a sender writes to during a sleep.
-    pub fn sleep_fd(&self) -> BorrowedFd<'_> {
-        self.sleep.as_fd()
-    }
-
-    /// The shard is about to nap. It must look into its mailbox once more before it waits.
-    pub fn nap(&self) {
-        self.rest(NAPPING);
-    }
-
-    /// The shard is about to sleep. It must look into its mailbox once more before it waits.
-    pub fn sleep(&self) {
-        self.rest(ASLEEP);
-    }
-
-    fn rest(&self, state: u8) {
-        self.state.store(state, Ordering::Relaxed);
+    /// The shard is about to wait. It must look into its mailbox once more before it does.
+    pub fn rest(&self) {
+        self.resting.store(true, Ordering::Relaxed);
         // Pairs with the fence in `wake`: either the sender sees the state, or the shard sees the
         // mail.
         fence(Ordering::SeqCst);
@@ -339,21 +315,16 @@ impl Waker {
 
     /// The shard is awake.
     pub fn awake(&self) {
-        self.state.store(AWAKE, Ordering::Relaxed);
+        self.resting.store(false, Ordering::Relaxed);
     }
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.state.load(Ordering::Relaxed) == AWAKE {
+        if !self.resting.load(Ordering::Relaxed) || !self.resting.swap(false, Ordering::Relaxed) {
             return;
         }
-        let mut eventfd = match self.state.swap(AWAKE, Ordering::Relaxed) {
-            NAPPING => &self.nap,
-            ASLEEP => &self.sleep,
-            _ => return,
-        };
         // Fails only when the counter is full, and then the shard is awake anyway.
-        let _ = eventfd.write(&1u64.to_ne_bytes());
+        let _ = (&self.eventfd).write(&1u64.to_ne_bytes());
     }
 }
 
@@ -365,7 +336,7 @@ pub struct MailSender {
 }
 
 impl MailSender {
-    /// Puts a message into the mailbox and wakes the shard if it sleeps. A full mailbox gives the
+    /// Puts a message into the mailbox and wakes the shard if it waits. A full mailbox gives the
     /// message back. A shard that has ended swallows it: nobody is left to care.
     pub fn send(&self, mail: Mail) -> Result<(), Mail> {
         match self.sender.try_send(mail) {

@@ -56,7 +56,7 @@ mod turn;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::squeue::Flags;
@@ -169,19 +169,6 @@ impl Ring {
             spare: Vec::new(),
             waker: None,
         })
-    }
-
-    /// From now on the kernel adds to `eventfd` when there is something for `submit` to collect.
-    /// The kernel keeps the eventfd open by itself. Once per ring.
-    pub fn notify(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
-        self.queue.notify(eventfd)
-    }
-
-    /// Switches that on or off, without a system call; off while the shard is busy. To sleep
-    /// without missing anything: switch on, `submit`, and wait only if there is no event and not
-    /// `pending`.
-    pub fn set_notify(&mut self, on: bool) {
-        self.queue.set_notify(on);
     }
 
     /// From now on whoever writes to this eventfd ends a [`Ring::wait`]. Once per ring.
@@ -391,7 +378,7 @@ impl Ring {
         self.buffers.give_back(received);
     }
 
-    /// Whether `submit` or `next` has something to do. Only if not may the shard sleep.
+    /// Whether `submit` or `next` has something to do. Only if not may the shard wait.
     pub fn pending(&mut self) -> bool {
         !self.completions.is_empty()
             || !self.stalls.is_empty()
@@ -399,10 +386,4 @@ impl Ring {
             || self.buffers.unpublished()
             || (!self.starved.is_empty() && self.buffers.free() > 0)
     }
-}
-
-/// Gives a descriptor to a type that takes raw ones only, such as glommio's `BufferedFile`.
-pub fn adopt_file<T: FromRawFd>(fd: OwnedFd) -> T {
-    // SAFETY: the descriptor is open and owned, and ownership moves.
-    unsafe { T::from_raw_fd(fd.into_raw_fd()) }
 }

@@ -159,11 +159,10 @@ impl Gateway {
             if let Some(mail) = mailbox.take() {
                 return mail;
             }
-            mailbox.waker().sleep();
+            mailbox.waker().rest();
             if mailbox.is_empty() {
                 let timeout = Timespec { tv_sec: 1, tv_nsec: 0 };
-                let mut waker =
-                    [PollFd::from_borrowed_fd(mailbox.waker().sleep_fd(), PollFlags::IN)];
+                let mut waker = [PollFd::from_borrowed_fd(mailbox.waker().fd(), PollFlags::IN)];
                 poll(&mut waker, Some(&timeout)).unwrap();
             }
             mailbox.waker().awake();

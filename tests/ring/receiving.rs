@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use ringway::shard::ring::{Event, Received, Settings};
 
@@ -216,26 +215,6 @@ fn an_overflowing_completion_queue_loses_nothing() {
         assert_same(&reader.join().unwrap(), &pattern(slot as u64, 0..300_000));
     }
     bench.idle();
-}
-
-#[test]
-fn the_eventfd_tells_of_a_receive_while_nobody_polls() {
-    let mut bench = Bench::new();
-    let mut peer = bench.connect(0);
-    for round in 0..100 {
-        bench.ring.set_notify(true);
-        bench.idle();
-        assert!(!bench.ring.pending());
-        peer.write_all(&[round]).unwrap();
-        assert!(bench.wait(Instant::now() + Duration::from_secs(20)), "the eventfd is silent");
-        bench.ring.set_notify(false);
-        assert_eq!(bench.receive(0, 1), [round]);
-    }
-    // Switched off it says nothing, though there is something.
-    while bench.wait(Instant::now()) {}
-    peer.write_all(b"x").unwrap();
-    assert_eq!(bench.receive(0, 1), b"x");
-    assert!(!bench.wait(Instant::now()), "the eventfd speaks when it is switched off");
 }
 
 #[test]

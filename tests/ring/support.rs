@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use ringway::shard::ops::Batch;
 use ringway::shard::ring::{Event, Received, Ring, Settings};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long an event may take that must come. Sanitizers make everything slow.
@@ -21,10 +20,9 @@ pub fn settings() -> Settings {
     Settings { submission_entries: 256, completion_entries: 4096, buffers: 256, buffer_bytes: 2048 }
 }
 
-/// A ring and the eventfd that it writes to.
+/// A ring and what a test does with it.
 pub struct Bench {
     pub ring: Ring,
-    eventfd: OwnedFd,
 }
 
 impl Bench {
@@ -33,11 +31,7 @@ impl Bench {
     }
 
     pub fn with(settings: Settings) -> Bench {
-        let mut ring = Ring::new(&settings).unwrap();
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        ring.notify(std::os::fd::AsFd::as_fd(&eventfd)).unwrap();
-        ring.set_notify(false);
-        Bench { ring, eventfd }
+        Bench { ring: Ring::new(&settings).unwrap() }
     }
 
     /// A connection in `slot`; the other end is returned.
@@ -58,14 +52,10 @@ impl Bench {
             if let Some(event) = self.now() {
                 return event;
             }
-            self.ring.set_notify(true);
-            let event = self.now();
-            if event.is_none() && !self.ring.pending() {
-                assert!(self.wait(deadline), "no event within {PATIENCE:?}");
-            }
-            self.ring.set_notify(false);
-            if let Some(event) = event {
-                return event;
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no event within {PATIENCE:?}");
+            if !self.ring.pending() {
+                self.ring.wait(left).unwrap();
             }
         }
     }
@@ -77,20 +67,6 @@ impl Bench {
         }
         self.ring.submit().unwrap();
         self.ring.next()
-    }
-
-    /// Whether the eventfd was written to before the deadline.
-    pub fn wait(&self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let mut fds = [PollFd::new(&self.eventfd, PollFlags::IN)];
-        let ready = loop {
-            match poll(&mut fds, Some(&left)) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other.unwrap(),
-            }
-        };
-        ready > 0 && rustix::io::read(&self.eventfd, &mut [0u8; 8]).is_ok()
     }
 
     /// Copies the bytes of a receive and gives the buffer back.

@@ -6,8 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -29,13 +27,11 @@ pub(super) struct Completion {
 pub(super) struct Queue {
     uring: IoUring,
     backlog: VecDeque<Entry>,
-    /// The next submit enters the kernel whatever the shared flags say.
-    must_enter: bool,
 }
 
 impl Queue {
     pub(super) fn new(uring: IoUring) -> Queue {
-        Queue { uring, backlog: VecDeque::new(), must_enter: false }
+        Queue { uring, backlog: VecDeque::new() }
     }
 
     pub(super) fn uring(&self) -> &IoUring {
@@ -77,12 +73,11 @@ impl Queue {
         let kernel_waits = submission.taskrun() || submission.cq_overflow();
         let empty = submission.is_empty();
         drop(submission);
-        !empty || kernel_waits || self.must_enter || !self.backlog.is_empty()
+        !empty || kernel_waits || !self.backlog.is_empty()
     }
 
     /// One `io_uring_enter` that waits for nothing: hands over what fits, runs completions.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        self.must_enter = false;
         let mut submission = self.uring.submission();
         while let Some(entry) = self.backlog.front() {
             // SAFETY: whoever called `push` promised the same for this entry.
@@ -119,25 +114,6 @@ impl Queue {
                 result: entry.result(),
                 flags: entry.flags(),
             });
-        }
-    }
-
-    /// Lets the kernel write to `eventfd` when there are completions.
-    pub(super) fn notify(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
-        self.uring.submitter().register_eventfd(eventfd.as_raw_fd())
-    }
-
-    /// Switches the writes on or off. Switched on, the next submit enters the kernel whatever the
-    /// flags say: the kernel first queues work and then looks at the switch; we turn the switch and
-    /// then let it look at the queue. So either it writes or we see the work.
-    pub(super) fn set_notify(&mut self, on: bool) {
-        let completion = self.uring.completion();
-        if on {
-            completion.enable_eventfd();
-            fence(Ordering::SeqCst);
-            self.must_enter = true;
-        } else {
-            completion.disable_eventfd();
         }
     }
 }
