@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config;
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
-use crate::metrics::Registry;
+use crate::metrics::{DropReason, Registry};
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
 use crate::shard::mailbox::{
@@ -75,6 +75,7 @@ pub struct Gateway {
     mesh: Option<(MeshSender, JoinHandle<()>)>,
     queues: Option<(QueueSender, JoinHandle<()>)>,
     readiness: Arc<Readiness>,
+    registry: Arc<Registry>,
     notices: Receiver<Notice>,
 }
 
@@ -114,7 +115,7 @@ impl Gateway {
             sidecar: sidecar.0.clone(),
             mesh: mesh.as_ref().map(|(sender, _)| sender.clone()),
             queues: queues.as_ref().map(|(sender, _)| sender.clone()),
-            registry,
+            registry: registry.clone(),
             notices: notice_sender,
         };
         let threads = spawn_shards(&common, &mut bound, mailboxes)?;
@@ -130,6 +131,7 @@ impl Gateway {
             mesh,
             queues,
             readiness,
+            registry,
             notices,
         };
         gateway.await_ready()?;
@@ -234,6 +236,12 @@ impl Gateway {
                 let _ = thread.join();
             }
             let _ = self.sidecar.1.join();
+        }
+        // Shards that have not ended could not say what they give up; what waited is lost then.
+        let waiting = if finished { 0 } else { self.registry.waiting() };
+        let lost = self.registry.dropped(DropReason::Shutdown) + waiting;
+        if lost > 0 {
+            tracing::warn!(lost, "messages that nobody took before the end of the process");
         }
         finished
     }

@@ -111,6 +111,7 @@ fn what_can_not_be_drained_in_time_ends_with_exit_code_1() {
     let (mut server, worker, client) = stuck("[runtime]\nshutdown_timeout = \"500ms\"\n");
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code(), Some(1));
+    server.await_log("messages that nobody took before the end of the process");
     server.await_log("ended before everything was drained");
     drop((worker, client));
 }

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::io::Write;
 
 use ringway::config::model::Config;
-use ringway::shard::ListenerSettings;
+use ringway::metrics::DropReason;
 use ringway::shard::mailbox::Mail;
 use ringway::shard::sim::{Peer, Weather, World};
+use ringway::shard::{ListenerSettings, Shard};
 use ringway::wire::netsvr::Verdict;
 use ringway::wire::websocket::mask_frame;
 use serde_json::Value;
@@ -317,4 +318,23 @@ fn every_message_is_written_to_exactly_one_consumer() {
     }
     let deaths: usize = (0..150).map(run).sum();
     assert!(deaths > 50, "only {deaths} consumers died");
+}
+
+#[test]
+fn messages_that_the_end_of_the_process_finds_in_topics_are_counted_as_dropped() {
+    let mut story = Story::new(1);
+    story.client();
+    story.world.settle(10_000);
+    (0..20).for_each(|_| story.push());
+    story.world.settle(10_000);
+    let waiting: u64 = story.world.shards().map(|shard| shard.report().1.queue_messages).sum();
+    assert!(waiting > 0, "nobody consumes them");
+    story.world.tell_all(|| Mail::Drain);
+    story.world.settle(10_000);
+    story.world.pass(60_000);
+    story.world.settle(10_000);
+    story.world.tell_all(|| Mail::Stop);
+    story.world.settle(10_000);
+    let dropped = |shard: &Shard| shard.report().0.dropped[DropReason::Shutdown as usize];
+    assert_eq!(story.world.shards().map(dropped).sum::<u64>(), waiting);
 }

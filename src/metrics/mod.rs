@@ -96,13 +96,29 @@ impl Registry {
 
     /// Open connections, and clients among them, of all shards as they last told.
     pub fn load(&self) -> [u64; 2] {
+        ["ringway_connections", "ringway_clients"].map(|name| self.sum(name))
+    }
+
+    /// Events and messages of queue topics that wait on all shards, as they last told.
+    pub fn waiting(&self) -> u64 {
+        ["ringway_worker_queue_frames", "ringway_queue_messages"]
+            .map(|name| self.sum(name))
+            .iter()
+            .sum()
+    }
+
+    /// A gauge over all shards.
+    fn sum(&self, name: &str) -> u64 {
         let first = Counters::ROWS.len() + DropReason::ALL.len();
-        let place = |name| Gauges::ROWS.iter().position(|row| row.name == name);
-        ["ringway_connections", "ringway_clients"].map(|name| {
-            let Some(place) = place(name) else { return 0 };
-            let cells = self.shards.iter().filter_map(|(shard, _)| shard.cells.get(first + place));
-            cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
-        })
+        let Some(place) = Gauges::ROWS.iter().position(|row| row.name == name) else { return 0 };
+        let cells = self.shards.iter().map(|(shard, _)| &shard.cells[first + place]);
+        cells.map(|cell| cell.load(Ordering::Relaxed)).sum()
+    }
+
+    /// What was given up for this reason, on all shards as they last told.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        let place = Counters::ROWS.len() + reason as usize;
+        self.shards.iter().map(|(shard, _)| shard.cells[place].load(Ordering::Relaxed)).sum()
     }
 
     /// All families in the Prometheus text format (version 0.0.4), sorted.

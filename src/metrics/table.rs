@@ -41,7 +41,7 @@ pub enum DropReason {
     NoWorker,
     /// Every worker's queue is full and the configuration says drop.
     WorkerFull,
-    /// A worker ended and nobody was left to take what it had not been sent.
+    /// A worker ended or unregistered, and nobody was left to take what waited for room.
     WorkerLost,
     /// The client does not read.
     SlowClient,
@@ -67,7 +67,8 @@ pub enum DropReason {
     NoRule,
     /// Too much waits for the link to other nodes.
     MeshFull,
-    /// The process ended first.
+    /// The process ended first: frames that clients had not taken, events that workers had not, and
+    /// messages in queue topics of the process.
     Shutdown,
     /// A guest may not speak (IM).
     Guest,

@@ -90,6 +90,11 @@ impl Shard {
         self.close(slot, SLOW);
     }
 
+    /// Why something is given up: once the shard stops it is that, whatever happened to be first.
+    pub(super) fn at_end(&self, reason: DropReason) -> DropReason {
+        if self.stopping { DropReason::Shutdown } else { reason }
+    }
+
     fn give_up_outbox(&mut self, slot: u32, reason: DropReason) {
         let conn = &mut self.conns[slot];
         let framed = conn.has_control_frames();
@@ -135,7 +140,7 @@ impl Shard {
         }
         self.timers.cancel(slot);
         self.stalls -= self.conns[slot].flags.has(Flags::STALLED) as usize;
-        self.give_up_outbox(slot, DropReason::Closing);
+        self.give_up_outbox(slot, self.at_end(DropReason::Closing));
         let conn = &mut self.conns[slot];
         conn.held = None;
         conn.tls = None;

@@ -343,6 +343,7 @@ impl Driver {
         let (mut counters, gauges) = self.parts.shard.report();
         counters.sleeps = self.sleeps;
         counters.mail_overflowed = self.overflows;
+        counters.receive_buffers_exhausted = self.ring.buffers_exhausted();
         self.parts.published.publish(&counters, &gauges);
     }
 

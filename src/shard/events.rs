@@ -126,17 +126,20 @@ impl Shard {
     pub(super) fn worker_gone(&mut self, worker: ConnId, written: u32) {
         let again = self.links.gone(worker, written);
         self.counters.events_rerouted += again as u64;
+        self.drop_unwanted_events();
+    }
+
+    /// Gives up the events that waited for room if nobody is left to take them.
+    fn drop_unwanted_events(&mut self) {
         let lost = self.links.drop_unwanted() as u64;
         self.counters.events_failed += lost;
-        self.dropped(DropReason::NoWorker, lost);
+        self.dropped(self.at_end(DropReason::WorkerLost), lost);
     }
 
     /// A worker unregisters: it gets nothing more from here, and its shard is told so.
     pub(super) fn worker_leaving(&mut self, worker: ConnId) {
         self.links.leave(worker);
-        let lost = self.links.drop_unwanted() as u64;
-        self.counters.events_failed += lost;
-        self.dropped(DropReason::NoWorker, lost);
+        self.drop_unwanted_events();
         if worker.shard() == self.id {
             self.worker_left(worker);
         } else {

@@ -467,6 +467,9 @@ impl Shard {
         counters.queue_returned = tally.returned;
         counters.queue_refused = tally.refused;
         counters.count_dropped(DropReason::QueueOldest, tally.dropped);
+        if self.stopped() && !self.queueing.is_stored() {
+            counters.count_dropped(DropReason::Shutdown, gauges.queue_messages);
+        }
         (counters, gauges)
     }
 

@@ -98,6 +98,11 @@ struct Unaccepted {
 }
 
 impl Queueing {
+    /// Whether messages are kept elsewhere, so that the end of the process does not lose them.
+    pub fn is_stored(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// Nothing queued; `count` is shared by the shards of the process, and so is `room`, which
     /// topics of a cluster have.
     pub fn new(config: &Connmix, count: Arc<TopicCount>, room: Option<Arc<Room>>) -> Queueing {

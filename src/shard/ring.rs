@@ -124,6 +124,8 @@ pub struct Ring {
     stalls: VecDeque<(u32, u32, usize)>,
     /// Slots whose receive ended for want of buffers, oldest first: slot, generation.
     starved: VecDeque<(u32, u32)>,
+    /// How often the kernel found no receive buffer.
+    exhausted: u64,
     /// Slots that get a FIN after the current submission: slot, generation.
     fins: Vec<(u32, u32)>,
     #[expect(clippy::vec_box, reason = "the kernel knows the address of what is in use")]
@@ -165,6 +167,7 @@ impl Ring {
             completions: VecDeque::new(),
             stalls: VecDeque::new(),
             starved: VecDeque::new(),
+            exhausted: 0,
             fins: Vec::new(),
             spare: Vec::new(),
             waker: None,
@@ -188,6 +191,12 @@ impl Ring {
         let ended = self.queue.wait(time_max)?;
         self.collect();
         Ok(ended)
+    }
+
+    /// How often a receive found all buffers in use, since the ring was made. Nothing is lost then:
+    /// the connection receives again when there is one.
+    pub fn buffers_exhausted(&self) -> u64 {
+        self.exhausted
     }
 
     /// Accepts connections from a listening socket, until `unlisten`. The number is the caller's;

@@ -145,6 +145,7 @@ fn a_starved_connection_can_be_paused_resumed_and_closed() {
     peers.iter_mut().for_each(|peer| peer.write_all(&[7; 64]).unwrap());
     let Event::Received { slot: holder, data } = bench.event() else { panic!("not a receive") };
     bench.idle();
+    assert_eq!(bench.ring.buffers_exhausted(), 3, "one has the only buffer");
     let mut starved: Vec<u32> = (0..4).filter(|slot| *slot != holder).collect();
     bench.ring.pause(starved[0]);
     bench.ring.pause(starved[1]);
