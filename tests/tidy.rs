@@ -1,6 +1,8 @@
 //! The style of the repository, checked: sizes, one-way imports, purity, `unsafe`, dead files,
 //! unfinished work. Each message has file, line and what to do.
 
+#[path = "tidy/counted.rs"]
+mod counted;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/source.rs"]
@@ -63,6 +65,21 @@ fn unsafe_stands_where_it_may_and_says_why_it_is_sound() {
 #[test]
 fn no_file_is_dead() {
     check(rules::dead(&all()));
+}
+
+#[test]
+fn every_metric_and_every_reason_of_a_drop_is_counted() {
+    check(counted::metrics(&all()));
+}
+
+#[test]
+fn every_limit_is_kept() {
+    check(counted::limits(&all()));
+}
+
+#[test]
+fn every_public_name_is_used() {
+    check(counted::once(&all()));
 }
 
 #[test]
@@ -149,4 +166,24 @@ fn sizes_are_measured() {
     assert_eq!(size(&"\n".repeat(rules::FILE_LINES_MAX + 1)), [rules::FILE_LINES_MAX + 1]);
     assert_eq!(size(&"\u{e4}".repeat(rules::LINE_COLUMNS_MAX)), [0; 0]);
     assert_eq!(size(&"a".repeat(rules::LINE_COLUMNS_MAX + 1)), [1]);
+}
+
+#[test]
+fn what_nobody_counts_keeps_or_uses_is_found() {
+    let table = "pub enum DropReason {\n    /// A.\n    Slow,\n    Lost,\n}\ntable! {\n    \
+                 opens \"ringway_opens_total\" Count\n    naps \"ringway_naps_total\" Count\n}\n";
+    let shard = "fn a() {\n    counters.opens += 1;\n    count(DropReason::Slow);\n    \
+                 if counters.naps == 1 {}\n}\n";
+    let files = [Source::new("src/metrics/table.rs", table), Source::new("src/shard/a.rs", shard)];
+    assert_eq!(lines_of(&counted::metrics(&files)), [4, 8]);
+
+    let rows = "pub const USED_MAX: u8 = 1;\npub const FREE_MAX: u8 = 1;\nrow(\n    \"a.b.read\",\n\
+                );\nrow(\n    \"a.b.idle\",\n);\n";
+    let config = "fn a() {\n    table.number(\"b.read\", USED_MAX);\n}\n";
+    let files = [Source::new("src/limits/a.rs", rows), Source::new("src/config/a.rs", config)];
+    assert_eq!(lines_of(&counted::limits(&files)), [2, 7]);
+
+    let names = "pub fn used() {}\npub const fn free() {}\npub struct Used {\n    \
+                 pub idle: u8,\n}\nfn b(_: Used) {\n    used()\n}\n";
+    assert_eq!(lines_of(&counted::once(&[Source::new("src/a.rs", names)])), [2, 4]);
 }

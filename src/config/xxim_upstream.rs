@@ -157,12 +157,6 @@ impl XximRoute {
         }
     }
 
-    /// The same with these tags for every method; 0: none.
-    #[must_use]
-    pub fn with_tags(self, request: u32, response: u32) -> XximRoute {
-        XximRoute { request_tag: Some(request), response_tag: Some(response), ..self }
-    }
-
     /// The tags of a method of this route.
     pub fn tags(&self, method: &str) -> Tags {
         let listed = listed_tags(method);

@@ -51,8 +51,6 @@ pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
 pub const LOGINS_UNDER_WAY_MAX: usize = 256;
 /// Closes of one shard that may wait for their HTTP callback.
 pub const CLOSE_CALLBACKS_WAITING_MAX: usize = 65_536;
-/// Ids (connections, users, topics) in one command of a backend.
-pub const IDS_PER_COMMAND_MAX: usize = 1_000_000;
 /// Tables [[xxim.upstream]].
 pub const XXIM_UPSTREAMS_MAX: usize = 64;
 /// Tables [[xxim.route]].
@@ -175,13 +173,6 @@ pub(super) const ROWS: &[Limit] = &[
         ECHO_OUTBOX_BYTES_MAX as i64,
         "What may wait for an echo client.",
         "The client is not read until it has taken some.",
-    ),
-    fixed(
-        Unit::Count("ids"),
-        IDS_PER_COMMAND_MAX as i64,
-        "Connections, users and topics that one command of a backend names. \
-         `receive_pack_limit` usually ends first.",
-        "The frame counts as one that does not decode.",
     ),
     fixed(
         Unit::Bytes,

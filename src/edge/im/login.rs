@@ -74,14 +74,6 @@ impl Session {
         self.profile = profile.map(|profile| Box::new(user_info(profile)));
         Entered::User { answer: ok(header), first }
     }
-
-    /// Nobody can be asked: the LOGIN that waits is answered with BUSY.
-    pub fn not_verified(&mut self, around: &Around<'_>) -> Step {
-        match self.verified("", Verdict::Unavailable(String::new()), around) {
-            Entered::No(step) => step,
-            Entered::User { .. } => Step::Ignore,
-        }
-    }
 }
 
 /// The profile as messages carry it. A verifier says nothing about the level in a room.

@@ -156,11 +156,6 @@ impl Session {
         &self.user
     }
 
-    /// Whether a LOGIN is being verified.
-    pub fn is_verifying(&self) -> bool {
-        self.verifying.is_some()
-    }
-
     /// What the decoder must know.
     pub fn decoding(&self, rules: &Im) -> Rules {
         Rules {
