@@ -13,10 +13,11 @@ use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::log;
 use ringway::rsa_keys;
+use ringway::shard::ring::PageAllocator;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: PageAllocator<mimalloc::MiMalloc> = PageAllocator(mimalloc::MiMalloc);
 
 /// How often the main thread looks whether a shard has failed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);

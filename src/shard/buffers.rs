@@ -15,11 +15,12 @@
 //! `buffers * buffer_bytes` under load, less before.
 
 use std::io;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, cqueue};
+
+use crate::shard::ring::Mapping;
 
 /// The buffer group of the kernel that a ring uses. One per ring is enough.
 pub(super) const GROUP: u16 = 0;
@@ -149,8 +150,8 @@ impl Buffers {
 
     /// Gives the memory up for good, because the kernel may still write into it.
     pub(super) fn leak(&mut self) {
-        self.entries.bytes = 0;
-        self.data.bytes = 0;
+        self.entries.leak();
+        self.data.leak();
     }
 
     fn put(&mut self, buffer: u16) {
@@ -171,35 +172,5 @@ impl Buffers {
     fn offset(&self, buffer: u16) -> usize {
         assert!(buffer < self.count, "the kernel named a buffer that does not exist");
         usize::from(buffer) * self.bytes as usize
-    }
-}
-
-/// Anonymous memory, page-aligned and zero; resident only where it was touched.
-struct Mapping {
-    start: NonNull<u8>,
-    /// 0: not to be unmapped.
-    bytes: usize,
-}
-
-impl Mapping {
-    fn new(bytes: usize) -> io::Result<Mapping> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Mapping { start, bytes })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            // SAFETY: the mapping was made by `new` with this size; nobody looks into it any more.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
-        }
     }
 }

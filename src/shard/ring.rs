@@ -48,6 +48,7 @@
 mod events;
 #[cfg(test)]
 mod kernel;
+mod pages;
 mod queue;
 mod setup;
 mod sockets;
@@ -67,6 +68,8 @@ use self::sockets::{GENERATIONS, Gather, Inline, Kind, Life, Receive, Socket, Ta
 use crate::shard::buffers::Buffers;
 use crate::shard::ops::Batch;
 
+pub(in crate::shard) use self::pages::Mapping;
+pub use self::pages::PageAllocator;
 pub use self::setup::{Settings, SetupError};
 pub use crate::shard::buffers::Received;
 
