@@ -11,14 +11,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use glommio::ExecutorJoinHandle;
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 
 use crate::config;
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::limits;
+use crate::machine::{self, MachineError, Patience, sockets};
 use crate::metrics::{DropReason, Registry};
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::driver::{self, Clock, Notice, Parts};
@@ -34,15 +33,18 @@ use crate::sidecar::push::Certificates;
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 use crate::tls_files::{self, TlsFilesError};
 
-/// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
-/// `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 /// Descriptors beside those of connections that the table has room for from the start.
 const OWN_DESCRIPTORS: u32 = 1024;
+
+/// How long a shard may take to listen; none needs a hundredth of it.
+const SHARD_START_TIME: Duration = Duration::from_secs(20);
+const NOT_READY: &str = "it does not begin; its CPU may be taken by something else";
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     #[error("can not listen on {address} ({what}): {reason}")]
     Bind { address: SocketAddr, what: &'static str, reason: String },
     #[error(transparent)]
@@ -57,7 +59,7 @@ pub enum StartError {
     Mailbox(io::Error),
     #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
     Thread { shard: usize, cpu: usize, reason: String },
-    #[error("shard can not run: {0}")]
+    #[error("a shard can not run: {0}")]
     Shard(String),
 }
 
@@ -70,7 +72,7 @@ pub struct Gateway {
     push_certificates: Option<watch::Sender<Arc<ServerConfig>>>,
     config: Arc<Config>,
     shards: Vec<MailSender>,
-    threads: Vec<ExecutorJoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     sidecar: (SidecarSender, JoinHandle<()>),
     mesh: Option<(MeshSender, JoinHandle<()>)>,
     queues: Option<(QueueSender, JoinHandle<()>)>,
@@ -80,12 +82,18 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds, starts all threads and waits until every shard listens.
+    /// Tries what it needs, binds, starts all threads and waits until every shard listens.
+    ///
+    /// # Errors
+    /// What is in the way. Threads that run already are left behind: the process is to end.
     pub fn start(mut config: Config) -> Result<Gateway, StartError> {
+        let patience = Patience::new(limits::RESTART_PATIENCE);
+        // Stays until the shards run.
+        let _probe = machine::prepare(&config, patience)?;
         let descriptors = config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS);
         config::reserve_descriptors(descriptors);
         let shards = config.runtime.cpus.len();
-        let mut bound = bind_all(&config.listeners, shards)?;
+        let mut bound = bind_all(&config.listeners, shards, patience)?;
         let addresses: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
         settle_advertised(&mut config, &addresses);
         let config = Arc::new(config);
@@ -94,8 +102,9 @@ impl Gateway {
         let readiness = Arc::new(Readiness::default());
         let (senders, mailboxes) = mailboxes(&config, shards)?;
         let (ends, calls) = mesh_ends(&config);
-        let mut settings = sidecar_settings(&config, calls, readiness.clone(), shards)?;
-        let push_service = config.xxim_upstreams.push.as_ref().map(bind_push).transpose()?;
+        let mut settings = sidecar_settings(&config, calls, readiness.clone(), patience)?;
+        let push_service = config.xxim_upstreams.push.as_ref();
+        let push_service = push_service.map(|push| bind_push(push, patience)).transpose()?;
         let (push_socket, push_certificates) = push_service.unzip();
         settings.push = push_socket;
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -140,9 +149,10 @@ impl Gateway {
 
     fn await_ready(&self) -> Result<(), StartError> {
         for _ in &self.shards {
-            match self.notices.recv() {
+            match self.notices.recv_timeout(SHARD_START_TIME) {
                 Ok(Notice::Ready) => {}
                 Ok(Notice::Failed(reason)) => return Err(StartError::Shard(reason)),
+                Err(_) => return Err(StartError::Shard(NOT_READY.to_owned())),
                 other => return Err(StartError::Shard(format!("{other:?}"))),
             }
         }
@@ -280,7 +290,7 @@ impl Common {
         Parts {
             cpu: config.runtime.cpus[number],
             clock,
-            ring: ring_settings(&config),
+            ring: Settings::of(&config.runtime),
             shard: Shard::new(number as u8, count, config, shared, self.listeners, seed),
             listeners,
             mailbox,
@@ -299,12 +309,13 @@ fn spawn_shards(
     common: &Common,
     bound: &mut [Bound],
     mailboxes: Vec<Mailbox>,
-) -> Result<Vec<ExecutorJoinHandle<()>>, StartError> {
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let spawn = |(number, mailbox): (usize, Mailbox)| {
         let cpu = common.config.runtime.cpus[number];
         let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
         let common = common.clone();
-        driver::spawn(number, cpu, move || common.parts(number, sockets, mailbox))
+        let notices = common.notices.clone();
+        driver::spawn(number, cpu, notices, move || common.parts(number, sockets, mailbox))
             .map_err(|error| StartError::Thread { shard: number, cpu, reason: error.to_string() })
     };
     mailboxes.into_iter().enumerate().map(spawn).collect()
@@ -313,23 +324,32 @@ fn spawn_shards(
 type Bound = (SocketAddr, Vec<OwnedFd>);
 
 /// Binds every listener once per shard.
-fn bind_all(listeners: &[Listener], shards: usize) -> Result<Vec<Bound>, StartError> {
-    listeners.iter().map(|listener| bind(listener, shards)).collect()
+fn bind_all(
+    listeners: &[Listener],
+    shards: usize,
+    patience: Patience,
+) -> Result<Vec<Bound>, StartError> {
+    listeners.iter().map(|listener| bind(listener, shards, patience)).collect()
 }
 
-fn bind(listener: &Listener, shards: usize) -> Result<Bound, StartError> {
+fn bind(listener: &Listener, shards: usize, patience: Patience) -> Result<Bound, StartError> {
     let what = listener.service.describe();
     let mut address = listener.bind;
-    let refused =
-        |address, error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
+    let refused = |address, error: io::Error| StartError::Bind {
+        address,
+        what,
+        reason: sockets::advice(&error),
+    };
     // With SO_REUSEPORT alone a second gateway would silently take some of the connections (W23).
     if address.port() != 0 {
-        let probe = socket(address, false).map_err(|error| refused(address, error))?;
+        let probe =
+            sockets::listen(address, false, patience).map_err(|error| refused(address, error))?;
         drop(probe);
     }
     let mut sockets = Vec::new();
     for _ in 0..shards {
-        let socket = socket(address, true).map_err(|error| refused(address, error))?;
+        let socket =
+            sockets::listen(address, true, patience).map_err(|error| refused(address, error))?;
         let local = socket.local_addr().ok().and_then(|local| local.as_socket());
         address = local.unwrap_or(address);
         sockets.push(OwnedFd::from(socket));
@@ -337,21 +357,11 @@ fn bind(listener: &Listener, shards: usize) -> Result<Bound, StartError> {
     Ok((address, sockets))
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
+fn bind_admin(address: SocketAddr, patience: Patience) -> Result<TcpListener, StartError> {
     let what = "admin";
-    let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
-    TcpListener::bind(address).map_err(refused)
+    let refused =
+        |error: io::Error| StartError::Bind { address, what, reason: sockets::advice(&error) };
+    sockets::listen_alone(address, patience).map_err(refused)
 }
 
 /// What the push service speaks.
@@ -360,12 +370,14 @@ const PUSH_ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// The push service's socket with its certificates, and where new ones go.
 type PushSocket = ((TcpListener, Certificates), Option<watch::Sender<Arc<ServerConfig>>>);
 
-fn bind_push(settings: &XximPushService) -> Result<PushSocket, StartError> {
+fn bind_push(settings: &XximPushService, patience: Patience) -> Result<PushSocket, StartError> {
     let (address, what) = (settings.bind, "xxim push service");
-    let refused = |error: io::Error| StartError::Bind { address, what, reason: advice(&error) };
+    let refused =
+        |error: io::Error| StartError::Bind { address, what, reason: sockets::advice(&error) };
     let tls = settings.tls.as_ref().map(|files| tls_files::load(files, PUSH_ALPN)).transpose()?;
     let (sender, receiver) = tls.map(watch::channel).unzip();
-    Ok(((TcpListener::bind(address).map_err(refused)?, receiver), sender))
+    let socket = sockets::listen_alone(address, patience).map_err(refused)?;
+    Ok(((socket, receiver), sender))
 }
 
 /// The key of xxim clients.
@@ -375,18 +387,6 @@ fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
         Some(XximKey::Made) => Some(Arc::new(RsaKey::made_when_needed())),
         Some(XximKey::File(path)) => Some(Arc::new(RsaKey::load(path)?)),
     })
-}
-
-fn advice(error: &io::Error) -> String {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has this port: end it or change `bind`",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address: change `bind`",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE"
-        }
-        _ => "see the error of the system",
-    };
-    format!("{error}; {advice}")
 }
 
 /// Fills in the ports that the system has chosen, where uniqIds carry them.
@@ -446,7 +446,7 @@ fn sidecar_settings(
     config: &Config,
     mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
     readiness: Arc<Readiness>,
-    shards: usize,
+    patience: Patience,
 ) -> Result<SidecarSettings, StartError> {
     let customer = &config.netsvr.customer;
     Ok(SidecarSettings {
@@ -456,7 +456,7 @@ fn sidecar_settings(
         push: None,
         pod: *config.netsvr.advertise.ip(),
         mesh,
-        admin: config.admin.bind.map(bind_admin).transpose()?,
+        admin: config.admin.bind.map(|bind| bind_admin(bind, patience)).transpose()?,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
         readiness,
         callbacks: Callbacks {
@@ -473,7 +473,7 @@ fn sidecar_settings(
             + limits::LOGINS_UNDER_WAY_MAX
             + limits::XXIM_REQUESTS_SENT
             + limits::HTTP_CALLS_MAX)
-            * shards,
+            * config.runtime.cpus.len(),
     })
 }
 
@@ -545,13 +545,4 @@ fn start_queues(
     let (sender, requests) = QueueSender::new();
     let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
     Ok(Some((sender, thread)))
-}
-
-fn ring_settings(config: &Config) -> Settings {
-    Settings {
-        submission_entries: limits::RING_SUBMISSION_ENTRIES,
-        completion_entries: limits::RING_COMPLETION_ENTRIES,
-        buffers: config.runtime.receive_buffers,
-        buffer_bytes: config.runtime.receive_buffer_bytes,
-    }
 }

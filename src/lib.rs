@@ -30,6 +30,7 @@ pub mod gateway;
 pub mod hub;
 pub mod limits;
 pub mod log;
+pub mod machine;
 pub mod metrics;
 pub mod rsa_keys;
 pub mod shard;

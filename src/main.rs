@@ -3,18 +3,20 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use ringway::config::{self, Loaded, model::Service};
+use ringway::config::{self, Config, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::log;
+use ringway::machine::{self, Verdict};
 use ringway::rsa_keys;
 use ringway::shard::ring::PageAllocator;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 #[global_allocator]
 static ALLOCATOR: PageAllocator<mimalloc::MiMalloc> = PageAllocator(mimalloc::MiMalloc);
@@ -34,16 +36,20 @@ enum Command {
     /// Run the gateway with a configuration file.
     Serve {
         /// The TOML file. RINGWAY_* environment variables override its keys.
-        #[arg(long)]
+        #[arg(long, env = CONFIG)]
         config: PathBuf,
     },
     /// Run every protocol on 127.0.0.1 with a built-in business process; needs no configuration.
     Demo,
-    /// Check a configuration file, or print the reference of all keys.
+    /// Check a configuration file or the machine, or print the reference of all keys.
     Check {
         /// The TOML file.
-        #[arg(long, required_unless_present = "print_reference")]
+        #[arg(long, env = CONFIG, required_unless_present_any = ["machine", "print_reference"])]
         config: Option<PathBuf>,
+        /// Try what the gateway needs of this machine, and tell what will hurt later. Without a
+        /// file: for the demo.
+        #[arg(long)]
+        machine: bool,
         /// Print the Markdown tables of all configuration keys and limits.
         #[arg(long)]
         print_reference: bool,
@@ -71,7 +77,10 @@ enum Keygen {
     },
 }
 
-type Failure = Box<dyn std::error::Error>;
+/// The environment variable that stands for `--config`.
+const CONFIG: &str = "RINGWAY_CONFIG";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     run(Args::parse().command).unwrap_or_else(|error| {
@@ -84,16 +93,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve { config } => gateway(config::load(&config)?, false),
         Command::Demo => gateway(config::demo_with_env()?, true),
-        Command::Check { config: Some(path), .. } => {
-            let loaded = config::load(&path)?;
-            loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
-            println!("{} is valid", path.display());
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Check { config: None, .. } => {
+        Command::Check { print_reference: true, .. } => {
             print!("{}", config::reference());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Check { config, machine, .. } => check(config.as_deref(), machine),
         Command::Keygen { what: Keygen::Xxim { private_key, public_key, bits } } => {
             if !rsa_keys::BITS_ALLOWED.contains(&bits) {
                 return Err(format!("--bits {bits}: allowed are 2048 to 8192").into());
@@ -105,21 +109,38 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Checks the file, and the machine if that is wanted; the exit code tells whether a gateway would
+/// start.
+fn check(path: Option<&Path>, machine: bool) -> Result<ExitCode, Failure> {
+    let loaded = match path {
+        Some(path) => config::load(path)?,
+        None => config::demo_with_env()?,
+    };
+    loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+    if let Some(path) = path {
+        println!("{} is valid", path.display());
+    }
+    let findings = if machine { machine::inspect(&loaded.config) } else { Vec::new() };
+    findings.iter().for_each(|finding| println!("{finding}"));
+    let fatal = findings.iter().any(|finding| finding.verdict == Verdict::Fatal);
+    Ok(if fatal { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
 /// Runs until a signal or a failure; the exit code tells whether everything was drained.
 fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
-    let Loaded { mut config, warnings } = loaded;
+    let Loaded { config, warnings } = loaded;
     log::init(&config.log.filter, config.log.json)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    machine::check_descriptors(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is served, so that no signal finds the default action.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
-    upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
-    let gateway = Gateway::start(config)?;
-    let push = gateway.push_address();
-    let upstream = upstream.map(|upstream| upstream.start(push)).transpose()?;
-    let business = if demo { Some(start_demo(&gateway)?) } else { None };
-    let consumer = if demo { start_consumer(&gateway)? } else { None };
+    let Some(started) = runtime.block_on(signals.starting(move || start(config, demo))) else {
+        tracing::info!("ended by a signal before the gateway was ready");
+        runtime.shutdown_background();
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Started { gateway, upstream, business, consumer } = started?;
     announce(&gateway);
     if let Some(reason) = runtime.block_on(signals.watch(&gateway)) {
         tracing::error!(%reason, "the gateway can not go on");
@@ -143,6 +164,25 @@ fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
     }
     runtime.shutdown_background();
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The gateway, and what the demo has beside it.
+struct Started {
+    gateway: Gateway,
+    upstream: Option<demo::xxim::Business>,
+    business: Option<Business>,
+    consumer: Option<demo::connmix::Worker>,
+}
+
+fn start(mut config: Config, demo: bool) -> Result<Started, Failure> {
+    let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
+    upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
+    let gateway = Gateway::start(config)?;
+    let push = gateway.push_address();
+    let upstream = upstream.map(|upstream| upstream.start(push)).transpose()?;
+    let business = if demo { Some(start_demo(&gateway)?) } else { None };
+    let consumer = if demo { start_consumer(&gateway)? } else { None };
+    Ok(Started { gateway, upstream, business, consumer })
 }
 
 fn announce(gateway: &Gateway) {
@@ -197,6 +237,27 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Starts something in a thread of its own; `None` if a signal that ends the process comes
+    /// before that is done.
+    async fn starting<T: Send + 'static>(
+        &mut self,
+        start: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Option<Result<T, Failure>> {
+        let (sender, receiver) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("start".into());
+        // It fails to send if a signal was faster.
+        let thread = thread.spawn(move || _ = sender.send(start()));
+        if let Err(error) = thread {
+            return Some(Err(format!("no thread can be started: {error}").into()));
+        }
+        tokio::select! {
+            started = receiver => {
+                Some(started.unwrap_or_else(|_| Err("the start ended in a panic".into())))
+            }
+            () = self.end() => None,
+        }
     }
 
     /// A signal that ends the process.

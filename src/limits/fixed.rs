@@ -43,8 +43,13 @@ pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 pub const CALLBACK_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// What one connection to the admin server may take, from accept to the last byte.
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
+/// `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+/// How long a start waits for ports and locked memory of a gateway that was killed.
+pub const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// Operations that are handed to the kernel in one go.
-pub const RING_SUBMISSION_ENTRIES: u32 = 4096;
+pub const RING_SUBMISSION_ENTRIES: u32 = 2048;
 /// Completions that may wait; an overflow ends multishot operations, so it is much larger.
 pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
 /// Logins of one shard that may be under way at the same time.
@@ -221,6 +226,20 @@ pub(super) const ROWS: &[Limit] = &[
         ADMIN_REQUEST_TIME.as_millis() as i64,
         "Time for one request to the admin server.",
         "The connection is closed.",
+    ),
+    fixed(
+        Unit::Count("connections"),
+        BACKLOG as i64,
+        "Connections that wait to be accepted, per listener and shard, if `net.core.somaxconn` is \
+         not lower.",
+        "The kernel drops further ones; clients try again.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        RESTART_PATIENCE.as_millis() as i64,
+        "How long a start waits for ports and locked memory that are still in use, as those of a \
+         killed gateway are for a moment.",
+        "The start fails and says what is in use.",
     ),
     fixed(
         Unit::Count("operations"),

@@ -21,9 +21,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
@@ -31,7 +32,7 @@ use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshSender, QueueSender, Request, SidecarSender,
 };
 use crate::shard::ops::Op;
-use crate::shard::ring::{Event, Ring, Settings};
+use crate::shard::ring::{Event, Locked, Ring, Settings, ring_bytes};
 use crate::shard::{Now, Shard};
 
 /// Mail that is handled before the sockets get another look.
@@ -47,7 +48,9 @@ const PUBLISH_MS: u64 = 250;
 /// again when the process had no descriptor left.
 const RETRY_MS: u64 = 1;
 const RELISTEN_MS: u64 = 100;
-/// glommio's own rings serve nothing here; its default would pin 10 MiB.
+/// Below this `RLIMIT_MEMLOCK` glommio refuses to run.
+pub const EXECUTOR_MEMLOCK_MIN: u64 = 512 << 10;
+/// glommio's own rings serve nothing here; this is the least that it registers.
 const EXECUTOR_IO_MEMORY: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 8;
 /// When glommio would look for other tasks: there are none.
@@ -108,34 +111,79 @@ pub struct Parts {
     pub notices: crossbeam_channel::Sender<Notice>,
 }
 
+/// What an executor takes of the user's locked memory: it has three rings and registers its buffer
+/// with each.
+pub fn executor_locked() -> Locked {
+    const RINGS: u64 = 3;
+    let entries = EXECUTOR_RING_ENTRIES as u32;
+    let each =
+        Locked { buffers: EXECUTOR_IO_MEMORY as u64, rings: ring_bytes(entries, entries * 2) };
+    each.times(RINGS)
+}
+
+/// Tells the gateway why a shard's thread has ended, if nothing else did.
+struct LastWord {
+    shard: usize,
+    notices: crossbeam_channel::Sender<Notice>,
+    said: bool,
+}
+
+impl LastWord {
+    fn say(&mut self, notice: Notice) {
+        self.said = true;
+        // Fails only if the main thread is gone, and then nobody listens.
+        let _ = self.notices.send(notice);
+    }
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if !self.said {
+            let shard = self.shard;
+            self.say(Notice::Failed(format!("the thread of shard {shard} ended in a panic")));
+        }
+    }
+}
+
 /// Starts the thread of a shard, pinned to its CPU. Its first notice says whether it runs.
 pub fn spawn(
     number: usize,
     cpu: usize,
+    notices: crossbeam_channel::Sender<Notice>,
     make: impl FnOnce() -> Parts + Send + 'static,
-) -> io::Result<ExecutorJoinHandle<()>> {
-    LocalExecutorBuilder::new(Placement::Fixed(cpu))
-        .name(&format!("shard-{number}"))
+) -> io::Result<JoinHandle<()>> {
+    let name = format!("shard-{number}");
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name(&name)
         .io_memory(EXECUTOR_IO_MEMORY)
         .ring_depth(EXECUTOR_RING_ENTRIES)
-        .preempt_timer(EXECUTOR_PREEMPT)
-        .spawn(move || async move {
-            let parts = make();
-            let notices = parts.notices.clone();
-            let notice = match Driver::new(parts) {
-                Ok(driver) => {
-                    let _ = notices.send(Notice::Ready);
-                    match driver.run() {
-                        Ok(()) => Notice::Stopped,
-                        Err(error) => Notice::Failed(format!("the socket ring failed: {error}")),
-                    }
-                }
-                Err(error) => Notice::Failed(error),
-            };
-            // Fails only if the main thread is gone, and then nobody listens.
-            let _ = notices.send(notice);
-        })
-        .map_err(|error| io::Error::other(error.to_string()))
+        .preempt_timer(EXECUTOR_PREEMPT);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let mut last_word = LastWord { shard: number, notices, said: false };
+        let notice = match builder.make() {
+            Ok(executor) => executor.run(run(make)),
+            Err(error) => Notice::Failed(format!(
+                "the executor of shard {number} can not be made on CPU {cpu}: {error}"
+            )),
+        };
+        last_word.say(notice);
+    })
+}
+
+/// Runs a shard to its end.
+async fn run(make: impl FnOnce() -> Parts) -> Notice {
+    let parts = make();
+    let notices = parts.notices.clone();
+    match Driver::new(parts) {
+        Ok(driver) => {
+            let _ = notices.send(Notice::Ready);
+            match driver.run() {
+                Ok(()) => Notice::Stopped,
+                Err(error) => Notice::Failed(format!("the socket ring failed: {error}")),
+            }
+        }
+        Err(error) => Notice::Failed(error),
+    }
 }
 
 struct Driver {

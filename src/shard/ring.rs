@@ -49,6 +49,7 @@ mod events;
 #[cfg(test)]
 mod kernel;
 mod pages;
+mod probe;
 mod queue;
 mod setup;
 mod sockets;
@@ -70,7 +71,8 @@ use crate::shard::ops::Batch;
 
 pub(in crate::shard) use self::pages::Mapping;
 pub use self::pages::PageAllocator;
-pub use self::setup::{Settings, SetupError};
+pub use self::probe::Probe;
+pub use self::setup::{Locked, Settings, SetupError, System, ring_bytes};
 pub use crate::shard::buffers::Received;
 
 /// How often one `submit` enters the kernel while that has something to run. More events per turn
@@ -156,7 +158,7 @@ impl Ring {
         let buffers =
             unsafe { Buffers::register(queue.uring(), settings.buffers, settings.buffer_bytes) };
         let buffers = buffers
-            .map_err(|error| setup::explain("io_uring_register", error, &setup::System::read()))?;
+            .map_err(|error| setup::explain(setup::REGISTER, error, &setup::System::read()))?;
         Ok(Ring {
             queue,
             buffers,

@@ -18,6 +18,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("log.rs", &[]),
     ("config", &["config", "limits", "wire::netsvr::Generation", "wire::im"]),
     ("metrics", &["metrics", "limits"]),
+    ("machine", &["machine", "shard::ring", "shard::driver", "config", "limits"]),
     ("tls_files.rs", &["config", "limits"]),
     ("rsa_keys.rs", &[]),
     ("edge", &["edge", "wire", "hub", "config", "limits"]),

@@ -8,6 +8,13 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::io;
 use std::ptr::NonNull;
 
+/// Size of a page.
+pub(super) fn page_bytes() -> usize {
+    // SAFETY: asks for a constant.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
 /// Anonymous memory, page-aligned and zero; resident only where it was touched.
 pub(in crate::shard) struct Mapping {
     pub(in crate::shard) start: NonNull<u8>,
@@ -70,6 +77,8 @@ fn is_pages(layout: Layout) -> bool {
 // as large as asked for, begin at a page, are zero, and are unmapped with the size they were made
 // with.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for PageAllocator<A> {
+    /// # Safety
+    /// See [`GlobalAlloc::alloc`].
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_pages(layout) {
             // SAFETY: the caller's promises.
@@ -84,6 +93,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for PageAllocator<A> {
         }
     }
 
+    /// # Safety
+    /// See [`GlobalAlloc::dealloc`].
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         match NonNull::new(pointer).filter(|_| is_pages(layout)) {
             Some(start) => drop(Mapping { start, bytes: layout.size() }),
@@ -92,6 +103,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for PageAllocator<A> {
         }
     }
 
+    /// # Safety
+    /// See [`GlobalAlloc::alloc_zeroed`].
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if is_pages(layout) {
             // SAFETY: the caller's promises; what is mapped is zero.
@@ -102,6 +115,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for PageAllocator<A> {
         }
     }
 
+    /// # Safety
+    /// See [`GlobalAlloc::realloc`].
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if !is_pages(layout) {
             // SAFETY: the caller's promises.

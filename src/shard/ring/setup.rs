@@ -10,11 +10,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use io_uring::squeue::Flags;
+use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, types};
 use socket2::SockRef;
 
+use super::pages::page_bytes;
 use super::queue::Queue;
 use super::sockets::inline_entry;
+use crate::config::model::Runtime;
+use crate::limits;
 use crate::shard::ops::Batch;
 
 /// Sizes of a ring. Each shard has one.
@@ -33,6 +37,75 @@ pub struct Settings {
     pub buffer_bytes: u32,
 }
 
+/// Locked memory: what the kernel charges to a user, who may have `RLIMIT_MEMLOCK` of it in all his
+/// processes together, unless the process has CAP_IPC_LOCK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// Bytes of registered buffers.
+    pub buffers: u64,
+    /// Bytes of rings, which Linux 6.14 and newer charge as well.
+    pub rings: u64,
+}
+
+impl Locked {
+    /// Bytes that are charged, with or without rings.
+    pub fn charged(&self, with_rings: bool) -> u64 {
+        self.buffers + if with_rings { self.rings } else { 0 }
+    }
+
+    pub fn times(&self, count: u64) -> Locked {
+        Locked { buffers: self.buffers * count, rings: self.rings * count }
+    }
+}
+
+impl std::ops::Add for Locked {
+    type Output = Locked;
+
+    fn add(self, other: Locked) -> Locked {
+        Locked { buffers: self.buffers + other.buffers, rings: self.rings + other.rings }
+    }
+}
+
+/// What a ring of these sizes, both powers of two, takes in whole pages: one block for the
+/// submissions of 64 bytes, one for a head, the completions of 16 bytes, and an index of 4 bytes
+/// for each submission.
+pub fn ring_bytes(submission_entries: u32, completion_entries: u32) -> u64 {
+    const HEAD: u64 = 320;
+    let (submissions, completions) = (u64::from(submission_entries), u64::from(completion_entries));
+    let page = page_bytes() as u64;
+    (submissions * 64).next_multiple_of(page)
+        + (HEAD + completions * 16 + submissions * 4).next_multiple_of(page)
+}
+
+impl Settings {
+    /// Those of a gateway's shards.
+    pub fn of(runtime: &Runtime) -> Settings {
+        Settings {
+            submission_entries: limits::RING_SUBMISSION_ENTRIES,
+            completion_entries: limits::RING_COMPLETION_ENTRIES,
+            buffers: runtime.receive_buffers,
+            buffer_bytes: runtime.receive_buffer_bytes,
+        }
+    }
+
+    /// What a [`Ring`](super::Ring) of these sizes takes of the user's locked memory.
+    pub fn locked(&self) -> Locked {
+        let group = u64::from(self.buffers) * size_of::<BufRingEntry>() as u64;
+        let group = group.next_multiple_of(page_bytes() as u64);
+        let rings = ring_bytes(
+            self.submission_entries.next_power_of_two(),
+            self.completion_entries.next_power_of_two(),
+        );
+        Locked { buffers: 0, rings: rings + group }
+    }
+}
+
+/// How a system call filter is told to let io_uring through.
+const SECCOMP: &str = "Allow io_uring_setup, io_uring_enter and io_uring_register (systemd: \
+    SystemCallFilter=@aio; Docker: --security-opt seccomp=profile.json with these three, or \
+    seccomp=unconfined; Kubernetes: securityContext.seccompProfile of type Localhost with such a \
+    profile, or Unconfined)";
+
 /// Why a ring cannot be had. The process cannot work without: it shows the text and exits.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -42,13 +115,14 @@ pub enum SetupError {
     /// The kernel lacks a feature of 6.1.
     #[error(
         "this kernel ({release}) is too old for the socket ring: {missing} is missing. \
-         Linux 6.1 or newer is needed; upgrade the kernel"
+         Linux 6.1 or newer is needed; upgrade the kernel, in a container that of the host"
     )]
     TooOld { release: String, missing: &'static str },
     /// `kernel.io_uring_disabled` is 1 or 2.
     #[error(
         "io_uring is switched off on this machine (kernel.io_uring_disabled = {level}). \
-         Allow it with: sysctl -w kernel.io_uring_disabled=0{}",
+         Allow it, for systemd, Docker and Kubernetes alike on the host or node, with: \
+         sysctl -w kernel.io_uring_disabled=0{}",
         if *.level == 1 {
             ", or add this user to the group in kernel.io_uring_group, or run with CAP_SYS_ADMIN"
         } else {
@@ -58,30 +132,30 @@ pub enum SetupError {
     Disabled { level: u32 },
     /// A system call filter answers instead of the kernel.
     #[error(
-        "io_uring is forbidden to this process ({call}: {error}), usually by the seccomp profile \
-         of a container. Allow io_uring_setup, io_uring_enter and io_uring_register in the profile \
-         (Docker, Podman: --security-opt seccomp=profile.json or seccomp=unconfined; Kubernetes: \
-         seccompProfile; systemd: SystemCallFilter=@io-event)"
+        "io_uring is forbidden to this process ({call}: {error}), usually by a seccomp profile, as \
+         that of Docker and containerd. {SECCOMP}"
     )]
     Forbidden { call: &'static str, error: io::Error },
     /// No such system call.
     #[error(
-        "this kernel ({release}) has no io_uring (ENOSYS): it was built without CONFIG_IO_URING, \
-         or a seccomp profile hides it (see --security-opt seccomp of Docker and Podman). \
-         Linux 6.1 or newer with CONFIG_IO_URING is needed"
+        "there is no io_uring here ({call}: {error}): a seccomp profile hides it, or this kernel \
+         ({release}) was built without CONFIG_IO_URING. {SECCOMP}, or use Linux 6.1 or newer with \
+         CONFIG_IO_URING"
     )]
-    Missing { release: String },
+    Missing { release: String, call: &'static str, error: io::Error },
     /// `RLIMIT_MEMLOCK`, the memory limit of a control group, or no memory.
     #[error(
         "not enough memory for the socket ring ({call}: {error}). Raise the limit for locked \
-         memory (ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; Docker: \
-         --ulimit memlock=-1) or the memory limit of the container, or use fewer buffers"
+         memory (shell: ulimit -l unlimited; systemd: LimitMEMLOCK=infinity; Docker: \
+         --ulimit memlock=-1; Kubernetes: LimitMEMLOCK of the container runtime on the node, or \
+         the capability IPC_LOCK) or the memory limit of the container, or use fewer buffers"
     )]
     Memory { call: &'static str, error: io::Error },
     /// `RLIMIT_NOFILE` or `fs.file-max`.
     #[error(
         "no file descriptor is left for the socket ring ({error}). Raise the limit \
-         (ulimit -n 1048576; systemd: LimitNOFILE=1048576; Docker: --ulimit nofile=1048576), \
+         (shell: ulimit -n 1048576; systemd: LimitNOFILE=1048576; Docker: \
+         --ulimit nofile=1048576; Kubernetes: LimitNOFILE of the container runtime on the node), \
          and fs.file-max if it is the limit of the machine"
     )]
     Descriptors { error: io::Error },
@@ -96,10 +170,22 @@ pub enum SetupError {
     Other { call: &'static str, error: io::Error },
 }
 
+impl SetupError {
+    /// Whether it may be the charge of a process that was killed a moment ago: the kernel takes it
+    /// back some 10 ms late.
+    pub fn is_memory(&self) -> bool {
+        matches!(self, SetupError::Memory { .. })
+    }
+}
+
+/// The system calls.
+pub(super) const SETUP: &str = "io_uring_setup";
+pub(super) const ENTER: &str = "io_uring_enter";
+pub(super) const REGISTER: &str = "io_uring_register";
+
 /// Makes the ring, without its buffers.
 pub(super) fn build(settings: &Settings) -> Result<IoUring, SetupError> {
     check(settings)?;
-    let call = "io_uring_setup";
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -108,7 +194,7 @@ pub(super) fn build(settings: &Settings) -> Result<IoUring, SetupError> {
         .setup_clamp()
         .setup_cqsize(settings.completion_entries)
         .build(settings.submission_entries)
-        .map_err(|error| explain(call, error, &System::read()))?;
+        .map_err(|error| explain(SETUP, error, &System::read()))?;
     let features = ring.params();
     let needed = [
         (features.is_feature_nodrop(), "IORING_FEAT_NODROP"),
@@ -137,7 +223,7 @@ pub(super) fn prove(queue: &mut Queue) -> Result<(), SetupError> {
         if let Some((entry, _)) = inline_entry(target, &batch, &mut Vec::new()) {
             // SAFETY: the batch is there until the operation is consumed, and over with that.
             unsafe { queue.push(entry.flags(Flags::SKIP_SUCCESS)) };
-            queue.enter().map_err(failed("io_uring_enter"))?;
+            queue.enter().map_err(failed(ENTER))?;
             queue.drain(|completion| result = Some(completion.result));
         }
         Ok(result)
@@ -173,21 +259,23 @@ fn check(settings: &Settings) -> Result<(), SetupError> {
 }
 
 /// What the machine says about itself, to tell the causes of one error number apart.
-pub(super) struct System {
-    release: String,
+pub struct System {
+    /// Of the kernel, as `uname -r` shows it.
+    pub release: String,
     /// `kernel.io_uring_disabled` (6.6), if there is such a thing.
-    disabled: Option<u32>,
+    pub disabled: Option<u32>,
 }
 
 impl System {
-    pub(super) fn read() -> System {
+    /// Asks the kernel.
+    pub fn read() -> System {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         System { release, disabled: disabled.and_then(|text| text.trim().parse().ok()) }
     }
 
     /// Major and minor version; 0.0 if the release cannot be read.
-    fn version(&self) -> (u32, u32) {
+    pub fn version(&self) -> (u32, u32) {
         let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         match (numbers.next(), numbers.next()) {
             (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
@@ -201,10 +289,11 @@ pub(super) fn explain(call: &'static str, error: io::Error, system: &System) -> 
     let release = system.release.clone();
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => match system.disabled {
-            Some(level) if level > 0 => SetupError::Disabled { level },
+            // The switch concerns new rings only.
+            Some(level) if level > 0 && call == SETUP => SetupError::Disabled { level },
             _ => SetupError::Forbidden { call, error },
         },
-        Some(libc::ENOSYS) => SetupError::Missing { release },
+        Some(libc::ENOSYS) => SetupError::Missing { release, call, error },
         Some(libc::EINVAL) if system.version() < (6, 1) => {
             let missing = "IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN";
             SetupError::TooOld { release, missing }
@@ -221,7 +310,7 @@ mod tests {
 
     fn text(errno: i32, release: &str, disabled: Option<u32>) -> String {
         let system = System { release: release.to_owned(), disabled };
-        explain("io_uring_setup", io::Error::from_raw_os_error(errno), &system).to_string()
+        explain(SETUP, io::Error::from_raw_os_error(errno), &system).to_string()
     }
 
     #[test]

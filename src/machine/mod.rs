@@ -1,0 +1,192 @@
+//! Whether this machine lets a gateway run: asked before it starts, and by `ringway check
+//! --machine`.
+//!
+//! [`prepare`] tries what a start needs and gives the first thing that is in the way, as a sentence
+//! with cause and remedy. What it lets through can still fail, but only in a race with others.
+//! [`inspect`] goes on where `prepare` ends, and also tells what will hurt later. Costs: a few
+//! milliseconds, once per start.
+
+pub mod memory;
+mod report;
+pub mod sockets;
+mod system;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::config::{self, Config};
+use crate::shard::ring::{Probe, SetupError};
+
+pub use self::report::{Finding, Verdict, inspect};
+
+use self::memory::Shortage;
+
+/// Why a gateway can not run here. Nothing recovers from it; the process prints it and ends.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error(transparent)]
+    Ring(#[from] SetupError),
+    #[error(transparent)]
+    Memory(#[from] Shortage),
+    #[error(
+        "{needed} descriptors are needed to start, but the process may open {limit} and has {open} \
+         open (RLIMIT_NOFILE). Raise the limit (shell: ulimit -n 1048576; systemd: \
+         LimitNOFILE=1048576; Docker: --ulimit nofile=1048576; Kubernetes: LimitNOFILE of the \
+         container runtime on the node)"
+    )]
+    Descriptors { needed: u64, limit: u64, open: u64 },
+    #[error(
+        "{needed} threads are needed, but the system refuses one ({error}). Raise the limit \
+         (shell: ulimit -u; systemd: TasksMax=infinity; Docker: --pids-limit=-1; Kubernetes: \
+         podPidsLimit of the kubelet), or use fewer CPUs (runtime.cpus)"
+    )]
+    Threads { needed: usize, error: io::Error },
+}
+
+/// How long a start tries again. The kernel frees the listening sockets and the locked memory of a
+/// killed process some 10 ms after its end, as they hang on its rings.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    until: Instant,
+}
+
+impl Patience {
+    const PAUSE: Duration = Duration::from_millis(10);
+
+    /// From now on for so long.
+    pub fn new(time: Duration) -> Patience {
+        Patience { until: Instant::now() + time }
+    }
+
+    /// Waits a little; `false` if that was often enough.
+    fn pause(self) -> bool {
+        let goes_on = Instant::now() < self.until;
+        if goes_on {
+            std::thread::sleep(Patience::PAUSE);
+        }
+        goes_on
+    }
+
+    /// Tries again after errors of which time can be the remedy.
+    pub fn retry<T, E>(
+        self,
+        passes: impl Fn(&E) -> bool,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, E> {
+        loop {
+            match attempt() {
+                Err(error) if passes(&error) && self.pause() => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Raises the limits that the process may raise by itself, and tries everything that a gateway
+/// needs. For the thread that starts it, before there are others. What it gives is to be kept
+/// until the gateway runs: what it holds is counted, and freed late.
+///
+/// # Errors
+/// The first thing that is in the way.
+pub fn prepare(config: &Config, patience: Patience) -> Result<Probe, MachineError> {
+    config::raise_nofile();
+    memory::raise_limit(config);
+    check_descriptors(config)?;
+    threads(config)?;
+    let probe = patience.retry(SetupError::is_memory, Probe::new);
+    let probe = match probe {
+        Err(error) if error.is_memory() => return Err(memory::nothing_left(config, error)),
+        probe => probe?,
+    };
+    memory::check(&probe, config, patience)?;
+    Ok(probe)
+}
+
+/// What a shard opens beside its listeners: an executor's three rings and eventfd, the socket ring,
+/// the mailbox's eventfds and their copies.
+const DESCRIPTORS_PER_SHARD: u64 = 10;
+/// What the other threads open: event loops, signals, the admin server, the mesh, a connection.
+const DESCRIPTORS_SHARED: u64 = 32;
+
+/// Whether enough descriptors are left for a start; part of [`prepare`], and for what opens some
+/// before that.
+pub fn check_descriptors(config: &Config) -> Result<(), MachineError> {
+    let shards = config.runtime.cpus.len() as u64;
+    let listeners = config.listeners.len() as u64;
+    let needed = DESCRIPTORS_SHARED + shards * (DESCRIPTORS_PER_SHARD + listeners);
+    let (limit, open) = (config::raise_nofile(), system::open_descriptors());
+    if needed.saturating_add(open) > limit {
+        return Err(MachineError::Descriptors { needed, limit, open });
+    }
+    Ok(())
+}
+
+/// Threads of a gateway: a shard has one and its executor another.
+fn threads_needed(config: &Config) -> usize {
+    const SHARED: usize = 8;
+    let keys = config.xxim.crypto.threads as usize;
+    SHARED + config.runtime.cpus.len() * 2 + config.sidecar.threads as usize + keys
+}
+
+/// Starts as many threads as a gateway has, which wait for each other and end.
+fn threads(config: &Config) -> Result<(), MachineError> {
+    const STACK_BYTES: usize = 16 << 10;
+    let needed = threads_needed(config);
+    let (all_there, wait): (Sender<()>, _) = crossbeam_channel::bounded(0);
+    let start = |_| {
+        let wait = wait.clone();
+        // An error is what it waits for: the sender is gone.
+        let body = move || _ = wait.recv();
+        std::thread::Builder::new().name("probe".into()).stack_size(STACK_BYTES).spawn(body)
+    };
+    let started: io::Result<Vec<_>> = (0..needed).map(start).collect();
+    drop(all_there);
+    for thread in started.map_err(|error| MachineError::Threads { needed, error })? {
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again_and_not_for_ever() {
+        let patience = Patience::new(Duration::from_secs(20));
+        let mut attempts = 0;
+        let third = |wanted: u32| {
+            attempts += 1;
+            if attempts == wanted { Ok(attempts) } else { Err("not yet") }
+        };
+        let mut third = third;
+        assert_eq!(patience.retry(|_| true, || third(3)), Ok(3));
+        assert_eq!(patience.retry(|_| false, || third(5)), Err("not yet"));
+        let over = Patience::new(Duration::ZERO);
+        assert_eq!(over.retry(|_| true, || third(99)), Err("not yet"));
+        assert_eq!(attempts, 5);
+    }
+
+    #[test]
+    fn this_machine_can_run_the_demo() {
+        let config = Config::demo();
+        let probe = prepare(&config, Patience::new(Duration::from_secs(2))).expect("it can");
+        assert!(probe.can_lock(4096).expect("it may be asked"));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_with_the_remedy_for_each_supervisor() {
+        let error = || io::Error::from_raw_os_error(libc::EAGAIN);
+        let errors = [
+            MachineError::Descriptors { needed: 60, limit: 20, open: 3 },
+            MachineError::Threads { needed: 12, error: error() },
+        ];
+        for text in errors.map(|error| error.to_string()) {
+            for name in ["shell", "systemd", "Docker", "Kubernetes"] {
+                assert!(text.contains(name), "{name}: {text}");
+            }
+        }
+    }
+}
