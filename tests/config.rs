@@ -1,5 +1,8 @@
 //! The configuration: what is read, what is refused and how, and that documents agree with it.
 
+#[path = "config/environment.rs"]
+mod environment;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -384,6 +387,7 @@ const REFUSALS: &[Refusal] = &[
     ("[admin]\nbind = \"not a host:1\"", 2, "admin.bind", &["can not be resolved"]),
     ("[admin]\nbind = \"127.0.0.1:6062\"", 2, "admin.bind", &["listener.2.bind has port 6062"]),
     ("[log]\nfilter = \"ringway=verbose\"", 2, "log.filter", &["not a log filter"]),
+    ("[log]\nfilter = \"inof\"", 2, "log.filter", &["\"inof\"", "nearest is \"info\""]),
     ("[runtime]\nhandshake_timeout = 10", 2, "runtime.handshake_timeout", &["\"5s\""]),
     ("[runtime]\nhandshake_timeout = \"10\"", 2, "runtime.handshake_timeout", &["not a duration"]),
     ("[runtime]\nslow_client = \"wait\"", 2, "runtime.slow_client", &["\"close\" or \"drop\""]),
@@ -499,33 +503,6 @@ fn a_host_name_and_the_unspecified_address_are_resolved() {
     }
     let g5 = good("[netsvr]\ngeneration = 5");
     assert_eq!(g5.netsvr.advertise.to_string(), "127.0.0.1:6061");
-}
-
-#[test]
-fn the_environment_wins_over_the_file_and_is_named_in_errors() {
-    let text = format!("[netsvr.customer]\nmax_online = 5\n{LISTENERS}");
-    let env = [
-        ("RINGWAY_NETSVR__CUSTOMER__MAX_ONLINE", "1"),
-        ("RINGWAY_LISTENER__0__ROUTES__1__PATH", "/e"),
-        ("RINGWAY_LISTENER__0__ROUTES__1__PROTOCOL", "echo"),
-        ("RINGWAY_SERVICE_HOST", "10.0.0.1"),
-    ];
-    let config = load_env(&text, &env).expect("these keys exist").config;
-    assert_eq!(config.netsvr.customer.max_online, 1);
-    let Service::Http(routes) = &config.listeners[0].service else {
-        panic!("the first listener has routes");
-    };
-    assert_eq!(routes[1], Route { path: "/e".to_owned(), protocol: ClientProtocol::Echo });
-    for (name, value, says) in [
-        ("RINGWAY_NETSVR__CUSTOMER__MAX_ONLINE", "many", "a text where a whole number"),
-        ("RINGWAY_NETSVR__CUSTOMER__MAX_ONLIN", "1", "netsvr.customer.max_online`"),
-        ("RINGWAY_LISTENER__BIND", "127.0.0.1:1", "LISTENER__0__BIND"),
-        ("RINGWAY_LISTENER__4__BIND", "127.0.0.1:1", "without gaps"),
-        ("RINGWAY_LISTENER__99999999999999999999__BIND", "127.0.0.1:1", "listener"),
-    ] {
-        let error = load_env(&text, &[(name, value)]).expect_err(name);
-        assert!(error.to_string().contains(says), "{error}");
-    }
 }
 
 #[test]

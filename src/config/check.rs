@@ -4,15 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use tracing_subscriber::EnvFilter;
-
 use super::Loaded;
 use super::error::{Complaint, ConfigError};
 use super::listeners::{address, check_overlap, listeners};
 use super::machine::Machine;
 use super::model::*;
 use super::settings::{Settings, allowed};
-use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
+use super::{connmix, connmix_server, im, log_filter, login, mesh, xxim, xxim_upstream};
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
@@ -309,12 +307,7 @@ fn admin(settings: &Settings) -> Result<Admin, ConfigError> {
 }
 
 fn log(settings: &Settings) -> Result<Log, ConfigError> {
-    let filter = settings.text("log.filter")?;
-    if let Err(error) = EnvFilter::try_new(&filter) {
-        let complaint = Complaint::new(format!("this is not a log filter: {error}"));
-        return Err(settings.error("log.filter", complaint.allowed(allowed("log.filter"))));
-    }
-    Ok(Log { filter, json: settings.flag("log.json")? })
+    Ok(Log { filter: log_filter::read(settings)?, json: settings.flag("log.json")? })
 }
 
 fn warnings(settings: &Settings, config: &Config) -> Vec<String> {
@@ -323,17 +316,18 @@ fn warnings(settings: &Settings, config: &Config) -> Vec<String> {
         let business = listener.service.is_for_backends();
         let verified = listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if business && !listener.bind.ip().is_loopback() && !verified {
+            let key = settings.show(&format!("listener.{index}.bind"));
             warnings.push(format!(
-                "listener.{index}.bind = {}: whoever can reach this address can read and control \
-                 every client. Bind it to a private network, or set tls with client_ca",
+                "{key} = {}: whoever can reach this address can read and control every client. \
+                 Bind it to a private network, or set tls with client_ca",
                 listener.bind
             ));
         }
     }
     if let Some(bind) = config.admin.bind.filter(|bind| !bind.ip().is_loopback()) {
-        warnings.push(format!(
-            "admin.bind = {bind}: whoever can reach this address can read the metrics"
-        ));
+        let key = settings.show("admin.bind");
+        warnings
+            .push(format!("{key} = {bind}: whoever can reach this address can read the metrics"));
     }
     let connections_max = config.runtime.connections_max;
     if !settings.is_set("runtime.connections_max") && connections_max < CONNECTIONS_FEW {
@@ -344,9 +338,9 @@ fn warnings(settings: &Settings, config: &Config) -> Vec<String> {
     }
     let max_online = config.netsvr.customer.max_online;
     if settings.is_set("netsvr.customer.max_online") && max_online > connections_max {
+        let key = settings.show("netsvr.customer.max_online");
         warnings.push(format!(
-            "netsvr.customer.max_online = {max_online} can not be reached: \
-             runtime.connections_max is {connections_max}"
+            "{key} = {max_online} can not be reached: runtime.connections_max is {connections_max}"
         ));
     }
     if config.runtime.shutdown_timeout < config.runtime.close_timeout {

@@ -1,30 +1,39 @@
 //! Environment variables over the file: `RINGWAY_NETSVR__CUSTOMER__MAX_ONLINE=1` is the key
 //! `netsvr.customer.max_online`, `RINGWAY_LISTENER__0__BIND` the key `bind` of the first listener.
 //!
-//! Variables that Kubernetes sets for a service called "ringway" (`RINGWAY_SERVICE_*`,
-//! `RINGWAY_PORT*`) are not meant for the gateway and are left alone.
+//! Only names with `__` in them and keys without a table are meant for the gateway. Kubernetes puts
+//! the addresses of services into the environment of every container, so a service called
+//! "ringway" or "ringway-admin" brings `RINGWAY_SERVICE_HOST`, `RINGWAY_ADMIN_PORT_9464_TCP` and
+//! the like: these are left alone. Other names with the prefix are worth a warning.
 
 use std::ffi::OsString;
 
 use toml::de::DeValue;
 
+use super::FILE_VARIABLE;
 use super::error::{Complaint, ConfigError};
 use super::file;
 use super::keys::{self, Kind};
 use super::settings::{Entry, Settings, Value, key_of};
 
 const PREFIX: &str = "RINGWAY_";
-const FOREIGN: [&str; 2] = ["RINGWAY_SERVICE_", "RINGWAY_PORT"];
 
-/// Puts the variables over what the settings say.
+/// Puts the variables over what the settings say. Gives a warning if there are some with the prefix
+/// that mean nothing.
 pub(super) fn overlay(
     settings: &mut Settings,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(), ConfigError> {
+) -> Result<Option<String>, ConfigError> {
+    let mut unknown = Vec::new();
     for (name, value) in variables {
-        let Some(name) = name.to_str().filter(|name| is_ours(name)) else {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        if name == FILE_VARIABLE || is_of_kubernetes(name) {
             continue;
-        };
+        }
+        if !is_key(&name[PREFIX.len()..]) {
+            unknown.push(name.to_owned());
+            continue;
+        }
         let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
         let value = value.into_string().map_err(|value| {
             let mut error = settings.error(&path, Complaint::new("this is not UTF-8"));
@@ -40,7 +49,8 @@ pub(super) fn overlay(
         };
         settings.entries.insert(path, entry);
     }
-    Ok(())
+    unknown.sort();
+    Ok((!unknown.is_empty()).then(|| ignored(&unknown)))
 }
 
 /// A value as it would be written in a file. What is not TOML is a text.
@@ -51,8 +61,43 @@ pub(super) fn toml_value(text: &str) -> Value {
     }
 }
 
-fn is_ours(name: &str) -> bool {
-    name.starts_with(PREFIX) && !FOREIGN.iter().any(|foreign| name.starts_with(foreign))
+/// Whether the name, without prefix, has the form of a key.
+fn is_key(name: &str) -> bool {
+    name.contains("__") || keys::all().any(|key| key == name.to_lowercase())
+}
+
+/// Whether Kubernetes sets such a variable for a service.
+fn is_of_kubernetes(name: &str) -> bool {
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|part| {
+        // `__` is not its work: a service's name has no dash at its end.
+        name.match_indices(part).any(|(at, _)| {
+            let rest = &name[at + part.len()..];
+            !name[..at].ends_with('_') && (rest.is_empty() || rest.starts_with('_'))
+        })
+    })
+}
+
+/// The warning about names that are no keys.
+fn ignored(names: &[String]) -> String {
+    let meant = |name: &String| {
+        let plain = name[PREFIX.len()..].to_lowercase();
+        let key = keys::all().find(|key| key.replace('.', "_") == plain);
+        match key {
+            Some(key) => format!("{name} (is {} meant?)", variable_of(key)),
+            None => name.clone(),
+        }
+    };
+    format!(
+        "environment variables that are no keys of the configuration are ignored: {}. Between \
+         tables and keys stands `__`, e.g. {}",
+        names.iter().map(meant).collect::<Vec<_>>().join(", "),
+        variable_of("admin.bind")
+    )
+}
+
+/// The variable of a key; keys of lists of tables lack their index.
+fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "__").to_uppercase())
 }
 
 /// Environment variables are texts; what they mean depends on the key. What does not fit stays a
@@ -109,13 +154,54 @@ mod tests {
         assert_eq!(settings.entries["node"].file, "environment variable RINGWAY_NODE");
     }
 
+    fn warning(names: &[&str]) -> (usize, Option<String>) {
+        let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+        let variables = names.iter().map(|name| (name.into(), "x".into()));
+        let warning = overlay(&mut settings, variables).expect("the variables are UTF-8");
+        (settings.entries.len(), warning)
+    }
+
     #[test]
     fn variables_of_others_are_left_alone() {
-        let settings = overlaid(&[
-            ("RINGWAY_SERVICE_HOST", "10.0.0.1"),
-            ("RINGWAY_PORT_6060_TCP", "tcp://10.0.0.1:6060"),
-            ("HOME", "/"),
-        ]);
-        assert_eq!(settings.entries.len(), 1);
+        let names = [
+            "RINGWAY_SERVICE_HOST",
+            "RINGWAY_SERVICE_PORT",
+            "RINGWAY_SERVICE_PORT_HTTP",
+            "RINGWAY_PORT",
+            "RINGWAY_PORT_6060_TCP",
+            "RINGWAY_PORT_6060_TCP_ADDR",
+            "RINGWAY_ADMIN_SERVICE_HOST",
+            "RINGWAY_ADMIN_SERVICE_PORT",
+            "RINGWAY_ADMIN_PORT",
+            "RINGWAY_ADMIN_PORT_9464_TCP_PROTO",
+            "RINGWAY_A__B_SERVICE_HOST",
+            "RINGWAY_CONFIG",
+            "RINGWAYS__NODE",
+            "HOME",
+        ];
+        assert_eq!(warning(&names), (1, None));
+    }
+
+    #[test]
+    fn names_that_mean_nothing_are_one_warning() {
+        let (entries, warning) =
+            warning(&["RINGWAY_VERSION", "RINGWAY_HOME", "RINGWAY_ADMIN_BIND", "RINGWAY_NODE"]);
+        assert_eq!(entries, 1, "the node was there already");
+        let warning = warning.expect("three mean nothing");
+        let names = "RINGWAY_ADMIN_BIND (is RINGWAY_ADMIN__BIND meant?), RINGWAY_HOME, \
+                     RINGWAY_VERSION";
+        assert!(warning.contains(names), "{warning}");
+    }
+
+    #[test]
+    fn no_key_is_taken_for_a_variable_of_kubernetes() {
+        for key in keys::all() {
+            let name = variable_of(key);
+            assert!(!is_of_kubernetes(&name), "{name}");
+            assert!(is_key(&name[PREFIX.len()..]), "{name}");
+        }
+        // Nor are slips of the pen, which are errors.
+        assert!(!is_of_kubernetes("RINGWAY_ADMIN__PORT"));
+        assert!(!is_of_kubernetes("RINGWAY_ADMIN__PORTAL"));
     }
 }

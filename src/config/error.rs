@@ -22,6 +22,13 @@ pub struct ConfigError {
     pub to_do: Box<str>,
 }
 
+impl ConfigError {
+    /// Whether there is nothing to be read, rather than something that is wrong.
+    pub fn is_about_the_file(&self) -> bool {
+        self.key.is_empty() && self.line.is_none()
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;

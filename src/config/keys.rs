@@ -212,7 +212,7 @@ const KEYS: &[Key] = &[
             "log.filter",
             "\"info\"",
             "Which events are logged, to standard error. Those of the NATS library only if \
-             `async_nats` is named.",
+             `async_nats` is named. Words that are neither a level nor a target are refused.",
         )
     },
     Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },
@@ -336,7 +336,7 @@ fn former(unknown: &str) -> Option<String> {
 }
 
 /// Edit distance (Levenshtein) in characters.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {

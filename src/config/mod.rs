@@ -14,6 +14,7 @@ mod file;
 mod im;
 mod keys;
 mod listeners;
+mod log_filter;
 mod login;
 mod machine;
 mod mesh;
@@ -36,6 +37,9 @@ pub use self::reference::reference;
 use self::error::Complaint;
 use self::machine::Machine;
 use self::settings::Settings;
+
+/// The environment variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "RINGWAY_CONFIG";
 
 /// A configuration that may be used, and what its owner should know about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,8 +150,10 @@ pub fn load_with(
         settings.error("", complaint.advise("Pass the path of a TOML file that ringway may read"))
     })?;
     let mut settings = file::parse(&text, &file)?;
-    env::overlay(&mut settings, variables)?;
-    check::build(&settings, &Machine::here())
+    let unknown = env::overlay(&mut settings, variables)?;
+    let mut loaded = check::build(&settings, &Machine::here())?;
+    loaded.warnings.extend(unknown);
+    Ok(loaded)
 }
 
 /// A configuration that is in memory, without environment. `name` is what errors call it.
@@ -166,8 +172,9 @@ pub fn demo_with(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, ConfigError> {
     let mut settings = file::parse(DEMO, DEMO_FILE)?;
-    env::overlay(&mut settings, variables)?;
-    let loaded = check::build(&settings, &Machine::here())?;
+    let unknown = env::overlay(&mut settings, variables)?;
+    let mut loaded = check::build(&settings, &Machine::here())?;
+    loaded.warnings.extend(unknown);
     let outside = |bind: SocketAddr| !bind.ip().is_loopback();
     let binds = loaded.config.listeners.iter().map(|listener| listener.bind);
     let listener = binds.enumerate().find(|(_, bind)| outside(*bind));

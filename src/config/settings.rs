@@ -97,6 +97,32 @@ impl Settings {
         self.entries.keys().filter_map(index).max().map_or(0, |highest| highest.saturating_add(1))
     }
 
+    /// A key as a warning names it: with the environment variable, if its value comes from one.
+    pub fn show(&self, path: &str) -> String {
+        match self.entries.get(path).filter(|entry| entry.line.is_none()) {
+            Some(entry) => format!("{path} ({})", entry.file),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Where the value of a path is from: the file, or an environment variable. For what is missing
+    /// that is the variable if all of its table comes from such.
+    fn origin(&self, path: &str) -> &str {
+        if let Some(entry) = self.entries.get(path) {
+            return &entry.file;
+        }
+        let below = |path: &str| {
+            let prefix = format!("{path}.");
+            let found = self.entries.range(prefix.clone()..);
+            let mut found = found.take_while(move |(key, _)| key.starts_with(&prefix));
+            let first = found.next()?.1;
+            // What stands in a file has a line.
+            (first.line.is_none() && found.all(|(_, entry)| entry.line.is_none())).then_some(first)
+        };
+        let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+        below(path).or_else(|| below(table)).map_or(&self.file, |entry| &entry.file)
+    }
+
     /// An error about the value of a path.
     pub fn error(&self, path: &str, complaint: Complaint) -> ConfigError {
         let entry = self.entries.get(path);
@@ -106,7 +132,7 @@ impl Settings {
             value.push_str("...");
         }
         ConfigError {
-            file: entry.map_or(self.file.as_str(), |entry| entry.file.as_str()).into(),
+            file: self.origin(path).into(),
             line: entry.and_then(|entry| entry.line),
             key: path.into(),
             value: value.into(),
