@@ -88,8 +88,7 @@ impl Gateway {
     /// What is in the way. Threads that run already are left behind: the process is to end.
     pub fn start(mut config: Config) -> Result<Gateway, StartError> {
         let patience = Patience::new(limits::RESTART_PATIENCE);
-        // Stays until the shards run.
-        let _probe = machine::prepare(&config, patience)?;
+        machine::prepare(&config, patience)?;
         let descriptors = config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS);
         config::reserve_descriptors(descriptors);
         let shards = config.runtime.cpus.len();

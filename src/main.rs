@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use ringway::config::{self, Config, Loaded, model::Service};
+use ringway::config::{self, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::log;
@@ -36,7 +36,7 @@ enum Command {
     /// Run the gateway with a configuration file.
     Serve {
         /// The TOML file. RINGWAY_* environment variables override its keys.
-        #[arg(long, env = CONFIG)]
+        #[arg(long, env = config::FILE_VARIABLE)]
         config: PathBuf,
     },
     /// Run every protocol on 127.0.0.1 with a built-in business process; needs no configuration.
@@ -44,7 +44,11 @@ enum Command {
     /// Check a configuration file or the machine, or print the reference of all keys.
     Check {
         /// The TOML file.
-        #[arg(long, env = CONFIG, required_unless_present_any = ["machine", "print_reference"])]
+        #[arg(
+            long,
+            env = config::FILE_VARIABLE,
+            required_unless_present_any = ["machine", "print_reference"],
+        )]
         config: Option<PathBuf>,
         /// Try what the gateway needs of this machine, and tell what will hurt later. Without a
         /// file: for the demo.
@@ -77,9 +81,6 @@ enum Keygen {
     },
 }
 
-/// The environment variable that stands for `--config`.
-const CONFIG: &str = "RINGWAY_CONFIG";
-
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -91,8 +92,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve { config } => gateway(config::load(&config)?, false),
-        Command::Demo => gateway(config::demo_with_env()?, true),
+        Command::Serve { config } => gateway(move || load(&config), false),
+        Command::Demo => gateway(|| Ok(config::demo_with_env()?), true),
         Command::Check { print_reference: true, .. } => {
             print!("{}", config::reference());
             Ok(ExitCode::SUCCESS)
@@ -109,11 +110,21 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Reads the file; if the environment names one that can not be read, the error says so.
+fn load(path: &Path) -> Result<Loaded, Failure> {
+    let variable = config::FILE_VARIABLE;
+    let named = std::env::var_os(variable).is_some_and(|value| value == path);
+    config::load(path).map_err(|error| match named && error.is_about_the_file() {
+        true => format!("environment variable {variable} = {error}").into(),
+        false => error.into(),
+    })
+}
+
 /// Checks the file, and the machine if that is wanted; the exit code tells whether a gateway would
 /// start.
 fn check(path: Option<&Path>, machine: bool) -> Result<ExitCode, Failure> {
     let loaded = match path {
-        Some(path) => config::load(path)?,
+        Some(path) => load(path)?,
         None => config::demo_with_env()?,
     };
     loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
@@ -127,16 +138,18 @@ fn check(path: Option<&Path>, machine: bool) -> Result<ExitCode, Failure> {
 }
 
 /// Runs until a signal or a failure; the exit code tells whether everything was drained.
-fn gateway(loaded: Loaded, demo: bool) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = loaded;
-    log::init(&config.log.filter, config.log.json)?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    machine::check_descriptors(&config)?;
+fn gateway(
+    load: impl FnOnce() -> Result<Loaded, Failure> + Send + 'static,
+    demo: bool,
+) -> Result<ExitCode, Failure> {
+    machine::check_first_descriptors()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Before anything is served, so that no signal finds the default action.
+    // Before anything that can take time, so that no signal finds the default action, which for the
+    // first process of a container is none.
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let Some(started) = runtime.block_on(signals.starting(move || start(config, demo))) else {
-        tracing::info!("ended by a signal before the gateway was ready");
+    let Some(started) = runtime.block_on(signals.starting(move || start(load()?, demo))) else {
+        // Perhaps there is no log yet.
+        eprintln!("ringway: ended by a signal before the gateway was ready");
         runtime.shutdown_background();
         return Ok(ExitCode::SUCCESS);
     };
@@ -174,7 +187,10 @@ struct Started {
     consumer: Option<demo::connmix::Worker>,
 }
 
-fn start(mut config: Config, demo: bool) -> Result<Started, Failure> {
+fn start(loaded: Loaded, demo: bool) -> Result<Started, Failure> {
+    let Loaded { mut config, warnings } = loaded;
+    log::init(&config.log.filter, config.log.json)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
     upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
     let gateway = Gateway::start(config)?;

@@ -4,6 +4,10 @@ mod common;
 
 #[path = "faults/binary.rs"]
 mod binary;
+#[path = "process/memory.rs"]
+mod memory;
+#[path = "process/start.rs"]
+mod start;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -15,9 +19,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use binary::{Binary, File, LISTENERS, RINGWAY, run, serve};
 use common::*;
 use prost::Message;
+use ringway::shard::ring::PageAllocator;
 use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
 use rustix::process::Signal;
+
+/// That of the program, as the tests of locked memory have gateways of their own.
+#[global_allocator]
+static ALLOCATOR: PageAllocator<mimalloc::MiMalloc> = PageAllocator(mimalloc::MiMalloc);
 
 const CLIENTS_COUNT: usize = 200;
 const ALL: i32 = 7;
@@ -229,6 +238,30 @@ fn a_missing_file_is_named() {
     std::fs::remove_file(file.path()).expect("it was made");
     let line = one_line(&mut serve(&file), &file);
     assert!(line.contains("FILE: the configuration can not be read"), "{line}");
+}
+
+#[test]
+fn the_environment_can_name_the_file() {
+    let file = File::new(LISTENERS);
+    let mut command = Command::new(RINGWAY);
+    command.arg("serve").env("RINGWAY_CONFIG", file.path());
+    let server = Binary::spawn(command, file);
+    server.check_serves();
+    let other = File::new(LISTENERS);
+    let mut check = Command::new(RINGWAY);
+    check.args(["check"]).env("RINGWAY_CONFIG", other.path());
+    let (code, out, _) = run(&mut check);
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.ends_with(&format!("{} is valid\n", other.path().display())), "{out}");
+    std::fs::remove_file(other.path()).expect("it was made");
+    let line = one_line(&mut check, &other);
+    assert!(
+        line.contains("environment variable RINGWAY_CONFIG = FILE: the configuration can"),
+        "{line}"
+    );
+    // The command line goes first, and is named by itself.
+    let line = one_line(check.arg("--config").arg("/no/such/file"), &other);
+    assert!(line.starts_with("ringway: /no/such/file: the configuration can not be"), "{line}");
 }
 
 #[test]

@@ -31,8 +31,8 @@ pub enum MachineError {
     #[error(transparent)]
     Memory(#[from] Shortage),
     #[error(
-        "{needed} descriptors are needed to start, but the process may open {limit} and has {open} \
-         open (RLIMIT_NOFILE). Raise the limit (shell: ulimit -n 1048576; systemd: \
+        "{needed} descriptors are needed for a start, but the process may open {limit} and has \
+         {open} open (RLIMIT_NOFILE). Raise the limit (shell: ulimit -n 1048576; systemd: \
          LimitNOFILE=1048576; Docker: --ulimit nofile=1048576; Kubernetes: LimitNOFILE of the \
          container runtime on the node)"
     )]
@@ -85,37 +85,58 @@ impl Patience {
 }
 
 /// Raises the limits that the process may raise by itself, and tries everything that a gateway
-/// needs. For the thread that starts it, before there are others. What it gives is to be kept
-/// until the gateway runs: what it holds is counted, and freed late.
+/// needs, before it has threads.
 ///
 /// # Errors
 /// The first thing that is in the way.
-pub fn prepare(config: &Config, patience: Patience) -> Result<Probe, MachineError> {
+pub fn prepare(config: &Config, patience: Patience) -> Result<(), MachineError> {
     config::raise_nofile();
     memory::raise_limit(config);
-    check_descriptors(config)?;
+    descriptors(config)?;
     threads(config)?;
-    let probe = patience.retry(SetupError::is_memory, Probe::new);
-    let probe = match probe {
+    // The end of a ring interrupts a system call of the thread that made it. This one makes none.
+    let prober = std::thread::Builder::new().name("probe".into());
+    std::thread::scope(|scope| {
+        let needed = threads_needed(config);
+        let thread = prober.spawn_scoped(scope, || rings(config, patience));
+        let thread = thread.map_err(|error| MachineError::Threads { needed, error })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// io_uring, and locked memory for it. What the probe holds is freed late, so it is counted.
+fn rings(config: &Config, patience: Patience) -> Result<(), MachineError> {
+    let probe = match patience.retry(SetupError::is_memory, Probe::new) {
         Err(error) if error.is_memory() => return Err(memory::nothing_left(config, error)),
         probe => probe?,
     };
-    memory::check(&probe, config, patience)?;
-    Ok(probe)
+    memory::check(&probe, config, patience)
 }
 
 /// What a shard opens beside its listeners: an executor's three rings and eventfd, the socket ring,
-/// the mailbox's eventfds and their copies.
+/// the mailbox's eventfd and its copies.
 const DESCRIPTORS_PER_SHARD: u64 = 10;
-/// What the other threads open: event loops, signals, the admin server, the mesh, a connection.
-const DESCRIPTORS_SHARED: u64 = 32;
+/// What the other threads open: event loops, the admin server, the mesh, a connection.
+const DESCRIPTORS_SHARED: u64 = 24;
+/// What a process opens before its gateway: an event loop that waits for signals.
+const DESCRIPTORS_FIRST: u64 = 10;
 
-/// Whether enough descriptors are left for a start; part of [`prepare`], and for what opens some
-/// before that.
-pub fn check_descriptors(config: &Config) -> Result<(), MachineError> {
+/// Whether enough descriptors are left to wait for signals and to read a configuration, which tells
+/// how many are needed in all.
+///
+/// # Errors
+/// They are not.
+pub fn check_first_descriptors() -> Result<(), MachineError> {
+    descriptors_left(DESCRIPTORS_FIRST + DESCRIPTORS_SHARED)
+}
+
+fn descriptors(config: &Config) -> Result<(), MachineError> {
     let shards = config.runtime.cpus.len() as u64;
     let listeners = config.listeners.len() as u64;
-    let needed = DESCRIPTORS_SHARED + shards * (DESCRIPTORS_PER_SHARD + listeners);
+    descriptors_left(DESCRIPTORS_SHARED + shards * (DESCRIPTORS_PER_SHARD + listeners))
+}
+
+fn descriptors_left(needed: u64) -> Result<(), MachineError> {
     let (limit, open) = (config::raise_nofile(), system::open_descriptors());
     if needed.saturating_add(open) > limit {
         return Err(MachineError::Descriptors { needed, limit, open });
@@ -172,8 +193,7 @@ mod tests {
     #[test]
     fn this_machine_can_run_the_demo() {
         let config = Config::demo();
-        let probe = prepare(&config, Patience::new(Duration::from_secs(2))).expect("it can");
-        assert!(probe.can_lock(4096).expect("it may be asked"));
+        prepare(&config, Patience::new(Duration::from_secs(2))).expect("it can");
     }
 
     #[test]

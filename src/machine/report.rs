@@ -106,7 +106,7 @@ fn rings(config: &Config) -> Vec<Finding> {
 }
 
 fn descriptors(config: &Config, facts: &Facts) -> Finding {
-    if let Err(error) = super::check_descriptors(config) {
+    if let Err(error) = super::descriptors(config) {
         return fatal(format!("descriptors: {error}"));
     }
     let limit = config::raise_nofile();
