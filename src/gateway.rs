@@ -20,7 +20,8 @@ use crate::limits;
 use crate::machine::{self, MachineError, Patience, sockets};
 use crate::metrics::{DropReason, Registry};
 use crate::rsa_keys::{RsaKey, RsaKeyError};
-use crate::shard::driver::{self, Clock, Notice, Parts};
+use crate::shard::clock::Clock;
+use crate::shard::driver::{self, Notice, Parts};
 use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, QueueRequest, QueueSender,
     Request, SidecarSender,

@@ -22,18 +22,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::log::Every;
 use crate::metrics::Published;
+use crate::shard::Shard;
+use crate::shard::clock::Clock;
 use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshSender, QueueSender, Request, SidecarSender,
 };
 use crate::shard::ops::Op;
 use crate::shard::ring::{Event, Locked, Ring, Settings, ring_bytes};
-use crate::shard::{Now, Shard};
 
 /// Mail that is handled before the sockets get another look.
 const MAIL_PER_TURN: usize = 1024;
@@ -55,28 +56,6 @@ const EXECUTOR_IO_MEMORY: usize = 64 << 10;
 const EXECUTOR_RING_ENTRIES: usize = 8;
 /// When glommio would look for other tasks: there are none.
 const EXECUTOR_PREEMPT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// The clock that all shards of a process share.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    start: Instant,
-    start_unix: Duration,
-}
-
-impl Clock {
-    /// Starts now.
-    pub fn start() -> Clock {
-        let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { start: Instant::now(), start_unix }
-    }
-
-    fn now(&self) -> Now {
-        let elapsed = self.start.elapsed();
-        let since_1970 = self.start_unix + elapsed;
-        let (unix, unix_ms) = (since_1970.as_secs() as u32, since_1970.as_millis() as u64);
-        Now { ms: elapsed.as_millis() as u64, unix, unix_ms }
-    }
-}
 
 /// What a shard tells the thread that started it.
 #[derive(Debug)]
@@ -235,7 +214,7 @@ impl Driver {
                 return Ok(());
             }
             if !active && !self.rest(PAUSE)? {
-                self.publish(self.parts.clock.now().ms);
+                self.publish(self.parts.clock.ms());
                 self.rest(WAIT_MAX)?;
             }
         }
@@ -412,7 +391,7 @@ impl Driver {
 
     /// The time until the shard has something to do by itself, if it will.
     fn due_in(&self) -> Option<Duration> {
-        let now_ms = self.parts.clock.now().ms;
+        let now_ms = self.parts.clock.ms();
         let mut due_ms = self.parts.shard.next_ms();
         let mut by = |ms: u64| due_ms = Some(due_ms.map_or(ms, |due_ms: u64| due_ms.min(ms)));
         if self.congested || self.unsent.is_some() {

@@ -20,6 +20,7 @@ pub mod buffers;
 mod business;
 mod calls;
 mod client;
+pub mod clock;
 mod closing;
 mod commands;
 pub mod connmix;
@@ -77,18 +78,8 @@ use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::{ServerConfig, Tls};
 
+pub use clock::Now;
 pub use shared::Shared;
-
-/// The time of a turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds since the process started; the same clock for all shards.
-    pub ms: u64,
-    /// Unix time in seconds.
-    pub unix: u32,
-    /// Unix time in milliseconds; like `ms` it never goes back.
-    pub unix_ms: u64,
-}
 
 /// What a shard needs to know about one listener.
 #[derive(Clone, Debug)]
