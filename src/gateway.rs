@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, watch};
 
@@ -58,6 +59,8 @@ pub enum StartError {
     Mesh(#[from] MeshStartError),
     #[error("a mailbox can not be made: {0}; raise the limit of open files (`ulimit -n`)")]
     Mailbox(io::Error),
+    #[error("the system gives no random numbers: {0}; allow getrandom(2)")]
+    Random(io::Error),
     #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
     Thread { shard: usize, cpu: usize, reason: String },
     #[error("a shard can not run: {0}")]
@@ -112,7 +115,7 @@ impl Gateway {
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
         let (notice_sender, notices) = crossbeam_channel::unbounded();
-        let shared = Shared::new(&config);
+        let shared = Shared::new(&config, random()?);
         let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
         let queues = start_queues(&config, &shared, &senders, &registry)?;
         let common = Common {
@@ -321,6 +324,13 @@ fn spawn_shards(
     mailboxes.into_iter().enumerate().map(spawn).collect()
 }
 
+/// A number that nobody can guess.
+fn random() -> Result<u32, StartError> {
+    let mut bytes = [0; 4];
+    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| StartError::Random(e.into()))?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
 type Bound = (SocketAddr, Vec<OwnedFd>);
 
 /// Binds every listener once per shard.
@@ -520,6 +530,7 @@ fn start_mesh(
         addresses: announced.collect(),
         netsvr: config.netsvr.advertise,
         slots_max: config.runtime.connections_max,
+        ids_start: shared.ids_start,
         interest,
         calls: ends.calls,
         sender: ends.sender.clone(),

@@ -45,6 +45,7 @@ fn settings(url: &str, node: u16, queue_bytes_max: usize) -> MeshSettings {
         addresses: vec![("test", ([127, 0, 0, 1], node).into())],
         netsvr: std::net::SocketAddrV4::new([127, 0, 0, 1].into(), node),
         slots_max: 1000,
+        ids_start: 70_000,
         interest: Arc::new(Interest::new(queue_bytes_max)),
         calls: tokio::sync::mpsc::channel(8).0,
         sender: MeshSender::new().0,
@@ -206,6 +207,7 @@ fn nodes_find_each_other_and_hear_when_one_leaves() {
     b.await_nodes(1);
     let seen = a.nodes.get(2).expect("b");
     assert_eq!((seen.netsvr.port(), seen.shards, seen.slots_max), (2, 1, 1000));
+    assert_eq!(seen.ids_start, 70_000);
     assert_eq!(seen.addresses[0].1.port(), 2);
     drop(b);
     a.await_nodes(0);

@@ -9,12 +9,12 @@
 //!
 //! Milliseconds and step are one number of 53 bits: the second in which the connection was accepted
 //! (its generation), times the connections that one second has numbers for, plus the connection's
-//! place: slot, then shard. One second has 1000 * 4096 places, as in every snowflake. A process
+//! place: slot ([rotated](Rotation)), then shard. One second has 1000 * 4096 places, as in every snowflake. A process
 //! that may have more (shards times connections) takes what it needs and its seconds wrap
 //! sooner: with 8 shards of a million connections after 35 years. So an id leads back to its
 //! connection without a table, a stale one finds nothing, and ids that look like times are times.
 
-use crate::hub::ConnId;
+use crate::hub::{ConnId, Rotation};
 
 /// 2010-11-04 01:42:54 UTC, the second in which the time of snowflakes begins.
 const EPOCH: u32 = 1_288_834_974;
@@ -32,6 +32,7 @@ pub struct ClientIds {
     shards: u64,
     /// Numbers per second.
     places: u64,
+    rotation: Rotation,
 }
 
 impl ClientIds {
@@ -40,7 +41,20 @@ impl ClientIds {
         debug_assert!(node as u64 <= NODE_MASK && shards <= ConnId::SHARDS_MAX);
         let shards = shards.max(1) as u64;
         let places = PLACES.max(shards * slots_max.min(ConnId::SLOTS_MAX) as u64);
-        ClientIds { node, shards, places }
+        ClientIds { node, shards, places, rotation: Rotation::NONE }
+    }
+
+    /// The same for a process whose [`Rotation`] begins here.
+    #[must_use]
+    pub fn starting(self, start: u32) -> ClientIds {
+        ClientIds { rotation: self.rotation(start), ..self }
+    }
+
+    /// The rotation of all public ids of this process: over as many slots as a second has numbers
+    /// for.
+    pub fn rotation(&self, start: u32) -> Rotation {
+        let slots = (self.places / self.shards).min(ConnId::SLOTS_MAX.into());
+        Rotation::new(start, slots as u32)
     }
 
     /// The node whose ids these are.
@@ -51,6 +65,7 @@ impl ClientIds {
     /// The client_id of a connection; always positive.
     pub fn encode(&self, conn: ConnId) -> i64 {
         let seconds = conn.generation().wrapping_sub(EPOCH) as u64 % self.seconds();
+        let conn = self.rotation.show(conn);
         let place = conn.slot() as u64 * self.shards + conn.shard() as u64;
         debug_assert!(place < self.places, "{conn:?} is beyond the slots of this process");
         let number = seconds * self.places + place % self.places;
@@ -74,7 +89,7 @@ impl ClientIds {
         if slot >= ConnId::SLOTS_MAX as u64 {
             return None;
         }
-        Some(ConnId::new(shard, slot as u32, self.generation(seconds, unix)))
+        self.rotation.find(ConnId::new(shard, slot as u32, self.generation(seconds, unix)))
     }
 
     /// Seconds after which they wrap.
@@ -114,7 +129,7 @@ mod tests {
     #[test]
     fn every_id_leads_back_to_its_connection() {
         for (shards, slots_max) in [(1, 1), (2, 1_000_000), (64, 1_000_000), (256, 1 << 24)] {
-            let ids = ClientIds::new(1023, shards, slots_max);
+            let ids = ClientIds::new(1023, shards, slots_max).starting(u32::MAX);
             for shard in [0, shards - 1] {
                 for slot in [0, slots_max / 2, slots_max - 1] {
                     for generation in [NOW - 86_400 * 7, NOW - 1, NOW, NOW + 1000] {
@@ -131,7 +146,7 @@ mod tests {
 
     #[test]
     fn different_connections_have_different_ids() {
-        let ids = ClientIds::new(7, 3, 5000);
+        let ids = ClientIds::new(7, 3, 5000).starting(4_000_000_000);
         let mut seen = std::collections::HashSet::new();
         for generation in [NOW, NOW + 1] {
             for shard in 0..3 {

@@ -48,8 +48,73 @@ impl ConnId {
     }
 }
 
+/// How public ids hide slots: each is moved on by a number that is another one in every process, so
+/// that a process that starts within the second in which another ended repeats none of its ids, and
+/// the id of the first connection can not be guessed. Other nodes hear the number with the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    start: u32,
+    slots: u32,
+}
+
+impl Rotation {
+    /// Slots as they are.
+    pub const NONE: Rotation = Rotation { start: 0, slots: ConnId::SLOTS_MAX };
+
+    /// `start` is random; `slots`, of a shard, at least 1 and at most [`ConnId::SLOTS_MAX`].
+    pub const fn new(start: u32, slots: u32) -> Rotation {
+        debug_assert!(0 < slots && slots <= ConnId::SLOTS_MAX);
+        Rotation { start: start % slots, slots }
+    }
+
+    /// The connection as public ids name it. Its slot must be one of the slots.
+    pub const fn show(self, conn: ConnId) -> ConnId {
+        debug_assert!(conn.slot() < self.slots);
+        self.moved(conn, self.start)
+    }
+
+    /// The inverse; `None` if there is no such slot.
+    pub const fn find(self, shown: ConnId) -> Option<ConnId> {
+        if shown.slot() >= self.slots {
+            return None;
+        }
+        Some(self.moved(shown, self.slots - self.start))
+    }
+
+    const fn moved(self, conn: ConnId, by: u32) -> ConnId {
+        let slot = conn.slot() + by;
+        let slot = if slot >= self.slots { slot - self.slots } else { slot };
+        ConnId::new(conn.shard(), slot, conn.generation())
+    }
+}
+
 impl std::fmt::Debug for ConnId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}@{}", self.shard(), self.slot(), self.generation())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_is_shown_as_another_one_and_found_again() {
+        for slots in [1, 2, 7, 1000, ConnId::SLOTS_MAX] {
+            for start in [0, 1, slots - 1, slots, u32::MAX] {
+                let rotation = Rotation::new(start, slots);
+                let mut seen = std::collections::HashSet::new();
+                for slot in (0..slots).take(1000).chain([slots - 1]) {
+                    let conn = ConnId::new(3, slot, 1_795_000_000);
+                    let shown = rotation.show(conn);
+                    assert_eq!((shown.shard(), shown.generation()), (3, 1_795_000_000));
+                    assert_eq!(rotation.find(shown), Some(conn));
+                    assert!(seen.insert(shown) || slot == slots - 1);
+                }
+            }
+        }
+        assert_eq!(Rotation::new(5, 10).find(ConnId::new(0, 10, 1)), None);
+        let conn = ConnId::new(1, 2, 3);
+        assert_eq!(Rotation::NONE.show(conn), conn);
     }
 }

@@ -26,7 +26,7 @@ mod users;
 
 use std::sync::Arc;
 
-pub use id::ConnId;
+pub use id::{ConnId, Rotation};
 use mesh::{Bucket, Occupancy, Space};
 use push::{Change, Target, TopicChange};
 use sessions::Members;

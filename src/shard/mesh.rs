@@ -137,7 +137,7 @@ impl Shard {
             return Some((None, self.client_ids.decode(client, self.now.unix)?));
         }
         let node = self.mesh.as_ref()?.nodes.get(number)?;
-        let ids = ClientIds::new(number, node.shards.into(), node.slots_max);
+        let ids = client_ids(node);
         Some((Some(number), ids.decode(client, self.now.unix)?))
     }
 
@@ -226,11 +226,21 @@ impl Shard {
     /// The other nodes have changed.
     pub(super) fn nodes_changed(&mut self, nodes: Arc<Nodes>) {
         if let Some(mesh) = &mut self.mesh {
-            let ids = nodes.iter().map(|node| (node.number, UniqIds::new(node.netsvr)));
+            let ids = nodes.iter().map(|node| (node.number, uniq_ids(node)));
             mesh.uniq_ids = ids.collect();
             mesh.nodes = nodes;
         }
     }
+}
+
+/// The client_ids of another node.
+fn client_ids(node: &Node) -> ClientIds {
+    ClientIds::new(node.number, node.shards.into(), node.slots_max).starting(node.ids_start)
+}
+
+/// The uniqIds of another node.
+fn uniq_ids(node: &Node) -> UniqIds {
+    UniqIds::new(node.netsvr).rotated(client_ids(node).rotation(node.ids_start))
 }
 
 /// Whether the command names connections, and at least one.

@@ -159,6 +159,8 @@ impl Shard {
         let topics = shared.queue_topics.clone();
         let room = shared.queue_room.clone();
         let queueing = queues::Queueing::new(&config.connmix, topics, room);
+        let client_ids = ClientIds::new(config.node, shards, config.runtime.connections_max);
+        let start = shared.ids_start;
         let level = config.netsvr.customer.compression_level;
         let mesh = shared.mesh.clone();
         let mut hub = Hub::new();
@@ -172,8 +174,8 @@ impl Shard {
             now: Now::default(),
             conns: Conns::new(id, config.runtime.connections_max),
             hub,
-            uniq_ids: UniqIds::new(config.netsvr.advertise),
-            client_ids: ClientIds::new(config.node, shards, config.runtime.connections_max),
+            uniq_ids: UniqIds::new(config.netsvr.advertise).rotated(client_ids.rotation(start)),
+            client_ids: client_ids.starting(start),
             timers: Wheel::new(),
             jobs: Slab::new(),
             job_timers: Wheel::new(),

@@ -29,11 +29,13 @@ pub struct Shared {
     pub queue_room: Option<Arc<Room>>,
     /// Members and messages of rooms, where they are limited.
     pub room_limits: RoomLimits,
+    /// Where the rotation of the process's public ids begins.
+    pub ids_start: u32,
 }
 
 impl Shared {
-    /// The limiters as configured, nobody connected.
-    pub fn new(config: &Config) -> Arc<Shared> {
+    /// The limiters as configured, nobody connected; `ids_start` is random.
+    pub fn new(config: &Config, ids_start: u32) -> Arc<Shared> {
         Arc::new(Shared {
             open_limiter: SharedLimiter::new(config.netsvr.limit.on_open),
             message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
@@ -44,6 +46,7 @@ impl Shared {
             queue_room: (config.connmix.queue.scope == QueueScope::Cluster)
                 .then(|| Arc::new(Room::new(config.mesh.queue_bytes_max))),
             room_limits: RoomLimits::default(),
+            ids_start,
         })
     }
 }

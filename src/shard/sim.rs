@@ -124,7 +124,7 @@ impl World {
     ) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let config = Arc::new(config);
-        let shared = Shared::new(&config);
+        let shared = Shared::new(&config, 0);
         let cells = (0..shards).map(|id| Cell {
             shard: Shard::new(
                 id as u8,

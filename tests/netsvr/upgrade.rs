@@ -392,3 +392,18 @@ fn the_query_and_the_headers_of_section_2_3_reach_the_business() {
     let strings = [open.raw_query, open.x_forwarded_for, open.x_real_ip];
     assert_eq!(strings, ["", "", ""]);
 }
+
+/// Section 2.9: a process that starts within the second in which another one ended repeats none of
+/// its uniqIds, and its first one can not be guessed. The address in them differs here, as both run.
+#[test]
+fn processes_that_start_in_the_same_second_have_no_uniq_id_in_common() {
+    let servers = [Server::start(config()), Server::start(config())];
+    let [first, second] = servers.map(|server| {
+        let mut worker = server.worker(OPEN);
+        let clients: Vec<Client> = (0..40).map(|_| server.client()).collect();
+        let ids = clients.iter().map(|_| worker.opened()[20..].to_owned());
+        ids.collect::<std::collections::BTreeSet<String>>()
+    });
+    assert_eq!((first.len(), second.len()), (40, 40), "each is another one");
+    assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+}

@@ -355,7 +355,7 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
     config.netsvr.customer.callbacks_max = 1;
     config.runtime.connections_max = 10;
     let (listeners, config) = (Plan::listeners(&config), Arc::new(config));
-    let mut shard = Shard::new(0, 1, config.clone(), Shared::new(&config), listeners, 0);
+    let mut shard = Shard::new(0, 1, config.clone(), Shared::new(&config, 0), listeners, 0);
     let mut gone = Vec::new();
     for ms in 0..500 {
         shard.begin_turn(Now { ms, unix: 1_700_000_000, ..Now::default() });

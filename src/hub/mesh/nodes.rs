@@ -20,6 +20,8 @@ pub struct Node {
     /// Shards, and connections that a shard can have: its connmix client_ids depend on them.
     pub shards: u16,
     pub slots_max: u32,
+    /// Where the rotation of its public ids begins.
+    pub ids_start: u32,
     /// Open connections, of clients and of backends.
     pub connections: u64,
     /// Clients.

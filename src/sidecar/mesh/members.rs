@@ -241,6 +241,7 @@ fn node(envelope: &Envelope, hello: &Hello) -> Result<Node, MeshError> {
         netsvr: SocketAddrV4::new(Ipv4Addr::from(hello.netsvr_ip), port),
         shards,
         slots_max: hello.slots_max,
+        ids_start: hello.ids_start,
         connections: hello.connections,
         clients: hello.clients,
     })

@@ -99,6 +99,8 @@ pub struct MeshSettings {
     /// The address in its uniqIds.
     pub netsvr: SocketAddrV4,
     pub slots_max: u32,
+    /// Where the rotation of its public ids begins.
+    pub ids_start: u32,
     /// Shared with the shards.
     pub interest: Arc<Interest>,
     /// Where calls of other nodes go, to be answered by [`MeshRequest::Called`].
@@ -408,6 +410,7 @@ impl Mesh {
             netsvr_port: self.settings.netsvr.port().into(),
             shards: self.shard_count as u32,
             slots_max: self.settings.slots_max,
+            ids_start: self.settings.ids_start,
             connections,
             clients,
             topics: topics.to_bytes().into(),

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
-use crate::hub::ConnId;
+use crate::hub::{ConnId, Rotation};
 
 /// Characters of the address part of a uniqId.
 const PREFIX: usize = 12;
@@ -14,6 +14,7 @@ const PREFIX: usize = 12;
 #[derive(Clone, Copy, Debug)]
 pub struct UniqIds {
     prefix: [u8; PREFIX],
+    rotation: Rotation,
 }
 
 impl UniqIds {
@@ -25,7 +26,13 @@ impl UniqIds {
         let mut prefix = [0; PREFIX];
         prefix[..8].copy_from_slice(&hex((*advertise.ip()).into()));
         prefix[8..].copy_from_slice(&hex(advertise.port().into())[4..]);
-        UniqIds { prefix }
+        UniqIds { prefix, rotation: Rotation::NONE }
+    }
+
+    /// The same for a process that rotates its slots so.
+    #[must_use]
+    pub fn rotated(self, rotation: Rotation) -> UniqIds {
+        UniqIds { rotation, ..self }
     }
 
     /// Whether a text with uniqIds may name a connection of this gateway.
@@ -37,6 +44,7 @@ impl UniqIds {
     pub fn encode(&self, conn: ConnId) -> [u8; UniqIds::LEN] {
         let mut text = [0; UniqIds::LEN];
         text[..PREFIX].copy_from_slice(&self.prefix);
+        let conn = self.rotation.show(conn);
         text[12..20].copy_from_slice(&hex(conn.generation()));
         text[20..].copy_from_slice(&hex(conn.index()));
         text
@@ -49,7 +57,7 @@ impl UniqIds {
         if text[..PREFIX] != self.prefix {
             return None;
         }
-        Some(ConnId::from_parts(unhex(&text[12..20])?, unhex(&text[20..])?))
+        self.rotation.find(ConnId::from_parts(unhex(&text[12..20])?, unhex(&text[20..])?))
     }
 }
 
