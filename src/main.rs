@@ -12,7 +12,7 @@ use ringway::config::{self, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::log;
-use ringway::machine::{self, Verdict};
+use ringway::machine::{self, MachineError, Verdict};
 use ringway::rsa_keys;
 use ringway::shard::ring::PageAllocator;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -266,7 +266,7 @@ impl Signals {
         // It fails to send if a signal was faster.
         let thread = thread.spawn(move || _ = sender.send(start()));
         if let Err(error) = thread {
-            return Some(Err(format!("no thread can be started: {error}").into()));
+            return Some(Err(MachineError::Threads { needed: 1, error }.into()));
         }
         tokio::select! {
             started = receiver => {

@@ -38,7 +38,7 @@ pub enum MachineError {
     )]
     Descriptors { needed: u64, limit: u64, open: u64 },
     #[error(
-        "{needed} threads are needed, but the system refuses one ({error}). Raise the limit \
+        "the system starts no further thread ({error}); {needed} are needed. Raise the limit \
          (shell: ulimit -u; systemd: TasksMax=infinity; Docker: --pids-limit=-1; Kubernetes: \
          podPidsLimit of the kubelet), or use fewer CPUs (runtime.cpus)"
     )]

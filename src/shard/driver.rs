@@ -401,3 +401,31 @@ impl Driver {
         due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a shard's thread says at its end.
+    fn last_word(cpu: usize, make: impl FnOnce() -> Parts + Send + 'static) -> String {
+        let (sender, notices) = crossbeam_channel::unbounded();
+        let thread = spawn(7, cpu, sender, make).expect("a thread can be started");
+        let _ = thread.join();
+        match notices.recv() {
+            Ok(Notice::Failed(reason)) => reason,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_thread_that_can_not_have_its_executor_is_heard() {
+        let reason = last_word(100_000, || unreachable!("there is no such CPU"));
+        assert!(reason.contains("shard 7 can not be made on CPU 100000"), "{reason}");
+    }
+
+    #[test]
+    fn a_thread_that_ends_in_a_panic_is_heard() {
+        let reason = last_word(0, || panic!("on purpose"));
+        assert_eq!(reason, "the thread of shard 7 ended in a panic");
+    }
+}
