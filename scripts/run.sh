@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
 source scripts/setup.sh
-set_up
+set_up 1 "$(cpus)"
 
 cargo build --release --locked --bin ringway
 exec "${CARGO_TARGET_DIR:-target}/release/ringway" demo "$@"

@@ -131,24 +131,70 @@ kernel() {
     fi
 }
 
-# Raises the soft limits of this shell, and the hard ones where that is allowed.
-limits() {
-    local descriptors=1048576
-    if [[ $(ulimit -S -n) != unlimited && $(ulimit -S -n) -lt $descriptors ]]; then
-        ulimit -S -n "$descriptors" 2>/dev/null || ulimit -n "$descriptors" 2>/dev/null ||
-            ulimit -S -n "$(ulimit -H -n)" || true
+# Locked memory in KiB that a shard takes, and the start of a gateway. `ringway check --machine`
+# prints both, and a test compares them. Kernels before 6.14 charge a shard's buffers only.
+memlock_shard=1412
+memlock_start=20
+memlock_shard_buffers=192
+# glommio refuses to run with a lower limit.
+memlock_min=512
+
+# Prints the KiB that gateways need together: memlock_need <gateways> <shards of each>
+memlock_need() {
+    local gateways=$1 shards=$2 release need
+    release=$(uname -r)
+    if at_least "${release%%-*}" 6.14; then
+        need=$((gateways * (shards * memlock_shard + memlock_start)))
+    else
+        need=$((gateways * shards * memlock_shard_buffers))
     fi
-    ulimit -l unlimited 2>/dev/null || ulimit -S -l "$(ulimit -H -l)" || true
-    # glommio's own rings insist on so much (KiB).
-    if [[ $(ulimit -l) != unlimited && $(ulimit -l) -lt 512 ]]; then
-        die "this shell may lock only $(ulimit -l) KiB of memory, 512 are needed." \
-            "Raise memlock in /etc/security/limits.conf, or run this as root"
+    printf '%d' $((need > memlock_min ? need : memlock_min))
+}
+
+# CPUs that a process may use here; a gateway has a shard on each, 256 at the most.
+cpus() {
+    local count
+    count=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+    printf '%d' $((count < 256 ? count : 256))
+}
+
+# Whether limits for locked memory do not concern this shell (CAP_IPC_LOCK).
+memlock_is_free() {
+    local capabilities
+    capabilities=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+    (((16#${capabilities:-0} >> 14) & 1))
+}
+
+# Makes sure that gateways get their locked memory: memlock <gateways> <shards of each>
+memlock() {
+    local need
+    need=$(memlock_need "$1" "$2")
+    ulimit -l unlimited 2>/dev/null || sudo -n prlimit --pid $$ --memlock=unlimited 2>/dev/null ||
+        ulimit -S -l "$(ulimit -H -l)" || true
+    [[ $(ulimit -l) == unlimited ]] && return
+    if [[ $(ulimit -l) -lt $memlock_min ]] ||
+        { [[ $(ulimit -l) -lt $need ]] && ! memlock_is_free; }; then
+        die "this shell may lock only $(ulimit -l) KiB of memory, $need are needed for" \
+            "$1 gateway(s) with $2 shard(s). Raise memlock in /etc/security/limits.conf" \
+            "(systemd: LimitMEMLOCK=${need}K; Docker: --ulimit memlock=$((need * 1024)))," \
+            "or run this as root, or on fewer CPUs (taskset -c 0)"
     fi
 }
 
+# Raises the soft limit of descriptors, and the hard one where that is allowed.
+descriptors() {
+    local count=1048576
+    if [[ $(ulimit -S -n) != unlimited && $(ulimit -S -n) -lt $count ]]; then
+        ulimit -S -n "$count" 2>/dev/null || ulimit -n "$count" 2>/dev/null ||
+            ulimit -S -n "$(ulimit -H -n)" || true
+    fi
+}
+
+# set_up <gateways> <shards of each>: what runs here at a time. First what can not be installed.
 set_up() {
     kernel
+    descriptors
+    memlock "$1" "$2"
     build_tools
     rust
-    limits
 }

@@ -43,7 +43,14 @@ documentation() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 }
 
-set_up
+# A cluster of the tests has three nodes of two shards. Further tests run beside it as far as there
+# is room.
+set_up 3 2
+if [[ -z ${RUST_TEST_THREADS:-} && $(ulimit -l) != unlimited ]] && ! memlock_is_free; then
+    tests_max=$(($(ulimit -l) / $(memlock_need 3 2)))
+    RUST_TEST_THREADS=$((tests_max < $(nproc) ? tests_max : $(nproc)))
+    export RUST_TEST_THREADS
+fi
 nats_server
 components
 step "format" cargo fmt --all --check

@@ -3,6 +3,7 @@
 //!
 //! The kernel counts per user, so each trial has a user of its own.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -76,20 +77,24 @@ fn highest_mib() -> u64 {
     highest.min(16)
 }
 
-/// A command as that user, who may lock so many bytes. The shell's limits count in KiB.
-fn as_user(user: u32, limit: u64, program: &str) -> Command {
-    let mut command = Command::new("sh");
+/// A command as that user, who has a limit, as the shell's `ulimit` takes it.
+fn as_user(user: u32, ulimit: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("bash");
     command.arg("-c").arg(format!(
-        "ulimit -l {} && exec setpriv --reuid {user} --regid {user} --clear-groups \"$0\" \"$@\"",
-        limit / 1024
+        "ulimit {ulimit} && exec setpriv --reuid {user} --regid {user} --clear-groups \"$0\" \"$@\""
     ));
-    command.arg(PROGRAMS.path(program)).current_dir(PROGRAMS.directory.path());
+    command.arg(program).current_dir(PROGRAMS.directory.path());
     command
+}
+
+/// So much locked memory; the shell counts in KiB.
+fn locked(bytes: u64) -> String {
+    format!("-l {}", bytes / 1024)
 }
 
 /// Another process that has a gateway with so many shards; on any number of CPUs.
 fn gateway_of(user: u32, limit: u64, shards: usize) -> Command {
-    let mut command = as_user(user, limit, "tests");
+    let mut command = as_user(user, &locked(limit), PROGRAMS.path("tests"));
     command.args(["--ignored", "--exact", "--nocapture", "memory::a_gateway_for_the_others"]);
     command.env(SHARDS, shards.to_string());
     command
@@ -176,7 +181,7 @@ fn a_shard_takes_exactly_what_is_stated() {
     let with_rings = charges_rings();
     let limit = need.each.times(2).charged(with_rings) + need.all().charged(with_rings) - 4096;
     let left = || {
-        let mut command = as_user(user, limit, "ringway");
+        let mut command = as_user(user, &locked(limit), PROGRAMS.path("ringway"));
         let (_, text) = finish(command.args(["check", "--machine", "--config"]).arg(&file));
         let line = text.lines().find_map(|line| line.split_once("RLIMIT_MEMLOCK only "));
         line.map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned())
@@ -199,4 +204,71 @@ fn a_shard_takes_exactly_what_is_stated() {
 /// Linux 6.14 and newer.
 fn charges_rings() -> bool {
     ringway::shard::ring::System::read().version() >= (6, 14)
+}
+
+/// The figures of a start are measured above; the texts that people and scripts go by repeat them.
+#[test]
+fn what_is_stated_is_what_the_check_prints() {
+    let output = Command::new(RINGWAY).args(["check", "--machine"]).output();
+    let text = String::from_utf8(output.expect("it can be started").stdout).expect("UTF-8");
+    let line = text.lines().find(|line| line.contains("locked memory: ")).expect("it is looked at");
+    let number = |after: &str| -> u64 {
+        let before = line.split_once(after).expect(after).0;
+        let number = before.rsplit([' ', '(']).next().unwrap_or_default();
+        number.parse().expect("a number")
+    };
+    let (each, start) = (number(" KiB each"), number(" KiB for the start"));
+    let read = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        std::fs::read_to_string(path).expect("it is there")
+    };
+    let setup = read("scripts/setup.sh");
+    assert!(setup.contains(&format!("\nmemlock_shard={each}\nmemlock_start={start}\n")), "{line}");
+    let unit = format!("{each} KiB per shard (CPU) and {start} KiB for the start");
+    assert!(read("scripts/ringway.service").contains(&unit), "{line}");
+    let readme = format!("{},{:03} KiB per shard and {start} KiB", each / 1000, each % 1000);
+    assert!(read("README.md").contains(&readme), "{line}");
+}
+
+/// `scripts/setup.sh` computes the need before anything is built, and says what is missing.
+#[test]
+fn the_set_up_of_a_user_with_too_little_memory_ends_before_it_builds() {
+    if !is_root() {
+        return;
+    }
+    let script = PROGRAMS.path("setup.sh");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/setup.sh");
+    std::fs::copy(source, &script).expect("there is room");
+    let need = Need::of(&config_of(2));
+    let need_kib = need.limit_min(charges_rings()) / 1024;
+    let set_up = |kib: u64| {
+        let commands = "source \"$0\"; build_tools() { echo builds; }; rust() { :; }; set_up 1 2";
+        let mut command = as_user(new_user(), &locked(kib * 1024), "bash");
+        finish(command.args(["-c", commands]).arg(&script))
+    };
+    let (code, text) = set_up(need_kib);
+    assert_eq!((code, text.as_str()), (Some(0), "builds\n"));
+    let (code, text) = set_up(need_kib - 4);
+    assert_eq!(code, Some(1), "{text}");
+    let says = format!("may lock only {} KiB of memory, {need_kib} are needed", need_kib - 4);
+    assert!(text.contains(&says) && !text.contains("builds"), "{text}");
+}
+
+/// The limit of threads is one of users, too.
+#[test]
+fn a_user_with_too_few_threads_gets_a_sentence() {
+    if !is_root() {
+        return;
+    }
+    let file = PROGRAMS.path("threads.toml");
+    std::fs::write(&file, crate::binary::LISTENERS).expect("the directory is ours");
+    for threads in [1, 2, 8, 12] {
+        let program = PROGRAMS.path("ringway");
+        let mut command = as_user(new_user(), &format!("-u {threads}"), program);
+        command.args(["serve", "--config"]).arg(&file);
+        let (code, text) = finish(&mut command);
+        assert_eq!(code, Some(1), "{threads} threads: {text}");
+        assert!(text.contains("ringway: the system starts no further thread ("), "{text}");
+        assert!(text.contains("TasksMax") && !text.contains("panicked"), "{text}");
+    }
 }
