@@ -84,11 +84,16 @@ impl RsaKey {
 
     /// Decrypts a PKCS#1 v1.5 ciphertext. `None`: its length or value can not be one of this key.
     pub fn decrypt(&self, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.decrypt_with(&mut random(), ciphertext)
+    }
+
+    /// Blinded (section 9.3): the time that it takes tells nothing about the ciphertext or the key.
+    fn decrypt_with(&self, random: &mut Random, ciphertext: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let key = self.key();
         if ciphertext.len() != key.size() {
             return None;
         }
-        key.decrypt(Pkcs1v15Encrypt, ciphertext).ok().map(Zeroizing::new)
+        key.decrypt_blinded(random, Pkcs1v15Encrypt, ciphertext).ok().map(Zeroizing::new)
     }
 
     /// The public key as clients get it: PEM, SubjectPublicKeyInfo.
@@ -124,7 +129,11 @@ fn write_new(path: &Path, text: &[u8], mode: u32) -> Result<(), RsaKeyError> {
 }
 
 fn make(bits: usize) -> Result<RsaPrivateKey, rsa::Error> {
-    RsaPrivateKey::new(&mut Random(rustls::crypto::ring::default_provider().secure_random), bits)
+    RsaPrivateKey::new(&mut random(), bits)
+}
+
+fn random() -> Random {
+    Random(rustls::crypto::ring::default_provider().secure_random)
 }
 
 /// The random numbers of the kernel, by way of the TLS library.
@@ -155,6 +164,8 @@ impl TryCryptoRng for Random {}
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -163,5 +174,30 @@ mod tests {
         wiped::<RsaPrivateKey>();
         wiped::<Zeroizing<Vec<u8>>>();
         assert_eq!(format!("{:?}", RsaKey::made_when_needed()), "RsaKey(..)");
+    }
+
+    /// Random numbers that are counted.
+    #[derive(Debug, Default)]
+    struct Counted(AtomicUsize);
+
+    impl SecureRandom for Counted {
+        fn fill(&self, out: &mut [u8]) -> Result<(), rustls::crypto::GetRandomFailed> {
+            self.0.fetch_add(out.len(), Ordering::Relaxed);
+            random().0.fill(out)
+        }
+    }
+
+    #[test]
+    fn each_decryption_is_blinded_with_random_numbers_of_its_own() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/xxim/test-key.pem");
+        let key = RsaKey::load(Path::new(file)).expect("the test key");
+        let public = RsaPublicKey::from(key.key());
+        let sealed = public.encrypt(&mut random(), Pkcs1v15Encrypt, b"seed").expect("short enough");
+        let counted: &'static Counted = Box::leak(Box::default());
+        for turn in 1..=3 {
+            let seed = key.decrypt_with(&mut Random(counted), &sealed).expect("its own ciphertext");
+            assert_eq!(**seed, *b"seed");
+            assert!(counted.0.load(Ordering::Relaxed) >= turn * key.key().size(), "not blinded");
+        }
     }
 }
