@@ -10,7 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use ringway::config;
 use ringway::config::model::{TlsFiles, XximPushService, XximUpstreams};
+use ringway::config::xxim::Network;
 use ringway::hub::ConnId;
 use ringway::shard::mailbox::{Mail, XximConn, XximFilter, XximPush, XximPushed};
 use ringway::sidecar::SidecarSettings;
@@ -29,6 +31,7 @@ fn service() -> XximPushService {
     XximPushService {
         bind: "127.0.0.1:0".parse().expect("an address"),
         secret: String::new(),
+        allow_from: Vec::new(),
         tls: None,
         allow_broadcast: false,
         cluster: false,
@@ -219,6 +222,79 @@ fn only_who_shows_the_secret_is_heard() {
     runtime.block_on(call).expect("no panic").expect("OK");
 }
 
+/// Posts a keepAlive from this address of loopback; gives the status.
+fn knock(runtime: &tokio::runtime::Runtime, service: SocketAddr, from: &str) -> u16 {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let from: std::net::IpAddr = from.parse().expect("an address");
+    let http = reqwest::Client::builder().tls_certs_only([]).local_address(from).build();
+    let request =
+        http.expect("a client").post(format!("http://{service}/v1/internal/conn/keepAlive"));
+    // What a client says of itself does not count.
+    let request = request.header("X-Forwarded-For", "127.0.0.2").header("X-Real-IP", "127.0.0.2");
+    let answer = runtime.block_on(async { request.send().await.expect("an answer") });
+    answer.status().as_u16()
+}
+
+#[test]
+fn addresses_that_are_listed_need_no_secret_and_all_others_do() {
+    let allow_from = ["127.0.0.2", "127.0.1.0/24"];
+    let allow_from: Vec<_> =
+        allow_from.iter().map(|text| Network::parse(text).expect("a network")).collect();
+    for secret in [SECRET, ""] {
+        let allow_from = allow_from.clone();
+        let service = XximPushService { secret: secret.into(), allow_from, ..service() };
+        let (_sidecar, address) = start(service);
+        let runtime = runtime();
+        assert_eq!(knock(&runtime, address, "127.0.0.2"), 200, "listed");
+        assert_eq!(knock(&runtime, address, "127.0.1.77"), 200, "in a listed network");
+        assert_eq!(knock(&runtime, address, "127.0.0.1"), 401, "secret {secret:?}");
+        // As the original's imService does: gRPC in plain text, without metadata.
+        let mut client = connect(&runtime, address);
+        let keep_alive = client.keep_alive(pb::KeepAliveReq::default());
+        let refused = runtime.block_on(keep_alive).expect_err("not listed");
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+    let allow_from = vec![Network::parse("127.0.0.1").expect("an address")];
+    let (_sidecar, address) = start(XximPushService { allow_from, ..service() });
+    let runtime = runtime();
+    let mut client = connect(&runtime, address);
+    runtime.block_on(client.keep_alive(pb::KeepAliveReq::default())).expect("listed");
+}
+
+/// A push service outside of loopback needs a secret, certificates, or networks; not all networks.
+#[test]
+fn a_push_service_can_be_protected_by_networks() {
+    let service = |allow_from: &str| {
+        format!("[xxim.push]\nbind = \"0.0.0.0:6700\"\nallow_from = [{allow_from}]\n")
+    };
+    let loaded = config::parse(&service("\"10.0.0.0/8\", \"fd00::/8\"")).expect("protected");
+    let push = loaded.xxim_upstreams.push.expect("a push service");
+    assert!(push.allow_from.iter().any(|network| network.contains([10, 1, 2, 3].into())));
+    for (allow_from, says) in [
+        ("", "xxim.push.bind"),
+        ("\"10.0.0/8\"", "xxim.push.allow_from"),
+        ("\"0.0.0.0/0\"", "everybody"),
+        ("\"::/0\"", "everybody"),
+    ] {
+        let error = config::parse(&service(allow_from)).expect_err(allow_from).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_look_at_everybody_is_always_allowed() {
+    let (sidecar, address) = start(service());
+    let runtime = runtime();
+    let mut client = connect(&runtime, address);
+    let call =
+        runtime.spawn(async move { client.get_user_conn(pb::GetUserConnReq::default()).await });
+    let work = shards(&sidecar, &["a", "b"], &[]);
+    let XximPush::Get { filter } = &*work else { panic!("{work:?}") };
+    assert_eq!(*filter, XximFilter::default());
+    let found = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
+    assert_eq!(found.conn_params.len(), 2);
+}
+
 #[test]
 fn the_same_over_http() {
     let (sidecar, address) = start(service());
@@ -245,7 +321,7 @@ fn the_same_over_http() {
         ("keepAlive", Vec::new(), 200),
         ("sendMsg", send_req(2, to(&["a"])).encode_to_vec(), 400),
         ("sendMsg", b"\xff".to_vec(), 400),
-        ("getUserConn", Vec::new(), 400),
+        ("kickUserConn", Vec::new(), 400),
         ("sendMsg", vec![0; 2 << 20], 413),
     ] {
         let (told, _) = runtime.block_on(post(method, body)).expect("no panic");

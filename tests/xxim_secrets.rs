@@ -75,6 +75,7 @@ fn settings() -> Config {
     config.xxim_upstreams.push = Some(XximPushService {
         bind: "127.0.0.1:0".parse().expect("an address"),
         secret: PUSH_SECRET.into(),
+        allow_from: Vec::new(),
         tls: None,
         allow_broadcast: false,
         cluster: false,

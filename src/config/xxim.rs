@@ -122,6 +122,11 @@ impl Network {
             (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let shift = 128 - u32::from(self.bits);
                 let of = |bits: u128| bits.checked_shr(shift).unwrap_or(0);
+    /// Whether every address of its family is in it.
+    pub fn is_everybody(&self) -> bool {
+        self.bits == 0
+    }
+
                 of(network.to_bits()) == of(address.to_bits())
             }
             _ => false,
@@ -146,6 +151,14 @@ pub(super) const KEYS: &[Key] = &[
     off("xxim.echo_params", "Answer connection and user parameters with what they said."),
     off(
         "xxim.v1_notice_wrap",
+    choice(
+        "xxim.era",
+        "\"B\"",
+        &["B", "C"],
+        "What clients may say of themselves. B: as document 2, which checks nothing; C: as the \
+         last version of the original, which refuses platforms outside its list (3002), empty \
+         device ids (3003) and logins before the parameters.",
+    ),
         "Wrap notices into a list for clients that use the paths of document 1.",
     ),
     flag(
@@ -226,7 +239,7 @@ pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
         close_when_unavailable: settings.choice(&key("auth_unavailable"))? == "close",
         query_auth: settings.flag(&key("query_auth"))?,
         allow_origin: settings.texts(&key("allow_origin"))?,
-        trusted_proxies: trusted_proxies(settings)?,
+        trusted_proxies: networks(settings, "xxim.trusted_proxies")?,
         message_bytes_max: settings.number(&key("message_bytes_max"))?,
         response_bytes_max: settings.number(&key("response_bytes_max"))?,
         requests_max: settings.number(&key("requests_max"))?,
@@ -269,14 +282,14 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
     })
 }
 
-fn trusted_proxies(settings: &Settings) -> Result<Vec<Network>, ConfigError> {
-    const KEY: &str = "xxim.trusted_proxies";
-    let texts = settings.texts(KEY)?;
+/// Reads a list of addresses and networks.
+pub(super) fn networks(settings: &Settings, key: &str) -> Result<Vec<Network>, ConfigError> {
+    let texts = settings.texts(key)?;
     let read = |text: &String| {
         Network::parse(text).ok_or_else(|| {
             let complaint = Complaint::new(format!("{text:?} is not an address or network"))
                 .allowed("addresses such as \"10.1.2.3\", networks such as \"10.0.0.0/8\"");
-            settings.error(KEY, complaint)
+            settings.error(key, complaint)
         })
     };
     texts.iter().map(read).collect()

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use super::check::url;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, choice, flag, text};
+use super::keys::{Key, Kind, choice, flag, text};
 use super::listeners::{address, tls};
 use super::model::TlsFiles;
 use super::settings::Settings;
+use super::xxim::{Network, networks};
 use crate::limits::{XXIM_ROUTES_MAX as ROUTES_MAX, XXIM_UPSTREAMS_MAX as UPSTREAMS_MAX};
 
 /// Name of the upstream that stands for the netsvr workers.
@@ -123,8 +124,11 @@ pub struct XximPushService {
     pub bind: SocketAddr,
     /// What backends must show in `Authorization: Bearer`; empty: nothing.
     pub secret: String,
+    /// Networks whose backends need not show it. Without a secret: the only ones that may push,
+    /// unless client certificates are verified.
+    pub allow_from: Vec<Network>,
     pub tls: Option<TlsFiles>,
-    /// A filter without any value means everybody, instead of an error.
+    /// A filter without any value sends to or kicks everybody, instead of an error.
     pub allow_broadcast: bool,
     /// Requests are carried out on every node of the mesh.
     pub cluster: bool,
@@ -293,8 +297,18 @@ pub(super) const KEYS: &[Key] = &[
         ..text(
             "xxim.push.secret",
             "\"\"",
-            "What backends show in `Authorization: Bearer <secret>`. This or tls.client_ca is \
-             required outside of loopback.",
+            "What backends show in `Authorization: Bearer <secret>`. This, allow_from or \
+             tls.client_ca is required outside of loopback.",
+        )
+    },
+    Key {
+        kind: Kind::Texts,
+        allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
+        ..text(
+            "xxim.push.allow_from",
+            "[]",
+            "Backends that need no secret, by the address from which they connect. The unmodified \
+             imService shows none, so it is listed here. Without `secret` nobody else may push.",
         )
     },
     Key {
@@ -326,7 +340,11 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         default: "false",
-        ..flag("xxim.push.allow_broadcast", "A filter without any value means everybody.")
+        ..flag(
+            "xxim.push.allow_broadcast",
+            "SendMsg and KickUserConn with a filter without any value mean everybody. GetUserConn \
+             always does.",
+        )
     },
     Key {
         default: "false",
@@ -513,11 +531,13 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
     }
     let tls = tls(settings, "xxim.push")?;
     let verified = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    if !bind.ip().is_loopback() && secret.is_empty() && !verified {
+    let allow_from = allow_from(settings)?;
+    if !bind.ip().is_loopback() && secret.is_empty() && allow_from.is_empty() && !verified {
         let complaint = Complaint::new("whoever reaches this address could push to every client")
             .allowed("an address on loopback, or one that is protected")
             .advise(
-                "Set xxim.push.secret, or xxim.push.tls with client_ca, or bind it to 127.0.0.1",
+                "Set xxim.push.secret, or xxim.push.allow_from, or xxim.push.tls with client_ca, \
+                 or bind it to 127.0.0.1",
             );
         return Err(settings.error(BIND, complaint));
     }
@@ -525,9 +545,21 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
         bind,
         secret,
         tls,
+        allow_from,
         allow_broadcast: settings.flag("xxim.push.allow_broadcast")?,
         cluster: settings.flag("xxim.push.cluster")?,
         expose_secrets: settings.flag("xxim.push.expose_secrets")?,
         request_bytes_max,
     }))
+}
+
+fn allow_from(settings: &Settings) -> Result<Vec<Network>, ConfigError> {
+    const KEY: &str = "xxim.push.allow_from";
+    let networks = networks(settings, KEY)?;
+    if networks.iter().any(Network::is_everybody) {
+        let complaint = Complaint::new("this would let everybody push without a secret")
+            .allowed("the networks of backends, such as \"10.0.0.0/8\"");
+        return Err(settings.error(KEY, complaint));
+    }
+    Ok(networks)
 }

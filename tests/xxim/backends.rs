@@ -107,6 +107,7 @@ fn push_service() -> XximPushService {
     XximPushService {
         bind: "127.0.0.1:0".parse().expect("an address"),
         secret: String::new(),
+        allow_from: Vec::new(),
         tls: None,
         allow_broadcast: false,
         cluster: false,

@@ -27,6 +27,7 @@ fn node_at(url: String, number: u16) -> (Server, SocketAddr) {
     config.xxim_upstreams.push = Some(XximPushService {
         bind: "127.0.0.1:0".parse().expect("an address"),
         secret: String::new(),
+        allow_from: Vec::new(),
         tls: None,
         allow_broadcast: true,
         cluster: true,

@@ -21,6 +21,7 @@ fn server() -> (Server, SocketAddr) {
     config.xxim_upstreams.push = Some(XximPushService {
         bind: "127.0.0.1:0".parse().expect("an address"),
         secret: String::new(),
+        allow_from: Vec::new(),
         tls: None,
         allow_broadcast: false,
         cluster: false,

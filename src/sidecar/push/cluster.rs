@@ -19,7 +19,7 @@ use crate::wire::xxim::proto as pb;
 
 /// Methods of the calls.
 pub(super) const SEND: &str = "xxim/sendMsg";
-pub(super) const GET: &str = "xxim/getUserConn";
+pub(in crate::sidecar) const GET: &str = "xxim/getUserConn";
 pub(super) const KICK: &str = "xxim/kickUserConn";
 
 /// Calls of other nodes that are under way.
@@ -99,6 +99,7 @@ fn nobody() -> XximPushService {
     XximPushService {
         bind: ([127, 0, 0, 1], 0).into(),
         secret: String::new(),
+        allow_from: Vec::new(),
         tls: None,
         allow_broadcast: true,
         cluster: false,

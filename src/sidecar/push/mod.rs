@@ -1,12 +1,12 @@
 //! The push service of xxim backends: gRPC `pb.connService`, and the same over HTTP, on one port
 //! (xxim section 6).
 //!
-//! Invariants: whoever has no secret (or certificate) is told so and nothing else; an empty filter
-//! means everybody only where the configuration allows it; what was accepted first reaches every
-//! connection first. Costs: one message per shard and request, and one answer of each.
+//! Invariants: whoever has no secret (or certificate, or address) is told so and nothing else; an
+//! empty filter sends to or kicks everybody only where the configuration allows it; what was
+//! accepted first reaches every connection first. Costs: one message per shard and request, and one answer of each.
 
 mod answers;
-mod cluster;
+pub(super) mod cluster;
 mod http;
 mod server;
 
@@ -98,7 +98,8 @@ impl Pushes {
 
     async fn get(&self, request: pb::GetUserConnReq) -> Result<pb::GetUserConnResp, Refusal> {
         let body = self.abroad(&request);
-        let filter = self.filter(Some(request))?;
+        // It only reads, so it may be about everybody; the original's admin service asks so.
+        let filter = filter(request);
         let elsewhere = self.elsewhere::<pb::GetUserConnResp>(cluster::GET, body);
         let (pushed, elsewhere) = tokio::join!(self.ask(XximPush::Get { filter }), elsewhere);
         let mut answer = answers::found(pushed?, &self.telling);
@@ -115,14 +116,9 @@ impl Pushes {
         Ok(pb::KickUserConnResp::default())
     }
 
+    /// Of a request that changes something.
     fn filter(&self, request: Option<pb::GetUserConnReq>) -> Result<XximFilter, Refusal> {
-        let request = request.ok_or(Refusal::NoFilter)?;
-        let list = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
-        let filter = XximFilter {
-            users: list(request.user_ids),
-            platforms: list(request.platforms),
-            devices: list(request.devices),
-        };
+        let filter = filter(request.ok_or(Refusal::NoFilter)?);
         let empty = filter == XximFilter::default();
         if empty && !self.settings.allow_broadcast { Err(Refusal::Everybody) } else { Ok(filter) }
     }
@@ -149,6 +145,15 @@ impl Pushes {
             Some(all)
         };
         tokio::time::timeout(PATIENCE, gather).await.ok().flatten().ok_or(Refusal::NoAnswer)
+    }
+}
+
+fn filter(request: pb::GetUserConnReq) -> XximFilter {
+    let list = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
+    XximFilter {
+        users: list(request.user_ids),
+        platforms: list(request.platforms),
+        devices: list(request.devices),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Costs: a task per connection and, for HTTP/2, per request.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use tonic::service::Routes;
 
 use super::service::conn_service_server::ConnServiceServer;
 use super::{Pushes, http};
+use crate::config::model::XximPushService;
 use crate::limits::HTTP_HEADERS_MAX;
 use crate::log::Every;
 use crate::sidecar::login::same;
@@ -49,16 +51,16 @@ pub type Certificates = Option<watch::Receiver<Arc<ServerConfig>>>;
 
 /// Serves until it is dropped. A connection has the certificates of the moment at which it came.
 pub(in crate::sidecar) async fn serve(listener: TcpListener, tls: Certificates, pushes: Pushes) {
-    let routes = routes(pushes);
+    let doors = Doors::new(pushes);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let started = std::time::Instant::now();
     let mut log = Every::new(LOG_INTERVAL_MS);
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
-                let routes = routes.clone();
+                let routes = doors.of(peer.ip());
                 tokio::spawn(async move {
                     let _place = place;
                     // What goes wrong on one connection concerns nobody else.
@@ -108,22 +110,45 @@ async fn answer(
     served.map_err(|error| io::Error::other(error.to_string()))
 }
 
-fn routes(pushes: Pushes) -> Router {
-    let bytes_max = pushes.settings.request_bytes_max as usize;
-    let secret: Arc<str> = pushes.settings.secret.as_str().into();
-    let grpc = ConnServiceServer::new(pushes.clone()).max_decoding_message_size(bytes_max);
-    let routes = Routes::new(grpc).into_axum_router().merge(http::routes(pushes));
-    routes.layer(from_fn_with_state(secret, check))
+/// The routes, for those who must show the secret and for those who need not.
+struct Doors {
+    open: Router,
+    guarded: Router,
+    settings: Arc<XximPushService>,
 }
 
-/// Lets a request through that shows the secret, if there is one.
+impl Doors {
+    fn new(pushes: Pushes) -> Doors {
+        let settings = pushes.settings.clone();
+        let bytes_max = settings.request_bytes_max as usize;
+        let secret: Arc<str> = settings.secret.as_str().into();
+        let grpc = ConnServiceServer::new(pushes.clone()).max_decoding_message_size(bytes_max);
+        let open = Routes::new(grpc).into_axum_router().merge(http::routes(pushes));
+        let guarded = open.clone().layer(from_fn_with_state(secret, check));
+        Doors { open, guarded, settings }
+    }
+
+    /// The door of a peer with this address (`xxim.push.allow_from`). No header counts.
+    fn of(&self, peer: IpAddr) -> Router {
+        let XximPushService { secret, allow_from, tls, .. } = &*self.settings;
+        let verified = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let guarded = !secret.is_empty() || !allow_from.is_empty() && !verified;
+        match guarded && !allow_from.iter().any(|network| network.contains(peer)) {
+            true => self.guarded.clone(),
+            false => self.open.clone(),
+        }
+    }
+}
+
+/// Lets a request through that shows the secret; without one nobody can.
 async fn check(State(secret): State<Arc<str>>, request: Request, next: Next) -> Response {
     let shown = request.headers().get(header::AUTHORIZATION);
     let shown = shown.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    if secret.is_empty() || shown.is_some_and(|shown| same(shown, &secret)) {
+    if !secret.is_empty() && shown.is_some_and(|shown| same(shown, &secret)) {
         return next.run(request).await;
     }
-    const TEXT: &str = "show the secret of the push service: Authorization: Bearer <secret>";
+    const TEXT: &str = "show the secret of the push service (Authorization: Bearer <secret>), or \
+                        push from an address in xxim.push.allow_from";
     let kind = request.headers().get(header::CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         return Status::unauthenticated(TEXT).into_http::<Body>();
