@@ -22,7 +22,7 @@ use prost::Message;
 use ringway::config::model::{
     ClientProtocol, Config, Listener, Service, XximKey, XximRoute, XximTarget,
 };
-use ringway::config::xxim::Network;
+use ringway::config::xxim::{Network, XximEra};
 use ringway::hub::ConnId;
 use ringway::shard::ListenerSettings;
 use ringway::shard::mailbox::{Mail, UpstreamResult, XximFilter, XximPush, XximPushed};
@@ -93,6 +93,7 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     upstreams.routes = ["/v1/relation/", "/v1/msg/", "/v1/user/"].map(route).into();
     let xxim = &mut config.xxim;
     // Time has tests of its own.
+    xxim.era = *pick(rng, &[XximEra::B, XximEra::C]);
     xxim.ping_interval = Duration::ZERO;
     xxim.params_timeout = Duration::ZERO;
     xxim.login_timeout = Duration::ZERO;

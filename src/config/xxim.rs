@@ -8,9 +8,20 @@ use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
 use super::settings::Settings;
 
+/// `xxim.era`: what a client may say of itself (section 2, amendments).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XximEra {
+    /// Document 2: neither platforms nor device ids are checked, and set-user may come first.
+    #[default]
+    B,
+    /// The last version of the original: 3002 and 3003.
+    C,
+}
+
 /// `[xxim]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Xxim {
+    pub era: XximEra,
     /// Accept the set-params body of one document on the path of the other (section 2.9).
     pub lenient_params: bool,
     /// Accept path and layout of the era between the documents (section 2.9).
@@ -111,6 +122,11 @@ impl Network {
         (bits <= most).then_some(Network { address, bits })
     }
 
+    /// Whether every address of its family is in it.
+    pub fn is_everybody(&self) -> bool {
+        self.bits == 0
+    }
+
     /// Whether the address is in the network; families are told apart.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
@@ -122,11 +138,6 @@ impl Network {
             (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let shift = 128 - u32::from(self.bits);
                 let of = |bits: u128| bits.checked_shr(shift).unwrap_or(0);
-    /// Whether every address of its family is in it.
-    pub fn is_everybody(&self) -> bool {
-        self.bits == 0
-    }
-
                 of(network.to_bits()) == of(address.to_bits())
             }
             _ => false,
@@ -140,6 +151,14 @@ const fn off(key: &'static str, what: &'static str) -> Key {
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
+    choice(
+        "xxim.era",
+        "\"B\"",
+        &["B", "C"],
+        "What clients may say of themselves. B: as document 2, which checks nothing; C: as the \
+         last version of the original, which refuses platforms outside its list (3002), empty \
+         device ids (3003) and logins before the parameters.",
+    ),
     flag(
         "xxim.lenient_params",
         "Accept the connection parameters of one document on the path of the other.",
@@ -151,14 +170,6 @@ pub(super) const KEYS: &[Key] = &[
     off("xxim.echo_params", "Answer connection and user parameters with what they said."),
     off(
         "xxim.v1_notice_wrap",
-    choice(
-        "xxim.era",
-        "\"B\"",
-        &["B", "C"],
-        "What clients may say of themselves. B: as document 2, which checks nothing; C: as the \
-         last version of the original, which refuses platforms outside its list (3002), empty \
-         device ids (3003) and logins before the parameters.",
-    ),
         "Wrap notices into a list for clients that use the paths of document 1.",
     ),
     flag(
@@ -230,6 +241,7 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
 pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
     let key = |name: &str| format!("xxim.{name}");
     Ok(Xxim {
+        era: if settings.choice(&key("era"))? == "C" { XximEra::C } else { XximEra::B },
         lenient_params: settings.flag(&key("lenient_params"))?,
         legacy_paths: settings.flag(&key("legacy_paths"))?,
         echo_params: settings.flag(&key("echo_params"))?,

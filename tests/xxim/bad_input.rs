@@ -1,5 +1,7 @@
 //! What clients send that they should not (sections 1.3, 1.8, 3.6 and 10.3).
 
+use ringway::config::model::Config;
+use ringway::config::xxim::XximEra;
 use ringway::wire::websocket::mask_frame;
 
 use crate::common::Server;
@@ -71,9 +73,45 @@ fn keys_without_a_key_of_the_gateway_are_refused() {
     client.expect_close("C03");
 }
 
+/// A gateway that checks what the last version of the original checks.
+fn strict() -> Config {
+    let mut config = config("http://127.0.0.1:9");
+    config.xxim.era = XximEra::C;
+    config
+}
+
 #[test]
-fn a_body_on_the_wrong_path_is_understood_and_a_wrong_platform_is_not() {
+fn era_b_takes_any_platform_and_device_and_a_login_before_the_parameters() {
+    const SET_USER: &str = "/v1/conn/white/setUserParams";
+    const SET_PARAMS: &str = "/v1/conn/white/setCxnParams";
     let server = server();
+    let mut client = Xxim::open(&server);
+    client.send_raw(&vector("N11"));
+    assert_eq!(client.response().code, 0, "a platform that is not listed");
+    client.set_user("u");
+    client.keep_alive();
+    // As a public bot does: a platform, a model, an os version, and no device.
+    let mut bot = Xxim::open(&server);
+    let params = b"\x12\x05macos\x22\x03bot\x2a\x05linux";
+    assert_eq!(bot.ask("p", SET_PARAMS, params).code, 0);
+    assert_eq!(bot.ask("u", SET_USER, &user_params("bot", "t")).code, 0, "no device id");
+    bot.keep_alive();
+    let mut early = Xxim::open(&server);
+    assert_eq!(early.ask("u", SET_USER, &user_params("early", "t")).code, 0, "no parameters");
+    early.keep_alive();
+    early.set_params("d");
+    early.keep_alive();
+    // Without a device they are one as well: the older one makes room.
+    let mut again = Xxim::open(&server);
+    assert_eq!(again.ask("p", SET_PARAMS, params).code, 0);
+    assert_eq!(again.ask("u", SET_USER, &user_params("bot", "t")).code, 0);
+    bot.expect_close("C08");
+    again.keep_alive();
+}
+
+#[test]
+fn a_body_on_the_wrong_path_is_understood_and_in_era_c_a_wrong_platform_is_not() {
+    let server = Server::start(strict());
     let mut client = Xxim::open(&server);
     client.send_raw(&vector("N10"));
     let answer = client.response();
@@ -88,7 +126,7 @@ fn a_body_on_the_wrong_path_is_understood_and_a_wrong_platform_is_not() {
 #[test]
 fn logins_without_parameters_or_credentials_are_answered_and_closed() {
     const SET_USER: &str = "/v1/conn/white/setUserParams";
-    let server = server();
+    let server = Server::start(strict());
     let mut client = Xxim::open(&server);
     assert_eq!(client.ask("a", SET_USER, &user_params("u", "t")).code, 3);
     client.expect_close("C04");
@@ -148,7 +186,7 @@ fn messages_that_are_too_large_get_the_words_of_the_original() {
 
 #[test]
 fn platforms_and_devices_that_will_not_do_can_be_closed_without_a_word() {
-    let mut config = config("http://127.0.0.1:9");
+    let mut config = strict();
     config.xxim.respond_then_close = false;
     let server = Server::start(config);
     let mut client = Xxim::open(&server);

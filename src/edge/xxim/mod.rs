@@ -22,6 +22,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::config::model::Xxim;
+use crate::config::xxim::XximEra;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
 use crate::wire::xxim::cipher::{Cipher, Seeds};
@@ -204,7 +205,7 @@ impl Client {
         let Ok(params) = Params::parse(request.data, path, leniency) else {
             return fail(request, code::REQUEST, None, None);
         };
-        if !params.platform_allowed() {
+        if config.era == XximEra::C && !params.platform_allowed() {
             return misfit(request, Close::PLATFORM, config);
         }
         let mut identity = Identity::clone(&self.identity);
@@ -269,7 +270,7 @@ impl Client {
         let Ok(user) = UserParams::parse(request.data) else {
             return fail(request, code::REQUEST, None, None);
         };
-        if let Some(close) = self.unfit() {
+        if let Some(close) = self.unfit(config.era) {
             return misfit(request, close, config);
         }
         let data = if config.echo_params { user.echo() } else { Bytes::new() };
@@ -277,7 +278,10 @@ impl Client {
     }
 
     /// Why a client with these parameters can not log in (section 5.2, step 1).
-    fn unfit(&self) -> Option<Close> {
+    fn unfit(&self, era: XximEra) -> Option<Close> {
+        if era == XximEra::B {
+            return None;
+        }
         let platform = self.identity.platform.as_str();
         let known = match self.version {
             Some(Version::V1) => !platform.is_empty() && platform.len() <= V1_PLATFORM_BYTES_MAX,
@@ -292,7 +296,7 @@ impl Client {
 
     /// A login by the query of the handshake (section 1.1); it has no response.
     pub fn query_login(&mut self, user: &str, token: &str, config: &Xxim) -> Step<'static> {
-        match self.unfit() {
+        match self.unfit(config.era) {
             Some(close) => Step::Close(close),
             None if !fits(&self.identity) => Step::Close(Close::auth(text::AUTH_FAILED)),
             None => self.log_in(None, user, token, Bytes::new(), config),
