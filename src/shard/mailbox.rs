@@ -182,7 +182,8 @@ pub enum Request {
     /// sent no such ciphertext. Answered by [`Mail::Unwrapped`].
     Unwrap { conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes> },
     /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
-    Hook { kind: HookKind, body: Bytes },
+    /// What is told of one connection is told in order.
+    Hook { conn: ConnId, kind: HookKind, body: Bytes },
     /// The metrics as text. Answered by [`Mail::Rendered`].
     Metrics { shard: u8, number: u64 },
     /// Make this request for a connmix rule. Answered by [`Mail::HttpCalled`].

@@ -468,7 +468,7 @@ impl Shard {
             self.xxim_release(triple, id);
         }
         if let Some(announced) = conn.announced {
-            self.xxim_tell_departure(announced);
+            self.xxim_tell_departure(id, announced);
         }
     }
 }

@@ -3,14 +3,17 @@
 //!
 //! netsvr's callbacks allow or deny an open, and tell of a close: one attempt each. xxim's hooks
 //! tell of a login and a departure: a bounded number of attempts, with pauses that double and vary,
-//! so that a backend that returns is not met by everybody at once. How many callbacks run is
-//! bounded by the shards, how many xxim hooks wait by this file; a hook for which there is no room
-//! is dropped and counted. A failed attempt is counted and logged (one line a second at the most,
+//! so that a backend that returns is not met by everybody at once; of one connection the next hook
+//! is told when the one before was taken or given up. How many callbacks run is bounded by the
+//! shards, how many xxim hooks wait by this file; a hook for which there is no room is dropped and
+//! counted. A failed attempt is counted and logged (one line a second at the most,
 //! without the URL); what the client sees does not depend on the reason.
 //! Costs: a task and the answer's body per hook.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,11 +21,12 @@ use http::uri::PathAndQuery;
 use metrics::{Counter, Unit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use crate::config::model::XximHooks;
+use crate::hub::ConnId;
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HookKind;
@@ -72,13 +76,27 @@ enum Failure {
 pub(super) struct Hooks {
     open: Hook,
     close: Hook,
-    connected: Arc<Hook>,
-    disconnected: Arc<Hook>,
     deadline: Duration,
     answer_bytes_max: usize,
-    /// Places for xxim hooks that wait, and for those that are carried.
+    told: Arc<Told>,
+}
+
+/// The xxim hooks, and what is still to be told.
+struct Told {
+    connected: Hook,
+    disconnected: Hook,
+    /// Places for hooks that wait, and for those that are carried.
     waiting: Arc<Semaphore>,
-    under_way: Arc<Semaphore>,
+    under_way: Semaphore,
+    /// What waits behind the hook of a connection that is being told.
+    behind: Mutex<HashMap<ConnId, VecDeque<Untold>>>,
+}
+
+/// A hook that waits, with its place.
+struct Untold {
+    kind: HookKind,
+    body: Bytes,
+    place: OwnedSemaphorePermit,
 }
 
 /// One thing that is asked or told.
@@ -136,22 +154,28 @@ impl Hooks {
                 }
                 Some(url) => http(name, &format!("{url}{path}"))?,
             };
-            let hook = Hook::new(name, target, hooks.timeout, hooks.attempts_max, registry);
-            Ok::<_, io::Error>(Arc::new(hook))
+            Ok::<_, io::Error>(Hook::new(name, target, hooks.timeout, hooks.attempts_max, registry))
         };
         Ok(Hooks {
             open: single("on_open", callbacks.on_open)?,
             close: single("on_close", callbacks.on_close)?,
-            connected: repeated("after_connect", "/afterConnect", "/pb.imService/AfterConnect")?,
-            disconnected: repeated(
-                "after_disconnect",
-                "/afterDisconnect",
-                "/pb.imService/AfterDisconnect",
-            )?,
             deadline: callbacks.deadline,
             answer_bytes_max: callbacks.answer_bytes_max,
-            waiting: Arc::new(Semaphore::new(hooks.waiting_max as usize)),
-            under_way: Arc::new(Semaphore::new(UNDER_WAY_MAX)),
+            told: Arc::new(Told {
+                connected: repeated(
+                    "after_connect",
+                    "/afterConnect",
+                    "/pb.imService/AfterConnect",
+                )?,
+                disconnected: repeated(
+                    "after_disconnect",
+                    "/afterDisconnect",
+                    "/pb.imService/AfterDisconnect",
+                )?,
+                waiting: Arc::new(Semaphore::new(hooks.waiting_max as usize)),
+                under_way: Semaphore::new(UNDER_WAY_MAX),
+                behind: Mutex::default(),
+            }),
         })
     }
 
@@ -176,24 +200,24 @@ impl Hooks {
         }
     }
 
-    /// Tells that an xxim client has logged in or left, as often as it takes within the limits.
-    /// Returns at once. Needs the context of a runtime.
-    pub(super) fn tell(&self, kind: HookKind, body: Bytes) {
-        let hook = match kind {
-            HookKind::AfterConnect => &self.connected,
-            HookKind::AfterDisconnect => &self.disconnected,
-        };
+    /// Tells that an xxim client has logged in or left, as often as it takes within the limits; of
+    /// one connection in order. Returns at once. Needs the context of a runtime.
+    pub(super) fn tell(&self, conn: ConnId, kind: HookKind, body: Bytes) {
+        let hook = self.told.hook(kind);
         if matches!(hook.target, Target::Unset) {
             return;
         }
-        let Ok(place) = self.waiting.clone().try_acquire_owned() else {
+        let Ok(place) = self.told.waiting.clone().try_acquire_owned() else {
             return hook.failed(&Failure::NoRoom);
         };
-        let (hook, under_way) = (hook.clone(), self.under_way.clone());
-        tokio::spawn(async move {
-            hook.repeat(body, &under_way).await;
-            drop(place);
-        });
+        let untold = Untold { kind, body, place };
+        match self.told.behind().entry(conn) {
+            Entry::Occupied(behind) => behind.into_mut().push_back(untold),
+            Entry::Vacant(entry) => {
+                entry.insert(VecDeque::new());
+                tokio::spawn(self.told.clone().tell_all(conn, untold));
+            }
+        }
     }
 
     async fn ask(&self, body: Bytes) -> Result<Verdict, Failure> {
@@ -205,6 +229,33 @@ impl Hooks {
         }
         let answer = upstream::body(response, self.answer_bytes_max).await?;
         Verdict::decode(&answer).map_err(|error| Failure::Undecodable(error.to_string()))
+    }
+}
+
+impl Told {
+    /// Tells of a connection until nothing more waits.
+    async fn tell_all(self: Arc<Self>, conn: ConnId, first: Untold) {
+        let mut next = Some(first);
+        while let Some(Untold { kind, body, place }) = next {
+            self.hook(kind).repeat(body, &self.under_way).await;
+            drop(place);
+            let mut all = self.behind();
+            next = all.get_mut(&conn).and_then(VecDeque::pop_front);
+            if next.is_none() {
+                all.remove(&conn);
+            }
+        }
+    }
+
+    fn hook(&self, kind: HookKind) -> &Hook {
+        match kind {
+            HookKind::AfterConnect => &self.connected,
+            HookKind::AfterDisconnect => &self.disconnected,
+        }
+    }
+
+    fn behind(&self) -> MutexGuard<'_, HashMap<ConnId, VecDeque<Untold>>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -199,7 +199,7 @@ impl Services {
             }
             Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
             Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
-            Request::Hook { kind, body } => self.hooks.tell(kind, body),
+            Request::Hook { conn, kind, body } => self.hooks.tell(conn, kind, body),
             Request::Metrics { shard, number } => {
                 let (registry, shards) = (self.registry.clone(), self.shards.clone());
                 tokio::spawn(async move {

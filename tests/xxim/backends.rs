@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::common::{Server, wait_until};
-use crate::support::{Xxim, config};
+use crate::support::{Xxim, config, user_params};
 use crate::upstream::Upstream;
 
 const SEND: &str = "/v1/msg/sendMsgList";
@@ -228,6 +228,41 @@ fn hooks_tell_of_logins_and_departures() {
     let told = pb::AfterDisconnectReq::decode(&*call.body).expect("an AfterDisconnectReq");
     assert_eq!(told.conn_param.expect("always").user_id, "ann");
     call.answer(b"");
+}
+
+/// The newest token is that of the departure; who the connection was before departs first.
+#[test]
+fn hooks_of_a_connection_that_logs_in_again_have_its_newest_token_and_come_in_order() {
+    let hooks = Upstream::start();
+    let mut config = config("http://127.0.0.1:9");
+    config.xxim_upstreams.hooks =
+        XximHooks { url: Some(hooks.url.clone()), ..XximHooks::default() };
+    let server = Server::start(config);
+    let mut client = Xxim::login(&server, "ann", "d1");
+    for (user, token) in [("ann", "newer"), ("ann", "newest"), ("bob", "other")] {
+        let set_user = user_params(user, token);
+        assert_eq!(client.ask("u", "/v1/conn/white/setUserParams", &set_user).code, 0);
+    }
+    client.set_params("d2");
+    drop(client);
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let call = hooks.call();
+        // The same fields: the body of AfterDisconnect has one more.
+        let body = pb::AfterDisconnectReq::decode(&*call.body).expect("a hook");
+        let param = body.conn_param.expect("always");
+        told.push(format!("{} {} {} {}", call.method, param.user_id, param.token, param.device_id));
+        call.answer(b"");
+    }
+    assert_eq!(
+        told,
+        [
+            "/afterConnect ann token d1",
+            "/afterDisconnect ann newest d1",
+            "/afterConnect bob other d1",
+            "/afterDisconnect bob other d2"
+        ]
+    );
 }
 
 /// A gateway with the demo's business process behind it.

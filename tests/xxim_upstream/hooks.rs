@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringway::config::model::{XximHooks, XximUpstreams};
+use ringway::hub::ConnId;
 use ringway::shard::mailbox::{HookKind, Request};
 
 use super::sidecar::*;
@@ -25,7 +26,11 @@ fn failures(reason: &str) -> String {
 }
 
 fn connect(body: &'static [u8]) -> Request {
-    Request::Hook { kind: HookKind::AfterConnect, body: Bytes::from_static(body) }
+    hook(0, HookKind::AfterConnect, body)
+}
+
+fn hook(conn: u32, kind: HookKind, body: &'static [u8]) -> Request {
+    Request::Hook { conn: ConnId::new(0, conn, 1), kind, body: Bytes::from_static(body) }
 }
 
 #[test]
@@ -37,8 +42,7 @@ fn hooks_are_posts_to_their_paths() {
     assert_eq!(seen.line, "POST /hooks/afterConnect HTTP/1.1");
     assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
     assert_eq!(seen.body, b"came");
-    let body = Bytes::from_static(b"went");
-    sidecar.request(Request::Hook { kind: HookKind::AfterDisconnect, body });
+    sidecar.request(hook(0, HookKind::AfterDisconnect, b"went"));
     let seen = backend.next();
     assert_eq!(seen.line, "POST /hooks/afterDisconnect HTTP/1.1");
     assert_eq!(seen.body, b"went");
@@ -85,11 +89,35 @@ fn what_will_never_be_taken_is_not_repeated() {
     assert_eq!(backend.seen.try_iter().count(), 2);
 }
 
+/// The first hook of a connection fails twice; what follows of it waits, other connections do not.
+#[test]
+fn what_is_told_of_one_connection_is_told_in_order() {
+    let failures_left = Arc::new(AtomicUsize::new(2));
+    let left = failures_left.clone();
+    let backend = Backend::start(move |seen| {
+        let fails = seen.body == b"ann came"
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        response(if fails { "503 Busy" } else { "200 OK" }, OK)
+    });
+    let sidecar = sidecar(told(&backend));
+    sidecar.request(hook(1, HookKind::AfterConnect, b"ann came"));
+    sidecar.request(hook(1, HookKind::AfterDisconnect, b"ann went"));
+    sidecar.request(hook(1, HookKind::AfterConnect, b"bob came"));
+    sidecar.request(hook(2, HookKind::AfterConnect, b"eve came"));
+    let bodies: Vec<_> = (0..6).map(|_| backend.next().body).collect();
+    let text = |body: &Vec<u8>| String::from_utf8_lossy(body).into_owned();
+    let mut bodies: Vec<_> = bodies.iter().map(text).collect();
+    let other = bodies.iter().position(|body| body == "eve came").expect("it was told");
+    assert_ne!(other, 5, "one connection waited for another");
+    bodies.remove(other);
+    assert_eq!(bodies, ["ann came", "ann came", "ann came", "ann went", "bob came"]);
+}
+
 #[test]
 fn hooks_without_room_are_dropped_and_counted() {
     let backend = Backend::start(|_| None);
     let sidecar = sidecar(XximHooks { waiting_max: 1, ..told(&backend) });
-    (0..5).for_each(|_| sidecar.request(connect(b"x")));
+    (0..5).for_each(|conn| sidecar.request(hook(conn, HookKind::AfterConnect, b"x")));
     sidecar.await_metric(&failures("no_room"), 4.0);
     assert_eq!(backend.next().body, b"x");
 }

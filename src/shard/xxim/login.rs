@@ -234,6 +234,11 @@ impl Shard {
         }
         if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
             self.counters.xxim_displaced += 1;
+        } else if let Some((announced, _)) =
+            self.xxim(slot).and_then(|conn| conn.announced.as_mut())
+        {
+            // The departure is told with what is true then, the newest token above all.
+            *announced = identity;
             self.xxim_close(slot, &Close::DUPLICATE);
         }
     }
@@ -288,19 +293,24 @@ impl Shard {
         }
         let now_ms = self.now.unix_ms;
         let pod = *self.config.netsvr.advertise.ip();
-        let Some(conn) = self.xxim(slot) else { return };
-        let before = conn.announced.replace((identity.clone(), now_ms));
+        let conn = self.conns.id(slot);
+        let Some(own) = self.xxim(slot) else { return };
+        let before = own.announced.replace((identity.clone(), now_ms));
         if let Some(before) = before {
-            self.xxim_tell_departure(before);
+            self.xxim_tell_departure(conn, before);
         }
         let body = after_connect(&identity, pod, now_ms);
-        self.xxim.outgoing.push_back(Request::Hook { kind: HookKind::AfterConnect, body });
+        self.xxim.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterConnect, body });
     }
 
     /// Tells the hooks that a client that they know has gone.
-    pub(super) fn xxim_tell_departure(&mut self, (identity, since_ms): (Arc<Identity>, u64)) {
+    pub(super) fn xxim_tell_departure(
+        &mut self,
+        conn: ConnId,
+        (identity, since_ms): (Arc<Identity>, u64),
+    ) {
         let pod = *self.config.netsvr.advertise.ip();
         let body = after_disconnect(&identity, pod, since_ms, self.now.unix_ms);
-        self.xxim.outgoing.push_back(Request::Hook { kind: HookKind::AfterDisconnect, body });
+        self.xxim.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterDisconnect, body });
     }
 }
