@@ -339,8 +339,7 @@ impl Shard {
         match event {
             Event::Close(payload) => {
                 if !closing {
-                    // What is still to be encrypted comes before it.
-                    self.xxim_seal_all(slot);
+                    self.xxim_closing(slot);
                     self.conns[slot].flags.set(Flags::CLOSING);
                     self.push(slot, websocket::close_echo(payload));
                 }

@@ -32,7 +32,7 @@ impl Shard {
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
             return self.linger(slot);
         }
-        self.xxim_seal_all(slot);
+        self.xxim_closing(slot);
         if !self.conns[slot].flags.set(Flags::CLOSING) {
             return;
         }

@@ -100,10 +100,11 @@ pub enum Mail {
     Chat(Box<Chat>),
     /// What became of [`Request::HttpCall`]: the body of a good answer.
     HttpCalled { conn: ConnId, answer: Option<Bytes> },
-    /// An xxim connection of another shard wants to hold a triple that is at home here.
-    XximClaim { triple: Triple, conn: ConnId },
-    /// It holds it now.
-    XximClaimed { triple: Triple, conn: ConnId },
+    /// An xxim connection of another shard wants to hold a triple that is at home here; `order` is
+    /// its place in the order of accepting.
+    XximClaim { triple: Triple, conn: ConnId, order: u64 },
+    /// Whether it holds it now; if not, a connection that was accepted later does.
+    XximClaimed { triple: Triple, conn: ConnId, held: bool },
     /// Another connection holds the triple of this one now.
     XximDisplaced { triple: Triple, conn: ConnId },
     /// A connection gives up a triple that is at home here.

@@ -205,9 +205,10 @@ impl Shard {
     }
 
     /// A connection of this node has taken an xxim login; other nodes must give it up.
-    pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId) {
+    pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId, order: u64) {
         if self.mesh.is_some() {
-            self.tell_mesh(MeshRequest::Claim { login: triple.parts(), conn });
+            let (login, at_ms) = (triple.parts(), order / 1000);
+            self.tell_mesh(MeshRequest::Claim { login, conn, at_ms });
         }
     }
 

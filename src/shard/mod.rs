@@ -374,8 +374,8 @@ impl Shard {
                 // Nobody waits any more if it fails.
                 let _ = reply.send(pushed);
             }
-            Mail::XximClaim { triple, conn } => self.xxim_claim_from(triple, conn),
-            Mail::XximClaimed { triple, conn } => self.xxim_claimed(&triple, conn),
+            Mail::XximClaim { triple, conn, order } => self.xxim_claim_from(triple, conn, order),
+            Mail::XximClaimed { triple, conn, held } => self.xxim_claimed(&triple, conn, held),
             Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),
             Mail::XximRelease { triple, conn } => self.xxim_release(triple, conn),
             Mail::Drain => self.drain(),

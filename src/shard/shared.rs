@@ -3,7 +3,8 @@
 //! there is a mesh.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::config::connmix::QueueScope;
 use crate::config::model::Config;
@@ -21,6 +22,8 @@ pub struct Shared {
     pub online: AtomicU32,
     /// Sockets that count against `runtime.connections_max`.
     pub connections: AtomicU32,
+    /// Order of accepting of the last xxim connection; see [`Shared::next_in_order`].
+    accepted: AtomicU64,
     /// What other nodes want; `None` if there is no mesh.
     pub mesh: Option<Arc<Interest>>,
     /// Topics that count against `connmix.queue.topics_max`.
@@ -41,6 +44,7 @@ impl Shared {
             message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            accepted: AtomicU64::new(0),
             mesh: config.mesh.is_on().then(|| Arc::new(Interest::new(config.mesh.queue_bytes_max))),
             queue_topics: Arc::default(),
             queue_room: (config.connmix.queue.scope == QueueScope::Cluster)
@@ -48,5 +52,15 @@ impl Shared {
             room_limits: RoomLimits::default(),
             ids_start,
         })
+    }
+
+    /// The place of a new connection in the order of accepting: Unix microseconds, but never the
+    /// same twice and ascending over all shards, whatever their clocks say. Thousandths of it are
+    /// comparable with other nodes.
+    pub fn next_in_order(&self, unix_ms: u64) -> u64 {
+        let next = |last: u64| (last + 1).max(unix_ms.saturating_mul(1000));
+        let last = self.accepted.fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
+        // It never refuses.
+        last.map_or_else(next, next)
     }
 }

@@ -59,10 +59,10 @@ pub struct Conn {
     waiting: bool,
     /// Number of the question that the barrier waits for.
     number: u32,
-    /// The triple that was claimed at its home.
+    /// The triple that was claimed at its home; none once the connection is closing.
     held: Option<Triple>,
-    /// When that was, Unix milliseconds.
-    held_ms: u64,
+    /// Its place in the order of accepting; see [`crate::shard::Shared::next_in_order`].
+    order: u64,
     /// Frames of the TCP variant.
     reader: tcp::FrameReader,
     accepted_ms: u64,
@@ -92,7 +92,7 @@ impl Conn {
             waiting: false,
             number: 0,
             held: None,
-            held_ms: 0,
+            order: 0,
             reader: tcp::FrameReader::default(),
             accepted_ms: 0,
             pinged_ms: 0,
@@ -160,11 +160,13 @@ impl Shard {
     }
 
     fn xxim_opened(&mut self, slot: u32, peer: SocketAddr, mut identity: Identity, greet: bool) {
-        identity.accepted_unix_ms = i64::try_from(self.now.unix_ms).unwrap_or(i64::MAX);
+        let order = self.shared.next_in_order(self.now.unix_ms);
+        identity.accepted_unix_ms = i64::try_from(order / 1000).unwrap_or(i64::MAX);
         let seed = (greet && self.config.xxim.crypto.server_iv).then(server_seed);
         let greeting = seed.as_ref().map(|seed| after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
         conn.accepted_ms = self.now.ms;
+        conn.order = order;
         conn.pinged_ms = self.now.ms;
         conn.greeted = true;
         self.conns[slot].role = Role::Xxim(Box::new(conn));
@@ -338,7 +340,7 @@ impl Shard {
 
     /// Says goodbye with this code and text. Without a WebSocket the stream just ends.
     pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
-        self.xxim_seal_all(slot);
+        self.xxim_closing(slot);
         let flags = &mut self.conns[slot].flags;
         if flags.has(Flags::GONE | Flags::CLOSING) {
             return;
@@ -356,6 +358,16 @@ impl Shard {
     }
 
     /// The client broke the WebSocket protocol; the text for a message that is too large is xxim's
+    /// The connection begins to end: what is still to be encrypted comes before the close frame, and
+    /// its triple is free for others.
+    pub(super) fn xxim_closing(&mut self, slot: u32) {
+        self.xxim_seal_all(slot);
+        let id = self.conns.id(slot);
+        if let Some(triple) = self.xxim(slot).and_then(|conn| conn.held.take()) {
+            self.xxim_release(triple, id);
+        }
+    }
+
     /// own (section 1.8).
     pub(super) fn xxim_violated(&mut self, slot: u32, violation: Violation) {
         if violation.code == TOO_LARGE && self.xxim(slot).is_some() {

@@ -8,6 +8,7 @@ use ringway::wire::xxim::proto::CommonResp;
 
 use crate::common::{Frame, PATIENCE, Server};
 use crate::support::{Xxim, config, request, user_params};
+use crate::upstream::Upstream;
 use crate::vectors::vector;
 
 const SET_PARAMS: &str = "/v1/conn/white/setCxnParams";
@@ -123,6 +124,7 @@ fn of_1000_simultaneous_logins_of_one_device_one_stays() {
     const CLIENTS: usize = 1000;
     let server = Server::start(config("http://127.0.0.1:9"));
     let mut clients: Vec<Xxim> = (0..CLIENTS).map(|_| Xxim::open(&server)).collect();
+    let newest = clients.last().expect("a thousand").client.socket.local_addr().expect("connected");
     // V06 without its user: every client the same device.
     let set_params = vector("V06");
     let set_user = request("u", SET_USER, &user_params("ann", "t"));
@@ -142,7 +144,67 @@ fn of_1000_simultaneous_logins_of_one_device_one_stays() {
         left.retain_mut(|client| !is_displaced(client));
     }
     assert_eq!(left.len(), 1, "nobody is left");
+    assert_eq!(
+        left[0].client.socket.local_addr().expect("connected"),
+        newest,
+        "it is not the newest"
+    );
     left[0].keep_alive();
+}
+
+/// A verifier for BeforeConnect whose answers wait for the test.
+fn slow_verifier() -> (Upstream, Server) {
+    let verifier = Upstream::start();
+    let mut config = config("http://127.0.0.1:9");
+    config.login.verifier = Verifier::Http(verifier.url.clone());
+    config.login.timeout = PATIENCE;
+    (verifier, Server::start(config))
+}
+
+/// An older connection whose verification ends last is itself displaced, whichever shards the two
+/// are on and whoever of them logs in again.
+#[test]
+fn a_login_that_is_verified_late_displaces_no_newer_connection() {
+    let (verifier, server) = slow_verifier();
+    for turn in 0..20 {
+        let user = format!("ann{turn}");
+        let mut older = Xxim::open(&server);
+        older.set_params("d");
+        older.request("u", SET_USER, &user_params(&user, "slow"));
+        let held_back = verifier.call();
+        let mut newer = Xxim::open(&server);
+        newer.set_params("d");
+        newer.request("u", SET_USER, &user_params(&user, "fast"));
+        verifier.call().answer(b"");
+        assert_eq!(newer.response().code, 0);
+        held_back.answer(b"");
+        assert_eq!(older.response().code, 0, "its token was good");
+        older.expect_close("C08");
+        newer.keep_alive();
+    }
+}
+
+/// Accepted in one order, logged in in the opposite one: the newest stays from its login on. When
+/// it has left an older one can have the place.
+#[test]
+fn the_connection_that_was_accepted_last_stays_whatever_the_order_of_logins() {
+    let server = Server::start(config("http://127.0.0.1:9"));
+    let mut clients: Vec<Xxim> = (0..10).map(|_| Xxim::open(&server)).collect();
+    let mut spare = clients.remove(0);
+    let mut newest = clients.pop().expect("there are ten");
+    newest.set_params("d");
+    newest.set_user("ann");
+    for mut older in clients.into_iter().rev() {
+        older.set_params("d");
+        older.set_user("ann");
+        older.expect_close("C08");
+    }
+    newest.keep_alive();
+    newest.client.send_close(1000);
+    assert_eq!(newest.client.frame().close().0, 1000);
+    spare.set_params("d");
+    spare.set_user("ann");
+    spare.keep_alive();
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Who holds each (user, platform, device): one connection, the one that logged in last
-//! (specification section 5.2, step 4).
+//! Who holds each (user, platform, device): one connection, of those that logged in the one that was
+//! accepted last (specification section 5.2, step 4, and amendments).
 //!
 //! Each triple has a home, which alone decides about it; so of any number of simultaneous logins
-//! exactly one stays. Invariant: a release by a connection that was displaced changes nothing.
+//! exactly one stays, and a login that is verified late displaces nobody who came later. Invariant: a release by a connection that was displaced changes nothing.
 //! Costs: one hash and one comparison per login and per logout.
 
 use std::collections::HashMap;
@@ -47,20 +47,42 @@ impl Triple {
     }
 }
 
-/// The triples of one home and their holders.
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nobody else held it.
+    Free,
+    /// It was this older connection's.
+    From(ConnId),
+    /// A newer connection holds it, and still does.
+    Kept,
+}
+
+/// The triples of one home and their holders, with their places in the order of accepting.
 #[derive(Debug, Default)]
-pub struct Holders(HashMap<Triple, ConnId>);
+pub struct Holders(HashMap<Triple, (ConnId, u64)>);
 
 impl Holders {
-    /// Makes a connection the holder; returns the one that was.
-    pub fn claim(&mut self, triple: Triple, conn: ConnId) -> Option<ConnId> {
-        self.0.insert(triple, conn).filter(|before| *before != conn)
+    /// Makes a connection the holder, unless one that was accepted later is. `order` is the same for
+    /// no two connections.
+    pub fn claim(&mut self, triple: Triple, conn: ConnId, order: u64) -> Claimed {
+        match self.0.entry(triple) {
+            Entry::Vacant(entry) => {
+                entry.insert((conn, order));
+                Claimed::Free
+            }
+            Entry::Occupied(entry) if entry.get().1 > order => Claimed::Kept,
+            Entry::Occupied(mut entry) => match entry.insert((conn, order)) {
+                (before, _) if before == conn => Claimed::Free,
+                (before, _) => Claimed::From(before),
+            },
+        }
     }
 
     /// The connection gives its triple up, if it still holds it.
     pub fn release(&mut self, triple: Triple, conn: ConnId) {
         if let Entry::Occupied(entry) = self.0.entry(triple)
-            && *entry.get() == conn
+            && entry.get().0 == conn
         {
             entry.remove();
         }
@@ -91,18 +113,30 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_holds_and_a_late_release_of_another_is_nothing() {
+    fn the_newest_one_holds_and_a_late_release_of_another_is_nothing() {
         let mut holders = Holders::default();
         let (one, two) = (ConnId::new(0, 1, 1), ConnId::new(1, 1, 1));
-        assert_eq!(holders.claim(triple("a", "d"), one), None);
-        assert_eq!(holders.claim(triple("a", "d"), one), None);
-        assert_eq!(holders.claim(triple("a", "e"), two), None);
-        assert_eq!(holders.claim(triple("a", "d"), two), Some(one));
+        assert_eq!(holders.claim(triple("a", "d"), one, 1), Claimed::Free);
+        assert_eq!(holders.claim(triple("a", "d"), one, 1), Claimed::Free);
+        assert_eq!(holders.claim(triple("a", "e"), two, 2), Claimed::Free);
+        assert_eq!(holders.claim(triple("a", "d"), two, 2), Claimed::From(one));
         holders.release(triple("a", "d"), one);
         assert_eq!(holders.len(), 2);
         holders.release(triple("a", "d"), two);
         holders.release(triple("a", "e"), two);
         assert!(holders.is_empty());
+    }
+
+    #[test]
+    fn an_older_connection_displaces_no_newer_one_until_that_has_gone() {
+        let mut holders = Holders::default();
+        let (old, new) = (ConnId::new(0, 1, 1), ConnId::new(1, 1, 1));
+        assert_eq!(holders.claim(triple("a", "d"), new, 2), Claimed::Free);
+        assert_eq!(holders.claim(triple("a", "d"), old, 1), Claimed::Kept);
+        holders.release(triple("a", "d"), old);
+        assert_eq!(holders.len(), 1);
+        holders.release(triple("a", "d"), new);
+        assert_eq!(holders.claim(triple("a", "d"), old, 1), Claimed::Free);
     }
 
     #[test]

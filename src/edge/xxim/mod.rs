@@ -31,7 +31,7 @@ use crate::wire::xxim::{
     V1_PLATFORM_BYTES_MAX, Version, code, text,
 };
 
-pub use holders::{Holders, Triple};
+pub use holders::{Claimed, Holders, Triple};
 pub use in_flight::InFlight;
 pub use origin::{client_ip, cors, first_values, query_login};
 pub use turns::{TurnRules, Turns};

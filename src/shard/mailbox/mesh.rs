@@ -39,12 +39,13 @@ pub enum MeshRequest {
     /// What a shard has to say to [`super::ReplyTo::Mesh`].
     Replied { number: u64, reply: Reply },
     /// A connection of this node has logged in as this user, platform and device (xxim); the
-    /// connection of another node that has this login is to be closed.
-    Claim { login: [Box<str>; 3], conn: ConnId },
-    /// Another node has a later login of this kind than this connection of this node.
+    /// connection of another node that has this login and is older is to be closed. `at_ms`: when
+    /// the connection was accepted, Unix milliseconds.
+    Claim { login: [Box<str>; 3], conn: ConnId, at_ms: u64 },
+    /// Another node has a newer connection of this login than this connection of this node.
     Displaced { login: [Box<str>; 3], conn: ConnId },
-    /// Some of the xxim logins of a shard, each with its Unix milliseconds, and the slot at which
-    /// to go on, if there are more.
+    /// Some of the xxim logins of a shard, each with the Unix milliseconds at which its connection
+    /// was accepted, and the slot at which to go on, if there are more.
     Logins { logins: Vec<([Box<str>; 3], ConnId, u64)>, next: Option<u32> },
     /// Let the sidecars of all other nodes answer this. Gives the answers that came in time.
     Call { method: &'static str, body: Bytes, answer: oneshot::Sender<Vec<Bytes>> },

@@ -1,8 +1,8 @@
 //! Set-params and set-user of xxim clients: decrypting keys and verifying logins elsewhere, and who
 //! holds which (user, platform, device) over all shards (xxim sections 3.4, 5.2 and 9.3).
 //!
-//! A triple has a home shard, which decides alone: it names the new holder, then tells the old one
-//! and the new one. Mail between two shards keeps its order, so a connection hears that it holds
+//! A triple has a home shard, which decides alone: of two connections the one that was accepted
+//! later holds it, whenever their logins were verified. It tells the old holder and the new one. Mail between two shards keeps its order, so a connection hears that it holds
 //! its triple before it hears that it does not any more. Invariant: every claim is followed by one
 //! release, by the connection itself or at its end. Costs: two messages per login when the home is
 //! another shard, none else.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::xxim::XximCrypto;
-use crate::edge::xxim::{Close, Triple, TurnRules, Turns};
+use crate::edge::xxim::{Claimed, Close, Triple, TurnRules, Turns};
 use crate::hub::ConnId;
 use crate::hub::limits::BucketRules;
 use crate::hub::login::{Login, Verdict};
@@ -159,46 +159,53 @@ impl Shard {
         self.xxim_resume(slot);
     }
 
-    /// Makes the connection the holder of a triple; its barrier waits until it is.
+    /// Claims a triple for the connection; its barrier waits until the home has decided.
     pub(super) fn xxim_claim(&mut self, slot: u32, triple: Triple) {
         let id = self.conns.id(slot);
-        let unix_ms = self.now.unix_ms;
         let Some(conn) = self.xxim(slot) else { return };
-        conn.held_ms = unix_ms;
+        let order = conn.order;
         let before = conn.held.replace(triple.clone());
         if let Some(before) = before.filter(|before| *before != triple) {
             self.xxim_release(before, id);
         }
         let home = triple.home(self.mail.len()) as u8;
         if home == self.id {
-            self.xxim_claimed_here(&triple, id);
-            return self.xxim_settled(slot);
+            let held = self.xxim_claimed_here(&triple, id, order);
+            return self.xxim_settled(slot, held);
         }
         if !self.conns[slot].flags.has(Flags::BLOCKED) {
             self.block(slot, false);
         }
-        self.post(home, Mail::XximClaim { triple, conn: id });
+        self.post(home, Mail::XximClaim { triple, conn: id, order });
     }
 
     /// Another shard's connection wants a triple that is at home here.
-    pub(in crate::shard) fn xxim_claim_from(&mut self, triple: Triple, conn: ConnId) {
-        self.xxim_claimed_here(&triple, conn);
-        self.post(conn.shard(), Mail::XximClaimed { triple, conn });
+    pub(in crate::shard) fn xxim_claim_from(&mut self, triple: Triple, conn: ConnId, order: u64) {
+        let held = self.xxim_claimed_here(&triple, conn, order);
+        self.post(conn.shard(), Mail::XximClaimed { triple, conn, held });
     }
 
-    fn xxim_claimed_here(&mut self, triple: &Triple, conn: ConnId) {
-        self.claim_everywhere(triple, conn);
-        let Some(before) = self.xxim.holders.claim(triple.clone(), conn) else { return };
+    /// Whether the connection holds it now: a newer one keeps it.
+    fn xxim_claimed_here(&mut self, triple: &Triple, conn: ConnId, order: u64) -> bool {
+        let before = match self.xxim.holders.claim(triple.clone(), conn, order) {
+            Claimed::Kept => return false,
+            Claimed::Free => None,
+            Claimed::From(before) => Some(before),
+        };
+        self.claim_everywhere(triple, conn, order);
+        let Some(before) = before else { return true };
         if before.shard() == self.id {
             self.xxim_displaced(triple, before);
         } else {
             let triple = triple.clone();
             self.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
         }
+        true
     }
 
-    /// The connection holds the triple that it claimed, unless it claimed another one meanwhile.
-    pub(in crate::shard) fn xxim_claimed(&mut self, triple: &Triple, id: ConnId) {
+    /// The home has decided about the triple that the connection claimed, unless it claimed another
+    /// one meanwhile.
+    pub(in crate::shard) fn xxim_claimed(&mut self, triple: &Triple, id: ConnId, held: bool) {
         let Some(slot) = self.conns.slot(id) else { return };
         let waits = |conn: &&mut super::Conn| {
             conn.client.at_barrier() && conn.held.as_ref() == Some(triple)
@@ -208,19 +215,30 @@ impl Shard {
         {
             return;
         }
-        self.xxim_settled(slot);
+        self.xxim_settled(slot, held);
         self.xxim_resume(slot);
     }
 
-    /// What the barrier wanted is true now.
-    fn xxim_settled(&mut self, slot: u32) {
+    /// What the barrier wanted is true now. If a newer connection holds the triple, the request is
+    /// answered and this one is displaced; backends hear nothing of it.
+    fn xxim_settled(&mut self, slot: u32, held: bool) {
         let Some(conn) = self.xxim(slot) else { return };
         let step = conn.client.claimed();
+        if !held {
+            self.xxim_step(slot, step);
+            self.counters.xxim_displaced += 1;
+            return self.xxim_close(slot, &Close::DUPLICATE);
+        }
         let identity = conn.client.identity().clone();
         if self.hub.user(slot) != identity.user_id {
             self.counters.xxim_logins += 1;
             self.hub.set_user(slot, &identity.user_id);
             self.xxim_announce(slot, identity);
+        } else if let Some((announced, _)) =
+            self.xxim(slot).and_then(|conn| conn.announced.as_mut())
+        {
+            // The departure is told with what is true then, the newest token above all.
+            *announced = identity;
         }
         self.rearm(slot);
         self.xxim_step(slot, step);
@@ -234,11 +252,6 @@ impl Shard {
         }
         if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
             self.counters.xxim_displaced += 1;
-        } else if let Some((announced, _)) =
-            self.xxim(slot).and_then(|conn| conn.announced.as_mut())
-        {
-            // The departure is told with what is true then, the newest token above all.
-            *announced = identity;
             self.xxim_close(slot, &Close::DUPLICATE);
         }
     }
@@ -268,7 +281,7 @@ impl Shard {
                 && let Some(triple) = &xxim.held
                 && !conn.flags.has(Flags::GONE | Flags::CLOSING)
             {
-                logins.push((triple.parts(), self.conns.id(slot), xxim.held_ms));
+                logins.push((triple.parts(), self.conns.id(slot), xxim.order / 1000));
             }
             slot += 1;
         }

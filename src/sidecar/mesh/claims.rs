@@ -2,18 +2,25 @@
 //! platform, device) in a JetStream key-value bucket, written with compare-and-set.
 //!
 //! A login that has displaced its predecessor on its own node writes itself under the key. Whoever
-//! overwrites another node's connection tells that node to close it; who finds a later login there
-//! gives way. Writes of one key are put into one order by the server, and each overwritten holder
-//! is told by the one who overwrote it: of any number of logins one stays. A connection is closed
-//! only if it still has that login; a stale key costs one message and harms nobody, so keys are not
-//! deleted but expire.
+//! overwrites another node's connection tells that node to close it; who finds a newer connection
+//! there gives way. Newer is what was accepted later, by the clocks of the nodes, in one millisecond
+//! the one at the node with the higher number. Writes of one key are put into one order by the
+//! server, and each overwritten holder is told by the one who overwrote it: of any number of logins
+//! one stays. A connection is closed only if it still has that login. A stale key costs one message
+//! to an older connection, and an older connection that finds a newer one asks whether that is still
+//! there before it gives way, so keys are not deleted but expire.
+//!
+//! Nodes of versions up to 0.1 write the time of the login in place of that of accepting, which is
+//! later: while both kinds run, a login at such a node wins over one that was accepted after it and
+//! before its verification. That their connections are still there is asked in the same way.
 //!
 //! What the link loses is made good by a comparison ([`Recheck`]): after the link or a node was
-//! away each login of this node is held against its key, at a bounded rate; whoever finds a later
+//! away each login of this node is held against its key, at a bounded rate; whoever finds a newer
 //! one there gives way, and a login that was never written is written then.
 //!
-//! What is not covered: which of two logins at two nodes is the later one is as exact as their
-//! clocks; while a node has no link its logins are written late; a login that lasts longer than
+//! What is not covered: which of two connections at two nodes is the newer one is as exact as their
+//! clocks; a node that does not say in time whether it still has a newer one is taken to have none
+//! until the next comparison; while a node has no link its logins are written late; a login that lasts longer than
 //! [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login, in [`LANES`] tasks; logins
 //! never wait for it. A comparison is one round trip per login.
 
@@ -24,6 +31,7 @@ use async_nats::jetstream::kv::{Operation, Store};
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
+use prost::Message;
 use sha1::{Digest, Sha1};
 use tokio::sync::mpsc;
 
@@ -32,6 +40,8 @@ use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
 use crate::shard::mailbox::{Mail, MeshRequest, MeshSender, Reach};
+use crate::sidecar::push::cluster as push;
+use crate::wire::xxim::proto as pb;
 
 /// Tasks; the claims of one key are in one of them, in order.
 const LANES: usize = 16;
@@ -50,7 +60,7 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(super) struct Claim {
     pub login: [Box<str>; 3],
     pub conn: ConnId,
-    /// Unix milliseconds of the login: a late write must not displace a later login.
+    /// Unix milliseconds at which the connection was accepted: an older one displaces no newer one.
     pub at_ms: u64,
     /// It is compared with what was written; if this node has written a later one, nothing is.
     pub again: bool,
@@ -138,7 +148,7 @@ impl Lane {
     /// Writes the claim over whatever holds the key.
     async fn write(&mut self, key: &str, claim: &Claim) -> Result<(), Again> {
         let value = encode(self.node, claim);
-        let own = self.node;
+        let (own, mesh) = (self.node, self.mesh.clone());
         let store = self.store().await?;
         let entry = store.entry(key).await.map_err(|_| Again)?;
         let held = entry.filter(|entry| entry.operation == Operation::Put);
@@ -149,9 +159,11 @@ impl Lane {
         if claim.again && holder.is_some_and(|(node, ..)| node == own) {
             return Ok(());
         }
-        if let Some((node, _, at_ms)) = holder
-            && node != own
-            && (at_ms, node) > (claim.at_ms, own)
+        let newer = holder
+            .is_some_and(|(node, _, at_ms)| node != own && (at_ms, node) > (claim.at_ms, own));
+        let found = if newer { Some(abroad(&mesh, &claim.login).await) } else { None };
+        if let Some(found) = &found
+            && found.iter().any(|at_ms| *at_ms >= claim.at_ms)
         {
             let (conn, login) = (claim.conn, claim.login.clone());
             self.mesh.send(MeshRequest::Displaced { login, conn });
@@ -159,7 +171,9 @@ impl Lane {
         }
         store.update(key, value, entry.revision).await.map_err(|_| Again)?;
         let Some((node, conn, _)) = holder else { return Ok(()) };
-        if node != own {
+        // A newer one that nobody has seen is left alone: it is gone, or was not heard and will
+        // compare itself later.
+        if node != own && found.is_none_or(|found| !found.is_empty()) {
             let command = Command::Displace { conn, login: claim.login.clone() };
             let (reach, command) = (Reach::Node(node), std::sync::Arc::new(command));
             self.mesh.send(MeshRequest::Command { reach, command, reply: None, room: 0 });
@@ -260,6 +274,21 @@ impl Mesh {
             }
         }
     }
+}
+
+/// When the connections of this login at all other nodes were accepted, Unix milliseconds.
+async fn abroad(mesh: &MeshSender, login: &[Box<str>; 3]) -> Vec<u64> {
+    let [user, platform, device] = login;
+    let list = |text: &str| vec![text.to_owned()];
+    let request = pb::GetUserConnReq {
+        user_ids: list(user),
+        platforms: list(platform),
+        devices: list(device),
+    };
+    let answers = mesh.call(push::GET, request.encode_to_vec().into()).await;
+    let answers = answers.into_iter().filter_map(|body| pb::GetUserConnResp::decode(body).ok());
+    let found = answers.flat_map(|answer| answer.conn_params);
+    found.map(|conn| u64::try_from(conn.timestamp).unwrap_or(0)).collect()
 }
 
 fn digest(login: &[Box<str>; 3]) -> [u8; 20] {

@@ -108,8 +108,7 @@ impl Mesh {
             MeshRequest::Ask { to, query, reply: (shard, number) } => {
                 self.question(to, query, Asker { shard, number });
             }
-            MeshRequest::Claim { login, conn } => {
-                let at_ms = super::unix_ms();
+            MeshRequest::Claim { login, conn, at_ms } => {
                 if !self.claims.claim(Claim { login, conn, at_ms, again: false }) {
                     self.meters.dropped_full.increment(1);
                 }
