@@ -91,9 +91,10 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     let route = |prefix| XximRoute::new(prefix, XximTarget::Upstream(0), Duration::from_secs(10));
     upstreams.upstreams = Vec::new();
     upstreams.routes = ["/v1/relation/", "/v1/msg/", "/v1/user/"].map(route).into();
+    upstreams.routes[0].detach = false;
     let xxim = &mut config.xxim;
-    // Time has tests of its own.
     xxim.era = *pick(rng, &[XximEra::B, XximEra::C]);
+    // Time has tests of its own.
     xxim.ping_interval = Duration::ZERO;
     xxim.params_timeout = Duration::ZERO;
     xxim.login_timeout = Duration::ZERO;

@@ -157,7 +157,7 @@ impl XximRoute {
             response_tag: None,
             timeout,
             white: false,
-            detach: false,
+            detach: true,
         }
     }
 
@@ -270,10 +270,11 @@ pub(super) const KEYS: &[Key] = &[
             "Callable before login. Methods with a segment `white` always are.",
         )
     },
-    Key {
-        default: "false",
-        ..flag("xxim.route.detach", "Calls go on when their client has left.")
-    },
+    flag(
+        "xxim.route.detach",
+        "Calls go on when their client has left: what was received is carried out. false: they are \
+         given up, and counted as `cancelled` in `ringway_upstream_calls_total`.",
+    ),
     Key {
         allowed: "`http://` or `https://` URL, or empty",
         ..text(
@@ -544,8 +545,8 @@ fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
     Ok(Some(XximPushService {
         bind,
         secret,
-        tls,
         allow_from,
+        tls,
         allow_broadcast: settings.flag("xxim.push.allow_broadcast")?,
         cluster: settings.flag("xxim.push.cluster")?,
         expose_secrets: settings.flag("xxim.push.expose_secrets")?,

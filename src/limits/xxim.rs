@@ -13,8 +13,6 @@ pub const XXIM_REQUESTS_SENT: usize = 4096;
 /// Bytes that are kept of a client while its keys, its login or its request over HTTP are waited
 /// for.
 pub const XXIM_HELD_BYTES_MAX: usize = 4 * 1024;
-/// Calls of upstreams that may outlive their connection.
-pub const XXIM_DETACHED_MAX: usize = 16_384;
 /// Clients that one shard lets go on in one turn after they had to wait.
 pub const XXIM_GIVEN_PER_TURN: usize = 256;
 
@@ -156,12 +154,6 @@ pub(super) const ROWS: &[Limit] = &[
         "What is kept of an xxim client while its keys are decrypted, its login is verified or its \
          request over HTTP is carried.",
         "Nothing more is received from it meanwhile.",
-    ),
-    fixed(
-        Unit::Count("calls"),
-        XXIM_DETACHED_MAX as i64,
-        "Calls of routes with `detach` that are under way.",
-        "A further one ends with its connection.",
     ),
     fixed(
         Unit::Count("connections"),

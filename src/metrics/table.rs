@@ -80,11 +80,13 @@ pub enum DropReason {
     RoomLimiter,
     /// It is too large for the receiver's protocol.
     TooLarge,
+    /// An xxim connection ended before what it had sent was carried out; once per connection.
+    Unread,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [DropReason; 21] = [
+    pub const ALL: [DropReason; 22] = [
         DropReason::NoWorker,
         DropReason::WorkerFull,
         DropReason::WorkerLost,
@@ -106,6 +108,7 @@ impl DropReason {
         DropReason::Malformed,
         DropReason::RoomLimiter,
         DropReason::TooLarge,
+        DropReason::Unread,
     ];
 
     /// Value of the label `reason`.
@@ -132,6 +135,7 @@ impl DropReason {
             DropReason::Malformed => "malformed",
             DropReason::RoomLimiter => "room_limiter",
             DropReason::TooLarge => "too_large",
+            DropReason::Unread => "unread",
         }
     }
 }

@@ -116,7 +116,7 @@ impl Shard {
         assert!(has(Flags::BLOCKED) || !has(Flags::PAUSED), "{}", at("paused, not blocked"));
         assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
-        assert!(!has(Flags::ENDED) || has(Flags::WAITING), "{}", at("ended, does not wait"));
+        assert!(!has(Flags::ENDED) || has(Flags::BLOCKED), "{}", at("ended, does not wait"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));

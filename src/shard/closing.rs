@@ -14,7 +14,7 @@ use crate::config::model::SlowClient;
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::{Conn, Flags, Role};
 use crate::shard::ops::Op;
 use crate::wire::websocket::{self, Violation};
 
@@ -142,6 +142,7 @@ impl Shard {
         self.stalls -= self.conns[slot].flags.has(Flags::STALLED) as usize;
         self.give_up_outbox(slot, self.at_end(DropReason::Closing));
         let conn = &mut self.conns[slot];
+        let kept = conn.held.is_some() || conn.decoder.has_kept();
         conn.held = None;
         conn.tls = None;
         conn.decoder = Default::default();
@@ -151,7 +152,7 @@ impl Shard {
         match std::mem::replace(&mut conn.role, Role::Leaving) {
             Role::Netsvr(client) => self.departed(slot, client),
             Role::Business(business) => self.business_lost(slot, *business),
-            Role::Xxim(conn) => self.xxim_departed(slot, *conn),
+            Role::Xxim(conn) => self.xxim_departed(slot, *conn, kept),
             Role::XximHttp(conn) => self.xxim_http_departed(slot, &conn),
             Role::Connmix(conn) => self.connmix_departed(slot, *conn),
             Role::Im(conn) => self.im_departed(slot, *conn),
@@ -165,8 +166,7 @@ impl Shard {
     pub(super) fn rearm(&mut self, slot: u32) {
         let conn = &self.conns[slot];
         let runtime = &self.config.runtime;
-        let ending = conn.flags.has(Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF);
-        let deadline_ms = if ending {
+        let deadline_ms = if is_ending(conn) {
             self.now.ms + runtime.close_timeout.as_millis() as u64
         } else {
             match &conn.role {
@@ -190,10 +190,9 @@ impl Shard {
     /// The timer of a connection has fired.
     pub(super) fn timed_out(&mut self, slot: u32) {
         let conn = &self.conns[slot];
-        let ending = conn.flags.has(Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF);
         match &conn.role {
             _ if conn.flags.has(Flags::GONE) => {}
-            _ if ending => self.finish(slot),
+            _ if is_ending(conn) => self.finish(slot),
             Role::Greeting(_) => {
                 self.counters.handshake_timeouts += 1;
                 self.finish(slot);
@@ -249,6 +248,7 @@ impl Shard {
             && self.queueing.queues.under_way() == 0
             && self.hooks.is_idle()
             && self.xxim.is_idle()
+            && self.xxim.under_way() == 0
             && self.mail.iter().all(VecDeque::is_empty)
             && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
     }
@@ -284,4 +284,10 @@ impl Shard {
             self.too_slow(slot);
         }
     }
+}
+
+/// Whether a connection has only `runtime.close_timeout` left.
+fn is_ending(conn: &Conn) -> bool {
+    let flags = Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF;
+    conn.flags.has(flags) || conn.flags.has(Flags::ENDED) && matches!(conn.role, Role::Xxim(_))
 }

@@ -77,7 +77,7 @@ pub enum Mail {
     ClosedCallback { number: u64 },
     /// What became of [`Request::Verify`].
     Verified { conn: ConnId, number: u32, verdict: login::Verdict },
-    /// The result of [`Request::Upstream`]. Every call gets exactly one, unless it was cancelled;
+    /// The result of [`Request::Upstream`]. Every call gets exactly one;
     /// one that comes for a connection or number that is gone is ignored.
     UpstreamAnswered { conn: ConnId, number: u32, result: UpstreamResult },
     /// The answer to [`Request::Unwrap`]. `None`: a ciphertext is not one (xxim section 9.3).
@@ -176,8 +176,8 @@ pub enum Request {
     /// [`Mail::UpstreamAnswered`]; the shard keeps at most `xxim.requests_max` of them per
     /// connection.
     Upstream { conn: ConnId, number: u32, call: Box<UpstreamCall> },
-    /// The connection is gone: give up its calls, except those of routes with `detach`. Nothing is
-    /// answered for it any more.
+    /// The connection is gone: give up its calls, except those of routes with `detach`. All of them
+    /// are answered nevertheless.
     CancelUpstream { conn: ConnId },
     /// Decrypt the seeds of a client (xxim section 3.1) away from the shards. `None`: the client
     /// sent no such ciphertext. Answered by [`Mail::Unwrapped`].

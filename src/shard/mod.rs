@@ -314,10 +314,14 @@ impl Shard {
             return self.connmix_api_ended(slot);
         }
         // What a client sent before it left still counts, once there is room for it.
-        let waits = conn.flags.has(Flags::WAITING) && !conn.flags.has(Flags::CLOSING);
-        if waits && matches!(conn.role, Role::Netsvr(_)) {
+        let waits = match conn.role {
+            Role::Netsvr(_) => conn.flags.has(Flags::WAITING),
+            Role::Xxim(_) => conn.flags.has(Flags::BLOCKED),
+            _ => false,
+        };
+        if waits && !conn.flags.has(Flags::CLOSING) {
             conn.flags.set(Flags::ENDED);
-            return;
+            return self.xxim_ended(slot);
         }
         self.finish(slot);
     }

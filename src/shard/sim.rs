@@ -22,7 +22,7 @@ use crate::config::model::Config;
 use crate::hub::{ConnId, login};
 use crate::shard::audit::Sizes;
 use crate::shard::conns::Flags;
-use crate::shard::mailbox::{Mail, Request, UpstreamCall};
+use crate::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult};
 use crate::shard::ops::Op;
 use crate::shard::{ListenerSettings, Now, Shard, Shared};
 use crate::wire::netsvr::Verdict;
@@ -343,11 +343,27 @@ impl World {
                 Request::Upstream { conn, number, call } => {
                     self.calls.push(Call { conn, number, call });
                 }
-                Request::CancelUpstream { conn } => self.calls.retain(|call| call.conn != conn),
+                Request::CancelUpstream { conn } => self.cancel(conn),
                 request => self.callbacks.push((self.now.ms + self.rng.u64(..20), request)),
             }
         }
         moved
+    }
+
+    /// Calls of a connection that has gone are answered, now or, if they go on, with all others.
+    fn cancel(&mut self, conn: ConnId) {
+        let shard = usize::from(conn.shard());
+        let routes = self.cells[shard].shard.config.xxim_upstreams.routes.clone();
+        let goes_on =
+            |call: &Call| routes.get(usize::from(call.call.route)).is_some_and(|r| r.detach);
+        let (given_up, left) = std::mem::take(&mut self.calls)
+            .into_iter()
+            .partition::<Vec<_>, _>(|call| call.conn == conn && !goes_on(call));
+        self.calls = left;
+        for Call { conn, number, .. } in given_up {
+            let mail = Mail::UpstreamAnswered { conn, number, result: UpstreamResult::default() };
+            self.tell(conn.shard(), mail);
+        }
     }
 
     /// Reports how earlier sends and closes ended. A stall is reported at once, as the contract

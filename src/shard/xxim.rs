@@ -25,6 +25,7 @@ use crate::edge::xxim::{
 };
 use crate::hub::ConnId;
 use crate::hub::push::CloseReason;
+use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
@@ -165,8 +166,8 @@ impl Shard {
         let seed = (greet && self.config.xxim.crypto.server_iv).then(server_seed);
         let greeting = seed.as_ref().map(|seed| after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
-        conn.accepted_ms = self.now.ms;
         conn.order = order;
+        conn.accepted_ms = self.now.ms;
         conn.pinged_ms = self.now.ms;
         conn.greeted = true;
         self.conns[slot].role = Role::Xxim(Box::new(conn));
@@ -357,7 +358,6 @@ impl Shard {
         }
     }
 
-    /// The client broke the WebSocket protocol; the text for a message that is too large is xxim's
     /// The connection begins to end: what is still to be encrypted comes before the close frame, and
     /// its triple is free for others.
     pub(super) fn xxim_closing(&mut self, slot: u32) {
@@ -368,6 +368,7 @@ impl Shard {
         }
     }
 
+    /// The client broke the WebSocket protocol; the text for a message that is too large is xxim's
     /// own (section 1.8).
     pub(super) fn xxim_violated(&mut self, slot: u32, violation: Violation) {
         if violation.code == TOO_LARGE && self.xxim(slot).is_some() {
@@ -407,6 +408,14 @@ impl Shard {
             by(own.pinged_ms, config.ping_interval);
         }
         due_ms
+    }
+
+    /// The client has ended its side while it is not read: what it sent before is carried out when
+    /// it is read again, for which it has `runtime.close_timeout`.
+    pub(super) fn xxim_ended(&mut self, slot: u32) {
+        if self.xxim(slot).is_some() {
+            self.rearm(slot);
+        }
     }
 
     /// That time has come.
@@ -463,19 +472,20 @@ impl Shard {
         }
     }
 
-    /// The connection is gone.
-    pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn) {
+    /// The connection is gone. `kept`: something that it sent was not read yet.
+    pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn, kept: bool) {
         let id = self.conns.id(slot);
+        let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
+        if conn.client.at_barrier() || blocked && (kept || conn.reader.has_kept()) {
+            self.dropped(DropReason::Unread, 1);
+        }
         if self.hub.remove(slot).is_some() {
             self.counters.closes += 1;
         }
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) && conn.greeted {
             self.xxim.over_tcp -= 1;
         }
-        if !conn.in_flight.is_empty() {
-            self.xxim.under_way -= conn.in_flight.len() as u32;
-            self.xxim_cancel(id);
-        }
+        self.xxim_leave(id, conn.in_flight.numbers());
         if let Some(triple) = conn.held {
             self.xxim_release(triple, id);
         }

@@ -1,15 +1,20 @@
 //! Many requests at once, and requests that become Transfers of netsvr.
 
 use std::collections::HashSet;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{XximRoute, XximTarget};
+use ringway::config::model::{Verifier, XximRoute, XximTarget};
 use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::websocket::mask_frame;
 use ringway::wire::xxim::proto::{CommonReq, GetFriendListReq, RequestBody};
 
-use crate::common::{PATIENCE, Server};
-use crate::support::{Xxim, config};
-use crate::upstream::answering;
+use crate::common::{PATIENCE, Server, wait_until};
+use crate::support::{Xxim, config, metric, observed, request, user_params};
+use crate::upstream::{Upstream, answering};
 
 const SEND: &str = "/v1/msg/sendMsgList";
 
@@ -72,4 +77,79 @@ fn requests_become_transfers_and_workers_answer_with_pushes() {
     worker.send(Cmd::SingleCast.number(), &cast);
     let push = client.push();
     assert_eq!((push.event, &*push.data), (0, &b"hello"[..]));
+}
+
+/// Ways in which a client says that it will send nothing more.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    CloseFrame,
+    HalfClose,
+    Drop,
+}
+
+/// Login, a request and the end come in one packet: whatever is under way then, and whether or not
+/// the login is verified yet, the request is carried out.
+#[test]
+fn what_was_received_before_an_orderly_close_is_carried_out() {
+    const CLIENTS: usize = 50;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let url = answering(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Vec::new()
+    });
+    let verifier = answering(|_| Vec::new());
+    let mut config = config(&url);
+    config.login.verifier = Verifier::Http(verifier);
+    let server = Server::start(observed(config));
+    for (turn, end) in [End::CloseFrame, End::HalfClose, End::Drop].into_iter().enumerate() {
+        for number in 0..CLIENTS {
+            let mut client = Xxim::open(&server);
+            let user = format!("{turn}-{number}");
+            let mut packet = Vec::new();
+            for (method, data) in [
+                ("/v1/conn/white/setCxnParams", b"\x12\x03web".to_vec()),
+                ("/v1/conn/white/setUserParams", user_params(&user, "t")),
+                (SEND, Vec::new()),
+                (SEND, Vec::new()),
+            ] {
+                let message = request("r", method, &data);
+                packet.extend(mask_frame(0x82, [1, 2, 3, 4], &message));
+            }
+            if matches!(end, End::CloseFrame) {
+                packet.extend(mask_frame(0x88, [5; 4], &1000_u16.to_be_bytes()));
+            }
+            client.client.write(&packet);
+            match end {
+                End::CloseFrame | End::Drop => {}
+                End::HalfClose => {
+                    client.client.socket.shutdown(Shutdown::Write).expect("it is open")
+                }
+            }
+        }
+        let all = (turn + 1) * CLIENTS * 2;
+        wait_until("every request has reached the backend", || calls.load(Ordering::SeqCst) == all);
+    }
+    let well = || metric(&server, "ringway_upstream_calls_total", "result=\"success\"");
+    wait_until("every call was brought to its end", || well() == 300.0);
+}
+
+/// What is given up nevertheless is counted.
+#[test]
+fn what_a_connection_sent_and_nobody_carried_out_is_counted() {
+    let verifier = Upstream::start();
+    let mut config = config("http://127.0.0.1:9");
+    config.login.verifier = Verifier::Http(verifier.url.clone());
+    config.login.timeout = PATIENCE;
+    config.runtime.close_timeout = Duration::from_millis(50);
+    let server = Server::start(observed(config));
+    let mut client = Xxim::open(&server);
+    client.set_params("d");
+    client.request("u", "/v1/conn/white/setUserParams", &user_params("ann", "t"));
+    client.request("r", SEND, b"");
+    drop(client);
+    // It never answers.
+    let _call = verifier.call();
+    let unread = || metric(&server, "ringway_dropped_total", "reason=\"unread\"");
+    wait_until("it is counted", || unread() == 1.0);
 }

@@ -3,6 +3,7 @@
 // Each test file uses its own part.
 #![allow(dead_code)]
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -199,4 +200,22 @@ pub fn user_params(user: &str, token: &str) -> Vec<u8> {
 pub fn request(req_id: &str, method: &str, data: &[u8]) -> Vec<u8> {
     let data = Bytes::copy_from_slice(data);
     RequestBody { req_id: req_id.into(), method: method.into(), data }.encode_to_vec()
+}
+
+/// The same configuration with an admin server, for [`metric`].
+pub fn observed(mut config: Config) -> Config {
+    config.admin.bind = Some(([127, 0, 0, 1], 0).into());
+    config
+}
+
+/// The sum of a metric over the lines of `/metrics` that contain `label`.
+pub fn metric(server: &Server, name: &str, label: &str) -> f64 {
+    let admin = server.gateway().admin_address().expect("it is observed");
+    let mut socket = common::connect(admin);
+    let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    socket.write_all(request).expect("it reads");
+    let mut page = String::new();
+    socket.read_to_string(&mut page).expect("it answers");
+    let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

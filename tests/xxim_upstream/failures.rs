@@ -225,13 +225,16 @@ fn the_calls_of_a_connection_end_with_it_unless_they_are_detached() {
         sidecar.request(Request::CancelUpstream { conn: conn() });
         // Behind it, so that the other one would have been answered before.
         sidecar.begin(2, call(METHOD, OK));
-        assert_eq!(sidecar.answer().0, 2);
+        let cancelled = "ringway_upstream_calls_total{upstream=\"im\",result=\"cancelled\"}";
+        let answered: Vec<u32> = (0..2).map(|_| sidecar.answer().0).collect();
         if detach {
-            assert_eq!(sidecar.answer().0, 1, "it goes on until its timeout");
+            assert_eq!(answered, [2, 1], "it goes on until its timeout");
         } else {
+            assert_eq!(answered.iter().sum::<u32>(), 3, "what was given up is answered as well");
             sidecar.begin(3, call(METHOD, b"silent".as_slice()));
             assert_eq!(sidecar.answer().0, 3, "the timeout of the cancelled one is over");
         }
+        assert_eq!(sidecar.metric(cancelled), f64::from(u8::from(!detach)));
         assert!(sidecar.mailboxes[0].is_empty());
     }
 }

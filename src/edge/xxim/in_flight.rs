@@ -30,6 +30,11 @@ impl InFlight {
         self.len() == 0
     }
 
+    /// The numbers of what is owed.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.places.iter().filter(|(_, head)| head.is_some()).map(|(number, _)| *number)
+    }
+
     /// Keeps the head of a response until it is known. `None`: there are too many.
     pub fn begin(&mut self, head: Bytes) -> Option<u32> {
         let place = match self.free.pop() {
@@ -74,6 +79,7 @@ mod tests {
             .map(|n| requests.begin(Bytes::from(n.to_string())).expect("there is room"))
             .collect();
         assert_eq!(requests.begin(Bytes::new()), None);
+        assert_eq!(requests.numbers().collect::<Vec<_>>(), numbers);
         for (n, number) in numbers.iter().enumerate().rev() {
             assert_eq!(requests.end(*number), Some(Bytes::from(n.to_string())));
             assert_eq!(requests.end(*number), None);

@@ -536,10 +536,8 @@ impl Shard {
 
     /// The connection is gone.
     pub(in crate::shard) fn xxim_http_departed(&mut self, slot: u32, conn: &HttpConn) {
-        if conn.is_forwarded() {
-            self.xxim.under_way -= 1;
-            self.xxim_cancel(self.conns.id(slot));
-        }
+        let under_way = conn.is_forwarded().then_some(conn.number);
+        self.xxim_leave(self.conns.id(slot), under_way.into_iter());
         self.xxim.told -= u32::from(conn.is_told());
     }
 }

@@ -5,7 +5,7 @@
 //! a buffer of the shard), the body for the upstream, the head of the response, the name of the
 //! method and the call itself (one allocation each); per response one.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,6 +32,8 @@ pub struct State {
     pub(super) outgoing: VecDeque<Request>,
     /// Requests that upstreams have, or will have.
     pub(super) under_way: u32,
+    /// Those of them whose connection has left.
+    left: HashSet<(ConnId, u32)>,
     /// Requests over HTTP that a worker has.
     pub(super) told: u32,
     /// Connections that wait for room among the requests of upstreams.
@@ -202,6 +204,10 @@ impl Shard {
         number: u32,
         result: &UpstreamResult,
     ) {
+        if self.xxim.left.remove(&(id, number)) {
+            self.xxim.under_way -= 1;
+            return;
+        }
         let Some(slot) = self.conns.slot(id) else { return };
         if matches!(self.conns[slot].role, Role::XximHttp(_)) {
             return self.xxim_http_answered(slot, number, result);
@@ -216,7 +222,8 @@ impl Shard {
 
     /// For tests: panics if an invariant does not hold.
     pub(in crate::shard) fn xxim_audit(&self) {
-        let (mut under_way, mut told, mut over_tcp, mut waiting) = (0, 0, 0, 0);
+        let (mut under_way, mut told, mut over_tcp, mut waiting) =
+            (self.xxim.left.len() as u32, 0, 0, 0);
         for (_, conn) in self.conns.iter() {
             let own = match &conn.role {
                 Role::Xxim(own) => own,
@@ -241,9 +248,14 @@ impl Shard {
         assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
     }
 
-    /// The connection is gone: its requests need not be finished.
-    pub(super) fn xxim_cancel(&mut self, conn: ConnId) {
-        self.xxim.outgoing.push_back(Request::CancelUpstream { conn });
+    /// The connection is gone, its requests that are under way are not: those that may go on without
+    /// it do, and take room among the requests of the shard until they are answered.
+    pub(super) fn xxim_leave(&mut self, conn: ConnId, requests: impl Iterator<Item = u32>) {
+        let before = self.xxim.left.len();
+        self.xxim.left.extend(requests.map(|number| (conn, number)));
+        if self.xxim.left.len() > before {
+            self.xxim.outgoing.push_back(Request::CancelUpstream { conn });
+        }
     }
 
     /// Queues the response to a request. A client that does not take its responses is closed.

@@ -1,8 +1,8 @@
 //! Requests of xxim clients on their way to upstreams and back (xxim sections 4.4 to 4.6).
 //!
-//! Invariants: every call is answered exactly once, unless its connection has gone; whatever goes
-//! wrong, panics included, costs that call alone. A call is cancelled with its connection unless
-//! its route says `detach`. No URL and no text of a transport reaches a client.
+//! Invariants: every call is answered exactly once; whatever goes wrong, panics included, costs that
+//! call alone. A call goes on when its connection has gone, unless its route says otherwise: then it
+//! is cancelled, counted and answered at once. No URL and no text of a transport reaches a client.
 //! Costs: one task, one timer and a place in the table of the connection per call; a call of an
 //! upstream whose circuit is open costs none of them.
 
@@ -21,14 +21,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
 use crate::config::model::{XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
-use crate::limits::XXIM_DETACHED_MAX;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult};
 use crate::sidecar::Shards;
@@ -53,14 +51,13 @@ pub(super) struct Dispatch {
     upstreams: Vec<Arc<Upstream>>,
     routes: Vec<XximRoute>,
     calls: Mutex<HashMap<ConnId, Calls>>,
-    /// Places for calls that outlive their connection.
-    detached: Arc<Semaphore>,
     shards: Shards,
 }
 
-/// The calls of one connection that can be cancelled. Never empty.
+/// The calls of one connection. Never empty.
 struct Calls {
-    under_way: Vec<(u32, AbortHandle)>,
+    /// `None`: it goes on when the connection has gone.
+    under_way: Vec<(u32, Option<AbortHandle>)>,
     /// Whose header lines these are; `None`: they are too long.
     identity: Arc<Identity>,
     lines: Option<Bytes>,
@@ -79,7 +76,6 @@ impl Dispatch {
             upstreams: upstreams.collect::<io::Result<_>>()?,
             routes: settings.routes.clone(),
             calls: Mutex::default(),
-            detached: Arc::new(Semaphore::new(XXIM_DETACHED_MAX)),
             shards,
         })
     }
@@ -100,13 +96,9 @@ impl Dispatch {
         if admission == Admission::Refuse {
             return answer.give(result::own(RETRY));
         }
-        let task = Task { upstream, admission, tag: route.tags(&call.method).response, call };
-        let time_max = route.timeout;
-        let place = match route.detach {
-            true => self.detached.clone().try_acquire_owned().ok(),
-            false => None,
-        };
-        let detach = place.is_some();
+        let admitted = Admitted { upstream, admission, reported: false };
+        let task = Task { admitted, tag: route.tags(&call.method).response, call };
+        let (time_max, detach) = (route.timeout, route.detach);
         let mut calls = self.calls();
         let known =
             calls.get(&conn).filter(|calls| Arc::ptr_eq(&calls.identity, &task.call.identity));
@@ -118,15 +110,9 @@ impl Dispatch {
         let (dispatch, told) = (self.clone(), lines.clone());
         let running = tokio::spawn(async move {
             let result = task.run(told, time_max).await;
-            drop(place);
-            if !detach {
-                dispatch.finish(conn, number);
-            }
+            dispatch.finish(conn, number);
             answer.give(result);
         });
-        if detach {
-            return;
-        }
         let entry = calls.entry(conn).or_insert_with(|| Calls {
             under_way: Vec::new(),
             identity: identity.clone(),
@@ -135,15 +121,14 @@ impl Dispatch {
         if !Arc::ptr_eq(&entry.identity, &identity) {
             (entry.identity, entry.lines) = (identity, lines);
         }
-        entry.under_way.push((number, running.abort_handle()));
+        entry.under_way.push((number, (!detach).then(|| running.abort_handle())));
     }
 
-    /// Gives up the calls of a connection that has gone.
+    /// The connection has gone: gives up those of its calls that do not go on without it.
     pub(super) fn cancel(&self, conn: ConnId) {
         let calls = self.calls().remove(&conn);
-        for (_, call) in calls.into_iter().flat_map(|calls| calls.under_way) {
-            call.abort();
-        }
+        let calls = calls.into_iter().flat_map(|calls| calls.under_way);
+        calls.filter_map(|(_, call)| call).for_each(|call| call.abort());
     }
 
     fn finish(&self, conn: ConnId, number: u32) {
@@ -164,30 +149,57 @@ impl Dispatch {
 
 /// One call on its way.
 struct Task {
-    upstream: Arc<Upstream>,
-    admission: Admission,
+    admitted: Admitted,
     tag: u32,
     call: Box<UpstreamCall>,
 }
 
 impl Task {
     async fn run(self, lines: Option<Bytes>, time_max: std::time::Duration) -> UpstreamResult {
+        let Task { mut admitted, tag, call } = self;
         let Some(lines) = lines else {
             // Nobody would take such a head.
-            self.upstream.unused();
+            admitted.unused();
             return result::own(REQUEST);
         };
-        let carrying = self.upstream.carry(&self.call, &lines, self.tag);
+        let carrying = admitted.upstream.carry(&call, &lines, tag);
         let carried = match tokio::time::timeout(time_max, carrying).await {
             Ok(carried) => carried,
             Err(_) => Carried::Failed(Failure::Timeout),
         };
-        self.upstream.report(self.admission, &carried);
+        admitted.report(&carried);
         match carried {
             Carried::Answered(result) | Carried::Unwell(result) => result,
             Carried::NoSuchMethod => result::own(REQUEST),
             Carried::Failed(Failure::Nonsense(_)) => result::own(INTERNAL),
             Carried::Failed(_) => result::own(RETRY),
+        }
+    }
+}
+
+/// The duty to say what became of a call that was admitted.
+struct Admitted {
+    upstream: Arc<Upstream>,
+    admission: Admission,
+    reported: bool,
+}
+
+impl Admitted {
+    fn report(&mut self, carried: &Carried) {
+        self.reported = true;
+        self.upstream.report(self.admission, carried);
+    }
+
+    fn unused(&mut self) {
+        self.reported = true;
+        self.upstream.unused();
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.upstream.given_up();
         }
     }
 }
@@ -214,8 +226,8 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // A call that was cancelled needs no answer; one that panicked does.
-        if !self.given && std::thread::panicking() {
+        // It panicked, or was cancelled: nobody reads that, but the shard counts.
+        if !self.given {
             self.send(result::own(INTERNAL));
         }
     }

@@ -54,7 +54,7 @@ pub(super) enum Carried {
 }
 
 /// Values of the label `result`.
-const RESULTS: [&str; 8] = [
+const RESULTS: [&str; 9] = [
     "success",
     "refused",
     "unwell",
@@ -63,6 +63,7 @@ const RESULTS: [&str; 8] = [
     "transport",
     "nonsense",
     "circuit_open",
+    "cancelled",
 ];
 
 /// See the module.
@@ -124,6 +125,11 @@ impl Upstream {
     /// A call that was admitted did not take place.
     pub(super) fn unused(&self) {
         self.results[1].increment(1);
+    }
+
+    /// A call that was admitted was given up with its connection, or by a fault in this program.
+    pub(super) fn given_up(&self) {
+        self.results[8].increment(1);
     }
 
     /// Carries a call; no time limit but its caller's.

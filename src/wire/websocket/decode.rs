@@ -67,6 +67,11 @@ impl Decoder {
         }
     }
 
+    /// Whether input waits that was kept with [`Decoder::stash`].
+    pub fn has_kept(&self) -> bool {
+        self.partial.as_ref().is_some_and(|partial| !partial.stash.is_empty())
+    }
+
     /// Bytes of memory held on the heap.
     pub fn held(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {

@@ -84,6 +84,11 @@ impl FrameReader {
         self.kept.extend_from_slice(input);
     }
 
+    /// Whether input waits.
+    pub fn has_kept(&self) -> bool {
+        self.kept.len() > self.used
+    }
+
     /// Moves bytes from the input until `len` are kept.
     fn fill(&mut self, input: &mut &[u8], len: usize) {
         let missing = len.saturating_sub(self.kept.len()).min(input.len());
