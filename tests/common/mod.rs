@@ -255,7 +255,14 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     let mut piece = [0; 65536];
-    match socket.read(&mut piece) {
+    let read = loop {
+        match socket.read(&mut piece) {
+            // A socket with a deadline is not read again by the kernel.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => break other,
+        }
+    };
+    match read {
         Ok(0) => false,
         Ok(count) => {
             buffer.extend_from_slice(&piece[..count]);
