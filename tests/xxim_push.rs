@@ -267,8 +267,9 @@ fn a_push_service_can_be_protected_by_networks() {
     let service = |allow_from: &str| {
         format!("[xxim.push]\nbind = \"0.0.0.0:6700\"\nallow_from = [{allow_from}]\n")
     };
-    let loaded = config::parse(&service("\"10.0.0.0/8\", \"fd00::/8\"")).expect("protected");
-    let push = loaded.xxim_upstreams.push.expect("a push service");
+    let loaded =
+        config::from_text(&service("\"10.0.0.0/8\", \"fd00::/8\""), "test").expect("protected");
+    let push = loaded.config.xxim_upstreams.push.expect("a push service");
     assert!(push.allow_from.iter().any(|network| network.contains([10, 1, 2, 3].into())));
     for (allow_from, says) in [
         ("", "xxim.push.bind"),
@@ -276,7 +277,8 @@ fn a_push_service_can_be_protected_by_networks() {
         ("\"0.0.0.0/0\"", "everybody"),
         ("\"::/0\"", "everybody"),
     ] {
-        let error = config::parse(&service(allow_from)).expect_err(allow_from).to_string();
+        let error =
+            config::from_text(&service(allow_from), "test").expect_err(allow_from).to_string();
         assert!(error.contains(says), "{error}");
     }
 }

@@ -358,8 +358,8 @@ impl Shard {
         }
     }
 
-    /// The connection begins to end: what is still to be encrypted comes before the close frame, and
-    /// its triple is free for others.
+    /// The connection begins to end: what is still to be encrypted comes before the close frame,
+    /// and its triple is free for others.
     pub(super) fn xxim_closing(&mut self, slot: u32) {
         self.xxim_seal_all(slot);
         let id = self.conns.id(slot);

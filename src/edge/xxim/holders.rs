@@ -1,9 +1,10 @@
-//! Who holds each (user, platform, device): one connection, of those that logged in the one that was
-//! accepted last (specification section 5.2, step 4, and amendments).
+//! Who holds each (user, platform, device): one connection, of those that logged in the one that
+//! was accepted last (specification section 5.2, step 4, and amendments).
 //!
 //! Each triple has a home, which alone decides about it; so of any number of simultaneous logins
-//! exactly one stays, and a login that is verified late displaces nobody who came later. Invariant: a release by a connection that was displaced changes nothing.
-//! Costs: one hash and one comparison per login and per logout.
+//! exactly one stays, and a login that is verified late displaces nobody who came later. Invariant:
+//! a release by a connection that was displaced changes nothing. Costs: one hash and one comparison
+//! per login and per logout.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -63,8 +64,8 @@ pub enum Claimed {
 pub struct Holders(HashMap<Triple, (ConnId, u64)>);
 
 impl Holders {
-    /// Makes a connection the holder, unless one that was accepted later is. `order` is the same for
-    /// no two connections.
+    /// Makes a connection the holder, unless one that was accepted later is. `order` is the same
+    /// for no two connections.
     pub fn claim(&mut self, triple: Triple, conn: ConnId, order: u64) -> Claimed {
         match self.0.entry(triple) {
             Entry::Vacant(entry) => {

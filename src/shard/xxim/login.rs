@@ -2,10 +2,11 @@
 //! holds which (user, platform, device) over all shards (xxim sections 3.4, 5.2 and 9.3).
 //!
 //! A triple has a home shard, which decides alone: of two connections the one that was accepted
-//! later holds it, whenever their logins were verified. It tells the old holder and the new one. Mail between two shards keeps its order, so a connection hears that it holds
-//! its triple before it hears that it does not any more. Invariant: every claim is followed by one
-//! release, by the connection itself or at its end. Costs: two messages per login when the home is
-//! another shard, none else.
+//! later holds it, whenever their logins were verified. It tells the old holder and the new one.
+//! Mail between two shards keeps its order, so a connection hears that it holds its triple before
+//! it hears that it does not any more. Invariant: every claim is followed by one release, by the
+//! connection itself or at its end. Costs: two messages per login when the home is another shard,
+//! none else.
 
 use std::sync::Arc;
 

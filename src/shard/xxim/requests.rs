@@ -248,8 +248,8 @@ impl Shard {
         assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
     }
 
-    /// The connection is gone, its requests that are under way are not: those that may go on without
-    /// it do, and take room among the requests of the shard until they are answered.
+    /// The connection is gone, its requests that are under way are not: those that may go on
+    /// without it do, and take room among the requests of the shard until they are answered.
     pub(super) fn xxim_leave(&mut self, conn: ConnId, requests: impl Iterator<Item = u32>) {
         let before = self.xxim.left.len();
         self.xxim.left.extend(requests.map(|number| (conn, number)));

@@ -1,10 +1,10 @@
 //! Requests of xxim clients on their way to upstreams and back (xxim sections 4.4 to 4.6).
 //!
-//! Invariants: every call is answered exactly once; whatever goes wrong, panics included, costs that
-//! call alone. A call goes on when its connection has gone, unless its route says otherwise: then it
-//! is cancelled, counted and answered at once. No URL and no text of a transport reaches a client.
-//! Costs: one task, one timer and a place in the table of the connection per call; a call of an
-//! upstream whose circuit is open costs none of them.
+//! Invariants: every call is answered exactly once; whatever goes wrong, panics included, costs
+//! that call alone. A call goes on when its connection has gone, unless its route says otherwise:
+//! then it is cancelled, counted and answered at once. No URL and no text of a transport reaches a
+//! client. Costs: one task, one timer and a place in the table of the connection per call; a call
+//! of an upstream whose circuit is open costs none of them.
 
 mod breaker;
 pub(super) mod grpc;

@@ -3,14 +3,14 @@
 //!
 //! A login that has displaced its predecessor on its own node writes itself under the key. Whoever
 //! overwrites another node's connection tells that node to close it; who finds a newer connection
-//! there gives way. Newer is what was accepted later, by the clocks of the nodes, in one millisecond
-//! the one at the node with the higher number. Writes of one key are put into one order by the
-//! server, and each overwritten holder is told by the one who overwrote it: of any number of logins
-//! one stays. A connection is closed only if it still has that login. A stale key costs one message
-//! to an older connection, and an older connection that finds a newer one asks whether that is still
-//! there before it gives way, so keys are not deleted but expire.
+//! there gives way. Newer is what was accepted later, by the clocks of the nodes, in one
+//! millisecond the one at the node with the higher number. Writes of one key are put into one order
+//! by the server, and each overwritten holder is told by the one who overwrote it: of any number of
+//! logins one stays. A connection is closed only if it still has that login. A stale key costs one
+//! message to an older connection, and an older connection that finds a newer one asks whether that
+//! is still there before it gives way, so keys are not deleted but expire.
 //!
-//! Nodes of versions up to 0.1 write the time of the login in place of that of accepting, which is
+//! Nodes of older versions write the time of the login in place of that of accepting, which is
 //! later: while both kinds run, a login at such a node wins over one that was accepted after it and
 //! before its verification. That their connections are still there is asked in the same way.
 //!
@@ -20,9 +20,9 @@
 //!
 //! What is not covered: which of two connections at two nodes is the newer one is as exact as their
 //! clocks; a node that does not say in time whether it still has a newer one is taken to have none
-//! until the next comparison; while a node has no link its logins are written late; a login that lasts longer than
-//! [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login, in [`LANES`] tasks; logins
-//! never wait for it. A comparison is one round trip per login.
+//! until the next comparison; while a node has no link its logins are written late; a login that
+//! lasts longer than [`AGE_MAX`] is forgotten. Costs: two round trips to NATS per login, in
+//! [`LANES`] tasks; logins never wait for it. A comparison is one round trip per login.
 
 use std::time::{Duration, Instant};
 

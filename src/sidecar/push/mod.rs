@@ -3,7 +3,8 @@
 //!
 //! Invariants: whoever has no secret (or certificate, or address) is told so and nothing else; an
 //! empty filter sends to or kicks everybody only where the configuration allows it; what was
-//! accepted first reaches every connection first. Costs: one message per shard and request, and one answer of each.
+//! accepted first reaches every connection first. Costs: one message per shard and request, and one
+//! answer of each.
 
 mod answers;
 pub(super) mod cluster;
