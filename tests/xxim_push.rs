@@ -265,7 +265,8 @@ fn addresses_that_are_listed_need_no_secret_and_all_others_do() {
 #[test]
 fn a_push_service_can_be_protected_by_networks() {
     let service = |allow_from: &str| {
-        format!("[xxim.push]\nbind = \"0.0.0.0:6700\"\nallow_from = [{allow_from}]\n")
+        let listener = "[[listener]]\nbind = \"127.0.0.1:6701\"\nprotocol = \"xxim-tcp\"\n";
+        format!("{listener}[xxim.push]\nbind = \"0.0.0.0:6700\"\nallow_from = [{allow_from}]\n")
     };
     let loaded =
         config::from_text(&service("\"10.0.0.0/8\", \"fd00::/8\""), "test").expect("protected");
