@@ -55,6 +55,7 @@ fn world(seed: u64, shards: usize, config: Config, weather: Weather) -> (World, 
 }
 
 const FAIR: Weather = Weather {
+    answer_piece: ringway::limits::ANSWER_PIECE,
     mailbox_messages_max: 1000,
     socket_bytes_max: 1 << 30,
     piece_bytes_max: 100_000,
@@ -192,6 +193,7 @@ impl Story {
             config.im.room_burst = 1_000_000;
         }
         let weather = Weather {
+            answer_piece: ringway::limits::ANSWER_PIECE,
             mailbox_messages_max: *pick(&mut rng, &[1, 3, 100]),
             socket_bytes_max: *pick(&mut rng, &[30, 500, 100_000]),
             piece_bytes_max: *pick(&mut rng, &[1, 7, 50, 3000]),

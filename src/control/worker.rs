@@ -133,6 +133,59 @@ pub fn answer<C: Named>(shape: Shape, answer: Answer<C>, ids: &C::Ids) -> Next {
     })
 }
 
+/// A response that is made of an answer in several parts, which are finished one by one and have no
+/// name in common.
+#[derive(Debug)]
+pub struct Response {
+    shape: Shape,
+    /// Of the responses that are a number.
+    count: u64,
+    chunks: Vec<Bytes>,
+}
+
+impl Response {
+    /// Nothing is in it. `None`: only the whole answer leads to this response, by [`answer`].
+    pub fn new(shape: &Shape) -> Option<Response> {
+        match shape.0 {
+            Form::TopicCustomers | Form::TopicCustomerConns(_) => None,
+            Form::Plain(_) | Form::CustomerInfos { .. } => {
+                Some(Response { shape: shape.clone(), count: 0, chunks: Vec::new() })
+            }
+        }
+    }
+
+    /// Adds the next part.
+    pub fn add<C: Named>(&mut self, part: Answer<C>, ids: &C::Ids) {
+        match (self.counted(), &part) {
+            (Some(_), Answer::Users(names) | Answer::Topics(names)) => {
+                self.count += names.len() as u64;
+            }
+            _ => {
+                if let Next::Done(frame) = answer(self.shape.clone(), part, ids) {
+                    self.chunks.push(frame);
+                }
+            }
+        }
+    }
+
+    /// The frame, in pieces.
+    pub fn finish(self) -> Vec<Bytes> {
+        match (self.counted(), self.shape.0) {
+            (Some(cmd), _) => vec![answers::count(cmd, self.count)],
+            (None, Form::Plain(cmd)) => answers::join(cmd, self.chunks),
+            (None, _) => answers::join(Cmd::ConnInfoByCustomerId, self.chunks),
+        }
+    }
+
+    /// The command, if the response says how many names there are.
+    fn counted(&self) -> Option<Cmd> {
+        match self.shape.0 {
+            Form::Plain(cmd @ (Cmd::CustomerIdCount | Cmd::TopicCount)) => Some(cmd),
+            _ => None,
+        }
+    }
+}
+
 /// Why clients are closed by the commands of the `ForceOffline` family (section 6.6).
 pub const FORCE_OFFLINE: CloseReason = CloseReason { code: 1008, text: "forceOffline" };
 /// See [`FORCE_OFFLINE`].

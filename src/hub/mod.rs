@@ -11,6 +11,7 @@
 
 pub mod client_id;
 pub mod context;
+pub mod heaps;
 mod id;
 pub mod limits;
 pub mod login;
@@ -23,6 +24,7 @@ pub mod rooms;
 mod sessions;
 mod topics;
 mod users;
+pub mod walk;
 
 use std::sync::Arc;
 

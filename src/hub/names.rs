@@ -79,6 +79,16 @@ impl<T: Default> Names<T> {
         &mut self.things[index as usize].1
     }
 
+    /// The name of a thing, if there is one of this index.
+    pub fn get(&self, index: u32) -> Option<&Arc<str>> {
+        self.things.get(index as usize).map(|(name, _)| name)
+    }
+
+    /// No thing has this index or a larger one. At most four times what there ever was at once.
+    pub fn end(&self) -> u32 {
+        self.things.capacity() as u32
+    }
+
     pub fn remove(&mut self, index: u32) -> T {
         let (name, thing) = self.things.remove(index as usize);
         let hash = self.keys.hash_one(&*name) as u32;

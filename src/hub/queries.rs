@@ -1,11 +1,11 @@
 //! Questions about connections, users and topics, and the answers of one shard and of all (netsvr
 //! section 6.7).
 //!
-//! Each shard answers the whole query for its own connections ([`Hub::answer`]). Whoever asked
+//! Each shard answers the whole query for its own connections, in pieces (`walk`). Whoever asked
 //! starts with [`Answer::empty`], puts the parts together with [`Answer::merge`] and ends with
 //! [`Answer::finish`]. The answer of a process with one shard is finished as it comes. Answers of
 //! several nodes are put together in the same way, once their connections have names that are
-//! good on all of them ([`Answer::map`]).
+//! good on all of them ([`Answer::map`]). A large answer is put together in heaps (`heaps`).
 //! Costs: an answer shares the names. What is asked for repeatedly is answered once (except by
 //! `Online`), so an answer is never larger than what there is. `finish` is O(length).
 
@@ -14,9 +14,7 @@ use std::sync::Arc;
 use hashbrown::hash_map::{Entry, HashMap};
 use hashbrown::hash_set::HashSet;
 
-use crate::hub::sessions::Member;
-use crate::hub::topics::Subscriber;
-use crate::hub::{ConnId, Hub};
+use crate::hub::ConnId;
 
 /// A question that each shard answers for its own part. Empty and unknown names find nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +46,31 @@ pub enum Query {
 }
 
 impl Query {
+    /// The same query, which names everything once; only `Online` keeps order and repetitions.
+    pub fn distinct(mut self) -> Query {
+        fn once<T: Ord>(list: &mut Vec<T>) {
+            list.sort_unstable();
+            list.dedup();
+        }
+        match &mut self {
+            Query::ConnInfo { conns, .. } => once(conns),
+            Query::TopicConnCount(Some(names))
+            | Query::TopicUsers(Some(names))
+            | Query::TopicConns(names)
+            | Query::TopicUserConns(names)
+            | Query::UserConns(names)
+            | Query::UserInfo { users: names, .. } => once(names),
+            Query::Online(_)
+            | Query::Conns
+            | Query::ConnCount
+            | Query::Users
+            | Query::Topics
+            | Query::TopicConnCount(None)
+            | Query::TopicUsers(None) => {}
+        }
+        self
+    }
+
     /// The same as several queries of about `bytes_max` at the most, whose answers are merged like
     /// those of several shards. What a query names repeatedly is then named once.
     pub fn split(self, bytes_max: usize) -> Vec<Query> {
@@ -145,122 +168,6 @@ pub enum Answer<C = ConnId> {
     UserInfo(ByName<Vec<Info<C>>>),
 }
 
-impl Hub {
-    /// Answers for the connections of this shard.
-    pub fn answer(&self, query: &Query) -> Answer {
-        match query {
-            Query::Online(conns) => {
-                let online = conns.iter().copied().filter(|&id| self.slot_of(id).is_some());
-                Answer::Online(online.collect())
-            }
-            Query::Conns => Answer::Conns(self.members.iter().map(|member| member.id).collect()),
-            Query::ConnCount => Answer::ConnCount(self.len() as u64),
-            Query::Users => Answer::Users(self.users.iter().map(|user| user.1.clone()).collect()),
-            Query::Topics => {
-                Answer::Topics(self.topics.iter().map(|topic| topic.1.clone()).collect())
-            }
-            Query::TopicConns(names) => {
-                Answer::TopicConns(self.per_topic(Some(names), |topic| self.topic_conns(topic)))
-            }
-            Query::TopicConnCount(names) => {
-                let count = |topic| self.topics.subscribers(topic).len() as u64;
-                Answer::TopicConnCount(self.per_topic(names.as_deref(), count))
-            }
-            Query::TopicUsers(names) => {
-                let users = |topic| self.topic_users(topic);
-                Answer::TopicUsers(self.per_topic(names.as_deref(), users))
-            }
-            Query::TopicUserConns(names) => {
-                let conns = |topic| self.topic_user_conns(topic);
-                Answer::TopicUserConns(self.per_topic(Some(names), conns))
-            }
-            Query::UserConns(names) => Answer::UserConns(self.per_user(names, |member| member.id)),
-            Query::ConnInfo { conns, want } => {
-                let mut slots: Vec<u32> = conns.iter().filter_map(|&id| self.slot_of(id)).collect();
-                slots.sort_unstable();
-                slots.dedup();
-                let members = slots.iter().filter_map(|&slot| self.members.get(slot));
-                Answer::ConnInfo(members.map(|member| self.info(member, *want)).collect())
-            }
-            Query::UserInfo { users, want } => {
-                Answer::UserInfo(self.per_user(users, |member| self.info(member, *want)))
-            }
-        }
-    }
-
-    /// One entry for each topic that exists; `None` asks for all.
-    fn per_topic<T>(&self, names: Option<&[Box<str>]>, part: impl Fn(u32) -> T) -> ByName<T> {
-        let entry = |topic| (self.topics.name(topic).clone(), part(topic));
-        match names {
-            Some(names) => self.topics.find_all(names).into_iter().map(entry).collect(),
-            None => self.topics.iter().map(|topic| entry(topic.0)).collect(),
-        }
-    }
-
-    /// One entry for each user that exists, with a part for each of its connections.
-    fn per_user<T>(&self, names: &[Box<str>], part: impl Fn(&Member) -> T) -> ByName<Vec<T>> {
-        let entry = |user| {
-            let conns = self.users.conns(user).iter();
-            let members = conns.filter_map(|&slot| self.members.get(slot));
-            (self.users.name(user).clone(), members.map(&part).collect())
-        };
-        self.users.find_all(names).into_iter().map(entry).collect()
-    }
-
-    fn topic_conns(&self, topic: u32) -> Vec<ConnId> {
-        let subscribers = self.topics.subscribers(topic).iter();
-        subscribers.filter_map(|subscriber| self.id_of(subscriber.slot)).collect()
-    }
-
-    fn topic_users(&self, topic: u32) -> Vec<Arc<str>> {
-        let mut users: Vec<u32> = self.bound(topic).map(|(user, _)| user).collect();
-        users.sort_unstable();
-        users.dedup();
-        users.into_iter().map(|user| self.users.name(user).clone()).collect()
-    }
-
-    fn topic_user_conns(&self, topic: u32) -> ByName<Vec<ConnId>> {
-        let mut bound: Vec<(u32, ConnId)> = self.bound(topic).collect();
-        bound.sort_unstable();
-        let users = bound.chunk_by(|a, b| a.0 == b.0);
-        users
-            .map(|conns| {
-                let name = self.users.name(conns[0].0).clone();
-                (name, conns.iter().map(|conn| conn.1).collect())
-            })
-            .collect()
-    }
-
-    /// The members of a topic that have a user, each with its user.
-    fn bound(&self, topic: u32) -> impl Iterator<Item = (u32, ConnId)> {
-        let subscribers = self.topics.subscribers(topic).iter();
-        subscribers.filter_map(|&Subscriber { slot, .. }| {
-            let member = self.members.get(slot)?;
-            Some((member.user.user()?, member.id))
-        })
-    }
-
-    fn info(&self, member: &Member, want: Want) -> Info {
-        let slot = member.id.slot();
-        let mut info = Info {
-            conn: member.id,
-            session: Box::default(),
-            user: Box::default(),
-            topics: Vec::new(),
-        };
-        if want.session {
-            info.session = self.session(slot).into();
-        }
-        if want.user {
-            info.user = self.user(slot).into();
-        }
-        if want.topics {
-            info.topics = self.topics_of(slot).cloned().collect();
-        }
-        info
-    }
-}
-
 impl<C: Copy + Ord> Answer<C> {
     /// What nobody would answer: the start of a merge.
     pub fn empty(query: &Query) -> Answer<C> {
@@ -277,6 +184,41 @@ impl<C: Copy + Ord> Answer<C> {
             Query::UserConns(_) => Answer::UserConns(Vec::new()),
             Query::ConnInfo { .. } => Answer::ConnInfo(Vec::new()),
             Query::UserInfo { .. } => Answer::UserInfo(Vec::new()),
+        }
+    }
+
+    /// What it takes to put the answer together: its rows, and what they list.
+    pub fn weight(&self) -> usize {
+        fn lists<T>(rows: &ByName<Vec<T>>) -> usize {
+            rows.iter().map(|(_, list)| 1 + list.len()).sum()
+        }
+        fn infos<C>(infos: &[Info<C>]) -> usize {
+            infos.iter().map(|info| 1 + info.topics.len()).sum()
+        }
+        match self {
+            Answer::Online(conns) | Answer::Conns(conns) => conns.len(),
+            Answer::ConnCount(_) => 1,
+            Answer::Users(names) | Answer::Topics(names) => names.len(),
+            Answer::TopicConnCount(topics) => topics.len(),
+            Answer::TopicConns(rows) | Answer::UserConns(rows) => lists(rows),
+            Answer::TopicUsers(rows) => lists(rows),
+            Answer::TopicUserConns(rows) => rows.iter().map(|(_, users)| 1 + lists(users)).sum(),
+            Answer::ConnInfo(all) => infos(all),
+            Answer::UserInfo(rows) => rows.iter().map(|(_, all)| 1 + infos(all)).sum(),
+        }
+    }
+
+    /// The same with one row per name: the last one.
+    pub fn once(self) -> Answer<C> {
+        match self {
+            Answer::TopicConns(rows) => Answer::TopicConns(last(rows)),
+            Answer::TopicConnCount(rows) => Answer::TopicConnCount(last(rows)),
+            Answer::TopicUsers(rows) => Answer::TopicUsers(last(rows)),
+            Answer::TopicUserConns(rows) => Answer::TopicUserConns(last(rows)),
+            Answer::UserConns(rows) => Answer::UserConns(last(rows)),
+            Answer::UserInfo(rows) => Answer::UserInfo(last(rows)),
+            // `finish_as` sees to these, or they have no names.
+            other => other,
         }
     }
 
@@ -389,6 +331,10 @@ fn distinct(mut names: Vec<Arc<str>>) -> Vec<Arc<str>> {
     let mut seen = HashSet::with_capacity(names.len());
     names.retain(|name| seen.insert(name.clone()));
     names
+}
+
+fn last<T>(rows: ByName<T>) -> ByName<T> {
+    group(rows, |row, later| *row = later)
 }
 
 /// One entry per name, at its first place; `join` adds a further part to it.

@@ -66,6 +66,11 @@ impl Members {
         Some(member)
     }
 
+    /// No member has this slot or a larger one.
+    pub fn end(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Slots of all members, ascending.
     pub fn for_each_slot(&self, mut f: impl FnMut(u32)) {
         for (at, &word) in self.live.iter().enumerate() {

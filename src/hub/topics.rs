@@ -57,9 +57,14 @@ impl Topics {
         self.names.find(name)
     }
 
-    /// Those that exist, each once.
-    pub fn find_all(&self, names: &[Box<str>]) -> Vec<u32> {
-        self.names.find_all(names)
+    /// The name of the topic, if there is one of this index.
+    pub fn get(&self, topic: u32) -> Option<&Arc<str>> {
+        self.names.get(topic)
+    }
+
+    /// No topic has this index or a larger one.
+    pub fn end(&self) -> u32 {
+        self.names.end()
     }
 
     /// Of a topic that exists; so for all that follow.

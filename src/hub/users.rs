@@ -56,6 +56,16 @@ impl Users {
         self.0.find_all(names)
     }
 
+    /// The name of the user, if there is one of this index.
+    pub fn get(&self, user: u32) -> Option<&Arc<str>> {
+        self.0.get(user)
+    }
+
+    /// No user has this index or a larger one.
+    pub fn end(&self) -> u32 {
+        self.0.end()
+    }
+
     /// Of a user that exists.
     pub fn name(&self, user: u32) -> &Arc<str> {
         self.0.name(user)

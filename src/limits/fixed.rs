@@ -26,6 +26,12 @@ pub const ECHO_OUTBOX_BYTES_MAX: u32 = 1024 * 1024;
 pub const BUSINESS_QUERIES_MAX: usize = 64;
 /// Bytes of answers that may wait for one backend connection before it is not read any more.
 pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of answers that wait for all backend connections of a shard, before it makes no further
+/// answer of those that take more than one piece ([`ANSWER_PIECE`]).
+pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a shard finds, puts together and writes for answers in one turn: connections, users, topics
+/// and members. Takes about half a millisecond.
+pub const ANSWER_PIECE: usize = 4096;
 /// Messages per queue topic that a shard may have under way to the topic's home, where a full
 /// topic makes its pushers wait; beyond that each client may push one more.
 pub const CONNMIX_UNACCEPTED_MAX: usize = 64;
@@ -148,6 +154,18 @@ pub(super) const ROWS: &[Limit] = &[
         BUSINESS_ANSWER_BYTES_MAX as i64,
         "Answers that wait for one backend connection.",
         "The connection is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Bytes,
+        ANSWERS_BYTES_MAX as i64,
+        "Answers that wait for all backend connections of one shard.",
+        "Large answers are made when some of it is taken, one at a time.",
+    ),
+    fixed(
+        Unit::Count("things"),
+        ANSWER_PIECE as i64,
+        "Connections, users, topics and their members that a shard finds for answers in one turn.",
+        "The answer is made in several turns. What one topic or user lists is not cut.",
     ),
     fixed(
         Unit::Count("logins"),

@@ -34,6 +34,8 @@ pub struct Sizes {
 pub struct Holdings {
     pub connections: u32,
     pub online: u32,
+    /// Of answers that wait to be written.
+    pub answer_bytes: usize,
 }
 
 impl Shard {
@@ -56,6 +58,7 @@ impl Shard {
             timers += self.timers.armed(slot) as usize;
             let tally = self.audit_conn(slot, conn, sizes);
             sum.questions += tally.questions;
+            sum.answer_bytes += tally.answer_bytes;
             sum.links += tally.links;
             sum.workers += tally.workers;
         }
@@ -68,6 +71,7 @@ impl Shard {
         assert!(calls <= 2 * self.conns.len() + LEFT_SPARE, "{calls} requests of rules wait");
         assert!(self.logins.waiting() <= 2 * self.conns.len() + LEFT_SPARE, "logins wait");
         assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
+        self.asks.audit(sum.answer_bytes);
         assert_eq!(self.links.audit(self.id, sizes.workers_max), sum.links, "links to own workers");
         let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
         assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
@@ -75,7 +79,8 @@ impl Shard {
         self.xxim_audit();
         self.hub.check();
         self.queueing.queues.check();
-        Holdings { connections: self.conns.len() as u32, online }
+        let connections = self.conns.len() as u32;
+        Holdings { connections, online, answer_bytes: sum.answer_bytes }
     }
 
     /// Panics unless nothing is left of any connection.
@@ -90,6 +95,7 @@ impl Shard {
         assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
         assert!(self.xxim.is_idle(), "questions of xxim clients are left");
         assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
+        assert!(!self.asks.is_busy(), "answers are in the making");
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
         assert_eq!(self.connmix.calls.len(), 0, "requests of rules");

@@ -35,7 +35,7 @@ pub struct Business {
     name: String,
     reader: FrameReader,
     /// Questions that are not answered yet, in order, each with its answer once that is known.
-    questions: VecDeque<(u64, Option<Bytes>)>,
+    questions: VecDeque<(u64, Option<Vec<Bytes>>)>,
     /// The event mask of the last successful registration.
     mask: i32,
     registered: bool,
@@ -63,6 +63,7 @@ pub struct Business {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub questions: usize,
+    pub answer_bytes: usize,
     pub links: usize,
     pub workers: usize,
 }
@@ -107,8 +108,18 @@ impl Business {
 
     /// Whether as many answers wait as may.
     fn is_full(&self) -> bool {
-        self.questions.len() >= BUSINESS_QUERIES_MAX
-            || self.answer_bytes > BUSINESS_ANSWER_BYTES_MAX
+        self.questions.len() >= BUSINESS_QUERIES_MAX || self.has_answers_enough()
+    }
+
+    fn has_answers_enough(&self) -> bool {
+        self.answer_bytes > BUSINESS_ANSWER_BYTES_MAX
+    }
+
+    /// Whether a large answer may be made to this question: all earlier ones are answered and
+    /// enough of those answers is written.
+    pub(super) fn has_room_for(&self, number: u64) -> bool {
+        let is_next = self.questions.front().is_some_and(|(next, _)| *next == number);
+        is_next && !self.has_answers_enough()
     }
 
     /// For tests: panics if an invariant does not hold. `events_max` is how many events the shards
@@ -130,6 +141,7 @@ impl Business {
         assert!(self.registered || (events == 0 && self.settling.is_none()), "{}", self.name);
         Tally {
             questions: self.questions.len(),
+            answer_bytes: self.answer_bytes,
             links: self.registered as usize,
             workers: (self.registered && self.leaving.is_none()) as usize,
         }
@@ -392,8 +404,12 @@ impl Shard {
         self.answer_question(number, answer);
     }
 
-    /// Answers a question, when those before it are answered.
     pub(super) fn answer_question(&mut self, number: u64, answer: Bytes) {
+        self.answer_in_pieces(number, vec![answer]);
+    }
+
+    /// Answers a question, when those before it are answered.
+    pub(super) fn answer_in_pieces(&mut self, number: u64, answer: Vec<Bytes>) {
         let Some(conn) = self.asks.asker(number) else { return };
         let Some(slot) = self.conns.slot(conn) else { return };
         let Some(business) = self.business(slot) else { return };
@@ -405,11 +421,13 @@ impl Shard {
             let ready = business.questions.front().is_some_and(|(_, answer)| answer.is_some());
             let question = if ready { business.questions.pop_front() } else { None };
             let Some((number, Some(answer))) = question else { break };
-            business.order.push_back((None, answer.len() as u32));
-            business.answer_bytes += answer.len();
+            business.order.extend(answer.iter().map(|piece| (None, piece.len() as u32)));
+            let bytes = answer.iter().map(Bytes::len).sum();
+            business.answer_bytes += bytes;
             let registering = business.registering == Some(number);
+            self.asks.await_writing(bytes);
             self.asks.forget(number);
-            self.push(slot, answer);
+            answer.into_iter().for_each(|piece| self.push(slot, piece));
             if registering {
                 self.registered(slot);
             }
@@ -430,7 +448,7 @@ impl Shard {
         if business.flying == 0 {
             return;
         }
-        let mut counts = vec![0u32; shards];
+        let (mut counts, before) = (vec![0u32; shards], business.answer_bytes);
         while business.flying > 0
             && let Some(&(from, len)) = business.order.front()
             && written - business.flown_bytes >= len as usize
@@ -443,6 +461,8 @@ impl Shard {
                 None => business.answer_bytes -= len as usize,
             }
         }
+        let answered = before - business.answer_bytes;
+        self.asks.written(answered);
         for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
             if shard == self.id {
                 self.links.written(worker, count);
@@ -456,6 +476,8 @@ impl Shard {
     /// A backend connection has ended: its events go to other workers.
     pub(super) fn business_lost(&mut self, slot: u32, business: Business) {
         business.questions.iter().for_each(|(number, _)| self.asks.forget(*number));
+        self.asks.written(business.answer_bytes);
+        self.asks.give_up();
         if !business.registered {
             return;
         }

@@ -27,6 +27,7 @@ use crate::hub::mesh::Nodes;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::rooms::RoomMessage;
+use crate::hub::walk::Cursor;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
 use crate::wire::tls::ServerConfig;
@@ -44,8 +45,8 @@ pub enum Mail {
     Command(Arc<Command>),
     /// Do this to your connections; the command concerns this shard alone.
     Part(Command),
-    /// Answer this about your connections.
-    Ask { query: Arc<Query>, reply: ReplyTo },
+    /// Answer this about your connections, from there on.
+    Ask { query: Arc<Query>, from: Cursor, reply: ReplyTo },
     /// Do this to your connections and say what came of it.
     Tell { command: Arc<Command>, reply: ReplyTo },
     /// The answer of one shard.
@@ -133,8 +134,6 @@ pub struct Chat {
 pub enum ReplyTo {
     /// A shard, which knows the question by its number.
     Shard { shard: u8, number: u64 },
-    /// The sidecar: one reply per shard arrives in this channel.
-    Sidecar(mpsc::UnboundedSender<Reply>),
     /// The mesh, which knows the question by its number, for another node.
     Mesh { number: u64 },
 }
@@ -142,8 +141,9 @@ pub enum ReplyTo {
 /// One shard's part of an answer.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// To [`Mail::Ask`].
-    Answer(Answer),
+    /// To [`Mail::Ask`]: a piece, and where the next one begins. A shard gets that when it asks
+    /// again; the mesh gets all, one after the other.
+    Answer(Answer, Option<Cursor>),
     /// To [`Mail::Tell`].
     Outcome(Outcome),
     /// To [`MeshRequest::Ask`]: what each of the nodes has that answered.

@@ -8,12 +8,14 @@
 //! The code is one `impl Shard` in several files: `client` from the first byte to the messages,
 //! `xxim`, `connmix` and `im` what those clients say, `business` and `connmix_api` the backend
 //! connections, `commands` what backends ask for, `fan_out` how it reaches clients, `events` what
-//! clients tell workers, `queries` questions over all shards, `closing` how connections end.
+//! clients tell workers, `queries` questions over all shards, `answers` those that take
+//! several turns, `closing` how connections end.
 //!
 //! Costs per message on the data path: no allocation for receiving, one for an event to a worker,
 //! one per push and wire format, none per delivery; no system call of its own (the driver batches
 //! them).
 
+mod answers;
 pub mod audit;
 #[allow(unsafe_code)]
 pub mod buffers;
@@ -181,7 +183,7 @@ impl Shard {
             job_timers: Wheel::new(),
             links: Links::new(limits, pick, seed),
             queueing,
-            asks: Asks::new(shards),
+            asks: Asks::new(shards, seed as u64),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
             logins: Logins::default(),
             im: im::Im::default(),
@@ -229,6 +231,7 @@ impl Shard {
             }
         }
         self.im_tick();
+        self.go_on_answering();
     }
 
     /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
@@ -343,7 +346,7 @@ impl Shard {
         match mail {
             Mail::Command(command) => _ = self.apply(&command),
             Mail::Part(command) => _ = self.apply(&command),
-            Mail::Ask { query, reply } => self.answer_ask(&query, reply),
+            Mail::Ask { query, from, reply } => self.find(query, from, reply),
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
             Mail::Replied { number, reply } => self.replied(number, reply),
             Mail::AskRates { from, number } => self.answer_rates(from, number),
@@ -422,6 +425,7 @@ impl Shard {
         !self.touched.is_empty()
             || !self.unconfirmed.is_empty()
             || self.room_left
+            || self.asks.is_busy()
             || self.queueing.is_busy()
             || self.xxim_has_room()
     }

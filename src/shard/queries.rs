@@ -2,8 +2,10 @@
 //! merges the parts (netsvr sections 3.6, 6.7, 6.8).
 //!
 //! Questions travel through the same mailboxes as commands, so a question sees the effects of every
-//! earlier command of its connection. With `netsvr.cluster` the other nodes of the mesh answer too;
-//! their connections go by uniqId, which says whose they are.
+//! earlier command of its connection. What all shards together find within one piece is answered at
+//! once; for more the question waits for its turn and begins anew (`answers`). With
+//! `netsvr.cluster` the other nodes of the mesh answer too; their connections go by uniqId, which
+//! says whose they are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,19 +16,23 @@ use crate::control::worker::{self, Next, Shape};
 use crate::hub::ConnId;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
+use crate::hub::walk::Cursor;
 use crate::limits::MESH_QUERY_BYTES;
 use crate::metrics::Rates;
 use crate::shard::Shard;
+use crate::shard::answers::Making;
 use crate::shard::commands::Spread;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId};
 
-/// Questions of this shard's backend connections that are not answered yet.
+/// Questions of this shard's backend connections that are not answered yet, and what this shard
+/// has to find for questions of all.
 #[derive(Debug)]
 pub struct Asks {
-    shards: usize,
+    pub(super) shards: usize,
     number: u64,
     open: HashMap<u64, Ask>,
+    pub(super) making: Making,
 }
 
 #[derive(Debug)]
@@ -41,13 +47,7 @@ struct Ask {
 enum About {
     /// Answered in some other way.
     Other,
-    Query {
-        query: Arc<Query>,
-        shape: Shape,
-        answer: Answer,
-        /// Other nodes are asked too.
-        wide: Option<Wide>,
-    },
+    Query(Box<Question>),
     Rates(Box<Rates>),
     /// Only whether every shard has got that far; the answer is known.
     Known(Bytes),
@@ -55,18 +55,47 @@ enum About {
     Command(Outcome),
 }
 
+/// A question about connections, users or topics.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub query: Arc<Query>,
+    pub shape: Shape,
+    /// What the shards have found, while that is not much.
+    answer: Answer,
+    /// They find more than fits into a piece.
+    large: bool,
+    /// Other nodes are asked too.
+    pub wide: Option<Wide>,
+}
+
+impl Question {
+    fn new(query: Arc<Query>, shape: Shape, wide: Option<Wide>) -> Box<Question> {
+        let answer = Answer::empty(&query);
+        Box::new(Question { query, shape, answer, large: false, wide })
+    }
+
+    /// Adds what a shard has found; if that is not all, it will be found again.
+    fn add(&mut self, part: Answer, is_all: bool, weight_max: usize) {
+        self.large |= !is_all || self.answer.weight() + part.weight() > weight_max;
+        match self.large {
+            true => self.answer = Answer::empty(&self.query),
+            false => self.answer.merge(part),
+        }
+    }
+}
+
 /// What other nodes have to say.
 #[derive(Debug)]
-struct Wide {
+pub(super) struct Wide {
     /// The order that the answer to `CheckOnline` has.
-    asked: Vec<UniqId>,
-    found: Answer<UniqId>,
+    pub asked: Vec<UniqId>,
+    pub found: Vec<Answer<UniqId>>,
 }
 
 impl Asks {
-    /// For a process of so many shards.
-    pub fn new(shards: usize) -> Asks {
-        Asks { shards, number: 0, open: HashMap::new() }
+    /// For a process of so many shards. `seed` must not be known outside.
+    pub fn new(shards: usize, seed: u64) -> Asks {
+        Asks { shards, number: 0, open: HashMap::new(), making: Making::new(seed) }
     }
 
     /// Numbers a question of a connection.
@@ -84,6 +113,7 @@ impl Asks {
     /// The question is answered, or nobody wants the answer any more.
     pub fn forget(&mut self, number: u64) {
         self.open.remove(&number);
+        self.making.go_on();
     }
 
     /// Questions that are not answered.
@@ -119,9 +149,8 @@ impl Shard {
     }
 
     fn ask_all(&mut self, number: u64, query: Query, shape: Shape) {
-        let query = Arc::new(query);
-        let answer = Answer::empty(&query);
-        self.asks.begin(number, About::Query { query: query.clone(), shape, answer, wide: None });
+        let query = Arc::new(query.distinct());
+        self.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
         self.ask_shards(number, &query);
     }
 
@@ -157,10 +186,9 @@ impl Shard {
         asked: Vec<UniqId>,
         abroad: Vec<(Option<u16>, Query)>,
     ) {
-        let query = Arc::new(query);
-        let (answer, found) = (Answer::empty(&query), Answer::empty(&query));
-        let wide = Some(Wide { asked, found });
-        let about = About::Query { query: query.clone(), shape, answer, wide };
+        let query = Arc::new(query.distinct());
+        let wide = Some(Wide { asked, found: Vec::new() });
+        let about = About::Query(Question::new(query.clone(), shape, wide));
         let abroad: Vec<_> = abroad
             .into_iter()
             .flat_map(|(to, query)| query.split(MESH_QUERY_BYTES).into_iter().map(move |q| (to, q)))
@@ -175,10 +203,10 @@ impl Shard {
     fn ask_shards(&mut self, number: u64, query: &Arc<Query>) {
         for shard in self.others() {
             let reply = ReplyTo::Shard { shard: self.id, number };
-            self.post(shard, Mail::Ask { query: query.clone(), reply });
+            self.post(shard, Mail::Ask { query: query.clone(), from: Cursor::default(), reply });
         }
-        let answer = self.hub.answer(query);
-        self.answered(number, answer);
+        let reply = ReplyTo::Shard { shard: self.id, number };
+        self.find(query.clone(), Cursor::default(), reply);
     }
 
     /// What other nodes have; of one that has left meanwhile nothing is known.
@@ -191,18 +219,14 @@ impl Shard {
             })
             .collect();
         let merge = |about: &mut About| {
-            if let About::Query { wide: Some(wide), .. } = about {
-                parts.into_iter().for_each(|part| wide.found.merge(part));
+            if let About::Query(question) = about
+                && let Some(wide) = &mut question.wide
+            {
+                wide.found.extend(parts);
             }
         };
         let about = self.asks.add(number, merge);
         self.conclude(number, about);
-    }
-
-    /// Somebody asks about the connections of this shard.
-    pub(super) fn answer_ask(&mut self, query: &Query, to: ReplyTo) {
-        let answer = self.hub.answer(query);
-        self.reply(to, Reply::Answer(answer));
     }
 
     /// Somebody wants to know what a command comes to here.
@@ -216,8 +240,6 @@ impl Shard {
         match to {
             ReplyTo::Shard { shard, number } if shard == self.id => self.replied(number, reply),
             ReplyTo::Shard { shard, number } => self.post(shard, Mail::Replied { number, reply }),
-            // Nobody waits any more if it fails.
-            ReplyTo::Sidecar(sender) => _ = sender.send(reply),
             ReplyTo::Mesh { number } => self.reply_to_mesh(number, reply),
         }
     }
@@ -225,7 +247,10 @@ impl Shard {
     /// One shard's part of an answer to a question of this shard.
     pub(super) fn replied(&mut self, number: u64, reply: Reply) {
         match reply {
-            Reply::Answer(part) => self.answered(number, part),
+            Reply::Answer(part, next) if self.asks.making.is_at(number) => {
+                self.piece_found(part, next);
+            }
+            Reply::Answer(part, next) => self.answered(number, part, next.is_none()),
             Reply::Outcome(part) => self.told(number, part),
             Reply::Elsewhere(parts) => self.found_elsewhere(number, parts),
         }
@@ -291,10 +316,11 @@ impl Shard {
     }
 
     /// One shard's part of an answer.
-    fn answered(&mut self, number: u64, part: Answer) {
+    fn answered(&mut self, number: u64, part: Answer, is_all: bool) {
+        let weight_max = self.asks.making.piece;
         let merge = |about: &mut About| {
-            if let About::Query { answer, .. } = about {
-                answer.merge(part);
+            if let About::Query(question) = about {
+                question.add(part, is_all, weight_max);
             }
         };
         let about = self.asks.add(number, merge);
@@ -303,22 +329,33 @@ impl Shard {
 
     /// All parts of an answer are in, if there is something to conclude.
     fn conclude(&mut self, number: u64, about: Option<About>) {
-        let (query, shape, answer, wide) = match about {
-            Some(About::Query { query, shape, answer, wide }) => (query, shape, answer, wide),
+        let question = match about {
+            Some(About::Query(question)) => question,
             Some(About::Known(frame)) => return self.answer_question(number, frame),
             _ => return,
         };
+        let found = question.wide.iter().flat_map(|wide| &wide.found);
+        if question.large || found.map(Answer::weight).sum::<usize>() > self.asks.making.piece {
+            return self.make(number, question);
+        }
+        let Question { query, shape, answer, wide, .. } = *question;
         let is_wide = wide.is_some();
         let next = match wide {
             None => worker::answer(shape, answer.finish(&query), &self.uniq_ids),
-            Some(Wide { asked, mut found }) => {
-                found.merge(answer.map(|conn| UniqId::of(conn, &self.uniq_ids)));
-                worker::answer(shape, found.finish_as(&asked), &())
+            Some(Wide { asked, found }) => {
+                let mut whole = answer.map(|conn| UniqId::of(conn, &self.uniq_ids));
+                found.into_iter().for_each(|part| whole.merge(part));
+                worker::answer(shape, whole.finish_as(&asked), &())
             }
         };
+        self.answer_or_ask(number, next, is_wide);
+    }
+
+    /// Answers, or goes on with the second round.
+    pub(super) fn answer_or_ask(&mut self, number: u64, next: Next, wide: bool) {
         match next {
             Next::Done(frame) => self.answer_question(number, frame),
-            Next::Ask(query, shape) if is_wide => {
+            Next::Ask(query, shape) if wide => {
                 let abroad = vec![(None, query.clone())];
                 self.ask_nodes(number, query, shape, Vec::new(), abroad);
             }
@@ -329,12 +366,7 @@ impl Shard {
     /// Answers a question when every shard has handled the mail that was posted before it.
     pub(super) fn answer_when_known(&mut self, number: u64, answer: Bytes) {
         self.asks.begin(number, About::Known(answer));
-        let query = Arc::new(Query::Online(Vec::new()));
-        for shard in self.others() {
-            let reply = ReplyTo::Shard { shard: self.id, number };
-            self.post(shard, Mail::Ask { query: query.clone(), reply });
-        }
-        self.answered(number, Answer::Online(Vec::new()));
+        self.ask_shards(number, &Arc::new(Query::Online(Vec::new())));
     }
 
     /// A backend connection asks for the metric items.

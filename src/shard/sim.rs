@@ -33,6 +33,8 @@ pub use self::socket::Socket;
 /// How the simulated world treats the gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
+    /// Connections, users and topics that a shard finds for answers in one turn.
+    pub answer_piece: usize,
     /// Messages that fit into a mailbox.
     pub mailbox_messages_max: usize,
     /// Bytes that the "kernel" takes for a peer that does not read.
@@ -126,14 +128,14 @@ impl World {
         let config = Arc::new(config);
         let shared = Shared::new(&config, 0);
         let cells = (0..shards).map(|id| Cell {
-            shard: Shard::new(
-                id as u8,
-                shards,
-                config.clone(),
-                shared.clone(),
-                listeners.clone(),
-                rng.usize(..),
-            ),
+            shard: {
+                let (config, shared) = (config.clone(), shared.clone());
+                let seed = rng.usize(..);
+                let mut shard =
+                    Shard::new(id as u8, shards, config, shared, listeners.clone(), seed);
+                shard.set_answer_piece(weather.answer_piece);
+                shard
+            },
             mailbox: VecDeque::new(),
             congested: false,
             ends: VecDeque::new(),

@@ -8,6 +8,7 @@ use fastrand::Rng;
 use ringway::config::model::{
     Config, Generation, Listener, MessageType, SlowClient, WorkerFull, WorkerPick,
 };
+use ringway::limits::ANSWER_PIECE;
 use ringway::shard::ListenerSettings;
 use ringway::shard::sim::Weather;
 use ringway::wire::netsvr::Verdict;
@@ -181,6 +182,7 @@ fn businesses(config: &mut Config, rng: &mut Rng, hasty: bool) {
 fn weather(rng: &mut Rng, verdicts: bool) -> Weather {
     let calls = percent(rng, 50);
     Weather {
+        answer_piece: pick(rng, &[1, 2, 5, ANSWER_PIECE]),
         mailbox_messages_max: pick(rng, &[1, 5, 100]),
         socket_bytes_max: pick(rng, &[60, 700, 5000, 200_000]),
         piece_bytes_max: pick(rng, &[20, 150, 3000]),

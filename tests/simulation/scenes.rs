@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use ringway::config::model::{Config, SlowClient, WorkerFull};
 use ringway::metrics::{Counters, DropReason};
 use ringway::shard::audit::Sizes;
@@ -38,6 +39,7 @@ impl Scene {
         let mut config = Config::demo();
         config.runtime.connections_max = 100;
         let mut weather = Weather {
+            answer_piece: ringway::limits::ANSWER_PIECE,
             mailbox_messages_max: 100,
             socket_bytes_max: 100_000,
             piece_bytes_max: 100_000,
@@ -376,4 +378,144 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
         let piece_bytes_max = request.len();
         shard.audit(Sizes { frame_bytes_max: 0, piece_bytes_max, workers_max: 0 });
     }
+}
+
+/// Topics that stay, one message per client.
+fn stay(scene: &mut Scene, task: &mut Business, topics: usize) {
+    let topics: Vec<String> = (0..topics).map(|topic| format!("stays {topic}")).collect();
+    let clients: Vec<Peer> = (0..4).map(|_| scene.client(Kind::Netsvr)).collect();
+    scene.settle();
+    for client in clients {
+        let (uniq_id, topics) = (scene.uniq_id(client), topics.clone());
+        let message = proto::TopicSubscribe { uniq_id, topics, ..Default::default() };
+        task.command(Cmd::TopicSubscribe, &message);
+    }
+    scene.tell(task);
+}
+
+/// The messages of the answers to a command.
+fn answers(scene: &Scene, business: &Business, wanted: Cmd) -> Vec<bytes::Bytes> {
+    let body = |told| match told {
+        Told::Answer { cmd, body } if cmd == wanted => Some(body),
+        _ => None,
+    };
+    scene.told(business).into_iter().filter_map(body).collect()
+}
+
+/// A topic that ends and begins anew moves in the shard's tables, and so do its neighbours.
+#[test]
+fn what_is_there_all_the_time_is_in_a_large_answer_exactly_once() {
+    for piece in 1..6 {
+        let mut scene = Scene::on(2, |_, weather| weather.answer_piece = piece);
+        let (mut task, mut other) = (scene.worker(), scene.worker());
+        stay(&mut scene, &mut task, 40);
+        let fickle = scene.client(Kind::Netsvr);
+        scene.settle();
+        let uniq_id = scene.uniq_id(fickle);
+        task.command(Cmd::TopicList, &());
+        let all = proto::TopicUniqIdCountReq { count_all: true, ..Default::default() };
+        task.command(Cmd::TopicUniqIdCount, &all);
+        let bytes = task.pending.take_all();
+        scene.world.write(task.peer, &bytes);
+        for round in 0..400 {
+            let (uniq_id, topics) = (uniq_id.clone(), vec![format!("goes {}", round % 7)]);
+            if round % 3 == 0 {
+                let message = proto::TopicUnsubscribe { uniq_id, topics, ..Default::default() };
+                other.command(Cmd::TopicUnsubscribe, &message);
+            } else {
+                let message = proto::TopicSubscribe { uniq_id, topics, ..Default::default() };
+                other.command(Cmd::TopicSubscribe, &message);
+            }
+            let bytes = other.pending.take_all();
+            scene.world.write(other.peer, &bytes);
+            scene.world.step();
+        }
+        scene.settle();
+        let list = answers(&scene, &task, Cmd::TopicList).remove(0);
+        let mut list = proto::TopicListResp::decode(list).expect("a list").topics;
+        let stays = list.iter().filter(|topic| topic.starts_with("stays")).count();
+        let len = list.len();
+        list.sort_unstable();
+        list.dedup();
+        assert_eq!((stays, list.len()), (40, len), "in pieces of {piece}");
+        let counts = answers(&scene, &task, Cmd::TopicUniqIdCount).remove(0);
+        let counts = proto::TopicUniqIdCountResp::decode(counts).expect("counts").items;
+        let wrong = counts.iter().find(|(topic, count)| match topic.starts_with("stays") {
+            true => **count != 4,
+            false => **count != 1,
+        });
+        assert_eq!(wrong, None, "in pieces of {piece}");
+        assert_eq!(counts.keys().filter(|topic| topic.starts_with("stays")).count(), 40);
+    }
+}
+
+#[test]
+fn others_are_served_while_a_large_answer_is_made() {
+    let mut scene = Scene::new(|_, weather| weather.answer_piece = 1);
+    let mut task = scene.worker();
+    stay(&mut scene, &mut task, 300);
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    task.command(Cmd::TopicList, &());
+    let bytes = task.pending.take_all();
+    scene.world.write(task.peer, &bytes);
+    scene.world.step();
+    scene.send(client, 0x89, b"still there?");
+    (0..50).for_each(|_| scene.world.step());
+    assert_eq!(scene.frames(client), [Frame::Pong(b"still there?".to_vec())]);
+    assert!(answers(&scene, &task, Cmd::TopicList).is_empty(), "it takes 300 turns at least");
+    scene.settle();
+    assert_eq!(answers(&scene, &task, Cmd::TopicList).len(), 1);
+}
+
+#[test]
+fn nothing_more_is_found_for_a_backend_that_has_left() {
+    let mut scene = Scene::on(2, |_, weather| weather.answer_piece = 1);
+    let mut task = scene.worker();
+    stay(&mut scene, &mut task, 300);
+    let mut gone = Business::new(scene.world.connect(WORKERS), 1);
+    // With as many as may be it would not be read, and that it has left is noticed at a send.
+    (0..60).for_each(|_| gone.command(Cmd::TopicList, &()));
+    let bytes = gone.pending.take_all();
+    scene.world.write(gone.peer, &bytes);
+    (0..200).for_each(|_| scene.world.step());
+    scene.world.reset(gone.peer);
+    // A single answer takes 600.
+    scene.world.settle(300);
+    scene.world.audit(FRAME_BYTES_MAX, 1);
+    assert_eq!(scene.world.shards().filter(|shard| shard.busy()).count(), 0);
+}
+
+/// Each answer has 10 MB; of what a connection is given 16 MiB may wait, of all together 64 MiB.
+#[test]
+fn answers_that_nobody_reads_take_so_much_memory_and_no_more() {
+    let mut scene = Scene::new(|_, weather| {
+        weather.answer_piece = 3;
+        weather.socket_bytes_max = 1000;
+        weather.piece_bytes_max = 1 << 20;
+    });
+    let mut task = scene.worker();
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    for topic in 0..20 {
+        let (uniq_id, topics) = (scene.uniq_id(client), vec![topic.to_string().repeat(250_000)]);
+        let message = proto::TopicSubscribe { uniq_id, topics, ..Default::default() };
+        task.command(Cmd::TopicSubscribe, &message);
+        scene.tell(&mut task);
+    }
+    let answer_bytes = proto::TopicListResp {
+        topics: (0..20).map(|topic| topic.to_string().repeat(250_000)).collect(),
+    }
+    .encoded_len();
+    for number in 1..=12 {
+        let mut silent = Business::new(scene.world.connect(WORKERS), number);
+        (0..8).for_each(|_| silent.command(Cmd::TopicList, &()));
+        let bytes = silent.pending.take_all();
+        scene.world.write(silent.peer, &bytes);
+        scene.world.settle(ROUNDS_MAX);
+    }
+    let sizes = Sizes { frame_bytes_max: 1 << 20, piece_bytes_max: 1 << 20, workers_max: 1 };
+    let held = scene.world.shards().map(|shard| shard.audit(sizes).answer_bytes).sum::<usize>();
+    assert!(held > ringway::limits::ANSWERS_BYTES_MAX, "{held}: some are made");
+    assert!(held < ringway::limits::ANSWERS_BYTES_MAX + 2 * answer_bytes, "{held}");
 }

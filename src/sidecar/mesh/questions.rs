@@ -218,11 +218,11 @@ impl Mesh {
         }
     }
 
-    /// A shard has found its part of what another node wants to know.
-    pub(super) fn found(&mut self, served: u64, part: Answer) {
+    /// A shard has found its part of what another node wants to know, or, with `more`, some of it.
+    pub(super) fn found(&mut self, served: u64, part: Answer, more: bool) {
         let pieces = finds::pieces(part, MESH_QUERY_BYTES);
         let count = pieces.len();
-        let Some(place) = self.shards.answered(served, count) else { return };
+        let Some(place) = self.shards.answered(served, count, more) else { return };
         if !self.link.is_up() {
             return self.meters.dropped_down.increment(1);
         }

@@ -102,7 +102,9 @@ impl Mesh {
                     self.reply(done);
                 }
             }
-            MeshRequest::Replied { number, reply: Reply::Answer(part) } => self.found(number, part),
+            MeshRequest::Replied { number, reply: Reply::Answer(part, next) } => {
+                self.found(number, part, next.is_some());
+            }
             // Shards say that to nobody.
             MeshRequest::Replied { reply: Reply::Elsewhere(_), .. } => {}
             MeshRequest::Ask { to, query, reply: (shard, number) } => {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::hub::push::{Command, Outcome, Target};
 use crate::hub::queries::Query;
 use crate::hub::rooms;
+use crate::hub::walk::Cursor;
 use crate::shard::mailbox::{Mail, MailSender, ReplyTo};
 
 /// What a message in a queue costs beside its payload.
@@ -166,16 +167,17 @@ impl Shards {
         self.number += 1;
         let (served, missing, outcome) = (self.number, self.senders.len(), Outcome::default());
         self.served.insert(served, Served { node, number, missing, outcome, pieces: 0 });
-        let query = Arc::new(query);
+        let query = Arc::new(query.distinct());
         let reply = ReplyTo::Mesh { number: served };
-        self.post_all(|| Mail::Ask { query: query.clone(), reply: reply.clone() });
+        let from = Cursor::default();
+        self.post_all(|| Mail::Ask { query: query.clone(), from, reply: reply.clone() });
     }
 
-    /// A shard has answered such a question, in so many pieces.
-    pub fn answered(&mut self, served: u64, pieces: usize) -> Option<Place> {
+    /// A shard has answered such a question, in so many pieces; with `more` it goes on.
+    pub fn answered(&mut self, served: u64, pieces: usize, more: bool) -> Option<Place> {
         let open = self.served.get_mut(&served)?;
         let (node, number, first) = (open.node, open.number, open.pieces);
-        open.missing = open.missing.saturating_sub(1);
+        open.missing = open.missing.saturating_sub(usize::from(!more));
         open.pieces = open.pieces.saturating_add(pieces as u32);
         let last = open.missing == 0;
         if last {
@@ -251,9 +253,10 @@ mod tests {
         let numbers: Vec<u64> = numbers.collect();
         assert_eq!(numbers[0], numbers[1]);
         let place = |first, last| Some(Place { node: 7, number: 5, first, last });
-        assert_eq!(shards.answered(numbers[0], 3), place(0, false));
-        assert_eq!(shards.answered(numbers[0], 1), place(3, true));
-        assert_eq!(shards.answered(numbers[0], 1), None);
+        assert_eq!(shards.answered(numbers[0], 3, false), place(0, false));
+        assert_eq!(shards.answered(numbers[0], 2, true), place(3, false), "that shard goes on");
+        assert_eq!(shards.answered(numbers[0], 1, false), place(5, true));
+        assert_eq!(shards.answered(numbers[0], 1, false), None);
     }
 
     #[test]

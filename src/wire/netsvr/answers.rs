@@ -5,13 +5,13 @@
 //! be (4 GiB) becomes the empty response: exactly one response follows each query, and no part of
 //! a list is passed off as the whole.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::encode::{
     Encode, bytes_size, float_size, frame, int_size, len_field_size, list_size, put_bytes,
     put_float, put_int, put_len, put_len_field, put_list, put_varint_field, varint_field_size,
 };
-use super::{Cmd, Named, RegisterCode, UniqIds, encode};
+use super::{Cmd, HEADER, Named, RegisterCode, UniqIds, encode};
 
 /// The response in which every field has its default.
 pub fn empty(cmd: Cmd) -> Bytes {
@@ -144,6 +144,18 @@ where
     let entries =
         customers.map(|(customer, conns)| (Text::Str(customer), Nested(2, Each(conns.map(item)))));
     response(Cmd::ConnInfoByCustomerId, &map(1, entries))
+}
+
+/// One response of several to the same command: their fields one after the other, as if one message
+/// had been written (the fields of each are elements of lists and maps). In pieces, the header
+/// first; nothing is copied.
+pub fn join(cmd: Cmd, mut responses: Vec<Bytes>) -> Vec<Bytes> {
+    responses.iter_mut().for_each(|response| response.advance(HEADER));
+    responses.retain(|fields| !fields.is_empty());
+    let size: usize = responses.iter().map(Bytes::len).sum();
+    let Some(header) = encode::header(cmd, size) else { return vec![empty(cmd)] };
+    responses.insert(0, header);
+    responses
 }
 
 fn response(cmd: Cmd, message: &impl Encode) -> Bytes {

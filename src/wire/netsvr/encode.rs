@@ -41,6 +41,15 @@ pub(super) fn frame(cmd: Cmd, message: &impl Encode) -> Option<Bytes> {
     Some(Bytes::from(out))
 }
 
+/// The header of a frame whose message has so many bytes. `None`: they are too many.
+pub(super) fn header(cmd: Cmd, size: usize) -> Option<Bytes> {
+    let length = u32::try_from(size.checked_add(HEADER / 2)?).ok()?;
+    let mut out = Vec::with_capacity(HEADER);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&cmd.number().to_be_bytes());
+    Some(Bytes::from(out))
+}
+
 /// A frame without message.
 pub(super) fn empty(cmd: Cmd) -> Bytes {
     let mut out = [0, 0, 0, 4, 0, 0, 0, 0];
