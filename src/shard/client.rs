@@ -85,14 +85,8 @@ impl Shard {
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
             Role::Business(_) => self.read_commands(slot, data),
             Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
-            Role::Connmix(_) => {
-                self.connmix_active(slot);
-                match self.conns[slot].flags.has(Flags::WEBSOCKET) {
-                    true => self.read_frames(slot, data),
-                    false => self.connmix_bytes(slot, data),
-                }
-            }
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
+            Role::Connmix(_) => self.connmix_bytes(slot, data),
             Role::Xxim(_) => self.xxim_bytes(slot, data),
             Role::XximHttp(_) => self.xxim_http_bytes(slot, data),
             Role::Im(_) => self.im_bytes(slot, data),
@@ -347,18 +341,31 @@ impl Shard {
             }
             // After a close frame from here nothing of the client counts any more (W9).
             _ if closing => {}
-            Event::Pong(_) => self.xxim_pong(slot),
+            Event::Pong(_) => self.shows_life(slot),
             Event::Ping(payload) => {
                 // IM has a heartbeat of its own (IM section 13).
                 if !matches!(self.conns[slot].role, Role::Im(_)) {
                     self.conns[slot].active_ms = self.now.ms;
                 }
+                self.shows_life(slot);
                 self.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
                 self.push_pong(slot, pong);
             }
             Event::Message { opcode, data } => self.message(slot, opcode, data),
         }
+    }
+
+    /// A whole frame has come in. Only that counts: bytes of one that never ends do not.
+    pub(super) fn shows_life(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        match &mut conn.role {
+            Role::Xxim(_) => {}
+            Role::Connmix(connmix) => connmix.answers_pings(),
+            Role::ConnmixApi(api) => api.answers_pings(),
+            _ => return,
+        }
+        conn.active_ms = self.now.ms;
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
@@ -368,6 +375,7 @@ impl Shard {
         }
         self.counters.messages_received += 1;
         self.counters.message_bytes_received += data.len() as u64;
+        self.shows_life(slot);
         let conn = &mut self.conns[slot];
         conn.active_ms = self.now.ms;
         let customer = &self.config.netsvr.customer;

@@ -107,6 +107,11 @@ impl Conn {
         }
     }
 
+    /// The peer has shown that it is there.
+    pub(super) fn answers_pings(&mut self) {
+        self.pinged = false;
+    }
+
     /// A send takes so many frames.
     pub(super) fn taken(&mut self, frames: u32) {
         self.flight.taken(frames);
@@ -138,17 +143,14 @@ impl Conn {
 impl Shard {
     /// Bytes of a connection to the API.
     pub(super) fn connmix_api_bytes(&mut self, slot: u32, data: &mut [u8]) {
+        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
+            return self.read_frames(slot, data);
+        }
+        // How long one request may take has a deadline of its own.
         if !data.is_empty() {
             self.conns[slot].active_ms = self.now.ms;
-            if let Some(conn) = self.api(slot) {
-                conn.pinged = false;
-            }
         }
-        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
-            self.read_frames(slot, data);
-        } else {
-            self.read_http(slot, data);
-        }
+        self.read_http(slot, data);
     }
 
     /// Whether the next request can be read; if not, the connection is blocked.

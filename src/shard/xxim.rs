@@ -199,13 +199,6 @@ impl Shard {
         }
     }
 
-    /// A pong of a WebSocket client.
-    pub(super) fn xxim_pong(&mut self, slot: u32) {
-        if matches!(self.conns[slot].role, Role::Xxim(_)) {
-            self.conns[slot].active_ms = self.now.ms;
-        }
-    }
-
     /// Bytes that one WebSocket message may have.
     pub(super) fn xxim_message_bytes_max(&self) -> u32 {
         self.config.xxim.message_bytes_max

@@ -126,6 +126,30 @@ fn a_silent_client_is_closed_and_one_that_says_something_is_not() {
     thread.join().expect("it could write");
 }
 
+/// Writes bytes of a frame that never ends, until the peer has closed.
+fn drip(mut socket: std::net::TcpStream, head: &'static [u8]) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut bytes = head.iter().chain(std::iter::repeat(&b'x'));
+        while std::io::Write::write_all(&mut socket, &[*bytes.next().expect("endless")]).is_ok() {
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+    })
+}
+
+#[test]
+fn a_frame_in_drips_does_not_keep_a_client() {
+    let gateway = Gateway::start("read_timeout = \"1s\"\n");
+    let (mut client, mut tcp) = (gateway.client(), gateway.tcp());
+    let drips = [
+        drip(client.socket.try_clone().expect("a socket"), b"\x82\xfe\x03\xe8"),
+        drip(tcp.socket.try_clone().expect("a socket"), b""),
+    ];
+    assert_eq!(client.frame().close(), (1000, "read timeout"));
+    tcp.expect_end();
+    drop((client, tcp, gateway));
+    drips.into_iter().for_each(|drip| drip.join().expect("no panic"));
+}
+
 #[test]
 fn a_server_that_pings_keeps_those_who_answer() {
     let gateway = Gateway::start("read_timeout = \"1s\"\nping = true\n");

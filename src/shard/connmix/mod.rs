@@ -82,6 +82,11 @@ impl Conn {
         }
     }
 
+    /// The client has shown that it is there.
+    pub(super) fn answers_pings(&mut self) {
+        self.pinged = false;
+    }
+
     /// Whether its open event has happened: it is registered.
     pub(super) fn opened(&self) -> bool {
         self.opened
@@ -216,14 +221,6 @@ impl Shard {
         }
     }
 
-    /// Something arrived.
-    pub(super) fn connmix_active(&mut self, slot: u32) {
-        self.conns[slot].active_ms = self.now.ms;
-        if let Some(conn) = self.connmix(slot) {
-            conn.pinged = false;
-        }
-    }
-
     /// Bytes of a connection without WebSocket.
     pub(super) fn connmix_bytes(&mut self, slot: u32, data: &mut [u8]) {
         let Role::Connmix(conn) = &mut self.conns[slot].role else { return };
@@ -255,6 +252,7 @@ impl Shard {
     }
 
     fn connmix_stream_message(&mut self, slot: u32, server: usize, message: &[u8]) {
+        self.shows_life(slot);
         self.counters.messages_received += 1;
         self.counters.message_bytes_received += message.len() as u64;
         let kind = match self.config.connmix_servers[server].framing {
