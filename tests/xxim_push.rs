@@ -4,8 +4,10 @@
 
 mod sidecar;
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -350,6 +352,73 @@ fn pushes_reach_every_shard_in_the_order_in_which_they_were_accepted() {
         assert_eq!(&**data, [number]);
     }
     runtime.block_on(calls).expect("no panic");
+}
+
+const KEEP_ALIVE: &str =
+    "POST /v1/internal/conn/keepAlive HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+
+/// The first bytes of what the service has to say to these.
+fn answer_to(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// As many as there are places, of each sort: silent ones, halves of heads, of HTTP/2 and of
+/// bodies, and such as have been answered and stay.
+#[test]
+fn silent_peers_keep_nobody_from_pushing() {
+    let (_sidecar, address) = start(service());
+    let stay = KEEP_ALIVE;
+    let half = KEEP_ALIVE.replace("Length: 0", "Length: 100") + "ab";
+    for sent in ["", "P", "POST /v1/internal/conn", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &half, stay]
+    {
+        let places = ringway::config::push_connections_max(ringway::config::raise_nofile());
+        let silent: Vec<TcpStream> = (0..places)
+            .map(|_| {
+                let mut stream = TcpStream::connect(address).expect("it listens");
+                stream.write_all(sent.as_bytes()).expect("nobody has to go yet");
+                stream
+            })
+            .collect();
+        for _ in 0..3 {
+            assert_eq!(answer_to(address, KEEP_ALIVE), "HTTP/1.1 200", "beside {sent:?}");
+        }
+        drop(silent);
+    }
+}
+
+/// What a peer without the secret sends after a head is not waited for.
+#[test]
+fn without_the_secret_no_body_is_waited_for() {
+    let (_sidecar, address) = start(XximPushService { secret: SECRET.into(), ..service() });
+    let half = KEEP_ALIVE.replace("Length: 0", "Length: 100") + "ab";
+    assert_eq!(answer_to(address, &half), "HTTP/1.1 401");
+}
+
+/// The spans of time are constants, so this waits for them.
+#[test]
+fn who_is_slow_is_closed_in_time() {
+    let (_sidecar, address) = start(service());
+    let half = KEEP_ALIVE.replace("Length: 0", "Length: 100") + "ab";
+    let sent =
+        ["", "P", "POST /v1", "PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &half];
+    let slow = sent.map(|sent| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time");
+        stream.write_all(sent.as_bytes()).expect("it reads");
+        (sent, stream)
+    });
+    for (sent, mut stream) in slow {
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{sent:?}"),
+        }
+    }
 }
 
 fn connect(runtime: &Runtime, address: SocketAddr) -> ConnServiceClient<Channel> {

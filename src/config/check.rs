@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use super::Loaded;
 use super::error::{Complaint, ConfigError};
 use super::listeners::{address, check_overlap, listeners};
-use super::machine::Machine;
+use super::machine::{Machine, push_connections_max};
 use super::model::*;
 use super::settings::{Settings, allowed};
 use super::{connmix, connmix_server, im, log_filter, login, mesh, xxim, xxim_upstream};
@@ -123,7 +123,10 @@ fn connections_max(
     shards: usize,
 ) -> Result<u32, ConfigError> {
     const KEY: &str = "runtime.connections_max";
-    let reserve = DESCRIPTORS_RESERVED + DESCRIPTORS_RESERVED_PER_SHARD * shards as u64;
+    let mut reserve = DESCRIPTORS_RESERVED + DESCRIPTORS_RESERVED_PER_SHARD * shards as u64;
+    if !settings.text("xxim.push.bind")?.is_empty() {
+        reserve += push_connections_max(machine.descriptors_max);
+    }
     let permitted = machine.descriptors_max.saturating_sub(reserve);
     let wanted: u32 = settings.number(KEY)?;
     if u64::from(wanted) <= permitted {

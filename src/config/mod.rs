@@ -30,7 +30,7 @@ use std::path::Path;
 
 pub use self::error::ConfigError;
 pub use self::keys::all as keys;
-pub use self::machine::{raise_nofile, reserve_descriptors};
+pub use self::machine::{push_connections_max, raise_nofile, reserve_descriptors};
 pub use self::model::Config;
 pub use self::reference::reference;
 

@@ -47,6 +47,17 @@ pub const METRICS_REQUESTS_MAX: usize = 4;
 pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 /// Bytes of the answer to an HTTP callback.
 pub const CALLBACK_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Connections of the admin server.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Connections of the push service of xxim, where the process may open enough descriptors.
+pub const PUSH_CONNECTIONS_MAX: u64 = 1024;
+/// From accept to the end of the first head of a connection to the push service, its TLS handshake
+/// included; and for each further head of HTTP/1.1.
+pub const PUSH_HEAD_TIME: Duration = Duration::from_secs(10);
+/// For the body of a request to the push service.
+pub const PUSH_BODY_TIME: Duration = Duration::from_secs(10);
+/// Requests of hooks that are under way.
+pub const HOOKS_UNDER_WAY_MAX: usize = 64;
 /// What one connection to the admin server may take, from accept to the last byte.
 pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
@@ -76,7 +87,8 @@ pub const SHARDS_MAX: usize = 256;
 pub const SLOTS_MAX: u32 = 1 << 24;
 /// Listeners of a process.
 pub const LISTENERS_MAX: usize = 64;
-/// Descriptors kept free of connections: log, rings, listeners, callbacks, admin.
+/// Descriptors kept free of connections: log, rings, listeners, callbacks, admin. Those of the push
+/// service come besides ([`PUSH_CONNECTIONS_MAX`]).
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Further descriptors kept free per shard.
 pub const DESCRIPTORS_RESERVED_PER_SHARD: u64 = 64;
@@ -238,6 +250,36 @@ pub(super) const ROWS: &[Limit] = &[
         METRICS_REQUESTS_MAX as i64,
         "Requests for `/metrics` on the connmix API that one shard has under way.",
         "503.",
+    ),
+    fixed(
+        Unit::Count("connections"),
+        ADMIN_CONNECTIONS_MAX as i64,
+        "Connections of the admin server.",
+        "The peer that has been waited for the longest is closed.",
+    ),
+    fixed(
+        Unit::Count("connections"),
+        PUSH_CONNECTIONS_MAX as i64,
+        "Connections of the push service; at most an eighth of the descriptors. Kept free for it.",
+        "The peer that has been waited for the longest is closed.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        PUSH_HEAD_TIME.as_millis() as i64,
+        "From accept to the end of the first head of a connection to the push service.",
+        "The connection is closed.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        PUSH_BODY_TIME.as_millis() as i64,
+        "Time for the body of a request to the push service.",
+        "The request fails with 400, or `INTERNAL` of gRPC.",
+    ),
+    fixed(
+        Unit::Count("requests"),
+        HOOKS_UNDER_WAY_MAX as i64,
+        "Requests of `[xxim.hooks]` that are under way.",
+        "Further ones wait (`xxim.hooks.waiting_max`).",
     ),
     fixed(
         Unit::Milliseconds,

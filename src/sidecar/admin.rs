@@ -4,8 +4,9 @@
 //! `/healthz` is 200 while this thread serves requests. It does not ask the shards: an idle shard
 //! sleeps and rightly does nothing; a shard that ends takes the process with it. `/readyz` is 200
 //! while clients are welcome: after all shards listen and until the process drains.
-//! Every connection carries one request and lives no longer than the time limit, so peers that are
-//! slow or silent cost one of 64 places for that time and no more. Costs: nothing between requests.
+//! Every connection carries one request and lives no longer than the time limit; when all places
+//! are taken, peers that are slow or silent make room for whoever comes ([`Places`]). So the pages
+//! always answer. Costs: nothing between requests.
 
 use std::io;
 use std::sync::Arc;
@@ -19,20 +20,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
-use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
-use crate::log::Every;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
-
-/// Connections served at once; further ones wait in the backlog.
-const CONNECTIONS_MAX: usize = 64;
-/// Pause after a failed accept: nearly always there is no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const LOG_INTERVAL_MS: u64 = 10_000;
+use crate::sidecar::places::{Place, Places, Tracked};
 
 const INDEX: &str = "Ringway\n\n/metrics  Prometheus metrics\n/healthz  the process is alive\n\
                      /readyz   the process takes clients\n";
@@ -84,28 +77,15 @@ pub(super) struct Facts {
 /// Serves until it is dropped. `time_max` is what one connection may take, from accept to the end.
 pub(super) async fn serve(listener: TcpListener, facts: Facts, time_max: Duration) {
     let pages = pages(facts);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let started = std::time::Instant::now();
-    let mut log = Every::new(LOG_INTERVAL_MS);
-    loop {
-        let place = places.clone().acquire_owned().await;
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let pages = pages.clone();
-                tokio::spawn(async move {
-                    let _place = place;
-                    let _ = tokio::time::timeout(time_max, answer(stream, pages)).await;
-                });
-            }
-            Err(error) => {
-                let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                if let Some(suppressed) = log.allow(now_ms) {
-                    tracing::warn!(%error, suppressed, "admin server cannot accept");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    let places = Places::new(ADMIN_CONNECTIONS_MAX, time_max, time_max);
+    let begin = |stream, _, place: Place| {
+        let pages = pages.clone();
+        tokio::spawn(async move {
+            let answered = place.carry(answer(stream, place.service(pages)));
+            let _ = tokio::time::timeout(time_max, answered).await;
+        });
+    };
+    places.serve(listener, "admin server", begin).await;
 }
 
 /// Takes over a listener that was bound before the runtime existed. Needs the runtime's context.
@@ -115,12 +95,12 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
 }
 
 /// What goes wrong on one connection concerns nobody else and is not worth a line.
-async fn answer(stream: TcpStream, pages: Router) -> Result<(), hyper::Error> {
+async fn answer(stream: TcpStream, pages: Tracked) -> Result<(), hyper::Error> {
     http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .max_headers(HTTP_HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
+        .serve_connection(TokioIo::new(stream), pages)
         .await
 }
 

@@ -27,6 +27,7 @@ use tonic::{Code, Request};
 
 use crate::config::model::XximHooks;
 use crate::hub::ConnId;
+use crate::limits::HOOKS_UNDER_WAY_MAX;
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HookKind;
@@ -39,8 +40,6 @@ const LOG_INTERVAL_MS: u64 = 1000;
 /// Longest pause after the first failed attempt of a hook; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// xxim hooks that are carried at the same time; the others wait.
-const UNDER_WAY_MAX: usize = 64;
 
 /// Whom to call about netsvr clients and how long to wait.
 #[derive(Clone, Debug, Default)]
@@ -173,7 +172,7 @@ impl Hooks {
                     "/pb.imService/AfterDisconnect",
                 )?,
                 waiting: Arc::new(Semaphore::new(hooks.waiting_max as usize)),
-                under_way: Semaphore::new(UNDER_WAY_MAX),
+                under_way: Semaphore::new(HOOKS_UNDER_WAY_MAX),
                 behind: Mutex::default(),
             }),
         })

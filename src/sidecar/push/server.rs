@@ -1,11 +1,12 @@
 //! Connections of backends to the push service: HTTP/1.1 and HTTP/2, with or without TLS.
 //!
-//! Invariants: at most [`CONNECTIONS_MAX`] connections, further ones wait in the backlog; a
-//! connection that does not finish its handshake or a request head in time is closed.
+//! Invariants: whoever comes finds a place, however many connections are silent ([`Places`]); a
+//! connection that does not finish its handshake and a head, or a body, in time is closed; without
+//! the secret nothing but a head is read.
 //! Costs: a task per connection and, for HTTP/2, per request.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::service::Routes;
@@ -29,22 +29,16 @@ use tonic::service::Routes;
 use super::service::conn_service_server::ConnServiceServer;
 use super::{Pushes, http};
 use crate::config::model::XximPushService;
-use crate::limits::HTTP_HEADERS_MAX;
-use crate::log::Every;
+use crate::config::{push_connections_max, raise_nofile};
+use crate::limits::{HTTP_HEADERS_MAX, PUSH_BODY_TIME, PUSH_HEAD_TIME};
 use crate::sidecar::login::same;
+use crate::sidecar::places::{Place, Places, Tracked};
 use crate::wire::xxim::code;
 
-/// Connections served at once.
-const CONNECTIONS_MAX: usize = 1024;
 /// Requests of one HTTP/2 connection that are under way.
 const STREAMS_MAX: u32 = 1024;
-/// Time for a TLS handshake and for the head of a request.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// How often an HTTP/2 backend that is silent is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Pause after a failed accept: nearly always there is no descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const LOG_INTERVAL_MS: u64 = 10_000;
 
 /// The certificates of a server, which may change while it runs. `None`: no TLS.
 pub type Certificates = Option<watch::Receiver<Arc<ServerConfig>>>;
@@ -52,61 +46,45 @@ pub type Certificates = Option<watch::Receiver<Arc<ServerConfig>>>;
 /// Serves until it is dropped. A connection has the certificates of the moment at which it came.
 pub(in crate::sidecar) async fn serve(listener: TcpListener, tls: Certificates, pushes: Pushes) {
     let doors = Doors::new(pushes);
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let started = std::time::Instant::now();
-    let mut log = Every::new(LOG_INTERVAL_MS);
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
-                let routes = doors.of(peer.ip());
-                tokio::spawn(async move {
-                    let _place = place;
-                    // What goes wrong on one connection concerns nobody else.
-                    let _ = connection(stream, acceptor, routes).await;
-                });
-            }
-            Err(error) => {
-                let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                if let Some(suppressed) = log.allow(now_ms) {
-                    tracing::warn!(%error, suppressed, "push service cannot accept");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
+    let max = push_connections_max(raise_nofile()) as usize;
+    let places = Places::new(max, PUSH_HEAD_TIME, PUSH_BODY_TIME);
+    let begin = |stream, peer: SocketAddr, place: Place| {
+        let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
+        let routes = doors.of(peer.ip());
+        tokio::spawn(async move {
+            // What goes wrong on one connection concerns nobody else.
+            place.carry(connection(stream, acceptor, place.service(routes))).await;
+        });
+    };
+    places.serve(listener, "push service", begin).await;
 }
 
 async fn connection(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    routes: Router,
+    routes: Tracked,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let Some(acceptor) = acceptor else { return answer(stream, routes).await };
-    let handshake = tokio::time::timeout(HEAD_TIME_MAX, acceptor.accept(stream));
-    let stream = handshake.await.map_err(|_| io::ErrorKind::TimedOut)??;
-    answer(stream, routes).await
+    answer(acceptor.accept(stream).await?, routes).await
 }
 
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    routes: Router,
+    routes: Tracked,
 ) -> io::Result<()> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
+        .header_read_timeout(PUSH_HEAD_TIME)
         .max_headers(HTTP_HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(PING_INTERVAL);
-    let service = TowerToHyperService::new(routes);
-    let served = builder.serve_connection(TokioIo::new(stream), service).await;
+    let served = builder.serve_connection(TokioIo::new(stream), routes).await;
     served.map_err(|error| io::Error::other(error.to_string()))
 }
 
