@@ -285,6 +285,10 @@ fn the_defaults_are_those_of_the_specification() {
     demo.im.announce_join = false;
     demo.im.forward = config.im.forward;
     demo.connmix_servers.clear();
+    // For the connections of its push service the demo keeps descriptors free.
+    let of_push = config::push_connections_max(config::raise_nofile()) as u32;
+    let without = (demo.runtime.connections_max + of_push).min(1_000_000);
+    demo.runtime.connections_max = without;
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval, Duration::from_secs(120));

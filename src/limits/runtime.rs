@@ -16,7 +16,8 @@ pub(super) const ROWS: &[Limit] = &[
         Unit::Count("connections"),
         [1_000_000, 1, 16_000_000],
         "Client and backend connections of the process, over all shards. The default is lower \
-         where RLIMIT_NOFILE, less 256 descriptors and 64 per shard, does not permit so many.",
+         where RLIMIT_NOFILE, less 256 descriptors, 64 per shard and those of the push service, \
+         does not permit so many.",
         "A further connection is closed as soon as it is accepted, and counted.",
     ),
     row(

@@ -158,13 +158,11 @@ impl Shard {
     ) -> Shard {
         let pick = config.netsvr.worker.pick;
         let limits = link_limits(&config.netsvr.worker, shards);
-        let topics = shared.queue_topics.clone();
-        let room = shared.queue_room.clone();
+        let (topics, room) = (shared.queue_topics.clone(), shared.queue_room.clone());
         let queueing = queues::Queueing::new(&config.connmix, topics, room);
         let client_ids = ClientIds::new(config.node, shards, config.runtime.connections_max);
         let start = shared.ids_start;
-        let level = config.netsvr.customer.compression_level;
-        let mesh = shared.mesh.clone();
+        let (level, mesh) = (config.netsvr.customer.compression_level, shared.mesh.clone());
         let mut hub = Hub::new();
         if mesh.is_some() {
             hub.count_buckets();
