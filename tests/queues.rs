@@ -54,6 +54,77 @@ fn consumers_compete_in_turn_and_each_sees_the_order_of_the_pushes() {
     assert_eq!(given[&consumer(2)], ["1", "3", "5", "7", "9"]);
 }
 
+/// Messages that come and consumers that write at any pace: `(messages, hand_outs, written)`.
+fn paces() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
+    proptest::collection::vec((0u8..5, 0u8..3, any::<u8>()), 1..80)
+}
+
+/// Lets `count` consumers take turns over several epochs, each with one consumer more or less.
+/// `bring` brings a message.
+fn take_turns(
+    mut queues: Queues,
+    count: u32,
+    epochs: &[Vec<(u8, u8, u8)>],
+    mut bring: impl FnMut(&mut Queues),
+) -> Result<(), TestCaseError> {
+    let mut there: Vec<u32> = Vec::new();
+    let mut held: HashMap<ConnId, u32> = HashMap::new();
+    for (epoch, paces) in epochs.iter().enumerate() {
+        if epoch % 3 == 2 && there.len() > 1 {
+            let left = there.remove(epoch % there.len());
+            queues.gone(consumer(left), held.remove(&consumer(left)).unwrap_or_default());
+        } else {
+            let more = if epoch == 0 { count } else { 1 };
+            for number in (0..more).map(|more| epoch as u32 * 100 + more) {
+                // Other topics of some do not matter.
+                let topics = if number % 2 == 0 { &["t"][..] } else { &["other", "t"] };
+                prop_assert!(queues.join(consumer(number), &names(topics)));
+                queues.start(consumer(number), WIDE);
+                there.push(number);
+            }
+        }
+        let mut shares: HashMap<ConnId, u32> = there.iter().map(|&n| (consumer(n), 0)).collect();
+        for &(messages, hand_outs, writes) in paces {
+            (0..messages).for_each(|_| bring(&mut queues));
+            for _ in 0..=hand_outs {
+                queues.hand_out(|conn, _| {
+                    *shares.entry(conn).or_default() += 1;
+                    *held.entry(conn).or_default() += 1;
+                });
+            }
+            let (least, most) = (shares.values().min(), shares.values().max());
+            let even = least.zip(most).is_some_and(|(least, most)| most - least <= 1);
+            prop_assert!(even, "epoch {}: {:?}", epoch, shares);
+            let writer = consumer(there[usize::from(writes) % there.len()]);
+            queues.written(writer, held.remove(&writer).unwrap_or_default());
+        }
+        queues.check();
+    }
+    Ok(())
+}
+
+proptest! {
+    /// Section 3: whatever the pace, n messages to k consumers with open windows are n/k for each,
+    /// give or take one; from pushers or from a store.
+    #[test]
+    fn consumers_take_turns_at_every_pace(
+        count in 1u32..6,
+        epochs in proptest::collection::vec(paces(), 1..8),
+    ) {
+        take_turns(queues(QueueLimits { topics_max: 9, ..LIMITS }), count, &epochs, |queues| {
+            push(queues, "t", "x").expect("there is room");
+        })?;
+        let limits = QueueLimits { topics_max: 9, ..LIMITS };
+        let cluster = Queues::of_cluster(limits, Arc::new(TopicCount::default()));
+        let mut number = 0;
+        take_turns(cluster, count, &epochs, |queues| {
+            number += 1;
+            queues.supply(&"t".into(), vec![(number, Bytes::from_static(b"x"))], 0);
+            queues.take_reports(true, |_| {});
+        })?;
+    }
+}
+
 #[test]
 fn a_full_topic_refuses_and_keeps_what_it_has() {
     // W37

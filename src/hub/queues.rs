@@ -10,9 +10,10 @@
 //!
 //! Invariants ([`Queues::check`]): the messages of a topic are sorted by the number they got when
 //! they were pushed; a topic exists while it has messages, waiting or given, or consumers; nothing
-//! that can be given waits after [`Queues::hand_out`]. A topic holds at most its limits, and beyond
-//! them only what dead consumers gave back and, with [`Full::Block`], what its pushers may have
-//! under way.
+//! that can be given waits after [`Queues::hand_out`]; of any number of messages consumers whose
+//! windows stay open get equal shares, give or take one. A topic holds at most its limits, and
+//! beyond them only what dead consumers gave back and, with [`Full::Block`], what its pushers may
+//! have under way.
 //!
 //! With the topics of a cluster ([`Queues::of_cluster`]) messages come from a store instead of from
 //! pushers; see `supply`.
@@ -299,7 +300,7 @@ impl Queues {
         consumer.open = false;
         consumer.window = Window { events: 0, bytes: 0 };
         for key in std::mem::take(&mut consumer.topics) {
-            self.topics[key].consumers.retain(|&other| other != place);
+            self.topics[key].remove_consumer(place);
             self.abandon(key);
             self.rouse(key);
             self.free(key);
@@ -356,10 +357,9 @@ impl Queues {
             self.topics[key].ready = false;
             let mut given = 0;
             while given < GIVEN_PER_TURN
-                && let Some(place) = self.next_consumer(key)
+                && let Some((place, message)) = self.next_pair(key)
             {
                 let topic = &mut self.topics[key];
-                let Some(message) = topic.waiting.pop_front() else { break };
                 topic.bytes -= message.event.len();
                 topic.given += 1;
                 self.depth -= 1;
@@ -526,18 +526,28 @@ impl Queues {
         }
     }
 
-    /// The next consumer in turn whose window is open.
-    fn next_consumer(&mut self, key: usize) -> Option<usize> {
+    /// The next consumer in turn whose window is open, and its message. A turn passes only with a
+    /// message, or one that comes alone would always find the same consumer.
+    fn next_pair(&mut self, key: usize) -> Option<(usize, Message)> {
         let topic = &mut self.topics[key];
         let count = topic.consumers.len();
         let mut turns = (0..count).map(|step| (topic.turn + step) % count);
         let at = turns.find(|&at| self.consumers[topic.consumers[at]].open)?;
+        let message = topic.waiting.pop_front()?;
         topic.turn = at + 1;
-        Some(topic.consumers[at])
+        Some((topic.consumers[at], message))
     }
 }
 
 impl Topic {
+    /// Whose turn it is among the others stays so.
+    fn remove_consumer(&mut self, place: usize) {
+        if let Some(at) = self.consumers.iter().position(|&other| other == place) {
+            self.consumers.remove(at);
+            self.turn -= usize::from(at < self.turn);
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.consumers.is_empty() && self.given == 0
     }
