@@ -18,6 +18,7 @@ use ringway::edge::connmix::{
     Effect, Effects, Event, Head, Resumed, Run, Scratch, Subject, Suspended,
 };
 use ringway::hub::context::Context;
+use ringway::hub::queues::Homes;
 
 /// The client_id of every client here.
 pub const CLIENT: i64 = 1463784730422935552;
@@ -36,6 +37,8 @@ pub struct Client {
     server: ConnmixServer,
     head: Option<Head>,
     pub stream: bool,
+    /// Queue topics are those of a cluster.
+    pub cluster: bool,
     pub context: Context,
     scratch: Scratch,
     pub waits: Option<Suspended>,
@@ -56,6 +59,7 @@ impl Client {
                 ],
             }),
             stream: false,
+            cluster: false,
             context: Context::default(),
             scratch: Scratch::default(),
             waits: None,
@@ -82,7 +86,7 @@ impl Client {
     pub fn event(&mut self, event: Event<'_>) -> Vec<String> {
         assert_eq!(self.waits, None, "the connection waits");
         let mut effects = Effects::default();
-        let subject = subject(self.head.as_ref(), self.stream, event);
+        let subject = subject(self.head.as_ref(), self.stream, self.cluster, event);
         let run = Run::new(&self.server, subject, &self.context, &mut self.scratch, &mut effects);
         self.waits = run.start();
         self.apply(&effects)
@@ -92,10 +96,16 @@ impl Client {
     pub fn resume(&mut self, how: Resumed<'_>) -> Vec<String> {
         let suspended = self.waits.take().expect("the connection waits");
         let mut effects = Effects::default();
-        let subject = subject(self.head.as_ref(), self.stream, suspended.event());
+        let event = suspended.event();
+        let subject = subject(self.head.as_ref(), self.stream, self.cluster, event);
         let run = Run::new(&self.server, subject, &self.context, &mut self.scratch, &mut effects);
         self.waits = run.resume(&suspended, how);
         self.apply(&effects)
+    }
+
+    /// It is known what became of the push that the connection waits for.
+    pub fn pushed(&mut self) -> Vec<String> {
+        self.resume(Resumed::Waited)
     }
 
     /// As a backend would with `conn.call`.
@@ -114,10 +124,16 @@ impl Client {
     }
 }
 
-fn subject<'a>(head: Option<&'a Head>, stream: bool, event: Event<'a>) -> Subject<'a> {
+fn subject<'a>(
+    head: Option<&'a Head>,
+    stream: bool,
+    cluster: bool,
+    event: Event<'a>,
+) -> Subject<'a> {
     let peer: SocketAddr = "192.0.2.7:1234".parse().expect("an address");
     let head = head.filter(|_| !stream);
-    Subject { client_id: CLIENT, node: 1, peer, head, stream, event }
+    let homes = Homes { shard: 0, shards: 1, cluster };
+    Subject { client_id: CLIENT, node: 1, homes, peer, head, stream, event }
 }
 
 /// An effect in one line.
@@ -133,7 +149,7 @@ pub fn short(effect: &Effect, text: &str) -> String {
         Effect::Publish { channel, kind, data } => {
             format!("publish {} {}", &**channel, shown(kind, data))
         }
-        Effect::Push { topic, d } => format!("push {} {}", &**topic, &text[d.clone()]),
+        Effect::Push { topic, d, .. } => format!("push {} {}", &**topic, &text[d.clone()]),
         Effect::Context(context) => format!("context {}", context.to_json()),
         Effect::User(user) => format!("user {user}"),
         Effect::Close(goodbye) => format!("close {} {}", goodbye.code, goodbye.reason),

@@ -20,6 +20,7 @@
 //! Costs: one queue entry per message at each stage and no copy of its bytes; O(1) per message,
 //! except for a search among the topic's consumers for one whose window is open.
 
+mod push;
 mod room;
 mod supply;
 
@@ -32,6 +33,7 @@ use slab::Slab;
 
 use crate::hub::ConnId;
 
+pub use push::{Homes, Outcome, Push, PushError};
 pub use room::Room;
 pub use supply::Report;
 use supply::{Supplied, Supply};
@@ -60,21 +62,6 @@ pub struct QueueLimits {
     /// Topics of the process.
     pub topics_max: u32,
     pub full: Full,
-}
-
-/// Why a message was not queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushError {
-    /// The topic is full.
-    Full,
-    /// It would be one topic more than the process may have.
-    TooManyTopics,
-    /// The name is empty or longer than 255 bytes.
-    BadTopic,
-    /// The message is larger than a consumer's window, or than the store takes.
-    TooLarge,
-    /// The store of the cluster did not take it in time, or too much waits for it.
-    Unstored,
 }
 
 /// What a pusher is told when its message is queued.

@@ -31,7 +31,9 @@ pub const MESH_QUERY_BYTES: usize = 256 << 10;
 /// Addresses that one node may announce.
 pub const MESH_ADDRESSES_MAX: usize = 64;
 /// What a push to a queue topic of the cluster has to be stored (`full = "error"`).
-pub const QUEUE_PUSH_TIME: Duration = Duration::from_secs(2);
+pub const QUEUE_PUSH_TIME: Duration = Duration::from_secs(15);
+/// Time for JetStream to answer a push before it is sent once more.
+pub const QUEUE_ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Pushes to JetStream under way at the same time.
 pub const QUEUE_PUSHES_MAX: usize = 1024;
 /// A message that its node says nothing of for so long goes to another one.
@@ -133,6 +135,13 @@ pub(super) const ROWS: &[Limit] = &[
         QUEUE_PUSH_TIME.as_millis() as i64,
         "Time for JetStream to store a push, with `connmix.queue.scope = \"cluster\"`.",
         "With `full = \"error\"` the push is refused, counted as `queue_unstored`.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        QUEUE_ANSWER_TIME.as_millis() as i64,
+        "Time for JetStream to answer a push, and to store what waits when the process ends.",
+        "The push is sent again under its number; at the end it is lost, counted as \
+         `queue_unstored`.",
     ),
     fixed(
         Unit::Count("pushes"),

@@ -99,6 +99,7 @@ impl Shard {
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
         assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
+        assert!(self.connmix.departed.is_empty(), "rules of clients that are gone wait");
         assert!(self.im.counted.is_empty() && self.logins.is_empty(), "counted rooms, logins");
         let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
         assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");

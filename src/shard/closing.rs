@@ -249,6 +249,7 @@ impl Shard {
             && self.hooks.is_idle()
             && self.xxim.is_idle()
             && self.xxim.under_way() == 0
+            && self.connmix.departed.is_empty()
             && self.mail.iter().all(VecDeque::is_empty)
             && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
     }

@@ -234,9 +234,10 @@ impl Driver {
             self.parts.shard.mail(mail);
         }
         self.parts.shard.end_turn();
+        // Before the sockets: who is answered may rely on what the answer says.
+        self.carry_mail();
         self.carry_out();
         self.ring.submit()?;
-        self.carry_mail();
         self.carry_requests();
         while let Some(request) = self.parts.shard.next_mesh() {
             if let Some(mesh) = &self.parts.mesh {

@@ -23,7 +23,9 @@ use bytes::Bytes;
 
 use crate::config::connmix::{Connmix, QueueFull};
 use crate::hub::ConnId;
-use crate::hub::queues::{Full, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Window};
+use crate::hub::queues::{
+    Full, Homes, Outcome, Push, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Window,
+};
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
@@ -39,9 +41,9 @@ const LETTERS_SEARCHED: usize = 16;
 #[derive(Debug)]
 pub enum QueueMail {
     /// To a topic's home: messages of clients of shard `from`.
-    Push { from: u8, topic: Arc<str>, messages: Vec<(ConnId, Bytes)> },
-    /// To a client's shard: a message of it was not queued.
-    Refused { client: ConnId, error: PushError },
+    Push { from: u8, topic: Arc<str>, messages: Vec<Push> },
+    /// To a client's shard: a message of it was not queued, or the client waits to hear of it.
+    Told(Outcome),
     /// To a pushers' shard: so many of its messages are accepted.
     Accepted { topic: Arc<str>, count: u32 },
     /// To a home: this connection wants to consume these topics.
@@ -62,8 +64,9 @@ pub enum QueueMail {
     Gone { consumer: ConnId, written: u32 },
     /// To a home, from JetStream: messages with their numbers, as frames for consumers.
     Supplied { topic: Arc<str>, messages: Vec<(u64, Bytes)> },
-    /// To a pushers' shard: JetStream has stored so many of its messages, and others not.
-    Settled { topic: Arc<str>, stored: u32, refused: Vec<(ConnId, PushError)> },
+    /// To a pushers' shard: this became of so many of its messages. `told` are those that JetStream
+    /// has not stored and those whose clients wait.
+    Settled { topic: Arc<str>, count: u32, told: Vec<Outcome> },
 }
 
 /// What a shard keeps for queues beside its own topics.
@@ -73,6 +76,8 @@ pub struct Queueing {
     pub queues: Queues,
     /// Messages of this turn for other homes.
     pushes: Vec<Letter>,
+    /// What clients of this shard are to hear of their messages.
+    outcomes: VecDeque<Outcome>,
     /// Events of this turn for consumers on other shards.
     events: Vec<(ConnId, Vec<Bytes>)>,
     /// By topic, with `full = "block"`: what its home has not accepted.
@@ -87,7 +92,7 @@ pub struct Queueing {
 struct Letter {
     home: u8,
     topic: Arc<str>,
-    messages: Vec<(ConnId, Bytes)>,
+    messages: Vec<Push>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +128,7 @@ impl Queueing {
                 None => Queues::new(limits, count),
             },
             pushes: Vec::new(),
+            outcomes: VecDeque::new(),
             events: Vec::new(),
             unaccepted: HashMap::new(),
             full: limits.full,
@@ -132,11 +138,17 @@ impl Queueing {
 
     /// Whether another turn has something to do here.
     pub fn is_busy(&self) -> bool {
-        !self.pushes.is_empty() || self.queues.is_ready()
+        !self.pushes.is_empty() || !self.outcomes.is_empty() || self.queues.is_ready()
     }
 }
 
 impl Shard {
+    /// Where queue topics have their home.
+    pub(super) fn homes(&self) -> Homes {
+        let cluster = self.queueing.cluster.is_some();
+        Homes { shard: self.id, shards: self.mail.len(), cluster }
+    }
+
     /// Appends a message of a client of this shard to a queue topic (connmix section 3.1).
     ///
     /// `client` names the pusher in the event (`p.c`); it may have left already (close events), and
@@ -147,15 +159,36 @@ impl Shard {
     /// topic has no more room. No further message of this client is to be handled until
     /// [`Shard::connmix_push_room`] is called for it.
     ///
+    /// With `waits` the client waits for what becomes of its message, which
+    /// [`Shard::connmix_push_told`] tells it in any case.
+    ///
     /// # Errors
     /// The message is not queued, and that is counted. Only what this shard can know is returned:
     /// if the topic's home is another shard, the answer is `Ok` and a refusal comes later, through
-    /// [`Shard::connmix_push_failed`].
+    /// [`Shard::connmix_push_told`]. With `waits` every refusal comes that way.
     pub(super) fn queue_push(
         &mut self,
         client: ConnId,
         topic: &str,
         d: &str,
+        waits: bool,
+    ) -> Result<Pushed, PushError> {
+        let pushed = self.try_push(client, topic, d, waits);
+        if let Err(error) = pushed
+            && waits
+        {
+            self.queueing.outcomes.push_back(Outcome { client, waits, result: Err(error) });
+            return Ok(Pushed::Queued);
+        }
+        pushed
+    }
+
+    fn try_push(
+        &mut self,
+        client: ConnId,
+        topic: &str,
+        d: &str,
+        waits: bool,
     ) -> Result<Pushed, PushError> {
         let event = connmix::event(self.config.node, self.client_ids.encode(client), topic, d);
         let refused = if !connmix::is_topic(topic) {
@@ -171,25 +204,26 @@ impl Shard {
         }
         let home = Queues::home(topic, self.mail.len());
         if self.queueing.cluster.is_some() {
-            self.push_to_store(topic, client, &event)?;
+            self.push_to_store(topic, client, &event, waits)?;
         } else if home == self.id {
             let pushed = self.queueing.queues.push(home, topic, event, self.now.ms);
             pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
+            debug_assert!(!waits, "what became of it is known");
         } else {
-            self.push_later(home, topic, client, event);
+            self.push_later(home, topic, Push { client, event, waits });
         }
         Ok(self.note_unaccepted(client, topic))
     }
 
     /// Adds a message to this turn's mail for another home.
-    fn push_later(&mut self, home: u8, topic: &str, client: ConnId, event: Bytes) {
+    fn push_later(&mut self, home: u8, topic: &str, push: Push) {
         let letters = self.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
         for letter in letters {
             if *letter.topic == *topic {
-                return letter.messages.push((client, event));
+                return letter.messages.push(push);
             }
         }
-        let messages = vec![(client, event)];
+        let messages = vec![push];
         self.queueing.pushes.push(Letter { home, topic: topic.into(), messages });
     }
 
@@ -240,9 +274,9 @@ impl Shard {
     pub(super) fn queue_mail(&mut self, mail: QueueMail) {
         match mail {
             QueueMail::Push { from, topic, messages } => self.pushed(from, &topic, messages),
-            QueueMail::Refused { client, error } => {
-                self.dropped(DropReason::QueueRefused, 1);
-                self.connmix_push_failed(client, error);
+            QueueMail::Told(outcome) => {
+                self.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
+                self.queueing.outcomes.push_back(outcome);
             }
             QueueMail::Accepted { topic, count } => self.pushes_accepted(&topic, count),
             QueueMail::Join { consumer, topics } => {
@@ -264,7 +298,7 @@ impl Shard {
             QueueMail::Supplied { topic, messages } => {
                 self.queueing.queues.supply(&topic, messages, self.now.ms);
             }
-            QueueMail::Settled { topic, stored, refused } => self.settled(&topic, stored, refused),
+            QueueMail::Settled { topic, count, told } => self.settled(&topic, count, told),
         }
     }
 
@@ -278,12 +312,14 @@ impl Shard {
     }
 
     /// Messages of clients of another shard have come home.
-    fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<(ConnId, Bytes)>) {
+    fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
         let mut refused = 0;
-        for (client, event) in messages {
-            if let Err(error) = self.queueing.queues.push(from, topic, event, self.now.ms) {
-                refused += 1;
-                self.post(from, Mail::Queue(QueueMail::Refused { client, error }));
+        for Push { client, event, waits } in messages {
+            let result = self.queueing.queues.push(from, topic, event, self.now.ms);
+            refused += u32::from(result.is_err());
+            if waits || result.is_err() {
+                let outcome = Outcome { client, waits, result };
+                self.post(from, Mail::Queue(QueueMail::Told(outcome)));
             }
         }
         // What is refused is not under way any more either.
@@ -295,6 +331,10 @@ impl Shard {
 
     /// Before the end of a turn: what waits is given to consumers, and the letters go out.
     pub(super) fn queue_turn(&mut self) {
+        // Rules that go on may push again.
+        while let Some(outcome) = self.queueing.outcomes.pop_front() {
+            self.connmix_push_told(outcome);
+        }
         for Letter { home, topic, messages } in std::mem::take(&mut self.queueing.pushes) {
             let from = self.id;
             if let Some(cluster) = &mut self.queueing.cluster {

@@ -73,6 +73,32 @@ fn two_consumers_share_a_topic_and_each_sees_the_order_of_the_pushes() {
 }
 
 #[test]
+fn consumers_take_turns_also_when_messages_come_singly() {
+    let singly = PUSH_ALL.replace("[\"frame\"] } }", "[\"frame\"] } }, { send = \"next\" }");
+    for consumers in 1..=4 {
+        let api = connmix(&singly, "");
+        let (mut client, _) = api.client("/chat");
+        let mut peers: Vec<Peer> = (0..consumers).map(|_| api.peer()).collect();
+        peers.iter_mut().for_each(|peer| peer.done(POP));
+        for number in 0..24 {
+            client.send_text(&number.to_string());
+            assert_eq!(client.frame().text(), "next");
+        }
+        (24..240).for_each(|number| client.send_text(&number.to_string()));
+        let delivered = || metric(&api, "ringway_queue_messages_delivered_total");
+        wait_until("all are written", || delivered() == 240);
+        for peer in &mut peers {
+            peer.send(r#"{"m":"queue.unpop","p":{},"i":2}"#);
+            let events = std::iter::from_fn(|| Some(peer.json()).filter(|v| v.get("i").is_none()));
+            let numbers = events.map(|value| event(&value).1.parse::<usize>().expect("a number"));
+            let numbers: Vec<usize> = numbers.collect();
+            let single = numbers.iter().filter(|&&number| number < 24).count();
+            assert_eq!((single, numbers.len()), (24 / consumers, 240 / consumers), "{numbers:?}");
+        }
+    }
+}
+
+#[test]
 fn a_full_topic_refuses_and_the_client_is_closed() {
     // W37
     let api = connmix(PUSH_ALL, "");

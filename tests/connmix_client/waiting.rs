@@ -185,8 +185,8 @@ fn a_full_queue_closes_or_is_ignored_as_configured() {
         }
         answers += 1;
     }
-    // If the queue's home is another shard, more messages are handled until the refusal comes.
-    assert!((10..=100).contains(&answers), "{answers}");
+    // Wherever the queue's home is.
+    assert_eq!(answers, 10);
 
     let gateway = Gateway::start(&rules("ignore"));
     let mut client = gateway.client();

@@ -241,3 +241,39 @@ fn deep_json_is_no_json() {
     assert!(!fits(r#"{ json = "exists" }"#, &nested(65), &[]));
     assert!(!fits(r#"{ json = "exists" }"#, &"[".repeat(60_000), &[]));
 }
+
+#[test]
+fn what_is_behind_a_push_waits_for_a_store_and_a_last_push_does_not() {
+    let actions = r#"[ { push = { topic = "a" } }, { push = { topic = "b", event = "e" } }, { send = "ok" },
+        { push = { topic = "c" } } ]"#;
+    let mut here = does(actions);
+    let all = ["push a [m]", "push b", "send ok", "push c [m]"];
+    assert_eq!(here.text("m").len(), all.len());
+    assert_eq!(here.waits, None, "what becomes of each is known at once");
+    let mut client = does(actions);
+    client.cluster = true;
+    for pushed in [1, 1] {
+        let effects = if client.waits.is_none() { client.text("m") } else { client.pushed() };
+        assert_eq!(effects.len(), pushed, "{effects:?}");
+        assert_eq!(client.waits.as_ref().map(|waits| &waits.awaits), Some(&Answer::Push));
+    }
+    let rest = client.pushed();
+    assert_eq!((rest.len(), &*rest[0], client.waits), (2, "send ok", None));
+}
+
+#[test]
+fn on_error_and_rules_about_the_end_wait_for_a_push_as_well() {
+    let mut client = does(
+        r#"[ { http = { url = "http://127.0.0.1/", on_error = [ { push = { topic = "a" } }, { close = { code = 4000 } } ] } }, { send = "never" } ]"#,
+    );
+    client.cluster = true;
+    assert_eq!(client.text("m"), [""; 0]);
+    assert_eq!(client.resume(Resumed::Failed).len(), 2, "failed, push");
+    assert_eq!(client.pushed(), ["close 4000 "]);
+    let rule = "[[connmix.server.rule]]\non = \"close\"\n\
+        do = [ { push = { topic = \"a\" } }, { publish = { channel = \"c\", data = \"x\" } } ]\n";
+    let mut client = Client::new(rule);
+    client.cluster = true;
+    assert_eq!(client.close().len(), 1);
+    assert_eq!(client.pushed(), ["publish c x"]);
+}

@@ -137,18 +137,60 @@ fn without_nats_a_push_is_refused_in_time_and_consumers_stay() {
     assert_eq!(event(&mut consumer).text, "0");
     nats.stop();
     wait_until("the link is lost", || a.metric("connected") == 0 && b.metric("connected") == 0);
-    let mut refused = a.client();
-    let begun = Instant::now();
+    let (mut refused, mut waiting) = (a.client(), a.client());
     refused.send_text("t 1");
-    assert_eq!(refused.frame().close(), (1013, "queue is full"));
-    let time = begun.elapsed();
-    assert!(time > Duration::from_millis(1500) && time < Duration::from_secs(6), "{time:?}");
-    wait_until("it is counted", || a.dropped("queue_unstored") == 1);
+    waiting.send_text("ack t 1");
+    // It has time for a leader to be found.
+    for mut client in [refused, waiting] {
+        assert_eq!(client.frame().close(), (1013, "queue not available"));
+    }
+    wait_until("it is counted", || a.dropped("queue_unstored") == 2);
     // A push that waits when NATS comes back is stored, and reaches the consumer that waited.
     nats.resume();
     wait_until("the link is back", || a.metric("connected") == 1 && b.metric("connected") == 1);
     client.send_text("t 2");
     assert_eq!(event(&mut consumer).text, "2");
+}
+
+#[test]
+fn what_is_behind_a_push_runs_when_the_store_has_the_message() {
+    let nats = Nats::start();
+    let node = Node::start(1, &nats.url(), "full = \"error\"\ntopic_messages_max = 3");
+    let mut client = node.client();
+    client.send_text("ack t 0");
+    assert_eq!(client.frame().text(), "stored");
+    // As while a leader is looked for: nothing answers for some seconds.
+    nats.freeze(true);
+    client.send_text("ack t 1");
+    client.send_text("echo after");
+    wait_until("the push waits", || node.metric("unstored_messages") == 1);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(is_silent(&client), "nothing is said of what is not stored");
+    nats.freeze(false);
+    assert_eq!((client.frame().text(), client.frame().text()), ("stored", "after"));
+    client.send_text("ack t 2");
+    assert_eq!(client.frame().text(), "stored");
+    client.send_text("ack t 3");
+    assert_eq!(client.frame().close(), (1013, "queue is full"));
+}
+
+#[test]
+fn rules_about_a_client_that_is_gone_wait_for_the_store_too() {
+    let nats = Nats::start();
+    let node = Node::start(1, &nats.url(), BLOCK);
+    let (mut consumer, mut other) = (node.consumer(&["gone"]), node.client());
+    other.send_text("join");
+    assert_eq!(other.frame().text(), "joined");
+    let mut client = node.client();
+    client.send_text("leaves");
+    assert_eq!(client.frame().text(), "noted");
+    nats.freeze(true);
+    drop(client);
+    wait_until("the push waits", || node.metric("unstored_messages") == 1);
+    assert!(is_silent(&other), "it is not stored");
+    nats.freeze(false);
+    assert_eq!(other.frame().text(), "somebody is gone");
+    assert!(consumer.frame().text().contains(r#""d":{"event":"close"}"#));
 }
 
 #[test]

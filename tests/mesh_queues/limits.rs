@@ -118,6 +118,6 @@ fn large_messages_come_and_one_that_nats_does_not_take_is_refused() {
         assert_eq!(event(&mut consumer).number(), number);
     }
     client.send_text(&format!("t 1 {}", "x".repeat(1_100_000)));
-    assert_eq!(client.frame().close(), (1013, "queue is full"));
+    assert_eq!(client.frame().close(), (1013, "message too big for queue"));
     wait_until("it is counted", || a.dropped("queue_refused") == 1);
 }

@@ -94,6 +94,27 @@ read_timeout = "1h"
 max_message = 2000000
 [[connmix.server.rule]]
 on = "message"
+when = {{ "data" = "re:^ack ([a-z]+) " }}
+do = [ {{ push = {{ topic = "${{m.1}}", include = ["frame"] }} }}, {{ send = "stored" }} ]
+[[connmix.server.rule]]
+on = "message"
+when = {{ "data" = "re:^echo (.*)$" }}
+do = [ {{ send = "${{m.1}}" }} ]
+[[connmix.server.rule]]
+on = "message"
+when = {{ "data" = "join" }}
+do = [ {{ subscribe = ["hall"] }}, {{ send = "joined" }} ]
+[[connmix.server.rule]]
+on = "message"
+when = {{ "data" = "leaves" }}
+do = [ {{ set = {{ leaves = true }} }}, {{ send = "noted" }} ]
+[[connmix.server.rule]]
+on = "close"
+when = {{ "ctx.leaves" = true }}
+do = [ {{ push = {{ topic = "gone", event = "close" }} }},
+       {{ publish = {{ channel = "hall", data = "somebody is gone" }} }} ]
+[[connmix.server.rule]]
+on = "message"
 when = {{ "data" = "re:^([a-z]+[0-9]*) " }}
 do = [ {{ push = {{ topic = "${{m.1}}", include = ["frame"] }} }} ]
 "#
@@ -206,4 +227,12 @@ impl Seen {
     pub fn repeated(&self) -> usize {
         self.events - self.times.len()
     }
+}
+
+/// Whether nothing has come for a client.
+pub fn is_silent(client: &Client) -> bool {
+    client.socket.set_nonblocking(true).expect("a socket");
+    let found = client.socket.peek(&mut [0]);
+    client.socket.set_nonblocking(false).expect("a socket");
+    found.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }

@@ -39,7 +39,8 @@ pub(super) const KEYS: &[Key] = &[
         "connmix.server.on_push_error",
         "\"close\"",
         &["close", "ignore"],
-        "What becomes of a client whose push finds its queue full.",
+        "What becomes of a client whose push fails. close: 1013, with the reason; ignore: the rule \
+         goes on.",
     ),
     Key {
         default: "false",

@@ -16,13 +16,16 @@ mod head;
 mod json;
 mod render;
 mod run;
+mod suspended;
 
 pub use self::head::Head;
-pub use self::run::{Answer, Call, Effect, Effects, Name, Resumed, Run, Scratch, Suspended};
+pub use self::run::{Effect, Effects, Name, Resumed, Run, Scratch};
+pub use self::suspended::{Answer, Call, Suspended};
 
 use std::net::SocketAddr;
 
 use crate::config::model::MessageType;
+use crate::hub::queues::Homes;
 use crate::limits::CHANNEL_BYTES_MAX;
 
 /// Whom rules are about, and what has happened.
@@ -30,6 +33,7 @@ use crate::limits::CHANNEL_BYTES_MAX;
 pub struct Subject<'a> {
     pub client_id: i64,
     pub node: u16,
+    pub homes: Homes,
     pub peer: SocketAddr,
     /// The handshake of a WebSocket client, if the server keeps it; `None` of TCP clients.
     pub head: Option<&'a Head>,

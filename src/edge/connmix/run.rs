@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use super::found::walk;
 use super::json::{self, Index, Kind};
 use super::render::Style;
+use super::suspended::{Answer, Call, Kept, Place, Suspended};
 use super::{Event, Subject, is_channel};
 use crate::config::model::{
     Action, ClientFraming, ConnmixServer, Content, Goodbye, Http, MessageType, On, Rule, Template,
@@ -43,6 +43,8 @@ pub enum Effect {
     Push {
         topic: Name,
         d: Range<usize>,
+        /// Whether the rules wait until it is known what became of it ([`Answer::Push`]).
+        waits: bool,
     },
     /// The context as a whole.
     Context(Context),
@@ -94,62 +96,11 @@ impl std::ops::Deref for Name {
     }
 }
 
-/// A request to a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    pub method: Box<str>,
-    pub url: String,
-    pub body: Bytes,
-    pub content_type: Box<str>,
-    pub timeout: Duration,
-    /// Whether the body of the answer matters.
-    pub wants_body: bool,
-}
-
-/// What a connection waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// A context key, a JSON string with its quotes.
-    Key { key: Box<str>, timeout: Duration },
-    /// The answer to a request.
-    Call(Call),
-}
-
-/// An event whose rules have not been run to their end. Nothing of the connection may be handled
-/// before it is resumed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspended {
-    pub awaits: Answer,
-    rule: usize,
-    otherwise: bool,
-    at: usize,
-    /// The message; `None` of an open.
-    message: Option<(MessageType, Box<[u8]>)>,
-    captures: Vec<Option<Box<str>>>,
-}
-
-impl Suspended {
-    /// Whether what it waits for is there already.
-    pub fn is_over(&self, context: &Context) -> bool {
-        match &self.awaits {
-            Answer::Key { key, .. } => context.get(key).is_some(),
-            Answer::Call(_) => false,
-        }
-    }
-
-    /// The event.
-    pub fn event(&self) -> Event<'_> {
-        match &self.message {
-            Some((kind, data)) => Event::Message(*kind, data),
-            None => Event::Open,
-        }
-    }
-}
-
 /// Why a suspended event goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resumed<'a> {
-    /// The key is set, or it was not set in time: the rule goes on all the same.
+    /// The key is set, or it was not set in time; or it is known what became of a push: the rule
+    /// goes on all the same.
     Waited,
     /// The body of a good answer.
     Answered(&'a [u8]),
@@ -243,20 +194,22 @@ impl<'a> Run<'a> {
     /// Goes on after what `suspended` waited for. The subject must be that of its event.
     pub fn resume(mut self, suspended: &Suspended, how: Resumed<'_>) -> Option<Suspended> {
         let server = self.server;
-        let rule = server.rules.get(suspended.rule)?;
-        let actions = list(rule, suspended.otherwise);
+        let place = suspended.place;
+        let rule = server.rules.get(place.rule)?;
+        let actions = list(rule, place.otherwise);
         self.captures.clone_from(&suspended.captures);
         if rule.uses.json {
             self.read_json();
         }
-        if let Some(Action::Http(http)) = actions.get(suspended.at)
-            && !self.take_answer(http, how)
-        {
-            self.call_failed(suspended.rule, http);
-            return None;
-        }
-        match self.run(suspended.rule, suspended.otherwise, suspended.at + 1) {
-            Flow::Done if rule.continues => self.rules(suspended.rule + 1, true),
+        let flow = match (actions.get(place.at), place.on_error) {
+            (Some(Action::Http(http)), Some(at)) => self.on_error(place, http, at + 1),
+            (Some(Action::Http(http)), None) if !self.take_answer(http, how) => {
+                self.call_failed(place, http)
+            }
+            _ => self.run(place.rule, place.otherwise, place.at + 1),
+        };
+        match flow {
+            Flow::Done if rule.continues => self.rules(place.rule + 1, true),
             Flow::Done | Flow::Stop => None,
             Flow::Wait(suspended) => Some(suspended),
         }
@@ -343,23 +296,14 @@ impl<'a> Run<'a> {
         let server = self.server;
         let actions = server.rules.get(number).map_or(&[][..], |rule| list(rule, otherwise));
         for (at, action) in actions.iter().enumerate().skip(from) {
-            match self.act(action) {
+            let place = Place { rule: number, otherwise, at, on_error: None };
+            match self.act(action, at + 1 == actions.len()) {
                 Acted::Done => {}
                 Acted::Stop => return Flow::Stop,
-                Acted::Wait(awaits) => {
-                    return Flow::Wait(Suspended {
-                        awaits,
-                        rule: number,
-                        otherwise,
-                        at,
-                        message: self.data.map(|data| (self.kind, data.into())),
-                        captures: std::mem::take(&mut self.captures),
-                    });
-                }
+                Acted::Wait(awaits) => return self.suspend(place, awaits),
                 Acted::Failed => {
                     if let Action::Http(http) = action {
-                        self.call_failed(number, http);
-                        return Flow::Stop;
+                        return self.call_failed(place, http);
                     }
                     if self.failed(number, action.name()) {
                         return Flow::Stop;
@@ -368,6 +312,16 @@ impl<'a> Run<'a> {
             }
         }
         Flow::Done
+    }
+
+    fn suspend(&mut self, place: Place, awaits: Answer) -> Flow {
+        let event = match self.subject.event {
+            Event::Open => Kept::Open,
+            Event::Message(kind, data) => Kept::Message(kind, data.into()),
+            Event::Close => Kept::Close,
+        };
+        let captures = std::mem::take(&mut self.captures);
+        Flow::Wait(Suspended { awaits, place, event, captures })
     }
 
     /// An action could not be done; says whether that ends the connection.
@@ -381,18 +335,26 @@ impl<'a> Run<'a> {
 
     /// There was no request or no good answer: `on_error` takes the place of everything that would
     /// follow.
-    fn call_failed(&mut self, rule: usize, http: &Http) {
-        self.effects.list.push(Effect::Failed { rule, action: "http" });
-        for action in &http.on_error {
-            match self.act(action) {
-                Acted::Stop => return,
-                Acted::Failed if self.failed(rule, action.name()) => return,
-                _ => {}
-            }
-        }
+    fn call_failed(&mut self, place: Place, http: &Http) -> Flow {
+        self.effects.list.push(Effect::Failed { rule: place.rule, action: "http" });
         if http.on_error.is_empty() && self.server.strict {
             self.effects.list.push(Effect::Close(STRICT));
         }
+        self.on_error(place, http, 0)
+    }
+
+    fn on_error(&mut self, place: Place, http: &Http, from: usize) -> Flow {
+        for (at, action) in http.on_error.iter().enumerate().skip(from) {
+            match self.act(action, at + 1 == http.on_error.len()) {
+                Acted::Stop => break,
+                Acted::Failed if self.failed(place.rule, action.name()) => break,
+                Acted::Wait(awaits) => {
+                    return self.suspend(Place { on_error: Some(at), ..place }, awaits);
+                }
+                _ => {}
+            }
+        }
+        Flow::Stop
     }
 
     /// Copies what an answer says into the context; says whether everything was there.
@@ -424,7 +386,8 @@ impl<'a> Run<'a> {
         true
     }
 
-    fn act(&mut self, action: &Action) -> Acted {
+    /// `last`: nothing of the rule is behind it.
+    fn act(&mut self, action: &Action, last: bool) -> Acted {
         let done = match action {
             Action::Subscribe(channels) => self.channels(channels, true),
             Action::Unsubscribe(channels) => self.channels(channels, false),
@@ -433,7 +396,10 @@ impl<'a> Run<'a> {
                 content.map(|(kind, data)| self.effects.list.push(Effect::Send(kind, data)))
             }
             Action::Publish { channel, content } => self.publish(channel, content),
-            Action::Push(push) => self.push(push),
+            Action::Push(push) => match self.push(push, last) {
+                Some(true) => return Acted::Wait(Answer::Push),
+                pushed => pushed.map(|_| ()),
+            },
             Action::Set(values) => self.assign(values),
             Action::Unset(keys) => {
                 let values: Vec<ContextValue> =
@@ -504,7 +470,8 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    fn push(&mut self, push: &crate::config::model::Push) -> Option<()> {
+    /// Says whether what is behind it has to wait.
+    fn push(&mut self, push: &crate::config::model::Push, last: bool) -> Option<bool> {
         let topic = self.name(&push.topic)?;
         let mut text = std::mem::take(&mut self.effects.text);
         let start = text.len();
@@ -512,8 +479,9 @@ impl<'a> Run<'a> {
         let d = start..text.len();
         self.effects.text = text;
         made?;
-        self.effects.list.push(Effect::Push { topic, d });
-        Some(())
+        let waits = !last && !self.subject.homes.tell_at_once(&topic);
+        self.effects.list.push(Effect::Push { topic, d, waits });
+        Some(waits)
     }
 
     fn assign(&mut self, values: &[(Box<str>, crate::config::model::Assigned)]) -> Option<()> {

@@ -1,10 +1,10 @@
 //! What the rules of connmix clients want, carried out.
 
 use crate::config::model::{MessageType, OnPushError};
-use crate::edge::connmix::{Answer, Effect, Effects, Event, Run, Suspended};
+use crate::edge::connmix::{Answer, Effect, Effects, Event, Resumed, Run, Suspended};
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
-use crate::hub::queues::{PushError, Pushed};
+use crate::hub::queues::{Outcome, PushError, Pushed};
 use crate::limits::CONNMIX_CHANNELS_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
@@ -12,7 +12,16 @@ use crate::shard::conns::{Flags, Role};
 
 use super::{Conn, Desk, Waits};
 
-const PUSH_FAILED: CloseReason = CloseReason { code: 1013, text: "queue is full" };
+/// Close code of a client whose push failed: try again later.
+const PUSH_FAILED: u16 = 1013;
+
+/// A client that is gone and whose rules about that wait for a push.
+#[derive(Debug)]
+pub(in crate::shard) struct Departed {
+    conn: Conn,
+    flags: Flags,
+    suspended: Suspended,
+}
 
 impl Shard {
     /// Does what an event led to. With `suspended` the connection waits then.
@@ -46,6 +55,7 @@ impl Shard {
                 self.connmix_call(id, call.clone());
                 None
             }
+            Answer::Push => None,
         };
         if let Some(conn) = self.connmix(slot) {
             conn.waits = Some(Box::new(Waits { suspended, until_ms }));
@@ -68,9 +78,9 @@ impl Shard {
                 let payload = Payload::of_kind(data, kind_of(kind));
                 self.push_all(&[slot], &payload);
             }
-            Effect::Push { topic, d } => {
-                let pushed = self.queue_push(id, &topic, text.get(d).unwrap_or_default());
-                match pushed {
+            Effect::Push { topic, d, waits } => {
+                let d = text.get(d).unwrap_or_default();
+                match self.queue_push(id, &topic, d, waits) {
                     Ok(Pushed::Queued) => {}
                     Ok(Pushed::Full) => {
                         if let Some(conn) = self.connmix(slot) {
@@ -126,10 +136,21 @@ impl Shard {
         self.hub.subscribe(slot, channel);
     }
 
-    /// A message that this client pushed to a queue was refused; it has been counted.
-    pub(in crate::shard) fn connmix_push_failed(&mut self, client: ConnId, error: PushError) {
-        if let Some(slot) = self.hub.slot_of(client) {
+    /// What became of a message that this client pushed to a queue; a refusal has been counted.
+    pub(in crate::shard) fn connmix_push_told(&mut self, outcome: Outcome) {
+        let Outcome { client, waits, result } = outcome;
+        let Some(slot) = self.hub.slot_of(client) else {
+            return if waits {
+                self.connmix_departed_told(client, result)
+            };
+        };
+        if let Err(error) = result {
             self.connmix_refused(slot, error);
+        }
+        let ended = self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
+        let waiting = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
+        if waits && !ended && waiting.is_some_and(|own| own.suspended.awaits == Answer::Push) {
+            self.connmix_resume(slot, Resumed::Waited);
         }
     }
 
@@ -137,10 +158,11 @@ impl Shard {
         let Role::Connmix(conn) = &self.conns[slot].role else { return };
         let closes = self.rules_of(conn).on_push_error == OnPushError::Close;
         if let Some(unsaid) = self.complaints.allow(self.now.ms) {
-            tracing::warn!(?error, closes, unsaid, "a message of a connmix client was not queued");
+            let why = error.text();
+            tracing::warn!(why, closes, unsaid, "a message of a connmix client was not queued");
         }
         if closes {
-            self.close(slot, PUSH_FAILED);
+            self.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });
         }
     }
 
@@ -151,22 +173,51 @@ impl Shard {
         }
         self.hub.remove(slot);
         self.counters.closes += 1;
-        let id = self.conns.id(slot);
+        let (id, flags) = (self.conns.id(slot), self.conns[slot].flags);
+        self.connmix_depart(id, conn, flags, None);
+    }
+
+    /// A push of the rules about a client that is gone has been stored, or not.
+    fn connmix_departed_told(&mut self, id: ConnId, result: Result<(), PushError>) {
+        let Some(departed) = self.connmix.departed.remove(&id) else { return };
+        let Departed { conn, flags, suspended } = *departed;
+        // With `close` nothing follows a push that failed, as while the client was there.
+        if result.is_ok() || self.rules_of(&conn).on_push_error == OnPushError::Ignore {
+            self.connmix_depart(id, conn, flags, Some(suspended));
+        }
+    }
+
+    /// Runs the rules about the end of a client, or goes on with them.
+    fn connmix_depart(
+        &mut self,
+        id: ConnId,
+        conn: Conn,
+        flags: Flags,
+        suspended: Option<Suspended>,
+    ) {
         let (client_id, node) = (self.client_ids.encode(id), self.config.node);
-        let subject = conn.subject(client_id, node, self.conns[slot].flags, Event::Close);
+        let subject = conn.subject(client_id, node, self.homes(), flags, Event::Close);
         let rules = &self.config.connmix_servers[conn.server as usize];
         // Another client's effects may be being carried out: these are separate.
         let mut effects = Effects::default();
         let Desk { scratch, .. } = &mut self.connmix;
-        Run::new(rules, subject, &conn.context, scratch, &mut effects).start();
+        let run = Run::new(rules, subject, &conn.context, scratch, &mut effects);
+        let suspended = match &suspended {
+            Some(suspended) => run.resume(suspended, Resumed::Waited),
+            None => run.start(),
+        };
         for effect in effects.list.drain(..) {
             match effect {
                 // What can not be queued is counted there; nobody is left to be told.
-                Effect::Push { topic, d } => {
-                    _ = self.queue_push(id, &topic, effects.text.get(d).unwrap_or_default());
+                Effect::Push { topic, d, waits } => {
+                    let d = effects.text.get(d).unwrap_or_default();
+                    _ = self.queue_push(id, &topic, d, waits);
                 }
                 effect => self.connmix_told(effect),
             }
+        }
+        if let Some(suspended) = suspended {
+            self.connmix.departed.insert(id, Box::new(Departed { conn, flags, suspended }));
         }
     }
 }

@@ -9,6 +9,7 @@
 pub(super) mod calls;
 mod effects;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::config::model::{ClientFraming, ClientProtocol, ConnmixServer, MessageType, On};
@@ -17,6 +18,7 @@ use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{CloseReason, Payload};
+use crate::hub::queues::Homes;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::fan_out::{opcode_of, plain};
@@ -104,11 +106,13 @@ impl Conn {
         &'a self,
         client_id: i64,
         node: u16,
+        homes: Homes,
         flags: Flags,
         event: Event<'a>,
     ) -> Subject<'a> {
+        let (peer, head) = (self.peer, self.head.as_deref());
         let stream = !flags.has(Flags::WEBSOCKET);
-        Subject { client_id, node, peer: self.peer, head: self.head.as_deref(), stream, event }
+        Subject { client_id, node, homes, peer, head, stream, event }
     }
 
     /// Whether nothing of it may be handled.
@@ -123,6 +127,8 @@ pub(super) struct Desk {
     scratch: Scratch,
     effects: Effects,
     pub calls: calls::Calls,
+    /// Clients that are gone, as long as their rules about that wait for a push.
+    pub departed: HashMap<ConnId, Box<effects::Departed>>,
 }
 
 /// The wire formats of one payload that clients of this protocol share.
@@ -273,7 +279,7 @@ impl Shard {
         let id = self.conns.id(slot);
         let Role::Connmix(conn) = &self.conns[slot].role else { return };
         let (client_id, node) = (self.client_ids.encode(id), self.config.node);
-        let subject = conn.subject(client_id, node, self.conns[slot].flags, event);
+        let subject = conn.subject(client_id, node, self.homes(), self.conns[slot].flags, event);
         let Desk { scratch, effects, .. } = &mut self.connmix;
         let rules = &self.config.connmix_servers[conn.server as usize];
         let suspended = Run::new(rules, subject, &conn.context, scratch, effects).start();
@@ -287,7 +293,7 @@ impl Shard {
         let Role::Connmix(conn) = &self.conns[slot].role else { return };
         let (client_id, node) = (self.client_ids.encode(id), self.config.node);
         let event = waits.suspended.event();
-        let subject = conn.subject(client_id, node, self.conns[slot].flags, event);
+        let subject = conn.subject(client_id, node, self.homes(), self.conns[slot].flags, event);
         let Desk { scratch, effects, .. } = &mut self.connmix;
         let rules = &self.config.connmix_servers[conn.server as usize];
         let run = Run::new(rules, subject, &conn.context, scratch, effects);

@@ -53,7 +53,7 @@ impl Shard {
             },
         });
         let client = self.conns.id(slot);
-        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event.to_string()) {
+        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event.to_string(), false) {
             // Nothing more of this client until there is room.
             self.block(slot, false);
         }

@@ -5,18 +5,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::hub::ConnId;
-use crate::hub::queues::Report;
+use crate::hub::queues::{self, Report};
 
 /// One message of a shard.
 #[derive(Debug)]
 pub enum QueueRequest {
     /// Store what clients of shard `from` have pushed: their events as JSON texts. Answered by
     /// [`super::QueueMail::Settled`].
-    Push { from: u8, topic: Arc<str>, messages: Vec<(ConnId, Bytes)> },
+    Push { from: u8, topic: Arc<str>, messages: Vec<queues::Push> },
     /// What the home of a topic has to say of it. Messages come by [`super::QueueMail::Supplied`].
     Report(Report),
     /// The process ends.

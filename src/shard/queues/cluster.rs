@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::hub::ConnId;
-use crate::hub::queues::{Full, PushError, Room};
+use crate::hub::queues::{Full, Outcome, Push, PushError, Room};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::mailbox::QueueRequest;
@@ -29,7 +29,7 @@ impl Cluster {
         Cluster { room, out: VecDeque::new() }
     }
 
-    pub fn push(&mut self, from: u8, topic: Arc<str>, messages: Vec<(ConnId, Bytes)>) {
+    pub fn push(&mut self, from: u8, topic: Arc<str>, messages: Vec<Push>) {
         self.out.push_back(QueueRequest::Push { from, topic, messages });
     }
 }
@@ -41,6 +41,7 @@ impl Shard {
         topic: &str,
         client: ConnId,
         event: &Bytes,
+        waits: bool,
     ) -> Result<(), PushError> {
         let text = connmix::event_text(event);
         let cluster = self.queueing.cluster.as_ref();
@@ -49,23 +50,20 @@ impl Shard {
             self.dropped(DropReason::QueueUnstored, 1);
             return Err(PushError::Unstored);
         }
-        self.push_later(self.id, topic, client, text);
+        self.push_later(self.id, topic, Push { client, event: text, waits });
         Ok(())
     }
 
     /// What became of messages of this shard's clients.
-    pub(super) fn settled(
-        &mut self,
-        topic: &Arc<str>,
-        stored: u32,
-        refused: Vec<(ConnId, PushError)>,
-    ) {
-        let count = stored + refused.len() as u32;
-        self.queueing.queues.tally.pushed += u64::from(stored);
-        self.queueing.queues.tally.refused += refused.len() as u64;
-        for (client, error) in refused {
-            self.dropped(reason(error), 1);
-            self.connmix_push_failed(client, error);
+    pub(super) fn settled(&mut self, topic: &Arc<str>, count: u32, told: Vec<Outcome>) {
+        self.queueing.queues.tally.pushed += u64::from(count);
+        for outcome in told {
+            if let Err(error) = outcome.result {
+                self.queueing.queues.tally.pushed -= 1;
+                self.queueing.queues.tally.refused += 1;
+                self.dropped(reason(error), 1);
+            }
+            self.queueing.outcomes.push_back(outcome);
         }
         if self.queueing.full == Full::Block {
             self.pushes_accepted(topic, count);

@@ -41,7 +41,7 @@ use super::{LOG_INTERVAL_MS, MAILBOX_PAUSE, MeshStartError};
 use crate::config::connmix::Queue;
 use crate::config::model;
 use crate::hub::queues::{Queues, Room};
-use crate::limits::QUEUE_PUSH_TIME;
+use crate::limits::QUEUE_ANSWER_TIME;
 use crate::log::Every;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MailSender, QueueMail, QueueRequest};
@@ -224,8 +224,9 @@ impl Worker {
         let now_ms = self.now_ms();
         match request {
             QueueRequest::Push { from, topic, messages } => {
-                for (client, event) in messages {
-                    self.pushes.push(from, &topic, client, event, self.stored.messages_max, now_ms);
+                let messages_max = self.stored.messages_max;
+                for push in messages {
+                    self.pushes.push(from, &topic, push, messages_max, now_ms);
                 }
             }
             QueueRequest::Report(report) => {
@@ -233,7 +234,7 @@ impl Worker {
                 self.touched.insert(token);
             }
             QueueRequest::Stop => {
-                self.stops = Some(Instant::now() + QUEUE_PUSH_TIME);
+                self.stops = Some(Instant::now() + QUEUE_ANSWER_TIME);
                 self.supplies.give_up(&mut self.out);
             }
         }
@@ -425,8 +426,8 @@ impl Worker {
         }
         self.meters.dropped_oldest.increment(self.pushes.take_dropped());
         self.writer.write(&mut self.out);
-        for Settled { from, topic, stored, refused } in self.pushes.take_settled() {
-            let mail = QueueMail::Settled { topic, stored, refused };
+        for Settled { from, topic, count, told } in self.pushes.take_settled() {
+            let mail = QueueMail::Settled { topic, count, told };
             self.shards.post(from.into(), Mail::Queue(mail), 0);
         }
         self.hand_over();

@@ -7,9 +7,9 @@
 //!
 //! When the topic is full, `error` refuses the message; with `block` lanes wait and are tried
 //! again, a few at first and more with each success; with `drop_oldest` the oldest message of the
-//! topic is removed, and one of them tries again. When JetStream does not answer,
-//! `error` refuses after [`QUEUE_PUSH_TIME`], the others wait; with `drop_oldest` a topic has at
-//! most as many messages waiting here as it may have there.
+//! topic is removed, and one of them tries again. What JetStream does not answer is sent again; what
+//! it has not stored within [`QUEUE_PUSH_TIME`] `error` refuses, the others wait; with `drop_oldest`
+//! a topic has at most as many messages waiting here as it may have there.
 //!
 //! Invariants: a lane exists while it has messages, and stands where its state says, or an entry
 //! there is stale, which the number of its first message tells; every message is settled once, and
@@ -24,10 +24,12 @@ use slab::Slab;
 use super::names::{Refusal, token};
 use crate::config::connmix::QueueFull;
 use crate::hub::ConnId;
-use crate::hub::queues::{PushError, Room};
-use crate::limits::{QUEUE_PUSH_TIME, QUEUE_PUSHES_MAX};
+use crate::hub::queues::{Outcome, Push, PushError, Room};
+use crate::limits::{QUEUE_ANSWER_TIME, QUEUE_PUSH_TIME, QUEUE_PUSHES_MAX};
 
 const PUSH_MS: u64 = QUEUE_PUSH_TIME.as_millis() as u64;
+/// A message that is under way for so long is sent once more.
+const ANSWER_MS: u64 = QUEUE_ANSWER_TIME.as_millis() as u64;
 /// Pause before something is tried again that failed for another reason than a full topic.
 const AGAIN_MS: u64 = 200;
 /// The first and the longest pause before lanes of a full topic are tried again.
@@ -87,10 +89,18 @@ struct Lane {
     topic: usize,
     client: ConnId,
     from: u8,
-    messages: VecDeque<(u64, Bytes)>,
+    messages: VecDeque<Message>,
     state: State,
     /// How often its first message found the topic full.
     refused: u32,
+}
+
+#[derive(Debug)]
+struct Message {
+    number: u64,
+    event: Bytes,
+    /// Its client waits to hear what becomes of it.
+    waits: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +124,9 @@ pub(super) struct Publish {
 pub(super) struct Settled {
     pub from: u8,
     pub topic: Arc<str>,
-    pub stored: u32,
-    pub refused: Vec<(ConnId, PushError)>,
+    pub count: u32,
+    /// Of those that were not stored, and of those whose clients wait.
+    pub told: Vec<Outcome>,
 }
 
 impl Pushes {
@@ -154,15 +165,8 @@ impl Pushes {
     }
 
     /// Takes a message. At most `messages_max` of a topic wait here with `drop_oldest`.
-    pub fn push(
-        &mut self,
-        from: u8,
-        topic: &Arc<str>,
-        client: ConnId,
-        event: Bytes,
-        messages_max: u64,
-        now_ms: u64,
-    ) {
+    pub fn push(&mut self, from: u8, topic: &Arc<str>, push: Push, messages_max: u64, now_ms: u64) {
+        let Push { client, event, waits } = push;
         let key = self.topic(topic);
         let number = self.number;
         self.number += 1;
@@ -173,7 +177,7 @@ impl Pushes {
             let (messages, state) = (VecDeque::new(), State::Ready);
             self.lanes.insert(Lane { topic: key, client, from, messages, state, refused: 0 })
         });
-        self.lanes[lane].messages.push_back((number, event));
+        self.lanes[lane].messages.push_back(Message { number, event, waits });
         let topic = &mut self.topics[key];
         topic.waiting += 1;
         if self.full != QueueFull::Block {
@@ -190,7 +194,8 @@ impl Pushes {
             let entry = self.ready.pop_front()?;
             let Some(lane) = self.lane(entry, State::Ready) else { continue };
             lane.state = State::Flying;
-            let (number, event) = lane.messages.front()?.clone();
+            let Message { number, event, .. } = lane.messages.front()?;
+            let (number, event) = (*number, event.clone());
             let topic = lane.topic;
             self.flying.insert(number, (entry.0, now_ms));
             return Some(Publish { number, token: self.topics[topic].token.clone(), event });
@@ -254,7 +259,7 @@ impl Pushes {
         let mut full = Vec::new();
         for (_, topic) in self.topics.iter_mut().filter(|_| self.full == QueueFull::DropOldest) {
             if !topic.parked.is_empty() && !std::mem::replace(&mut topic.makes_room, true) {
-                topic.retry_ms = now_ms + PUSH_MS;
+                topic.retry_ms = now_ms + ANSWER_MS;
                 full.push(topic.token.clone());
             }
         }
@@ -283,7 +288,7 @@ impl Pushes {
         if self.full == QueueFull::Error {
             self.expire(now_ms);
         }
-        let late = |since_ms: u64| now_ms.saturating_sub(since_ms) >= PUSH_MS;
+        let late = |since_ms: u64| now_ms.saturating_sub(since_ms) >= ANSWER_MS;
         let silent = self.flying.iter().filter(|(_, (_, since_ms))| late(*since_ms));
         for (number, lane) in silent.map(|(n, (lane, _))| (*n, *lane)).collect::<Vec<_>>() {
             self.flying.remove(&number);
@@ -335,6 +340,10 @@ impl Pushes {
             return;
         }
         debug_assert!(self.is_first((lane, number)), "settled messages leave the order");
+        if self.lanes[lane].messages.front().is_some_and(|message| message.waits) {
+            // It is not stored, and somebody wants to know.
+            return self.settle(lane, Some(PushError::Unstored));
+        }
         self.dropped += 1;
         self.finish(lane);
     }
@@ -342,19 +351,21 @@ impl Pushes {
     /// Tells what became of the first message of a lane, which ends.
     fn settle(&mut self, lane: usize, refused: Option<PushError>) {
         let Lane { topic, client, from, .. } = self.lanes[lane];
+        let waits = self.lanes[lane].messages.front().is_some_and(|message| message.waits);
         let topic = self.topics[topic].name.clone();
         let of_same = |s: &&mut Settled| s.from == from && s.topic == topic;
         let settled = match self.settled.iter_mut().rev().take(8).find(of_same) {
             Some(settled) => settled,
             None => {
-                self.settled.push(Settled { from, topic, stored: 0, refused: Vec::new() });
+                self.settled.push(Settled { from, topic, count: 0, told: Vec::new() });
                 let last = self.settled.len() - 1;
                 &mut self.settled[last]
             }
         };
-        match refused {
-            None => settled.stored += 1,
-            Some(error) => settled.refused.push((client, error)),
+        settled.count += 1;
+        if waits || refused.is_some() {
+            let result = refused.map_or(Ok(()), Err);
+            settled.told.push(Outcome { client, waits, result });
         }
         self.finish(lane);
     }
@@ -364,13 +375,13 @@ impl Pushes {
         let lane = &mut self.lanes[key];
         let topic_key = lane.topic;
         lane.refused = 0;
-        if let Some((_, event)) = lane.messages.pop_front() {
-            self.room.give_back(event.len());
+        if let Some(message) = lane.messages.pop_front() {
+            self.room.give_back(message.event.len());
             self.waiting -= 1;
             self.topics[topic_key].waiting -= 1;
         }
         match lane.messages.front() {
-            Some((number, _)) => {
+            Some(Message { number, .. }) => {
                 lane.state = State::Ready;
                 self.ready.push_back((key, *number));
                 self.sift();
@@ -430,7 +441,7 @@ impl Pushes {
 
     fn is_first(&self, (lane, number): Entry) -> bool {
         let first = self.lanes.get(lane).and_then(|lane| lane.messages.front());
-        first.is_some_and(|(first, _)| *first == number)
+        first.is_some_and(|first| first.number == number)
     }
 
     fn topic(&mut self, name: &Arc<str>) -> usize {

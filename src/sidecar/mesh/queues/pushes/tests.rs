@@ -13,7 +13,7 @@ fn push(pushes: &mut Pushes, client: u32, text: &'static str, now_ms: u64) {
     let event = Bytes::from_static(text.as_bytes());
     assert!(pushes.room.take(event.len()));
     let client = ConnId::new(0, client, 1);
-    pushes.push(0, &"t".into(), client, event, MAX, now_ms);
+    pushes.push(0, &"t".into(), Push { client, event, waits: false }, MAX, now_ms);
 }
 
 /// What is published, and under which number.
@@ -28,8 +28,10 @@ fn published(pushes: &mut Pushes, now_ms: u64) -> Vec<(u64, String)> {
 fn settled(pushes: &mut Pushes) -> (u32, Vec<PushError>) {
     let mut sum = (0, Vec::new());
     for settled in pushes.take_settled() {
-        sum.0 += settled.stored;
-        sum.1.extend(settled.refused.into_iter().map(|(_, error)| error));
+        let refused = settled.told.into_iter().filter_map(|outcome| outcome.result.err());
+        let before = sum.1.len();
+        sum.1.extend(refused);
+        sum.0 += settled.count - (sum.1.len() - before) as u32;
     }
     sum
 }
@@ -126,18 +128,18 @@ fn after_the_link_was_lost_everything_under_way_is_sent_again_under_its_number()
     let again = published(&mut pushes, 0);
     assert_eq!(again, [before[0].clone(), before[2].clone()]);
     // No answer, and no loss that was noticed.
-    pushes.tick(PUSH_MS);
-    let mut third = published(&mut pushes, PUSH_MS);
+    pushes.tick(ANSWER_MS);
+    let mut third = published(&mut pushes, ANSWER_MS);
     third.sort();
     assert_eq!(third, again);
     // No leader.
-    pushes.answered(again[0].0, Err(Refusal::Other(String::new())), PUSH_MS);
-    assert!(published(&mut pushes, PUSH_MS).is_empty());
-    pushes.tick(PUSH_MS + AGAIN_MS);
-    assert_eq!(published(&mut pushes, PUSH_MS + AGAIN_MS), again[..1]);
-    pushes.answered(again[0].0, Ok(()), PUSH_MS);
+    pushes.answered(again[0].0, Err(Refusal::Other(String::new())), ANSWER_MS);
+    assert!(published(&mut pushes, ANSWER_MS).is_empty());
+    pushes.tick(ANSWER_MS + AGAIN_MS);
+    assert_eq!(published(&mut pushes, ANSWER_MS + AGAIN_MS), again[..1]);
+    pushes.answered(again[0].0, Ok(()), ANSWER_MS);
     pushes.too_large(again[1].0);
-    assert_eq!(texts(&published(&mut pushes, PUSH_MS)), ["d"]);
+    assert_eq!(texts(&published(&mut pushes, ANSWER_MS)), ["d"]);
     assert_eq!(settled(&mut pushes), (2, vec![PushError::TooLarge]));
 }
 
@@ -191,7 +193,8 @@ impl Story {
         self.pushed += 1;
         assert!(self.pushes.room.take(event.len()));
         let (topic, client) = (["t", "u"][lane as usize % 2], ConnId::new(0, lane / 2, 1));
-        self.pushes.push(0, &topic.into(), client, event, MAX, self.now_ms);
+        let push = Push { client, event, waits: lane % 3 == 0 };
+        self.pushes.push(0, &topic.into(), push, MAX, self.now_ms);
     }
 
     fn lose_link(&mut self) {
