@@ -133,7 +133,7 @@ kernel() {
 
 # Locked memory in KiB that a shard takes, and the start of a gateway. `ringway check --machine`
 # prints both, and a test compares them. Kernels before 6.14 charge a shard's buffers only.
-memlock_shard=1412
+memlock_shard=448
 memlock_start=20
 memlock_shard_buffers=192
 # glommio refuses to run with a lower limit.

@@ -66,9 +66,12 @@ pub const BACKLOG: i32 = 4096;
 /// How long a start waits for ports and locked memory of a gateway that was killed.
 pub const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// Operations that are handed to the kernel in one go.
-pub const RING_SUBMISSION_ENTRIES: u32 = 2048;
-/// Completions that may wait; an overflow ends multishot operations, so it is much larger.
-pub const RING_COMPLETION_ENTRIES: u32 = 65_536;
+pub const RING_SUBMISSION_ENTRIES: u32 = 1024;
+/// Completions that may wait, at the least; an overflow ends multishot operations, so they are many
+/// more than what usually completes in a turn.
+pub const RING_COMPLETION_ENTRIES: u32 = 8192;
+/// Completions that may wait for each receive buffer, if that is more.
+pub const RING_COMPLETIONS_PER_BUFFER: u32 = 4;
 /// Logins of one shard that may be under way at the same time.
 pub const LOGINS_UNDER_WAY_MAX: usize = 256;
 /// Closes of one shard that may wait for their HTTP callback.
@@ -310,7 +313,13 @@ pub(super) const ROWS: &[Limit] = &[
     fixed(
         Unit::Count("completions"),
         RING_COMPLETION_ENTRIES as i64,
-        "What a shard's ring can report at a time.",
+        "What a shard's ring can report at a time, at the least.",
+        "The kernel keeps the rest until the ring was read.",
+    ),
+    fixed(
+        Unit::Count("completions"),
+        RING_COMPLETIONS_PER_BUFFER as i64,
+        "The same for each of `runtime.receive_buffers`, if that is more, up to 65536 in all.",
         "The kernel keeps the rest until the ring was read.",
     ),
     fixed(

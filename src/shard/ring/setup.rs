@@ -77,12 +77,18 @@ pub fn ring_bytes(submission_entries: u32, completion_entries: u32) -> u64 {
         + (HEAD + completions * 16 + submissions * 4).next_multiple_of(page)
 }
 
+/// What the kernel cuts a longer queue of completions to (`IORING_MAX_CQ_ENTRIES`).
+const COMPLETION_ENTRIES_MAX: u32 = 65_536;
+
 impl Settings {
     /// Those of a gateway's shards.
     pub fn of(runtime: &Runtime) -> Settings {
+        let for_buffers = u32::from(runtime.receive_buffers) * limits::RING_COMPLETIONS_PER_BUFFER;
         Settings {
             submission_entries: limits::RING_SUBMISSION_ENTRIES,
-            completion_entries: limits::RING_COMPLETION_ENTRIES,
+            completion_entries: limits::RING_COMPLETION_ENTRIES
+                .max(for_buffers)
+                .min(COMPLETION_ENTRIES_MAX),
             buffers: runtime.receive_buffers,
             buffer_bytes: runtime.receive_buffer_bytes,
         }
@@ -94,7 +100,7 @@ impl Settings {
         let group = group.next_multiple_of(page_bytes() as u64);
         let rings = ring_bytes(
             self.submission_entries.next_power_of_two(),
-            self.completion_entries.next_power_of_two(),
+            self.completion_entries.next_power_of_two().min(COMPLETION_ENTRIES_MAX),
         );
         Locked { buffers: 0, rings: rings + group }
     }
