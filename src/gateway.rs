@@ -10,18 +10,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, watch};
 
 use crate::config;
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
+use crate::life::{Failure, Heart, Life, ages, shard_name, watch as watchdog};
 use crate::limits;
 use crate::machine::{self, MachineError, Patience, sockets};
 use crate::metrics::{DropReason, Registry};
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::clock::Clock;
+use crate::shard::conns::Role;
 use crate::shard::driver::{self, Notice, Parts};
 use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, QueueRequest, QueueSender,
@@ -37,6 +39,8 @@ use crate::tls_files::{self, TlsFilesError};
 
 /// Descriptors beside those of connections that the table has room for from the start.
 const OWN_DESCRIPTORS: u32 = 1024;
+/// How long new certificates wait for shards that take no mail.
+const RELOAD_TIME: Duration = Duration::from_secs(1);
 
 /// How long a shard may take to listen; none needs a hundredth of it.
 const SHARD_START_TIME: Duration = Duration::from_secs(20);
@@ -61,6 +65,8 @@ pub enum StartError {
     Mailbox(io::Error),
     #[error("the system gives no random numbers: {0}; allow getrandom(2)")]
     Random(io::Error),
+    #[error("the watchdog's thread can not start: {0}")]
+    Watchdog(io::Error),
     #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
     Thread { shard: usize, cpu: usize, reason: String },
     #[error("a shard can not run: {0}")]
@@ -82,6 +88,7 @@ pub struct Gateway {
     queues: Option<(QueueSender, JoinHandle<()>)>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
+    life: Life,
     notices: Receiver<Notice>,
 }
 
@@ -93,8 +100,7 @@ impl Gateway {
     pub fn start(mut config: Config) -> Result<Gateway, StartError> {
         let patience = Patience::new(limits::RESTART_PATIENCE);
         machine::prepare(&config, patience)?;
-        let descriptors = config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS);
-        config::reserve_descriptors(descriptors);
+        config::reserve_descriptors(config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS));
         let shards = config.runtime.cpus.len();
         let mut bound = bind_all(&config.listeners, shards, patience)?;
         let addresses: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
@@ -103,32 +109,34 @@ impl Gateway {
         let listeners = listener_settings(&config, &addresses)?;
         let registry = Arc::new(Registry::new(shards));
         let readiness = Arc::new(Readiness::default());
-        let (senders, mailboxes) = mailboxes(&config, shards)?;
-        let (ends, calls) = mesh_ends(&config);
-        let mut settings = sidecar_settings(&config, calls, readiness.clone(), patience)?;
-        let push_service = config.xxim_upstreams.push.as_ref();
-        let push_service = push_service.map(|push| bind_push(push, patience)).transpose()?;
-        let (push_socket, push_certificates) = push_service.unzip();
-        settings.push = push_socket;
+        let (clock, life) = live(&registry, shards);
+        let (senders, mailboxes) = mailboxes(&config, shards, &life)?;
+        let (ends, calls) = mesh_ends(&config, &life);
+        let mut settings =
+            sidecar_settings(&config, calls, readiness.clone(), patience, life.clone())?;
+        let service = config.xxim_upstreams.push.as_ref().map(|push| bind_push(push, patience));
+        let push_certificates;
+        (settings.push, push_certificates) = service.transpose()?.unzip();
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
         let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
             .map_err(StartError::Sidecar)?;
-        let (notice_sender, notices) = crossbeam_channel::unbounded();
+        let (sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config, random()?);
-        let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry)?;
-        let queues = start_queues(&config, &shared, &senders, &registry)?;
+        let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry, &life)?;
+        let queues = start_queues(&config, &shared, &senders, &registry, &life)?;
         let common = Common {
             config: config.clone(),
             shared,
             listeners,
-            clock: Clock::start(),
+            clock,
+            life: life.clone(),
             shards: senders.clone(),
             sidecar: sidecar.0.clone(),
             mesh: mesh.as_ref().map(|(sender, _)| sender.clone()),
             queues: queues.as_ref().map(|(sender, _)| sender.clone()),
             registry: registry.clone(),
-            notices: notice_sender,
+            notices: sender,
         };
         let threads = spawn_shards(&common, &mut bound, mailboxes)?;
         let gateway = Gateway {
@@ -144,13 +152,14 @@ impl Gateway {
             queues,
             readiness,
             registry,
+            life,
             notices,
         };
-        gateway.await_ready()?;
-        Ok(gateway)
+        gateway.await_ready().inspect_err(|_| gateway.life.stop()).map(|()| gateway)
     }
 
     fn await_ready(&self) -> Result<(), StartError> {
+        watchdog::start(&self.life, self.config.runtime.watchdog).map_err(StartError::Watchdog)?;
         for _ in &self.shards {
             match self.notices.recv_timeout(SHARD_START_TIME) {
                 Ok(Notice::Ready) => {}
@@ -194,10 +203,15 @@ impl Gateway {
         for (listener, settings) in self.config.listeners.iter().enumerate() {
             let Some(files) = &settings.tls else { continue };
             match tls_files::load(files, alpn(&settings.service)) {
-                Ok(config) => self.shards.iter().for_each(|shard| {
-                    let config = config.clone();
-                    shard.send_blocking(Mail::Certificates { listener, config });
-                }),
+                Ok(config) => {
+                    let mail = || Mail::Certificates { listener, config: config.clone() };
+                    let until = Instant::now() + RELOAD_TIME;
+                    let full = |shard: &&MailSender| !shard.send_until(mail(), until);
+                    let unreached = self.shards.iter().filter(full).count();
+                    if unreached > 0 {
+                        tracing::error!(unreached, "shards that take no mail keep certificates");
+                    }
+                }
                 Err(error) => result = result.and(Err(error)),
             }
         }
@@ -211,14 +225,14 @@ impl Gateway {
         result
     }
 
-    /// Waits until a shard fails; gives its reason. For the thread that waits for signals, too.
-    pub fn failure(&self, patience: Duration) -> Option<String> {
-        match self.notices.recv_timeout(patience) {
-            Ok(Notice::Failed(reason)) => Some(reason),
-            Ok(other) => Some(format!("a shard ended by itself: {other:?}")),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some("all shards ended".to_owned()),
-        }
+    /// Waits so long for the reason why the gateway can not go on.
+    pub fn failure(&self, patience: Duration) -> Option<Failure> {
+        self.life.failure(patience)
+    }
+
+    /// The state of its threads.
+    pub fn life(&self) -> &Life {
+        &self.life
     }
 
     /// Drains: stops accepting, says goodbye to clients, delivers their events, closes everything.
@@ -230,7 +244,12 @@ impl Gateway {
         // The first round ends when no shard has clients, the second when nothing is left of what
         // they have told other shards at their end.
         for mail in [|| Mail::Drain, || Mail::Drain, || Mail::Stop] {
-            self.shards.iter().for_each(|shard| shard.send_blocking(mail()));
+            if matches!(mail(), Mail::Stop) {
+                self.life.stop();
+            }
+            for shard in &self.shards {
+                finished &= shard.send_until(mail(), deadline);
+            }
             finished &= self.await_notices(deadline);
         }
         let _ = self.sidecar.0.send(Request::Stop);
@@ -259,13 +278,22 @@ impl Gateway {
         finished
     }
 
-    /// Waits for one notice of each shard.
+    /// Waits until each shard has done what it was asked for.
     fn await_notices(&self, deadline: Instant) -> bool {
         self.shards.iter().all(|_| {
             let patience = deadline.saturating_duration_since(Instant::now());
-            self.notices.recv_timeout(patience).is_ok()
+            let notice = self.notices.recv_timeout(patience);
+            matches!(notice, Ok(Notice::Drained | Notice::Stopped))
         })
     }
+}
+
+/// The clock of the shards and the state of all threads, counted from the same moment.
+fn live(registry: &Registry, shards: usize) -> (Clock, Life) {
+    let clock = Clock::start();
+    let life = Life::new(clock.started());
+    ages::show(&life, registry, (0..shards).map(shard_name));
+    (clock, life)
 }
 
 /// What every shard is made with.
@@ -280,12 +308,13 @@ struct Common {
     mesh: Option<MeshSender>,
     queues: Option<QueueSender>,
     registry: Arc<Registry>,
+    life: Life,
     notices: Sender<Notice>,
 }
 
 impl Common {
     /// One shard with everything it needs; on the shard's own thread.
-    fn parts(self, number: usize, listeners: Vec<OwnedFd>, mailbox: Mailbox) -> Parts {
+    fn parts(self, number: usize, sockets: Vec<OwnedFd>, mailbox: Mailbox, heart: Heart) -> Parts {
         let Common { config, shared, clock, shards, sidecar, mesh, queues, registry, .. } = self;
         let notices = self.notices;
         let seed = fastrand::usize(..);
@@ -295,13 +324,14 @@ impl Common {
             clock,
             ring: Settings::of(&config.runtime),
             shard: Shard::new(number as u8, count, config, shared, self.listeners, seed),
-            listeners,
+            listeners: sockets,
             mailbox,
             shards,
             sidecar,
             mesh,
             queues,
             published: registry.shard(number).expect("one per shard was made"),
+            heart,
             notices,
         }
     }
@@ -318,7 +348,8 @@ fn spawn_shards(
         let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
         let common = common.clone();
         let notices = common.notices.clone();
-        driver::spawn(number, cpu, notices, move || common.parts(number, sockets, mailbox))
+        let heart = common.life.heart(&shard_name(number), Role::NAMES);
+        driver::spawn(number, cpu, notices, move || common.parts(number, sockets, mailbox, heart))
             .map_err(|error| StartError::Thread { shard: number, cpu, reason: error.to_string() })
     };
     mailboxes.into_iter().enumerate().map(spawn).collect()
@@ -446,9 +477,11 @@ fn alpn(service: &Service) -> &'static [&'static [u8]] {
 fn mailboxes(
     config: &Config,
     shards: usize,
+    life: &Life,
 ) -> Result<(Vec<MailSender>, Vec<Mailbox>), StartError> {
     let messages_max = config.runtime.mailbox_messages_max as usize;
-    let pairs: io::Result<Vec<_>> = (0..shards).map(|_| Mailbox::new(messages_max)).collect();
+    let mailbox = |number| Mailbox::new(messages_max, life.gone(&shard_name(number)));
+    let pairs: io::Result<Vec<_>> = (0..shards).map(mailbox).collect();
     Ok(pairs.map_err(StartError::Mailbox)?.into_iter().unzip())
 }
 
@@ -457,6 +490,7 @@ fn sidecar_settings(
     mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
     readiness: Arc<Readiness>,
     patience: Patience,
+    life: Life,
 ) -> Result<SidecarSettings, StartError> {
     let customer = &config.netsvr.customer;
     Ok(SidecarSettings {
@@ -469,6 +503,7 @@ fn sidecar_settings(
         admin: config.admin.bind.map(|bind| bind_admin(bind, patience)).transpose()?,
         admin_time_max: limits::ADMIN_REQUEST_TIME,
         readiness,
+        life,
         callbacks: Callbacks {
             on_open: customer.on_open_callback_api.clone(),
             on_close: customer.on_close_callback_api.clone(),
@@ -497,11 +532,12 @@ struct MeshEnds {
 /// The channels of the mesh, if there is one: for itself, and for the sidecar.
 fn mesh_ends(
     config: &Config,
+    life: &Life,
 ) -> (Option<MeshEnds>, Option<(MeshSender, mpsc::Receiver<MeshCall>)>) {
     if !config.mesh.is_on() {
         return (None, None);
     }
-    let (sender, requests) = MeshSender::new();
+    let (sender, requests) = MeshSender::new(life.gone(mesh::THREAD));
     let (calls, served) = mpsc::channel(limits::MESH_CALLS_WAITING_MAX);
     (Some(MeshEnds { sender: sender.clone(), requests, calls }), Some((sender, served)))
 }
@@ -514,6 +550,7 @@ fn start_mesh(
     shared: &Shared,
     shards: &[MailSender],
     registry: &Arc<Registry>,
+    life: &Life,
 ) -> Result<Option<(MeshSender, JoinHandle<()>)>, StartError> {
     let (Some(interest), Some(ends)) = (shared.mesh.clone(), ends) else { return Ok(None) };
     let listeners = config.listeners.iter().zip(addresses);
@@ -534,6 +571,7 @@ fn start_mesh(
         interest,
         calls: ends.calls,
         sender: ends.sender.clone(),
+        life: life.clone(),
     };
     let thread = mesh::start(settings, ends.requests, shards.to_vec(), registry.clone())?;
     Ok(Some((ends.sender, thread)))
@@ -545,6 +583,7 @@ fn start_queues(
     shared: &Shared,
     shards: &[MailSender],
     registry: &Registry,
+    life: &Life,
 ) -> Result<Option<(QueueSender, JoinHandle<()>)>, StartError> {
     let Some(room) = shared.queue_room.clone() else { return Ok(None) };
     let settings = QueueSettings {
@@ -552,8 +591,9 @@ fn start_queues(
         node: config.node,
         queue: config.connmix.queue,
         room,
+        life: life.clone(),
     };
-    let (sender, requests) = QueueSender::new();
+    let (sender, requests) = QueueSender::new(life.gone(queues::THREAD));
     let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
     Ok(Some((sender, thread)))
 }

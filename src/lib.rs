@@ -28,6 +28,7 @@ pub mod demo;
 pub mod edge;
 pub mod gateway;
 pub mod hub;
+pub mod life;
 pub mod limits;
 pub mod log;
 pub mod machine;

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use ringway::config::{self, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
+use ringway::life::{self, panics};
 use ringway::log;
 use ringway::machine::{self, MachineError, Verdict};
 use ringway::rsa_keys;
@@ -21,8 +22,10 @@ use tokio::sync::oneshot;
 #[global_allocator]
 static ALLOCATOR: PageAllocator<mimalloc::MiMalloc> = PageAllocator(mimalloc::MiMalloc);
 
-/// How often the main thread looks whether a shard has failed.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Exit codes beside 0 (everything was drained), 1 (it could not start, could not go on, or did not
+/// drain in time) and 2 (the command line).
+const STOOD_STILL: i32 = 70;
+const PANICKED: i32 = 101;
 
 #[derive(Parser)]
 #[command(version, about = "Long-connection gateway: WebSocket and TCP clients on io_uring")]
@@ -155,10 +158,7 @@ fn gateway(
     };
     let Started { gateway, upstream, business, consumer } = started?;
     announce(&gateway);
-    if let Some(reason) = runtime.block_on(signals.watch(&gateway)) {
-        tracing::error!(%reason, "the gateway can not go on");
-        return Ok(ExitCode::FAILURE);
-    }
+    runtime.block_on(signals.watch(&gateway));
     tracing::info!("draining; a second signal ends the process at once");
     let drained = runtime.block_on(async {
         let drain = tokio::task::spawn_blocking(move || gateway.shut_down());
@@ -190,15 +190,28 @@ struct Started {
 fn start(loaded: Loaded, demo: bool) -> Result<Started, Failure> {
     let Loaded { mut config, warnings } = loaded;
     log::init(&config.log.filter, config.log.json)?;
+    panics::end_by(|| std::process::exit(PANICKED));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
     upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
     let gateway = Gateway::start(config)?;
+    gateway.life().on_failure(end_process);
     let push = gateway.push_address();
     let upstream = upstream.map(|upstream| upstream.start(push)).transpose()?;
     let business = if demo { Some(start_demo(&gateway)?) } else { None };
     let consumer = if demo { start_consumer(&gateway)? } else { None };
     Ok(Started { gateway, upstream, business, consumer })
+}
+
+/// Ends the process, on whichever thread finds out that the gateway can not go on: the others may
+/// be waiting for the one that is gone.
+fn end_process(failure: &life::Failure) {
+    tracing::error!(reason = %failure, "the gateway can not go on");
+    std::process::exit(match failure {
+        life::Failure::StandsStill { .. } => STOOD_STILL,
+        life::Failure::Failed { .. } => 1,
+        life::Failure::Ended { .. } | life::Failure::Undeliverable { .. } => PANICKED,
+    })
 }
 
 fn announce(gateway: &Gateway) {
@@ -285,22 +298,17 @@ impl Signals {
         }
     }
 
-    /// Waits for the end; SIGHUP reloads certificates meanwhile. Gives the reason of a failure.
-    async fn watch(&mut self, gateway: &Gateway) -> Option<String> {
+    /// Waits for the end; SIGHUP reloads certificates meanwhile.
+    async fn watch(&mut self, gateway: &Gateway) {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return None,
-                _ = self.interrupt.recv() => return None,
-                _ = self.quit.recv() => return None,
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.quit.recv() => return,
                 _ = self.hangup.recv() => match gateway.reload_certificates() {
                     Ok(()) => tracing::info!("certificates reloaded"),
                     Err(error) => tracing::error!(%error, "certificates not reloaded"),
                 },
-                () = tokio::time::sleep(WATCH_INTERVAL) => {
-                    if let Some(reason) = gateway.failure(Duration::ZERO) {
-                        return Some(reason);
-                    }
-                }
             }
         }
     }

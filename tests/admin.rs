@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringway::config::model::{LoginSettings, XximUpstreams};
+use ringway::life::{Gone, Life};
 use ringway::metrics::{Counters, Gauges, Registry};
 use ringway::shard::mailbox::SidecarSender;
 use ringway::shard::mailbox::{Mailbox, Request};
@@ -33,6 +34,7 @@ impl Admin {
             admin: Some(listener),
             admin_time_max,
             readiness: readiness.clone(),
+            life: Life::default(),
             threads: 1,
             callbacks: Callbacks::default(),
             login: LoginSettings::default(),
@@ -45,7 +47,7 @@ impl Admin {
             mesh: None,
             requests_max: 1,
         };
-        let (mailbox, _) = Mailbox::new(1).unwrap();
+        let (mailbox, _) = Mailbox::new(1, Gone::default()).unwrap();
         let (sidecar, thread) = sidecar::start(settings, vec![mailbox], registry.clone()).unwrap();
         Admin { address, registry, readiness, sidecar, thread: Some(thread) }
     }

@@ -102,6 +102,7 @@ receive_buffer_bytes = 2048
 handshake_timeout = "3s"
 close_timeout = "500ms"
 shutdown_timeout = "1m30s"
+watchdog = "45s"
 [[listener]]
 bind = "[::1]:7000"
 tls = { cert = "PEM", key = "PEM", client_ca = "PEM" }
@@ -185,6 +186,7 @@ fn everything_else() -> (Runtime, NetsvrCustomer, NetsvrWorker) {
         handshake_timeout: seconds(3),
         close_timeout: Duration::from_millis(500),
         shutdown_timeout: seconds(90),
+        watchdog: seconds(45),
     };
     let customer = NetsvrCustomer {
         allow_origin: vec!["a.example".to_owned()],

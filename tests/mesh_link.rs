@@ -7,7 +7,7 @@ mod nats;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::*;
@@ -16,6 +16,7 @@ use ringway::config::model::Mesh;
 use ringway::hub::ConnId;
 use ringway::hub::mesh::{Bucket, Interest, Nodes, Space, Turn};
 use ringway::hub::push::{Change, Command, Outcome, Payload, Target};
+use ringway::life::{Gone, Life, watch};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
 use ringway::metrics::Registry;
 use ringway::shard::mailbox::{Mail, Mailbox, MeshRequest, MeshSender, Reach, Reply, ReplyTo};
@@ -48,14 +49,15 @@ fn settings(url: &str, node: u16, queue_bytes_max: usize) -> MeshSettings {
         ids_start: 70_000,
         interest: Arc::new(Interest::new(queue_bytes_max)),
         calls: tokio::sync::mpsc::channel(8).0,
-        sender: MeshSender::new().0,
+        sender: MeshSender::new(Gone::default()).0,
+        life: Life::default(),
     }
 }
 
 impl Node {
     fn try_start(settings: MeshSettings) -> Result<Node, MeshStartError> {
-        let (mail, mailbox) = Mailbox::new(64).expect("a descriptor");
-        let (sender, requests) = MeshSender::new();
+        let (mail, mailbox) = Mailbox::new(64, Gone::default()).expect("a descriptor");
+        let (sender, requests) = MeshSender::new(Gone::default());
         let registry = Arc::new(Registry::new(1));
         let interest = settings.interest.clone();
         let thread = mesh::start(settings, requests, vec![mail], registry.clone())?;
@@ -344,6 +346,35 @@ fn a_node_that_is_silent_counts_as_failed_with_its_last_number_of_members() {
     a.tell(Reach::Members, push("room", "again"));
     assert_eq!(a.outcome(), (0, 42));
     assert!(a.metric("ringway_mesh_requests_failed_total") >= 2.0);
+}
+
+/// It is not waited for, whatever it still answers.
+#[test]
+fn a_node_that_stands_still_counts_as_not_answering_until_it_turns_again() {
+    let nats = Nats::start();
+    let mut a = Node::start(&nats, 1);
+    let life = Life::default();
+    let thread = life.heart("shard-0", &[]);
+    watch::start(&life, Duration::ZERO).expect("a thread");
+    let of_b = MeshSettings { life: life.clone(), ..settings(&nats.url(), 2, 1 << 20) };
+    let mut b = Node::try_start(of_b).expect("it joins");
+    a.await_nodes(1);
+    b.take_bucket("room", true);
+    a.await_wanted("room", true);
+    let mut told = || {
+        a.tell(Reach::Members, push("room", "hello"));
+        b.carry_out(5, 0);
+        a.outcome()
+    };
+    assert_eq!(told(), (5, 0));
+    wait_until("it stands still", || told() == (0, 5));
+    assert_eq!(told(), (0, 5));
+    wait_until("it turns again", || {
+        thread.beat();
+        told() == (5, 0)
+    });
+    a.take_bucket("room", true);
+    life.stop();
 }
 
 #[test]

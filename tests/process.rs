@@ -4,6 +4,9 @@ mod common;
 
 #[path = "faults/binary.rs"]
 mod binary;
+#[cfg(debug_assertions)]
+#[path = "process/life.rs"]
+mod life;
 #[path = "process/memory.rs"]
 mod memory;
 #[path = "process/start.rs"]

@@ -4,13 +4,14 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use ringway::life::Gone;
 use ringway::shard::mailbox::{Mail, Mailbox, Request, SidecarSender};
 
 /// Messages of a burst.
 const BURST: u64 = 64;
 
 fn mail(criterion: &mut Criterion) {
-    let (sender, mailbox) = Mailbox::new(1024).expect("an eventfd");
+    let (sender, mailbox) = Mailbox::new(1024, Gone::default()).expect("an eventfd");
     let one = |number| Mail::ClosedCallback { number };
     let mut group = criterion.benchmark_group("mail to a shard");
     group.bench_function("awake", |bencher| {
@@ -37,7 +38,7 @@ fn mail(criterion: &mut Criterion) {
 }
 
 fn request(criterion: &mut Criterion) {
-    let (sender, mut requests) = SidecarSender::new(1024);
+    let (sender, mut requests) = SidecarSender::new(1024, Gone::default());
     criterion.bench_function("request to the sidecar, awake", |bencher| {
         bencher.iter(|| {
             sender.send(Request::Metrics { shard: 0, number: black_box(1) }).expect("room");

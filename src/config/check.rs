@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use super::Loaded;
 use super::error::{Complaint, ConfigError};
@@ -65,7 +66,21 @@ fn runtime(settings: &Settings, machine: &Machine) -> Result<Runtime, ConfigErro
         handshake_timeout: settings.duration("runtime.handshake_timeout")?,
         close_timeout: settings.duration("runtime.close_timeout")?,
         shutdown_timeout: settings.duration("runtime.shutdown_timeout")?,
+        watchdog: watchdog(settings)?,
     })
+}
+
+/// An idle shard turns once in a second.
+fn watchdog(settings: &Settings) -> Result<Duration, ConfigError> {
+    const LEAST: Duration = Duration::from_secs(3);
+    let watchdog = settings.duration("runtime.watchdog")?;
+    if watchdog.is_zero() || watchdog >= LEAST {
+        return Ok(watchdog);
+    }
+    let complaint = Complaint::new("a shard without work has a turn once in a second");
+    let complaint =
+        complaint.advise("Use at least 3s, or 0s to switch the watchdog off".to_owned());
+    Err(settings.error("runtime.watchdog", complaint))
 }
 
 fn cpus(settings: &Settings, machine: &Machine) -> Result<Vec<usize>, ConfigError> {

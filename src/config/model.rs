@@ -62,6 +62,8 @@ pub struct Runtime {
     pub close_timeout: Duration,
     /// Time that SIGTERM allows for draining; then the process exits with code 1.
     pub shutdown_timeout: Duration,
+    /// How long a thread may stand still before the process ends itself; zero: for ever.
+    pub watchdog: Duration,
 }
 
 /// `[sidecar]`: the threads beside the shards.

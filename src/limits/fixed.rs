@@ -65,6 +65,10 @@ pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 pub const BACKLOG: i32 = 4096;
 /// How long a start waits for ports and locked memory of a gateway that was killed.
 pub const RESTART_PATIENCE: Duration = Duration::from_secs(2);
+/// A thread without a turn for so long has a line in the log.
+pub const STILL_LOG_TIME: Duration = Duration::from_secs(2);
+/// A thread without a turn for so long stands still.
+pub const STILL_TIME: Duration = Duration::from_secs(5);
 /// Operations that are handed to the kernel in one go.
 pub const RING_SUBMISSION_ENTRIES: u32 = 1024;
 /// Completions that may wait, at the least; an overflow ends multishot operations, so they are many
@@ -283,6 +287,18 @@ pub(super) const ROWS: &[Limit] = &[
         HOOKS_UNDER_WAY_MAX as i64,
         "Requests of `[xxim.hooks]` that are under way.",
         "Further ones wait (`xxim.hooks.waiting_max`).",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        STILL_LOG_TIME.as_millis() as i64,
+        "Time that a thread may be without a turn; an idle one has one in a second.",
+        "The log names the thread and what it is at.",
+    ),
+    fixed(
+        Unit::Milliseconds,
+        STILL_TIME.as_millis() as i64,
+        "The same, until it counts as standing still.",
+        "`/readyz` answers 503; other nodes do not wait for this one.",
     ),
     fixed(
         Unit::Milliseconds,

@@ -70,4 +70,12 @@ pub(super) const ROWS: &[Limit] = &[
         "Time that SIGTERM allows for closing clients and delivering their last events.",
         "The process exits with code 1; what was not delivered is lost.",
     ),
+    row(
+        "runtime.watchdog",
+        Unit::Milliseconds,
+        [30 * SECOND, 0, HOUR],
+        "Time that a thread of the gateway may stand still; at least 3 s, 0: for ever. It is \
+         counted while the process runs: not while it is stopped, or its machine is paused.",
+        "`/healthz` answers 503, then the process exits with code 70.",
+    ),
 ];

@@ -12,8 +12,8 @@ mod process;
 mod rates;
 mod table;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
@@ -47,6 +47,8 @@ pub struct Registry {
     shards: Vec<(Arc<Published>, [Handle; CELLS])>,
     recorder: PrometheusRecorder,
     start: f64,
+    /// Sets what is only known when somebody asks.
+    ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// One line of text in the recorder.
@@ -69,7 +71,7 @@ impl Registry {
             })
             .collect();
         let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Registry { shards, recorder, start: start.as_secs_f64() }
+        Registry { shards, recorder, start: start.as_secs_f64(), ask: OnceLock::new() }
     }
 
     /// Where shard number `shard` publishes. `None` if there is no such shard.
@@ -121,8 +123,17 @@ impl Registry {
         self.shards.iter().map(|(shard, _)| shard.cells[place].load(Ordering::Relaxed)).sum()
     }
 
+    /// Has this called before each [`Registry::render`], to set what is only known when somebody
+    /// asks. Once per registry.
+    pub fn before_render(&self, ask: impl Fn() + Send + Sync + 'static) {
+        let _ = self.ask.set(Box::new(ask));
+    }
+
     /// All families in the Prometheus text format (version 0.0.4), sorted.
     pub fn render(&self) -> String {
+        if let Some(ask) = self.ask.get() {
+            ask();
+        }
         for (published, handles) in &self.shards {
             for (cell, handle) in published.cells.iter().zip(handles) {
                 let value = cell.load(Ordering::Relaxed);

@@ -32,6 +32,11 @@ impl Clock {
         Clock { start: Instant::now(), ahead: Duration::ZERO }
     }
 
+    /// What the milliseconds count from.
+    pub fn started(&self) -> Instant {
+        self.start
+    }
+
     /// The time of a turn that begins.
     pub fn now(&mut self) -> Now {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -61,6 +61,40 @@ pub enum Role {
 }
 
 impl Role {
+    /// What each of them is called in the log, by [`Role::name_index`].
+    pub const NAMES: &'static [&'static str] = &[
+        "nobody",
+        "http",
+        "opening",
+        "netsvr",
+        "echo",
+        "xxim",
+        "xxim-http",
+        "connmix",
+        "im",
+        "netsvr-business",
+        "connmix-api",
+        "leaving",
+    ];
+
+    /// Its place in [`Role::NAMES`].
+    pub fn name_index(&self) -> u8 {
+        match self {
+            Role::Free => 0,
+            Role::Greeting(_) => 1,
+            Role::Opening(_) => 2,
+            Role::Netsvr(_) => 3,
+            Role::Echo => 4,
+            Role::Xxim(_) => 5,
+            Role::XximHttp(_) => 6,
+            Role::Connmix(_) => 7,
+            Role::Im(_) => 8,
+            Role::Business(_) => 9,
+            Role::ConnmixApi(_) => 10,
+            Role::Leaving => 11,
+        }
+    }
+
     /// Whether a backend is at the other end. It outlives the clients when the gateway ends.
     pub fn is_backend(&self) -> bool {
         matches!(self, Role::Business(_) | Role::ConnmixApi(_))

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
+use crate::life::{Heart, Phase, shard_name};
 use crate::log::Every;
 use crate::metrics::Published;
 use crate::shard::Shard;
@@ -87,6 +88,8 @@ pub struct Parts {
     /// `None` if queue topics are those of this process.
     pub queues: Option<QueueSender>,
     pub published: Arc<Published>,
+    /// Its times are those of `clock`.
+    pub heart: Heart,
     pub notices: crossbeam_channel::Sender<Notice>,
 }
 
@@ -131,7 +134,7 @@ pub fn spawn(
     notices: crossbeam_channel::Sender<Notice>,
     make: impl FnOnce() -> Parts + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let name = format!("shard-{number}");
+    let name = shard_name(number);
     let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
         .name(&name)
         .io_memory(EXECUTOR_IO_MEMORY)
@@ -154,11 +157,15 @@ async fn run(make: impl FnOnce() -> Parts) -> Notice {
     let parts = make();
     let notices = parts.notices.clone();
     match Driver::new(parts) {
-        Ok(driver) => {
+        Ok(mut driver) => {
             let _ = notices.send(Notice::Ready);
             match driver.run() {
                 Ok(()) => Notice::Stopped,
-                Err(error) => Notice::Failed(format!("the socket ring failed: {error}")),
+                Err(error) => {
+                    let reason = format!("the socket ring failed: {error}");
+                    driver.parts.heart.fail(reason.clone());
+                    Notice::Failed(reason)
+                }
             }
         }
         Err(error) => Notice::Failed(error),
@@ -206,7 +213,7 @@ impl Driver {
         })
     }
 
-    fn run(mut self) -> io::Result<()> {
+    fn run(&mut self) -> io::Result<()> {
         loop {
             let active = self.turn()?;
             if self.parts.shard.stopped() {
@@ -223,9 +230,11 @@ impl Driver {
     /// One turn; returns whether there is reason for another one at once.
     fn turn(&mut self) -> io::Result<bool> {
         let now = self.parts.clock.now();
+        self.parts.heart.turn(now.ms, Phase::Receive);
         self.parts.shard.begin_turn(now);
         self.relisten(now.ms);
         let mut active = self.collect(now.ms);
+        self.parts.heart.enter(Phase::Mail);
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.parts.mailbox.take() else { break };
             active = true;
@@ -233,10 +242,12 @@ impl Driver {
             self.drained &= !matches!(mail, Mail::Drain);
             self.parts.shard.mail(mail);
         }
+        self.parts.heart.enter(Phase::Flush);
         self.parts.shard.end_turn();
         // Before the sockets: who is answered may rely on what the answer says.
         self.carry_mail();
         self.carry_out();
+        self.parts.heart.enter(Phase::Submit);
         self.ring.submit()?;
         self.carry_requests();
         while let Some(request) = self.parts.shard.next_mesh() {
@@ -301,6 +312,8 @@ impl Driver {
                 }
             }
             Event::Received { slot, data } => {
+                let (conn, protocol) = shard.in_hand(slot);
+                self.parts.heart.hold(conn, protocol);
                 shard.received(slot, self.ring.data(&data));
                 self.ring.give_back(data);
             }
@@ -384,6 +397,7 @@ impl Driver {
             return Ok(true);
         }
         self.sleeps += 1;
+        self.parts.heart.enter(Phase::Wait);
         self.parts.mailbox.waker().rest();
         let woken = !self.parts.mailbox.is_empty() || self.ring.wait(time_max)?;
         self.parts.mailbox.waker().awake();

@@ -15,9 +15,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
 use tokio::sync::mpsc;
 
 use crate::edge::xxim::Triple;
@@ -28,6 +29,7 @@ use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::rooms::RoomMessage;
 use crate::hub::walk::Cursor;
+use crate::life::Gone;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
 use crate::wire::tls::ServerConfig;
@@ -269,22 +271,25 @@ pub struct XximConn {
 #[derive(Clone, Debug)]
 pub struct SidecarSender {
     sender: mpsc::Sender<Request>,
+    gone: Gone,
 }
 
 impl SidecarSender {
     /// A channel for so many requests.
-    pub fn new(requests_max: usize) -> (SidecarSender, mpsc::Receiver<Request>) {
+    pub fn new(requests_max: usize, gone: Gone) -> (SidecarSender, mpsc::Receiver<Request>) {
         let (sender, receiver) = mpsc::channel(requests_max);
-        (SidecarSender { sender }, receiver)
+        (SidecarSender { sender, gone }, receiver)
     }
 
     /// Hands a request over without waiting. A full channel gives it back. A sidecar that has
-    /// ended swallows it: the process ends.
+    /// ended is the end of the gateway.
     pub fn send(&self, request: Request) -> Result<(), Request> {
         match self.sender.try_send(request) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(request)) => Err(request),
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(request)) => return Err(request),
+            Err(mpsc::error::TrySendError::Closed(_)) => self.gone.notice(),
         }
+        Ok(())
     }
 }
 
@@ -335,16 +340,17 @@ impl Waker {
 pub struct MailSender {
     sender: Sender<Mail>,
     waker: Arc<Waker>,
+    gone: Gone,
 }
 
 impl MailSender {
     /// Puts a message into the mailbox and wakes the shard if it waits. A full mailbox gives the
-    /// message back. A shard that has ended swallows it: nobody is left to care.
+    /// message back. A shard that has ended is the end of the gateway.
     pub fn send(&self, mail: Mail) -> Result<(), Mail> {
         match self.sender.try_send(mail) {
             Ok(()) => self.waker.wake(),
             Err(TrySendError::Full(mail)) => return Err(mail),
-            Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Disconnected(_)) => self.gone.notice(),
         }
         Ok(())
     }
@@ -354,9 +360,13 @@ impl MailSender {
     pub fn send_all(&self, mails: impl IntoIterator<Item = Mail>) -> Option<Mail> {
         let mut full = None;
         for mail in mails {
-            if let Err(TrySendError::Full(mail)) = self.sender.try_send(mail) {
-                full = Some(mail);
-                break;
+            match self.sender.try_send(mail) {
+                Ok(()) => {}
+                Err(TrySendError::Full(mail)) => {
+                    full = Some(mail);
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => self.gone.notice(),
             }
         }
         self.waker.wake();
@@ -364,11 +374,22 @@ impl MailSender {
     }
 
     /// [`MailSender::send`] for threads that have nothing better to do than to wait for room
-    /// (sidecar, main).
+    /// (those that decrypt keys).
     pub fn send_blocking(&self, mail: Mail) {
-        if self.sender.send(mail).is_ok() {
-            self.waker.wake();
+        match self.sender.send(mail) {
+            Ok(()) => self.waker.wake(),
+            Err(_) => self.gone.notice(),
         }
+    }
+
+    /// The same, but no longer than until then; returns whether there was room.
+    pub fn send_until(&self, mail: Mail, deadline: Instant) -> bool {
+        match self.sender.send_deadline(mail, deadline) {
+            Ok(()) => self.waker.wake(),
+            Err(SendTimeoutError::Timeout(_)) => return false,
+            Err(SendTimeoutError::Disconnected(_)) => self.gone.notice(),
+        }
+        true
     }
 }
 
@@ -381,10 +402,10 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// A mailbox for `messages_max` messages.
-    pub fn new(messages_max: usize) -> std::io::Result<(MailSender, Mailbox)> {
+    pub fn new(messages_max: usize, gone: Gone) -> std::io::Result<(MailSender, Mailbox)> {
         let (sender, receiver) = crossbeam_channel::bounded(messages_max);
         let waker = Waker::new()?;
-        Ok((MailSender { sender, waker: waker.clone() }, Mailbox { receiver, waker }))
+        Ok((MailSender { sender, waker: waker.clone(), gone }, Mailbox { receiver, waker }))
     }
 
     /// The next message, if there is one.

@@ -282,6 +282,11 @@ impl Shard {
         }
     }
 
+    /// The connection of a slot, and the place of what it speaks in [`Role::NAMES`].
+    pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
+        (self.conns.id(slot), self.conns[slot].role.name_index())
+    }
+
     /// Bytes arrived. They may be changed in place (unmasked, decrypted).
     pub fn received(&mut self, slot: u32, data: &mut [u8]) {
         self.counters.receives += 1;

@@ -1,9 +1,9 @@
 //! The admin HTTP server: `/metrics`, `/healthz`, `/readyz`, an index at `/`, and in the demo the
 //! public key of xxim clients.
 //!
-//! `/healthz` is 200 while this thread serves requests. It does not ask the shards: an idle shard
-//! sleeps and rightly does nothing; a shard that ends takes the process with it. `/readyz` is 200
-//! while clients are welcome: after all shards listen and until the process drains.
+//! `/healthz` is 200 until the watchdog gives a thread up, right before the process ends. `/readyz`
+//! is 200 while clients are welcome: after all shards listen, until the process drains, and while
+//! no thread stands still. Both ask nobody: they read what the threads and the watchdog have left.
 //! Every connection carries one request and lives no longer than the time limit; when all places
 //! are taken, peers that are slow or silent make room for whoever comes ([`Places`]). So the pages
 //! always answer. Costs: nothing between requests.
@@ -22,6 +22,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::life::Life;
+use crate::life::peer::Peers;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
@@ -70,17 +72,18 @@ impl Readiness {
 pub(super) struct Facts {
     pub registry: Arc<Registry>,
     pub readiness: Arc<Readiness>,
+    pub life: Life,
     /// The key whose public part is shown at `/demo/xxim.pub.pem`.
     pub key: Option<Arc<RsaKey>>,
 }
 
 /// Serves until it is dropped. `time_max` is what one connection may take, from accept to the end.
-pub(super) async fn serve(listener: TcpListener, facts: Facts, time_max: Duration) {
+pub(super) async fn serve(listener: TcpListener, facts: Facts, time_max: Duration, peers: Peers) {
     let pages = pages(facts);
     let places = Places::new(ADMIN_CONNECTIONS_MAX, time_max, time_max);
     let begin = |stream, _, place: Place| {
         let pages = pages.clone();
-        tokio::spawn(async move {
+        peers.spawn(async move {
             let answered = place.carry(answer(stream, place.service(pages)));
             let _ = tokio::time::timeout(time_max, answered).await;
         });
@@ -105,10 +108,13 @@ async fn answer(stream: TcpStream, pages: Tracked) -> Result<(), hyper::Error> {
 }
 
 fn pages(facts: Facts) -> Router {
-    Router::new()
+    let router = Router::new();
+    #[cfg(debug_assertions)]
+    let router = router.route("/debug/fault", axum::routing::post(fault));
+    router
         .route("/", get(|| async { text(StatusCode::OK, INDEX) }))
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { text(StatusCode::OK, "ok\n") }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/demo/xxim.pub.pem", get(public_key))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })
@@ -119,18 +125,47 @@ async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, METRICS_TEXT)], facts.registry.render())
 }
 
+async fn health(State(facts): State<Facts>) -> impl IntoResponse {
+    match facts.life.is_dead() {
+        Some(who) => text(StatusCode::SERVICE_UNAVAILABLE, who + "\n"),
+        None => text(StatusCode::OK, "ok\n"),
+    }
+}
+
 async fn ready(State(facts): State<Facts>) -> impl IntoResponse {
-    match facts.readiness.phase() {
-        Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Phase::Ready => text(StatusCode::OK, "ready\n"),
-        Phase::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    match (facts.readiness.phase(), facts.life.stands_still()) {
+        (Phase::Starting, _) => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        (Phase::Draining, _) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        (Phase::Ready, Some(who)) => text(StatusCode::SERVICE_UNAVAILABLE, who + "\n"),
+        (Phase::Ready, None) => text(StatusCode::OK, "ready\n"),
+    }
+}
+
+/// Has a fault happen to a thread, for tests of what follows: `thread phase times milliseconds`,
+/// or `panic` for the last. To `peer` it happens right here. Debug builds only.
+#[cfg(debug_assertions)]
+async fn fault(State(facts): State<Facts>, order: String) -> impl IntoResponse {
+    use crate::life::{Fault, Phase};
+    let mut words = order.split(' ');
+    let mut next = || words.next().unwrap_or_default();
+    let (thread, phase, times, hold) = (next(), next(), next(), next());
+    assert_ne!(thread, "peer", "a fault that was asked for, of a peer");
+    let hold = hold.parse().ok().map(Duration::from_millis);
+    let fault = Phase::named(phase).zip(times.parse().ok()).map(|(phase, times)| Fault {
+        phase,
+        times,
+        hold,
+    });
+    match fault.is_some_and(|fault| facts.life.inject(thread, fault)) {
+        true => text(StatusCode::OK, "so be it\n"),
+        false => text(StatusCode::BAD_REQUEST, "no such thread or phase\n"),
     }
 }
 
 /// The demo's key is made when it is first asked for, which takes too long for this thread.
 async fn public_key(State(facts): State<Facts>) -> Response {
     let Some(key) = facts.key else {
-        return text(StatusCode::NOT_FOUND, "not found\n").into_response();
+        return text(StatusCode::NOT_FOUND, "not found\n");
     };
     match tokio::task::spawn_blocking(move || key.public_pem()).await {
         Ok(Ok(pem)) => ([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response(),
@@ -138,6 +173,6 @@ async fn public_key(State(facts): State<Facts>) -> Response {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> impl IntoResponse {
-    (status, [(header::CONTENT_TYPE, TEXT)], body)
+fn text(status: StatusCode, body: impl Into<std::borrow::Cow<'static, str>>) -> Response {
+    (status, [(header::CONTENT_TYPE, TEXT)], body.into()).into_response()
 }

@@ -29,6 +29,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::config::model::{LoginSettings, XximUpstreams};
+use crate::life::{Heart, Life, peer};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
 use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshSender, Request, SidecarSender};
@@ -44,6 +45,10 @@ use unwrap::Unwrapper;
 
 /// Name of the thread, and of all if there are several; metrics show their CPU time under it.
 const THREAD: &str = "sidecar";
+/// What the watchdog calls the other threads, if there are several.
+const WORKERS: &str = "sidecar-workers";
+/// Between two turns of an idle thread.
+const BEAT: Duration = Duration::from_secs(1);
 /// Threads for name lookups, which the C library does blocking.
 const LOOKUP_THREADS_MAX: usize = 4;
 /// Room in the channel for [`Request::Stop`] beside the callbacks.
@@ -54,6 +59,8 @@ const BATCH: usize = 64;
 /// What the sidecar needs to know.
 #[derive(Debug)]
 pub struct SidecarSettings {
+    /// Where the threads leave their pulse.
+    pub life: Life,
     /// Threads that carry calls; one is this thread itself.
     pub threads: u16,
     /// The admin server's socket, bound already. `None`: no admin server.
@@ -92,14 +99,19 @@ pub fn start(
 ) -> io::Result<(SidecarSender, JoinHandle<()>)> {
     let runtime = runtime(settings.threads)?;
     let requests_max = settings.requests_max.saturating_add(STOPS_MAX);
+    let (life, threads) = (settings.life.clone(), settings.threads);
     let services = {
         let _context = runtime.enter();
         Services::start(settings, shards, registry)?
     };
-    let (sender, requests) = SidecarSender::new(requests_max);
+    let (sender, requests) = SidecarSender::new(requests_max, life.gone(THREAD));
+    if threads > 1 {
+        runtime.spawn(beat(life.heart(WORKERS, &[])));
+    }
+    let heart = life.heart(THREAD, &[]);
     let thread = std::thread::Builder::new()
         .name(THREAD.to_owned())
-        .spawn(move || run(runtime, requests, services))?;
+        .spawn(move || run(runtime, requests, services, heart))?;
     Ok((sender, thread))
 }
 
@@ -116,6 +128,15 @@ fn runtime(threads: u16) -> io::Result<Runtime> {
     let name = if threads > 1 { THREAD } else { "sidecar-dns" };
     let builder = builder.enable_io().enable_time().thread_name(name);
     builder.max_blocking_threads(LOOKUP_THREADS_MAX).build()
+}
+
+/// Has the turns of a thread seen, as long as it takes its turns. Never ends.
+async fn beat(heart: Heart) {
+    let mut turns = tokio::time::interval(BEAT);
+    loop {
+        turns.tick().await;
+        heart.beat();
+    }
 }
 
 /// What carries requests.
@@ -136,12 +157,17 @@ impl Services {
         shards: Vec<MailSender>,
         registry: Arc<Registry>,
     ) -> io::Result<Services> {
-        let shards = Shards::start(shards);
+        let (shards, life) = (Shards::start(shards), settings.life);
+        let peers = |service| {
+            let panics = registry.counter(&peer::PANICS, &[("service", service)]);
+            peer::Peers::new(service, panics)
+        };
         let upstreams = settings.upstreams;
         let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, &registry)?;
         let logins = Logins::new(&settings.login)?;
         let calls = Calls::new(&registry)?;
-        let unwrapper = Unwrapper::start(settings.key.clone(), settings.key_threads, &shards)?;
+        let unwrapper =
+            Unwrapper::start(settings.key.clone(), settings.key_threads, &shards, &life)?;
         let dispatch = Dispatch::new(&upstreams, shards.clone(), &registry)?;
         let mesh = settings.mesh.as_ref().map(|(mesh, _)| mesh.clone());
         if let Some((mesh, calls)) = settings.mesh {
@@ -151,7 +177,7 @@ impl Services {
         if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
             let listener = admin::listener(listener)?;
             let pushes = push::Pushes::new(shards.clone(), push, settings.pod, mesh);
-            tokio::spawn(push::serve(listener, tls, pushes));
+            tokio::spawn(push::serve(listener, tls, pushes, peers("push")));
         }
         if let Some(listener) = settings.admin {
             let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);
@@ -159,9 +185,10 @@ impl Services {
             let facts = admin::Facts {
                 registry: registry.clone(),
                 readiness: settings.readiness,
+                life: life.clone(),
                 key: shown,
             };
-            tokio::spawn(admin::serve(listener, facts, time_max));
+            tokio::spawn(admin::serve(listener, facts, time_max, peers("admin")));
         }
         Ok(Services {
             hooks: Arc::new(hooks),
@@ -224,13 +251,19 @@ impl Services {
     }
 }
 
-fn run(runtime: Runtime, mut requests: mpsc::Receiver<Request>, services: Services) {
-    runtime.block_on(async {
+fn run(runtime: Runtime, mut requests: mpsc::Receiver<Request>, services: Services, heart: Heart) {
+    let carry = async {
         let mut batch = Vec::with_capacity(BATCH);
         while requests.recv_many(&mut batch, BATCH).await > 0 {
             if !batch.drain(..).all(|request| services.begin(request)) {
                 break;
             }
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            () = carry => {}
+            () = beat(heart) => {}
         }
     });
     // Dropping it would wait for name lookups.

@@ -92,13 +92,14 @@ async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::life::Gone;
     use crate::shard::mailbox::Mailbox;
 
     /// Answers arrive in order and all of them, also through a mailbox that is smaller than what
     /// is on its way.
     #[tokio::test]
     async fn answers_pass_a_full_mailbox_in_order() {
-        let (sender, mailbox) = Mailbox::new(2).expect("an eventfd");
+        let (sender, mailbox) = Mailbox::new(2, Gone::default()).expect("an eventfd");
         let shards = Shards::start(vec![sender]);
         for number in 0..200 {
             shards.post(0, Mail::ClosedCallback { number });

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::*;
 use crate::config::model::XximHooks;
 use crate::hub::ConnId;
+use crate::life::Gone;
 use crate::shard::mailbox::Mailbox;
 use crate::wire::netsvr::Verdict;
 
@@ -124,7 +125,7 @@ struct Gateway {
 impl Gateway {
     fn start(on_open: Option<String>, on_close: Option<String>, deadline: Duration) -> Gateway {
         let (senders, mailboxes): (Vec<_>, Vec<_>) =
-            (0..2).map(|_| Mailbox::new(2).unwrap()).unzip();
+            (0..2).map(|_| Mailbox::new(2, Gone::default()).unwrap()).unzip();
         let registry = Arc::new(Registry::new(2));
         let answer_bytes_max = ANSWER_BYTES_MAX;
         let settings = SidecarSettings {
@@ -137,6 +138,7 @@ impl Gateway {
             admin: None,
             admin_time_max: Duration::from_secs(1),
             readiness: Arc::default(),
+            life: Life::default(),
             callbacks: Callbacks { on_open, on_close, deadline, answer_bytes_max },
             key: None,
             key_threads: 1,
@@ -397,7 +399,7 @@ fn answers_wait_for_room_in_a_full_mailbox() {
 
 #[test]
 fn a_full_channel_gives_the_request_back() {
-    let (sender, mut requests) = SidecarSender::new(1);
+    let (sender, mut requests) = SidecarSender::new(1, Gone::default());
     sender.send(Request::Stop).unwrap();
     let body = Bytes::from_static(b"x");
     let returned = sender.send(Request::OnClose { shard: 3, number: 9, body }).unwrap_err();

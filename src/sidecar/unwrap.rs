@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::Shards;
 use crate::hub::ConnId;
+use crate::life::{Gone, Heart, Life, Phase};
 use crate::rsa_keys::RsaKey;
 use crate::shard::mailbox::Mail;
 use crate::wire::xxim::cipher::Seeds;
@@ -31,6 +32,7 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Unwrapper {
     jobs: Sender<Job>,
+    gone: Gone,
 }
 
 impl Unwrapper {
@@ -39,30 +41,37 @@ impl Unwrapper {
         key: Option<Arc<RsaKey>>,
         threads: u32,
         shards: &Shards,
+        life: &Life,
     ) -> io::Result<Unwrapper> {
         let (sender, jobs) = crossbeam_channel::unbounded();
         for number in 0..threads {
             let Some(key) = key.clone() else { break };
             let (jobs, shards) = (jobs.clone(), shards.clone());
+            let name = format!("xxim-rsa-{number}");
+            let heart = life.heart(&name, &[]);
             std::thread::Builder::new()
-                .name(format!("xxim-rsa-{number}"))
-                .spawn(move || run(&jobs, &key, &shards))?;
+                .name(name)
+                .spawn(move || run(&jobs, &key, &shards, &heart))?;
         }
-        Ok(Unwrapper { jobs: sender })
+        Ok(Unwrapper { jobs: sender, gone: life.gone("xxim-rsa") })
     }
 
-    /// Hands a client's ciphertexts over. Without a key nobody takes them, and no shard asks then.
+    /// Hands a client's ciphertexts over. Without a key no shard asks.
     pub(super) fn begin(&self, conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes>) {
-        let _ = self.jobs.send(Job { conn, number, key, iv });
+        if self.jobs.send(Job { conn, number, key, iv }).is_err() {
+            self.gone.notice();
+        }
     }
 }
 
-fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards) {
+fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards, heart: &Heart) {
     // Of this thread alone. If it is refused the work is done all the same.
     if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
         tracing::warn!(%error, "threads that decrypt keys have the priority of all others");
     }
+    heart.enter(Phase::Idle);
     for Job { conn, number, key: sealed_key, iv: sealed_iv } in jobs {
+        heart.beat();
         // Both always: which of them was wrong is nobody's business.
         let open = |sealed: Option<Bytes>| match sealed {
             Some(sealed) => key.decrypt(&sealed).map(Some),
@@ -71,5 +80,6 @@ fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards) {
         let (seed_key, seed_iv) = (open(sealed_key), open(sealed_iv));
         let seeds = seed_key.zip(seed_iv).map(|(key, iv)| Box::new(Seeds { key, iv }));
         shards.hand_over(conn.shard(), Mail::Unwrapped { conn, number, seeds });
+        heart.enter(Phase::Idle);
     }
 }

@@ -18,6 +18,7 @@ use ringway::config::model::{
     LoginSettings, XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
 use ringway::hub::ConnId;
+use ringway::life::{Gone, Life};
 use ringway::metrics::Registry;
 use ringway::shard::mailbox::{
     Mail, Mailbox, Request, SidecarSender, UpstreamCall, UpstreamResult,
@@ -189,6 +190,7 @@ pub fn only(upstream: XximUpstream) -> XximUpstreams {
 /// Settings of a sidecar that has nobody to call.
 pub fn settings() -> SidecarSettings {
     SidecarSettings {
+        life: Life::default(),
         threads: 1,
         admin: None,
         admin_time_max: Duration::from_secs(1),
@@ -218,7 +220,7 @@ impl Sidecar {
     /// With two shards.
     pub fn start(settings: SidecarSettings) -> Sidecar {
         let (senders, mailboxes): (Vec<_>, Vec<_>) =
-            (0..2).map(|_| Mailbox::new(4096).expect("a descriptor")).unzip();
+            (0..2).map(|_| Mailbox::new(4096, Gone::default()).expect("a descriptor")).unzip();
         let registry = Arc::new(Registry::new(2));
         let (sender, thread) =
             sidecar::start(settings, senders, registry.clone()).expect("it starts");

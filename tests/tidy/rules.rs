@@ -16,6 +16,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["wire", "limits"]),
     ("limits", &["limits"]),
     ("log.rs", &[]),
+    ("life", &["life", "metrics", "limits", "hub::ConnId"]),
     ("config", &["config", "limits", "wire::netsvr::Generation", "wire::im"]),
     ("metrics", &["metrics", "limits"]),
     ("machine", &["machine", "shard::ring", "shard::driver", "config", "limits"]),
@@ -23,7 +24,10 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("rsa_keys.rs", &[]),
     ("edge", &["edge", "wire", "hub", "config", "limits"]),
     ("control", &["control", "wire", "hub", "config", "limits"]),
-    ("shard", &["shard", "edge", "control", "wire", "hub", "config", "metrics", "limits", "log"]),
+    (
+        "shard",
+        &["shard", "edge", "control", "wire", "hub", "config", "metrics", "limits", "life", "log"],
+    ),
     (
         "sidecar",
         &[
@@ -34,6 +38,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "metrics",
             "limits",
+            "life",
             "log",
             "rsa_keys",
         ],

@@ -14,6 +14,7 @@ use crate::hub::ConnId;
 use crate::hub::mesh::Turn;
 use crate::hub::push::Command;
 use crate::hub::queries::Query;
+use crate::life::Gone;
 use crate::shard::mailbox::Reply;
 
 /// Which other nodes are meant.
@@ -66,13 +67,13 @@ pub struct MeshCall {
 
 /// The way to the mesh; one clone per thread.
 #[derive(Clone, Debug)]
-pub struct MeshSender(mpsc::UnboundedSender<MeshRequest>);
+pub struct MeshSender(mpsc::UnboundedSender<MeshRequest>, Gone);
 
 impl MeshSender {
     /// The channel.
-    pub fn new() -> (MeshSender, mpsc::UnboundedReceiver<MeshRequest>) {
+    pub fn new(gone: Gone) -> (MeshSender, mpsc::UnboundedReceiver<MeshRequest>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (MeshSender(sender), receiver)
+        (MeshSender(sender, gone), receiver)
     }
 
     /// Lets the sidecars of all other nodes answer; gives the answers that came in time.
@@ -83,8 +84,10 @@ impl MeshSender {
         answers.await.unwrap_or_default()
     }
 
-    /// Hands a message over. A mesh that has ended swallows it: the process ends.
+    /// Hands a message over. A mesh that has ended is the end of the gateway.
     pub fn send(&self, request: MeshRequest) {
-        let _ = self.0.send(request);
+        if self.0.send(request).is_err() {
+            self.1.notice();
+        }
     }
 }

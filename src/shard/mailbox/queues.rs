@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::hub::queues::{self, Report};
+use crate::life::Gone;
 
 /// One message of a shard.
 #[derive(Debug)]
@@ -23,17 +24,19 @@ pub enum QueueRequest {
 
 /// The way to that thread; one clone per shard.
 #[derive(Clone, Debug)]
-pub struct QueueSender(mpsc::UnboundedSender<QueueRequest>);
+pub struct QueueSender(mpsc::UnboundedSender<QueueRequest>, Gone);
 
 impl QueueSender {
     /// The channel.
-    pub fn new() -> (QueueSender, mpsc::UnboundedReceiver<QueueRequest>) {
+    pub fn new(gone: Gone) -> (QueueSender, mpsc::UnboundedReceiver<QueueRequest>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (QueueSender(sender), receiver)
+        (QueueSender(sender, gone), receiver)
     }
 
-    /// Hands a message over. A thread that has ended swallows it: the process ends.
+    /// Hands a message over. A thread that has ended is the end of the gateway.
     pub fn send(&self, request: QueueRequest) {
-        let _ = self.0.send(request);
+        if self.0.send(request).is_err() {
+            self.1.notice();
+        }
     }
 }

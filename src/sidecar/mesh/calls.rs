@@ -78,6 +78,7 @@ impl Mesh {
     /// Asks all other nodes.
     pub(super) fn call(&mut self, method: &str, body: Bytes, answer: oneshot::Sender<Vec<Bytes>>) {
         let missing = self.members.expected(Lane::All);
+        let missing = self.who_answers(&missing);
         let reachable = self.link.is_up() && self.rival.is_none();
         let full = self.calls.open.len() >= MESH_REQUESTS_MAX;
         self.meters.asked.increment(1);

@@ -23,6 +23,8 @@ struct Peer {
     users: Bitmap,
     /// Whether `topics` and `users` are from after the link was lost last.
     fresh: bool,
+    /// It says that it stands still: it does not answer.
+    still: bool,
     /// Highest sequence of each lane.
     taken: HashMap<Lane, u64>,
 }
@@ -75,7 +77,8 @@ impl Members {
             (News::Stays, Some(peer)) => peer.taken,
             _ => HashMap::new(),
         };
-        let peer = Peer { node, heard: now, topics, users, fresh: true, taken };
+        let still = hello.stands_still;
+        let peer = Peer { node, heard: now, topics, users, fresh: true, still, taken };
         self.peers.insert(number, peer);
         self.tell(interest);
         Ok(news)
@@ -156,6 +159,11 @@ impl Members {
             Lane::All => true,
         });
         wanted.map(|(number, _)| *number).collect()
+    }
+
+    /// Whether a node has said that it stands still. Nobody waits for its answers.
+    pub fn stands_still(&self, node: u16) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.still)
     }
 
     /// Whether it is known of every node what it wants.

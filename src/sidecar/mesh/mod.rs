@@ -63,6 +63,7 @@ use tokio::sync::mpsc;
 
 use crate::config::model;
 use crate::hub::mesh::Interest;
+use crate::life::{Heart, Life};
 use crate::limits::{MESH_FORGET_TIME, MESH_HELLO_INTERVAL, MESH_JOIN_TIME};
 use crate::log::Every;
 use crate::metrics::Registry;
@@ -80,11 +81,13 @@ use shards::Shards;
 use wants::Wants;
 
 /// Name of the thread; metrics show its CPU time under it.
-const THREAD: &str = "mesh";
+pub const THREAD: &str = "mesh";
 /// How long a start waits for the link; without one the node serves its own clients.
 const LINK_TIME: Duration = Duration::from_secs(2);
 /// What a node that ends gives its last words.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
+/// The longest time without a turn.
+const TURN_TIME: Duration = Duration::from_secs(1);
 /// Pause before mail to a full mailbox is tried again.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 const LOG_INTERVAL_MS: u64 = 1000;
@@ -107,6 +110,7 @@ pub struct MeshSettings {
     pub calls: mpsc::Sender<MeshCall>,
     /// The way to this very mesh, for what its tasks find out.
     pub sender: MeshSender,
+    pub life: Life,
 }
 
 /// Why a node can not be part of the mesh.
@@ -144,10 +148,11 @@ pub fn start(
         drop((mesh, sources));
         return Err(error);
     }
+    let heart = mesh.settings.life.heart(THREAD, &[]);
     std::thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || {
-            runtime.block_on(mesh.run(sources, requests));
+            runtime.block_on(mesh.run(sources, requests, heart));
             // Dropping it would wait for name lookups.
             runtime.shutdown_background();
         })
@@ -200,6 +205,8 @@ struct Mesh {
     hello_at: Instant,
     complaints: Every,
     stopping: bool,
+    /// A thread of this node stands still.
+    still: bool,
 }
 
 impl Mesh {
@@ -246,6 +253,7 @@ impl Mesh {
             hello_at: Instant::now(),
             complaints: Every::new(LOG_INTERVAL_MS),
             stopping: false,
+            still: false,
             settings,
         };
         Ok((mesh, sources))
@@ -284,8 +292,10 @@ impl Mesh {
         mut self,
         mut sources: Sources,
         mut requests: mpsc::UnboundedReceiver<MeshRequest>,
+        heart: Heart,
     ) {
         while !self.stopping {
+            heart.beat();
             let due = self.due();
             if self.questions.wait() {
                 // What came before them for buckets moves into its inbox.
@@ -303,7 +313,7 @@ impl Mesh {
 
     /// When something is to be done without any input.
     fn due(&self) -> Instant {
-        let mut due = self.hello_at;
+        let mut due = self.hello_at.min(Instant::now() + TURN_TIME);
         let asks = [self.asks.due(), self.calls.due(), self.questions.due(), self.recheck_due()];
         for ask in asks.into_iter().flatten() {
             due = due.min(ask);
@@ -338,6 +348,7 @@ impl Mesh {
         self.expire_calls(now);
         self.expire_questions(now);
         self.recheck(now);
+        self.say_whether_it_turns();
         if now < self.hello_at {
             return;
         }
@@ -391,6 +402,14 @@ impl Mesh {
         }
     }
 
+    /// Tells the other nodes at once when a thread of this one stands still, or turns again.
+    fn say_whether_it_turns(&mut self) {
+        let still = self.settings.life.stands_still().is_some();
+        if std::mem::replace(&mut self.still, still) != still {
+            self.say_hello(false, false);
+        }
+    }
+
     /// Announces this node. A node whose number another one has says nothing.
     fn say_hello(&mut self, asks: bool, leaves: bool) {
         if self.rival.is_some() || !self.link.is_up() {
@@ -417,6 +436,7 @@ impl Mesh {
             users: users.to_bytes().into(),
             asks,
             leaves,
+            stands_still: self.still,
         };
         let envelope = self.envelope(0, Body::Hello(hello));
         self.link.publish(self.subjects.hello(), wire::encode(&envelope), 0);

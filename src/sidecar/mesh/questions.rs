@@ -134,6 +134,7 @@ impl Mesh {
     /// commands for its connections, behind those that came before.
     pub(super) fn question(&mut self, to: Option<u16>, query: Arc<Query>, asker: Asker) {
         let nodes = self.members.expected(to.map_or(Lane::All, Lane::Node));
+        let nodes = self.who_answers(&nodes);
         let body = finds::encode_query(&query);
         let number = self.asks.number();
         let reachable = self.link.is_up() && self.rival.is_none();

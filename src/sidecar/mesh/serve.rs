@@ -148,6 +148,8 @@ impl Mesh {
 
     /// Sends what another node wants to hear, or may. `room` is given back when it is out.
     fn send(&mut self, parts: Vec<Part>, ask: Option<u64>, mut room: usize) {
+        // Who will not answer: the number of the message, the node, members that count as failed.
+        let mut silent: Vec<(u64, u16, u64)> = Vec::new();
         let reachable = self.link.is_up() && self.rival.is_none();
         if !reachable {
             self.meters.dropped_down.increment(parts.len() as u64);
@@ -159,6 +161,7 @@ impl Mesh {
             {
                 continue;
             }
+            let (nodes, name) = (expected.clone(), part.name.clone());
             let number = match ask {
                 Some(ask) if !expected.is_empty() => self.asks.message(ask, expected, part.name),
                 _ => 0,
@@ -166,8 +169,12 @@ impl Mesh {
             let envelope = self.envelope(number, Body::Command(part.command));
             let bytes = wire::encode(&envelope);
             if bytes.len() > self.link.payload_max() {
-                self.too_large(number, part.lane, bytes.len());
+                silent.extend(nodes.into_iter().map(|node| (number, node, 1)));
+                self.too_large(bytes.len());
                 continue;
+            }
+            for node in nodes.into_iter().filter(|node| self.members.stands_still(*node)) {
+                silent.push((number, node, self.members.last_count(node, name.as_deref())));
             }
             let subject = match part.lane {
                 Lane::Node(node) => self.subjects.node(node),
@@ -177,21 +184,36 @@ impl Mesh {
             self.link.publish(subject, bytes, std::mem::take(&mut room));
         }
         self.settings.interest.release(room);
+        // Not before every message has its number, or the question would be over too early.
+        for (number, node, failed) in silent {
+            let outcome = Outcome { done: 0, failed };
+            if let Some((_, Some(over))) = self.asks.answered(number, node, outcome) {
+                self.answer(over);
+            }
+        }
     }
 
     /// The server would not take it: it counts as not answered.
-    fn too_large(&mut self, number: u64, lane: Lane, bytes: usize) {
+    fn too_large(&mut self, bytes: usize) {
         self.meters.dropped_large.increment(1);
         if let Some(unsaid) = self.complain() {
             let max = self.link.payload_max();
             tracing::warn!(bytes, max, unsaid, "too large for NATS; raise its max_payload");
         }
-        for node in self.members.expected(lane) {
-            let outcome = Outcome { done: 0, failed: 1 };
-            if let Some((_, Some(over))) = self.asks.answered(number, node, outcome) {
-                self.answer(over);
+    }
+
+    /// Splits nodes into those that will answer and those that stand still. The latter count as not
+    /// answering.
+    pub(super) fn who_answers(&mut self, nodes: &[u16]) -> Vec<u16> {
+        let turns = |node: &&u16| !self.members.stands_still(**node);
+        let answering: Vec<u16> = nodes.iter().filter(turns).copied().collect();
+        if answering.len() < nodes.len() {
+            self.meters.unanswered.increment(1);
+            if let Some(unsaid) = self.complain() {
+                tracing::warn!(?nodes, ?answering, unsaid, "nodes of the mesh stand still");
             }
         }
+        answering
     }
 
     /// Answers a question of a shard; who has not answered counts as failed.
@@ -280,7 +302,14 @@ impl Mesh {
 
     fn hello(&mut self, envelope: &Envelope, hello: &Hello) -> Result<(), MeshError> {
         let interest = &self.settings.interest;
+        let node = u16::try_from(envelope.node).unwrap_or_default();
+        let before = self.members.stands_still(node);
         let news = self.members.hello(envelope, hello, Instant::now(), interest)?;
+        match (before, self.members.stands_still(node)) {
+            (false, true) => tracing::warn!(node, "a node of the mesh stands still"),
+            (true, false) => tracing::info!(node, "a node of the mesh stands still no more"),
+            _ => {}
+        }
         if news != News::Stays {
             let (node, version) = (envelope.node, &*hello.program_version);
             match news {

@@ -211,10 +211,11 @@ mod tests {
     use super::*;
     use crate::hub::ConnId;
     use crate::hub::push::Change;
+    use crate::life::Gone;
     use crate::shard::mailbox::Mailbox;
 
     fn shards(count: usize) -> (Shards, Vec<Mailbox>) {
-        let pairs = (0..count).map(|_| Mailbox::new(2).expect("a descriptor"));
+        let pairs = (0..count).map(|_| Mailbox::new(2, Gone::default()).expect("a descriptor"));
         let (senders, mailboxes) = pairs.unzip();
         (Shards::new(senders, Arc::default(), 1000), mailboxes)
     }

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +30,7 @@ use super::service::conn_service_server::ConnServiceServer;
 use super::{Pushes, http};
 use crate::config::model::XximPushService;
 use crate::config::{push_connections_max, raise_nofile};
+use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEADERS_MAX, PUSH_BODY_TIME, PUSH_HEAD_TIME};
 use crate::sidecar::login::same;
 use crate::sidecar::places::{Place, Places, Tracked};
@@ -44,16 +45,21 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub type Certificates = Option<watch::Receiver<Arc<ServerConfig>>>;
 
 /// Serves until it is dropped. A connection has the certificates of the moment at which it came.
-pub(in crate::sidecar) async fn serve(listener: TcpListener, tls: Certificates, pushes: Pushes) {
+pub(in crate::sidecar) async fn serve(
+    listener: TcpListener,
+    tls: Certificates,
+    pushes: Pushes,
+    peers: Peers,
+) {
     let doors = Doors::new(pushes);
     let max = push_connections_max(raise_nofile()) as usize;
     let places = Places::new(max, PUSH_HEAD_TIME, PUSH_BODY_TIME);
     let begin = |stream, peer: SocketAddr, place: Place| {
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
-        let routes = doors.of(peer.ip());
-        tokio::spawn(async move {
+        let (routes, tasks) = (doors.of(peer.ip()), peers.clone());
+        peers.spawn(async move {
             // What goes wrong on one connection concerns nobody else.
-            place.carry(connection(stream, acceptor, place.service(routes))).await;
+            place.carry(connection(stream, acceptor, place.service(routes), tasks)).await;
         });
     };
     places.serve(listener, "push service", begin).await;
@@ -63,17 +69,19 @@ async fn connection(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     routes: Tracked,
+    tasks: Peers,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(acceptor) = acceptor else { return answer(stream, routes).await };
-    answer(acceptor.accept(stream).await?, routes).await
+    let Some(acceptor) = acceptor else { return answer(stream, routes, tasks).await };
+    answer(acceptor.accept(stream).await?, routes, tasks).await
 }
 
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Tracked,
+    tasks: Peers,
 ) -> io::Result<()> {
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -10,7 +10,7 @@
 //! * **At least once.** An accepted message stays in JetStream until a node acknowledges it as
 //!   written. A node that dies, or loses its link, or says nothing for `QUEUE_ACK_TIME`, loses its
 //!   messages to another one: what it had written and not acknowledged is delivered twice, and so
-//!   is what it goes on delivering while it has no link.
+//!   is what it goes on delivering while it has no link. So does a shard that stands still.
 //! * **Without a link** pushes wait or are refused, and consumers keep their connections.
 //!   Afterwards everything is asked for, sent and acknowledged again; JetStream knows repeated
 //!   pushes by their number for `QUEUE_REPEAT_TIME`.
@@ -41,6 +41,7 @@ use super::{LOG_INTERVAL_MS, MAILBOX_PAUSE, MeshStartError};
 use crate::config::connmix::Queue;
 use crate::config::model;
 use crate::hub::queues::{Queues, Room};
+use crate::life::{Heart, Life, shard_name};
 use crate::limits::QUEUE_ANSWER_TIME;
 use crate::log::Every;
 use crate::metrics::Registry;
@@ -52,7 +53,7 @@ use pushes::{Pushes, Settled};
 use supplies::{Supplied, Supplies};
 
 /// Name of the thread; metrics show its CPU time under it.
-const THREAD: &str = "queues";
+pub const THREAD: &str = "queues";
 /// Between two looks at the clock, while something waits for JetStream and while nothing does.
 const TICK_MS: u64 = 20;
 const IDLE_TICK_MS: u64 = 500;
@@ -74,6 +75,7 @@ pub struct QueueSettings {
     pub queue: Queue,
     /// Shared with the shards.
     pub room: Arc<Room>,
+    pub life: Life,
 }
 
 /// Starts the thread, which ends at [`QueueRequest::Stop`]. Fails if the settings of NATS can not
@@ -89,10 +91,11 @@ pub fn start(
     let (worker, sources) = runtime
         .block_on(Worker::new(settings, requests, shards, registry))
         .map_err(MeshStartError::Settings)?;
+    let heart = worker.life.heart(THREAD, &[]);
     std::thread::Builder::new()
         .name(THREAD.to_owned())
         .spawn(move || {
-            runtime.block_on(worker.run(sources));
+            runtime.block_on(worker.run(sources, heart));
             // Dropping it would wait for name lookups.
             runtime.shutdown_background();
         })
@@ -103,6 +106,7 @@ pub fn start(
 struct Worker {
     queue: Queue,
     room: Arc<Room>,
+    life: Life,
     client: Client,
     writer: Writer,
     names: Names,
@@ -138,7 +142,7 @@ impl Worker {
         shards: Vec<MailSender>,
         registry: &Registry,
     ) -> Result<(Worker, Sources), String> {
-        let QueueSettings { mesh, node, queue, room } = settings;
+        let QueueSettings { mesh, node, queue, room, life } = settings;
         let (client, inbox, events) = nats::connect(&mesh, node).await?;
         let names = Names::new(&mesh.cluster, inbox);
         let (writer, sources) = nats::open(&client, &names, events, requests).await?;
@@ -147,11 +151,12 @@ impl Worker {
         let shard_count = shards.len();
         let worker = Worker {
             pushes: Pushes::new(queue.full, room.clone()),
-            supplies: Supplies::new(bytes_max),
+            supplies: Supplies::new(bytes_max, shards.len()),
             shards: Shards::new(shards, Arc::new(AtomicUsize::new(0)), bytes_max),
             shard_count,
             queue,
             room,
+            life,
             client,
             writer,
             names,
@@ -172,8 +177,10 @@ impl Worker {
         Ok((worker, sources))
     }
 
-    async fn run(mut self, mut sources: Sources) {
+    async fn run(mut self, mut sources: Sources, heart: Heart) {
         while !self.is_over() {
+            heart.beat();
+            self.look_at_homes();
             let due = self.due();
             for input in nats::inputs(&mut sources, due).await {
                 match input {
@@ -191,6 +198,15 @@ impl Worker {
             tracing::warn!(lost, "JetStream did not store these pushes before the end");
         }
         self.writer.close().await;
+    }
+
+    /// What is held for a home that stands still is no longer held for it.
+    fn look_at_homes(&mut self) {
+        let still = |shard: &usize| self.life.is_still(&shard_name(*shard));
+        self.supplies.still = match self.life.stands_still() {
+            Some(_) => (0..self.shard_count).filter(still).collect(),
+            None => Vec::new(),
+        };
     }
 
     /// Whether the process ends and nothing is left to do, or no time.

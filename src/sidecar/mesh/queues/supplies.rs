@@ -7,6 +7,8 @@
 //! several acknowledgements asks to be confirmed, and until it is they are kept and repeated. What
 //! is held is reported as in progress, so that JetStream does not give it to another node; what
 //! comes once more although it is held, or written and not confirmed, is not delivered again.
+//! Of a home that stands still nothing is reported as in progress, nothing is asked for it, and
+//! what still comes for it is given back: other nodes get it.
 //!
 //! Nothing is known of requests that are lost, so everything is asked for again: pulls that outlive
 //! their time, consumers that are gone, all of it after the link was lost.
@@ -24,7 +26,7 @@ use bytes::Bytes;
 
 use super::names::{About, Names, delivery, token};
 use super::nats::Out;
-use crate::hub::queues::Report;
+use crate::hub::queues::{Queues, Report};
 use crate::limits::QUEUE_ACK_TIME;
 use crate::wire::connmix;
 
@@ -53,6 +55,10 @@ pub(super) struct Supplies {
     held: usize,
     held_bytes: usize,
     held_max: usize,
+    /// Shards of this node, which are the homes of topics.
+    homes: usize,
+    /// Those that stand still.
+    pub still: Vec<usize>,
     /// What one pull may bring.
     pub pull_bytes: usize,
     number: u64,
@@ -134,12 +140,22 @@ pub(super) struct Supplied {
 }
 
 impl Supplies {
-    /// Nothing is wanted. More than `held_max` bytes are not held.
-    pub fn new(held_max: usize) -> Supplies {
+    /// Nothing is wanted. More than `held_max` bytes are not held. Topics have so many homes.
+    pub fn new(held_max: usize, homes: usize) -> Supplies {
         let topics = HashMap::new();
         let tally = Tally::default();
         let pull_bytes = held_max / PULLS_HELD;
-        Supplies { topics, held: 0, held_bytes: 0, held_max, pull_bytes, number: 0, tally }
+        Supplies {
+            topics,
+            held: 0,
+            held_bytes: 0,
+            held_max,
+            homes,
+            still: Vec::new(),
+            pull_bytes,
+            number: 0,
+            tally,
+        }
     }
 
     /// Messages and bytes that are held.
@@ -232,10 +248,11 @@ impl Supplies {
             return None;
         }
         let full = self.held_bytes > self.held_max;
-        if !topic.active || full {
+        let still = topic.home_is_among(&self.still, self.homes);
+        if !topic.active || full || still {
             topic.credit += usize::from(topic.active);
             self.tally.returned += 1;
-            say(if full { NAK_LATER } else { NAK });
+            say(if full || still { NAK_LATER } else { NAK });
             return None;
         }
         let Some(event) = connmix::event_frame(text) else {
@@ -299,7 +316,8 @@ impl Supplies {
     pub fn advance(&mut self, token: &str, names: &Names, now_ms: u64, out: &mut Vec<Out>) {
         let room = self.held_bytes <= self.held_max / 2;
         let Some(topic) = self.topics.get_mut(token) else { return };
-        if !topic.active || topic.credit == 0 || topic.pull.is_some() {
+        let still = topic.home_is_among(&self.still, self.homes);
+        if !topic.active || topic.credit == 0 || topic.pull.is_some() || still {
             return;
         }
         match topic.consumer {
@@ -329,7 +347,9 @@ impl Supplies {
     /// Does what is due; not more often than a few times in a second.
     pub fn tick(&mut self, names: &Names, now_ms: u64, out: &mut Vec<Out>) {
         for (token, topic) in &mut self.topics {
-            topic.say_words(token, names, now_ms, out);
+            if !topic.home_is_among(&self.still, self.homes) {
+                topic.say_words(token, names, now_ms, out);
+            }
             if let Some(pull) = topic.pull.take_if(|pull| pull.until_ms <= now_ms) {
                 // Without a word that it has ended: the consumer is not there, or has moved.
                 topic.consumer = Consumer::Unknown;
@@ -364,6 +384,10 @@ impl Topic {
             done: VecDeque::new(),
             done_ms: 0,
         }
+    }
+
+    fn home_is_among(&self, shards: &[usize], homes: usize) -> bool {
+        !shards.is_empty() && shards.contains(&usize::from(Queues::home(&self.name, homes)))
     }
 
     /// One more message has come.

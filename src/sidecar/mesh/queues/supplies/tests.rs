@@ -19,7 +19,7 @@ struct Fixture {
 
 impl Fixture {
     fn wanting(wanted: u32) -> Fixture {
-        let mut topic = Fixture { supplies: Supplies::new(1000), out: Vec::new(), now_ms: 0 };
+        let mut topic = Fixture { supplies: Supplies::new(1000, 2), out: Vec::new(), now_ms: 0 };
         topic.report(Report { wanted, ..Report::default() });
         topic
     }
@@ -239,4 +239,29 @@ fn more_than_may_be_held_is_given_back_and_not_asked_for() {
     let taken = topic.supplies.message(TOPIC, &ack(9, 1), b"\xff", 0, &mut topic.out);
     assert!(taken.is_none());
     assert_eq!(topic.said(), ["+TERM 9"]);
+}
+
+/// Other nodes get what it would have got.
+#[test]
+fn for_a_home_that_stands_still_nothing_is_prolonged_or_asked_for() {
+    let mut topic = Fixture::wanting(10);
+    topic.made();
+    topic.delivered(&[1], 1);
+    topic.said();
+    let home = usize::from(Queues::home(TOPIC, 2));
+    topic.supplies.still = vec![1 - home];
+    topic.tick(WORD_MS);
+    assert_eq!(topic.said(), ["+WPI 1"], "another home concerns nobody here");
+    topic.supplies.still = vec![home];
+    topic.tick(WORD_MS);
+    assert_eq!(topic.said(), Vec::<String>::new());
+    assert_eq!(topic.delivered(&[2], 1), [0; 0]);
+    assert_eq!(topic.said(), ["-NAK 2"]);
+    let number = topic.supplies.topics[TOPIC].pull.as_ref().expect("it is open").number;
+    topic.supplies.pull_ended(TOPIC, number, false);
+    topic.tick(0);
+    assert_eq!(topic.said(), Vec::<String>::new());
+    topic.supplies.still.clear();
+    topic.tick(0);
+    assert_eq!(topic.said(), ["+WPI 1", "CONSUMER.MSG.NEXT 9"]);
 }
