@@ -21,7 +21,7 @@ pub(super) fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// A listening socket of a shard, or alone at its address. Waits for a predecessor's to go.
 pub fn listen(address: SocketAddr, shared: bool, patience: Patience) -> io::Result<Socket> {
-    patience.retry(in_use, || {
+    wait_for(address, patience, || {
         let socket = bind(address, shared)?;
         socket.listen(limits::BACKLOG)?;
         Ok(socket)
@@ -30,11 +30,25 @@ pub fn listen(address: SocketAddr, shared: bool, patience: Patience) -> io::Resu
 
 /// A listening socket of the sidecar. Waits for a predecessor's to go.
 pub fn listen_alone(address: SocketAddr, patience: Patience) -> io::Result<TcpListener> {
-    patience.retry(in_use, || TcpListener::bind(address))
+    wait_for(address, patience, || TcpListener::bind(address))
 }
 
-fn in_use(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrInUse
+/// Tries again while the port is in use, and says once that it does.
+fn wait_for<T>(
+    address: SocketAddr,
+    patience: Patience,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    let mut said = false;
+    patience.retry(in_use, || {
+        let result = attempt();
+        if result.as_ref().is_err_and(in_use) && !said {
+            said = true;
+            tracing::info!(%address, "the port is still in use; trying again for a moment");
+        }
+        result
+    })
 }
 
 /// The error with what to do about it.

@@ -1,7 +1,8 @@
 //! A start serves, or says why not: a kernel that refuses io_uring, too few descriptors, signals
 //! before it is ready, a predecessor that was killed a moment ago.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -218,4 +219,31 @@ fn a_gateway_that_was_killed_can_be_started_again_at_once() {
         drop(clients);
     }
     server.check_serves();
+}
+
+/// What the ten restarts rely on, without the chance in it: each listener in turn, then admin.
+#[test]
+fn a_port_that_becomes_free_during_the_start_is_taken() {
+    for at in 0..4 {
+        let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = other.local_addr().expect("it is bound").to_string();
+        let mut pieces = LISTENERS.split("127.0.0.1:0");
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for (number, piece) in pieces.enumerate() {
+            text += if number == at { &address } else { "127.0.0.1:0" };
+            text += piece;
+        }
+        let file = File::new(&text);
+        let mut command = serve(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = Killed(command.spawn().expect("it can be started"));
+        // Open until its end, as it has more to say.
+        let mut lines = BufReader::new(child.0.stderr.take().expect("piped")).lines();
+        let mut said = |what: &str| lines.by_ref().map_while(Result::ok).any(|l| l.contains(what));
+        assert!(said("the port is still in use"), "it tries {address}");
+        drop(other);
+        assert!(said("\"message\":\"ready\""), "{address} is free");
+        child.signal(Signal::TERM);
+        assert_eq!(child.exit_code(), Some(0));
+    }
 }
