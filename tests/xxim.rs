@@ -7,6 +7,8 @@ mod common;
 mod backends;
 #[path = "xxim/bad_input.rs"]
 mod bad_input;
+#[path = "xxim/checks.rs"]
+mod checks;
 #[path = "xxim/cluster.rs"]
 mod cluster;
 #[path = "xxim/encrypted.rs"]

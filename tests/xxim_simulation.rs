@@ -92,6 +92,8 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     upstreams.upstreams = Vec::new();
     upstreams.routes = ["/v1/relation/", "/v1/msg/", "/v1/user/"].map(route).into();
     upstreams.routes[0].detach = false;
+    upstreams.hooks.before_request = rng.bool();
+    upstreams.hooks.before_request_cache = Duration::from_millis(*pick(rng, &[0, 500]));
     let xxim = &mut config.xxim;
     xxim.era = *pick(rng, &[XximEra::B, XximEra::C]);
     // Time has tests of its own.
@@ -377,6 +379,8 @@ impl Story {
                 moved += 1;
             }
             moved += self.world.shards().map(|shard| shard.xxim_keys_waiting()).sum::<usize>();
+            // A client that has left is seen by nobody while it is asked about.
+            moved += self.world.questions();
             self.world.pass(if moved == 0 { 300 } else { 100 });
             quiet = if moved == 0 { quiet + 1 } else { 0 };
         }

@@ -116,6 +116,10 @@ pub struct XximHooks {
     pub attempts_max: u32,
     /// Hooks that may wait for their turn or their next attempt.
     pub waiting_max: u32,
+    /// Ask before requests, too.
+    pub before_request: bool,
+    /// For how long a permission counts for further requests of its connection and token.
+    pub before_request_cache: Duration,
 }
 
 /// The push service (section 6.1).
@@ -211,6 +215,8 @@ impl Default for XximHooks {
             timeout: Duration::from_secs(5),
             attempts_max: 5,
             waiting_max: 65_536,
+            before_request: false,
+            before_request_cache: Duration::from_secs(10),
         }
     }
 }
@@ -289,6 +295,15 @@ pub(super) const KEYS: &[Key] = &[
         &["http", "grpc"],
         "http: POST to url/afterConnect and url/afterDisconnect; grpc: `pb.imService`.",
     ),
+    Key {
+        default: "false",
+        ..flag(
+            "xxim.hooks.before_request",
+            "Ask the backend (BeforeRequest) before each request that is not white, as the \
+             original does, so that revoked tokens and banned addresses take effect. While it can \
+             not be asked such requests get code 4.",
+        )
+    },
     Key {
         allowed: "`address:port`, or empty",
         ..text("xxim.push.bind", "\"\"", "Address of the push service. Empty: none.")
@@ -498,16 +513,24 @@ fn target(
 
 fn hooks(settings: &Settings) -> Result<XximHooks, ConfigError> {
     const URL: &str = "xxim.hooks.url";
+    const BEFORE_REQUEST: &str = "xxim.hooks.before_request";
     let hooks_url = match settings.text(URL)?.is_empty() {
         true => None,
         false => Some(base(settings, URL)?),
     };
+    let before_request = settings.flag(BEFORE_REQUEST)?;
+    if before_request && hooks_url.is_none() {
+        let complaint = Complaint::new("nobody can be asked").advise("Set xxim.hooks.url");
+        return Err(settings.error(BEFORE_REQUEST, complaint));
+    }
     Ok(XximHooks {
         url: hooks_url,
         grpc: settings.choice("xxim.hooks.protocol")? == "grpc",
         timeout: settings.duration("xxim.hooks.timeout")?,
         attempts_max: settings.number("xxim.hooks.attempts_max")?,
         waiting_max: settings.number("xxim.hooks.waiting_max")?,
+        before_request,
+        before_request_cache: settings.duration("xxim.hooks.before_request_cache")?,
     })
 }
 

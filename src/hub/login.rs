@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
 /// A login to be verified.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Login {
@@ -38,6 +40,21 @@ pub enum Verdict {
     Refused { code: i32, message: String },
     /// Nobody could say: the verifier did not answer, or made no sense. The text is for the log.
     Unavailable(String),
+}
+
+/// What a backend says about a request of a client that has logged in (xxim section 4.1, step 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    Granted,
+    /// The request is answered with this code and message, and the connection stays.
+    Refused {
+        code: i32,
+        data: Bytes,
+    },
+    /// The connection is closed with this text.
+    Banned(String),
+    /// Nobody could say.
+    Unavailable,
 }
 
 /// What a verifier may tell about a user.

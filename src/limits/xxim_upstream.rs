@@ -92,6 +92,14 @@ pub(super) const ROWS: &[Limit] = &[
         "A further hook is dropped and counted.",
     ),
     row(
+        "xxim.hooks.before_request_cache",
+        Unit::Milliseconds,
+        [10 * SECOND, 0, 60 * MINUTE],
+        "For how long a permission of `before_request` counts for further requests with the same \
+         token on the same connection; 0: for none.",
+        "The backend is asked again; further requests wait in order.",
+    ),
+    row(
         "xxim.push.request_bytes_max",
         Unit::Bytes,
         [16 * MIB, 1024, 256 * MIB],

@@ -279,6 +279,8 @@ table! {
         "Requests of xxim clients, those that the gateway answers itself included"
     xxim_forwarded "ringway_xxim_requests_forwarded_total" Count
         "Requests of xxim clients that were handed to an upstream"
+    xxim_checks "ringway_xxim_requests_checked_total" Count
+        "Requests of xxim clients about which the hook before_request was asked"
     xxim_logins "ringway_xxim_logins_total" Count
         "Logins of xxim clients that were accepted"
     xxim_displaced "ringway_xxim_displaced_total" Count

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
-use crate::hub::login::{self, Login};
+use crate::hub::login::{self, Login, Permission};
 use crate::hub::mesh::Nodes;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
@@ -103,6 +103,8 @@ pub enum Mail {
     Chat(Box<Chat>),
     /// What became of [`Request::HttpCall`]: the body of a good answer.
     HttpCalled { conn: ConnId, answer: Option<Bytes> },
+    /// The answer to [`Request::Check`] with this number.
+    XximChecked { conn: ConnId, number: u32, permission: Permission },
     /// An xxim connection of another shard wants to hold a triple that is at home here; `order` is
     /// its place in the order of accepting.
     XximClaim { triple: Triple, conn: ConnId, order: u64 },
@@ -174,6 +176,9 @@ pub enum Request {
     OnClose { shard: u8, number: u64, body: Bytes },
     /// Is this client who it says? Answered by [`Mail::Verified`] with the same number.
     Verify { conn: ConnId, number: u32, login: Box<Login> },
+    /// May this client call this method (xxim section 4.1, step 6)? Answered by
+    /// [`Mail::XximChecked`] with the same number.
+    Check { conn: ConnId, number: u32, identity: Arc<Identity>, method: Box<str> },
     /// Carry a request of an xxim client to its upstream (xxim section 4). Answered by
     /// [`Mail::UpstreamAnswered`]; the shard keeps at most `xxim.requests_max` of them per
     /// connection.

@@ -384,6 +384,9 @@ impl Shard {
                 // Nobody waits any more if it fails.
                 let _ = reply.send(pushed);
             }
+            Mail::XximChecked { conn, number, permission } => {
+                self.xxim_checked(conn, number, permission);
+            }
             Mail::XximClaim { triple, conn, order } => self.xxim_claim_from(triple, conn, order),
             Mail::XximClaimed { triple, conn, held } => self.xxim_claimed(&triple, conn, held),
             Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),

@@ -216,6 +216,11 @@ impl World {
         self.cells[usize::from(shard)].mailbox.push_back(mail);
     }
 
+    /// Questions of shards that the sidecar has not answered yet.
+    pub fn questions(&self) -> usize {
+        self.callbacks.len()
+    }
+
     /// The shards, for their figures.
     pub fn shards(&self) -> impl Iterator<Item = &Shard> {
         self.cells.iter().map(|cell| &cell.shard)
@@ -546,6 +551,14 @@ impl World {
                         _ => login::Verdict::Accepted { profile: None },
                     };
                     let mail = Mail::Verified { conn, number, verdict };
+                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
+                }
+                Request::Check { conn, number, .. } => {
+                    let permission = match self.rng.u8(..8) {
+                        0 => login::Permission::Unavailable,
+                        _ => login::Permission::Granted,
+                    };
+                    let mail = Mail::XximChecked { conn, number, permission };
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
                 Request::HttpCall { conn, .. } => {

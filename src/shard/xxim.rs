@@ -2,12 +2,13 @@
 //! specification).
 //!
 //! The parts: here the life of a connection, `login` set-params, set-user and who holds which
-//! triple, `http` requests without a WebSocket, `requests` the way to upstreams and back, `push`
-//! what backends send, `seal` encryption.
+//! triple, `checks` requests that a backend must permit, `http` requests without a WebSocket,
+//! `requests` the way to upstreams and back, `push` what backends send, `seal` encryption.
 //! Invariants: a connection at a barrier, with as many requests under way as it may have, or that
 //! does not take its answers, is not read; a response is never dropped, only given up together with
 //! its connection. Costs: one box per connection; see the parts for messages.
 
+mod checks;
 mod http;
 mod login;
 mod push;
@@ -17,6 +18,7 @@ mod seal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::edge::upgrade::Opening as Upgrade;
@@ -56,6 +58,10 @@ pub struct Conn {
     in_flight: InFlight,
     /// What waits to be encrypted, in order, and under which keys.
     unsealed: seal::Unsealed,
+    /// The request that a backend is being asked about.
+    check: Option<Bytes>,
+    /// Until when the last permission counts, milliseconds of the process clock.
+    permitted_ms: u64,
     /// In the list of those who wait for room among the requests of the shard.
     waiting: bool,
     /// Number of the question that the barrier waits for.
@@ -90,6 +96,8 @@ impl Conn {
             client,
             in_flight: InFlight::default(),
             unsealed: seal::Unsealed::default(),
+            check: None,
+            permitted_ms: 0,
             waiting: false,
             number: 0,
             held: None,
@@ -235,6 +243,7 @@ impl Shard {
         let Role::Xxim(conn) = &self.conns[slot].role else { return true };
         let config = &self.config.xxim;
         !conn.client.at_barrier()
+            && conn.check.is_none()
             && conn.in_flight.len() < config.requests_max as usize
             && self.xxim.under_way < config.shard_requests_max
             && self.xxim_queued(slot) <= self.config.runtime.outbox_bytes_max
@@ -328,6 +337,7 @@ impl Shard {
             Step::Unwrap { key, iv } => self.xxim_unwrap(slot, key, iv),
             Step::Verify(login) => self.xxim_verify(slot, login),
             Step::Claim(triple) => self.xxim_claim(slot, triple),
+            Step::Check(request) => self.xxim_check(slot, &request),
             Step::Forward(request) => self.xxim_forward(slot, &request),
         }
     }
@@ -469,7 +479,8 @@ impl Shard {
     pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn, kept: bool) {
         let id = self.conns.id(slot);
         let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
-        if conn.client.at_barrier() || blocked && (kept || conn.reader.has_kept()) {
+        let asked = conn.client.at_barrier() || conn.check.is_some();
+        if asked || blocked && (kept || conn.reader.has_kept()) {
             self.dropped(DropReason::Unread, 1);
         }
         if self.hub.remove(slot).is_some() {

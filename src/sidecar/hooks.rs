@@ -10,6 +10,8 @@
 //! without the URL); what the client sees does not depend on the reason.
 //! Costs: a task and the answer's body per hook.
 
+mod checks;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,6 +29,7 @@ use tonic::{Code, Request};
 
 use crate::config::model::XximHooks;
 use crate::hub::ConnId;
+use crate::hub::login::Permission;
 use crate::limits::HOOKS_UNDER_WAY_MAX;
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
@@ -34,6 +37,7 @@ use crate::shard::mailbox::HookKind;
 use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream::{self, Upstream};
 use crate::wire::netsvr::Verdict;
+use crate::wire::xxim::Identity;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const LOG_INTERVAL_MS: u64 = 1000;
@@ -65,7 +69,7 @@ enum Failure {
     Status(StatusCode),
     #[error("gRPC status {0:?}")]
     Grpc(Code),
-    #[error("the answer is not a ConnOpenResp: {0}")]
+    #[error("the answer makes no sense: {0}")]
     Undecodable(String),
     #[error("too many hooks wait")]
     NoRoom,
@@ -75,6 +79,7 @@ enum Failure {
 pub(super) struct Hooks {
     open: Hook,
     close: Hook,
+    before_request: Hook,
     deadline: Duration,
     answer_bytes_max: usize,
     told: Arc<Told>,
@@ -155,7 +160,12 @@ impl Hooks {
             };
             Ok::<_, io::Error>(Hook::new(name, target, hooks.timeout, hooks.attempts_max, registry))
         };
+        let asked = match hooks.before_request {
+            true => repeated("before_request", "/beforeRequest", "/pb.imService/BeforeRequest")?,
+            false => Hook::new("before_request", Target::Unset, hooks.timeout, 1, registry),
+        };
         Ok(Hooks {
+            before_request: asked,
             open: single("on_open", callbacks.on_open)?,
             close: single("on_close", callbacks.on_close)?,
             deadline: callbacks.deadline,
@@ -215,6 +225,18 @@ impl Hooks {
             Entry::Vacant(entry) => {
                 entry.insert(VecDeque::new());
                 tokio::spawn(self.told.clone().tell_all(conn, untold));
+            }
+        }
+    }
+
+    /// Asks whether an xxim client may call a method (xxim section 4.1, step 6).
+    pub(super) async fn before_request(&self, identity: &Identity, method: &str) -> Permission {
+        let hook = &self.before_request;
+        match checks::ask(&hook.target, identity, method, hook.deadline).await {
+            Ok(permission) => permission,
+            Err(failure) => {
+                hook.failed(&failure);
+                Permission::Unavailable
             }
         }
     }

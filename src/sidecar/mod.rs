@@ -225,6 +225,14 @@ impl Services {
                     shards.deliver(conn.shard(), Mail::Verified { conn, number, verdict }).await;
                 });
             }
+            Request::Check { conn, number, identity, method } => {
+                let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
+                tokio::spawn(async move {
+                    let permission = hooks.before_request(&identity, &method).await;
+                    let mail = Mail::XximChecked { conn, number, permission };
+                    shards.deliver(conn.shard(), mail).await;
+                });
+            }
             Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
             Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
             Request::Hook { conn, kind, body } => self.hooks.tell(conn, kind, body),

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::config::model::Xxim;
 use crate::config::xxim::XximEra;
-use crate::hub::login::{Login, LoginProtocol, Verdict};
+use crate::hub::login::{Login, LoginProtocol, Permission, Verdict};
 use crate::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
 use crate::wire::xxim::cipher::{Cipher, Seeds};
 use crate::wire::xxim::{
@@ -91,6 +91,9 @@ pub enum Step<'a> {
     Verify(Box<Login>),
     /// Make the connection the holder of this triple, then call [`Client::claimed`]. A barrier.
     Claim(Triple),
+    /// Have a backend asked whether the request may be, then hand its message in again with `asks`
+    /// off, or call [`forbidden`]. Until then the owner hands in no other.
+    Check(Request<'a>),
     /// The request goes to an upstream.
     Forward(Request<'a>),
 }
@@ -167,11 +170,12 @@ impl Client {
     }
 
     /// A message of the client, decrypted if the connection is. `white` says which further methods
-    /// may be called before login.
+    /// may be called before login; with `asks` a backend is asked about all others.
     pub fn message<'a>(
         &mut self,
         message: &'a [u8],
         config: &Xxim,
+        asks: bool,
         white: impl Fn(&str) -> bool,
     ) -> Step<'a> {
         debug_assert!(!self.at_barrier(), "a message behind a barrier");
@@ -193,6 +197,7 @@ impl Client {
                     return fail(&request, code::AUTH, Some(text::NOT_LOGGED_IN), None);
                 }
                 match local {
+                    _ if asks && !open => Step::Check(request),
                     Some(_) => Step::Answer(answer(head(&request), Bytes::new())),
                     None => Step::Forward(request),
                 }
@@ -400,6 +405,26 @@ impl std::fmt::Debug for Client {
             .field("version", &self.version)
             .field("encrypted", &self.cipher.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a request that a backend does not permit.
+pub fn forbidden(head: Bytes, verdict: Permission, config: &Xxim) -> Step<'static> {
+    match verdict {
+        Permission::Refused { code, data } => {
+            Step::Answer(Answer { head, code, data, close: None })
+        }
+        Permission::Banned(msg) => {
+            let close = Close::auth(msg.clone());
+            match config.respond_then_close {
+                true => refuse(head, code::AUTH, Some(&msg), Some(close)),
+                false => Step::Close(close),
+            }
+        }
+        // As the original, whose clients log out then.
+        Permission::Granted | Permission::Unavailable => {
+            refuse(head, code::AUTH, Some(text::AUTH_FAILED), None)
+        }
     }
 }
 

@@ -71,7 +71,7 @@ fn turn_rules(crypto: &XximCrypto) -> TurnRules {
 impl Shard {
     /// A question begins whose answer the barrier waits for; returns its number. The connection is
     /// still received from, to notice its end: whoever has left takes nobody's turn.
-    fn xxim_ask(&mut self, slot: u32) -> u32 {
+    pub(super) fn xxim_ask(&mut self, slot: u32) -> u32 {
         self.conns[slot].flags.set(Flags::BLOCKED);
         let Some(conn) = self.xxim(slot) else { return 0 };
         conn.number = conn.number.wrapping_add(1);
@@ -224,6 +224,8 @@ impl Shard {
     /// answered and this one is displaced; backends hear nothing of it.
     fn xxim_settled(&mut self, slot: u32, held: bool) {
         let Some(conn) = self.xxim(slot) else { return };
+        // It was for another token, or device.
+        conn.permitted_ms = 0;
         let step = conn.client.claimed();
         if !held {
             self.xxim_step(slot, step);

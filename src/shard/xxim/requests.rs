@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::model::{Xxim, XximMode, XximRoute, XximTarget};
-use crate::edge::xxim::{Close, Holders, Step, refuse};
+use crate::config::model::{Config, Xxim, XximMode, XximRoute, XximTarget};
+use crate::edge::xxim::{Client, Close, Holders, Step, refuse};
 use crate::hub::ConnId;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
@@ -105,11 +105,11 @@ impl Shard {
                 len.ok().and_then(|len| scratch.get(..len))
             }
         };
-        let upstreams = &self.config.xxim_upstreams;
-        let white = |method: &str| upstreams.route(method).is_some_and(|(_, route)| route.white);
         let encrypted = conn.client.cipher().is_some();
+        let asks = self.config.xxim_upstreams.hooks.before_request;
+        let asks = asks && self.now.ms >= conn.permitted_ms;
         let step = match plain {
-            Some(plain) => conn.client.message(plain, &self.config.xxim, white),
+            Some(plain) => read(&mut conn.client, plain, &self.config, asks),
             None => Step::Close(Close::PROTOCOL),
         };
         self.counters.xxim_requests += 1;
@@ -238,7 +238,8 @@ impl Shard {
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
             let blocked = conn.flags.has(Flags::BLOCKED);
-            assert!(!own.client.at_barrier() || blocked || ending, "a barrier and still read");
+            let asked = own.client.at_barrier() || own.check.is_some();
+            assert!(!asked || blocked || ending, "a barrier and still read");
             under_way += own.in_flight.len() as u32;
             over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
             waiting += usize::from(own.waiting);
@@ -280,6 +281,18 @@ impl Shard {
         }
         self.xxim_send(slot, &response);
     }
+}
+
+/// What a decrypted message of a client means; `asks` as [`Client::message`] has it.
+pub(super) fn read<'a>(
+    client: &mut Client,
+    plain: &'a [u8],
+    config: &Config,
+    asks: bool,
+) -> Step<'a> {
+    let upstreams = &config.xxim_upstreams;
+    let white = |method: &str| upstreams.route(method).is_some_and(|(_, route)| route.white);
+    client.message(plain, &config.xxim, asks, white)
 }
 
 /// The body for an upstream (section 4.3). `common_req`: `None` in mode `envelope`, where the

@@ -1,0 +1,60 @@
+//! Requests that a backend must permit (`xxim.hooks.before_request`; xxim section 4.1, step 6).
+//!
+//! A permission counts for some time for all requests of the connection, until it logs in again or
+//! sets its parameters. Invariant: while a backend is asked the connection is not read, so requests
+//! keep their order, and what waits is one request and what [`crate::limits`] lets it keep. Costs:
+//! a time per connection; per question a copy of the request.
+
+use super::requests::read;
+use crate::edge::xxim::forbidden;
+use crate::hub::ConnId;
+use crate::hub::login::Permission;
+use crate::shard::Shard;
+use crate::shard::conns::Flags;
+use crate::shard::mailbox::Request;
+use crate::wire::xxim as wire;
+
+impl Shard {
+    /// Has a backend asked about a request.
+    pub(super) fn xxim_check(&mut self, slot: u32, request: &wire::Request<'_>) {
+        let number = self.xxim_ask(slot);
+        let id = self.conns.id(slot);
+        let Some(conn) = self.xxim(slot) else { return };
+        conn.check = Some(wire::request_body(request.req_id, request.method, request.data));
+        let (identity, method) = (conn.client.identity().clone(), request.method.into());
+        self.counters.xxim_checks += 1;
+        self.xxim.outgoing.push_back(Request::Check { conn: id, number, identity, method });
+    }
+
+    /// The backend has decided, or could not.
+    pub(in crate::shard) fn xxim_checked(
+        &mut self,
+        id: ConnId,
+        number: u32,
+        permission: Permission,
+    ) {
+        let Some(slot) = self.conns.slot(id) else { return };
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
+        let config = self.config.clone();
+        let now_ms = self.now.ms;
+        let Some(conn) = self.xxim(slot).filter(|conn| conn.number == number) else { return };
+        let Some(message) = conn.check.take() else { return };
+        let step = match permission {
+            Permission::Granted => {
+                let cache = config.xxim_upstreams.hooks.before_request_cache;
+                conn.permitted_ms = now_ms.saturating_add(cache.as_millis() as u64);
+                read(&mut conn.client, &message, &config, false)
+            }
+            other => {
+                // It was read before it was asked about.
+                let Ok(request) = wire::Request::parse(&message) else { return };
+                let (head, _) = wire::head(request.req_id, request.method);
+                forbidden(head, other, &config.xxim)
+            }
+        };
+        self.xxim_step(slot, step);
+        self.xxim_resume(slot);
+    }
+}

@@ -1,0 +1,101 @@
+//! BeforeRequest: whether a client that has logged in may call a method (xxim section 4.1, step 6).
+//!
+//! As the original: a code other than 0 is the answer, UNAUTHENTICATED (over HTTP 401)
+//! ends the connection, and everything else means that nobody could say. One attempt. Costs: one
+//! call.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use tonic::{Code, Request};
+
+use super::{Failure, PROTOBUF, Target};
+use crate::hub::login::Permission;
+use crate::limits::CALLBACK_ANSWER_BYTES_MAX;
+use crate::sidecar::dispatch::{self, grpc};
+use crate::sidecar::upstream;
+use crate::wire::xxim::proto::{BeforeRequestReq, BeforeRequestResp, CommonReq};
+use crate::wire::xxim::text::AUTH_FAILED;
+use crate::wire::xxim::{Identity, common_req};
+
+/// Characters of a backend's message that a client is told.
+const MESSAGE_CHARS_MAX: usize = 512;
+
+/// Asks.
+pub(super) async fn ask(
+    target: &Target,
+    identity: &Identity,
+    method: &str,
+    time_max: Duration,
+) -> Result<Permission, Failure> {
+    let body = question(identity, method);
+    match target {
+        Target::Unset => Err(Failure::Unset),
+        Target::Http(client, url) => {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF), (ACCEPT, PROTOBUF)]);
+            let response = client.post(url.clone(), headers, body, time_max).await?;
+            match response.status().as_u16() {
+                200 => permission(upstream::body(response, CALLBACK_ANSWER_BYTES_MAX).await?),
+                401 => Ok(Permission::Banned(AUTH_FAILED.to_owned())),
+                _ => Err(Failure::Status(response.status())),
+            }
+        }
+        Target::Grpc(channel, path) => {
+            let request = Request::new(body);
+            let call =
+                grpc::unary(channel.clone(), path.clone(), request, CALLBACK_ANSWER_BYTES_MAX);
+            let timeout = |_| Failure::Upstream(upstream::Failure::Timeout);
+            match tokio::time::timeout(time_max, call).await.map_err(timeout)? {
+                Ok(Ok(answer)) => permission(answer),
+                Ok(Err(status)) if status.code() == Code::Unauthenticated => {
+                    let told = match status.message() {
+                        "" => AUTH_FAILED,
+                        message => message,
+                    };
+                    Ok(Permission::Banned(told.chars().take(MESSAGE_CHARS_MAX).collect()))
+                }
+                Ok(Err(status)) => Err(Failure::Grpc(status.code())),
+                Err(dispatch::Failure::Unreachable(text)) => {
+                    Err(upstream::Failure::Unreachable(text).into())
+                }
+                Err(failure) => Err(upstream::Failure::Transport(failure.to_string()).into()),
+            }
+        }
+    }
+}
+
+fn question(identity: &Identity, method: &str) -> Bytes {
+    // What was just encoded can be read.
+    let common_req = CommonReq::decode(common_req(identity)).unwrap_or_default();
+    let request = BeforeRequestReq { common_req: Some(common_req), method: method.to_owned() };
+    request.encode_to_vec().into()
+}
+
+fn permission(answer: Bytes) -> Result<Permission, Failure> {
+    let answer = BeforeRequestResp::decode(answer)
+        .map_err(|error| Failure::Undecodable(error.to_string()))?;
+    Ok(match answer.common_resp {
+        Some(resp) if resp.code != 0 => {
+            Permission::Refused { code: resp.code, data: resp.encode_to_vec().into() }
+        }
+        _ => Permission::Granted,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::xxim::proto::CommonResp;
+
+    #[test]
+    fn a_code_refuses_and_nonsense_is_no_permission() {
+        assert_eq!(permission(Bytes::new()).ok(), Some(Permission::Granted));
+        let resp = CommonResp { code: 9, msg: Some("no".into()), ..Default::default() };
+        let data = Bytes::from(resp.encode_to_vec());
+        let answer = BeforeRequestResp { common_resp: Some(resp) }.encode_to_vec();
+        assert_eq!(permission(answer.into()).ok(), Some(Permission::Refused { code: 9, data }));
+        assert!(permission(Bytes::from_static(b"\x0a")).is_err());
+    }
+}
