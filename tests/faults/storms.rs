@@ -118,7 +118,9 @@ fn a_storm_of_upgrades_and_resets_leaves_no_ghost() {
     assert_eq!(task.online_count(), 0);
     let mut worker = known_worker(&server);
     let before = server.rss_kib();
-    let earlier = server.metric("ringway_clients_opened_total", "");
+    let gauge = |name| server.metric(name, "");
+    let earlier = gauge("ringway_clients_opened_total");
+    let accepted = gauge("ringway_connections_accepted_total");
     let storm = storm(server.address(CLIENTS), upgrade_and_reset);
     let (mut open, mut all) = (HashSet::new(), Vec::new());
     let mut read = |worker: &mut Business| {
@@ -136,7 +138,10 @@ fn a_storm_of_upgrades_and_resets_leaves_no_ghost() {
     // Every fourth has waited for its response, so it was opened.
     while read(&mut worker).0 < STORM / 4 {}
     storm.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    let gauge = |name| server.metric(name, "");
+    let all_accepted = accepted + STORM as u64;
+    wait_until("all in the backlog", || {
+        gauge("ringway_connections_accepted_total") == all_accepted
+    });
     wait_until("the end of all", || gauge("ringway_connections") == 2);
     let opens = gauge("ringway_clients_opened_total") - earlier;
     assert_eq!(gauge("ringway_clients_closed_total") - earlier, opens);
