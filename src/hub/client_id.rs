@@ -9,10 +9,11 @@
 //!
 //! Milliseconds and step are one number of 53 bits: the second in which the connection was accepted
 //! (its generation), times the connections that one second has numbers for, plus the connection's
-//! place: slot ([rotated](Rotation)), then shard. One second has 1000 * 4096 places, as in every snowflake. A process
-//! that may have more (shards times connections) takes what it needs and its seconds wrap
-//! sooner: with 8 shards of a million connections after 35 years. So an id leads back to its
-//! connection without a table, a stale one finds nothing, and ids that look like times are times.
+//! place: slot ([rotated](Rotation)), then shard. One second has 1000 * 4096 places, as in every
+//! snowflake. A process that may have more (shards times connections) takes what it needs and its
+//! seconds wrap sooner: with 8 shards of a million connections after 35 years. So an id leads back
+//! to its connection without a table, a stale one finds nothing, and ids that look like times are
+//! times.
 
 use crate::hub::{ConnId, Rotation};
 

@@ -244,7 +244,8 @@ fn deep_json_is_no_json() {
 
 #[test]
 fn what_is_behind_a_push_waits_for_a_store_and_a_last_push_does_not() {
-    let actions = r#"[ { push = { topic = "a" } }, { push = { topic = "b", event = "e" } }, { send = "ok" },
+    let actions = r#"[ { push = { topic = "a" } },
+        { push = { topic = "b", event = "e" } }, { send = "ok" },
         { push = { topic = "c" } } ]"#;
     let mut here = does(actions);
     let all = ["push a [m]", "push b", "send ok", "push c [m]"];
@@ -264,7 +265,8 @@ fn what_is_behind_a_push_waits_for_a_store_and_a_last_push_does_not() {
 #[test]
 fn on_error_and_rules_about_the_end_wait_for_a_push_as_well() {
     let mut client = does(
-        r#"[ { http = { url = "http://127.0.0.1/", on_error = [ { push = { topic = "a" } }, { close = { code = 4000 } } ] } }, { send = "never" } ]"#,
+        r#"[ { http = { url = "http://127.0.0.1/", on_error = [
+            { push = { topic = "a" } }, { close = { code = 4000 } } ] } }, { send = "never" } ]"#,
     );
     client.cluster = true;
     assert_eq!(client.text("m"), [""; 0]);

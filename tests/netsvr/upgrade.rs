@@ -394,7 +394,7 @@ fn the_query_and_the_headers_of_section_2_3_reach_the_business() {
 }
 
 /// Section 2.9: a process that starts within the second in which another one ended repeats none of
-/// its uniqIds, and its first one can not be guessed. The address in them differs here, as both run.
+/// its uniqIds, and its first one can not be guessed. The address in them differs here: both run.
 #[test]
 fn processes_that_start_in_the_same_second_have_no_uniq_id_in_common() {
     let servers = [Server::start(config()), Server::start(config())];

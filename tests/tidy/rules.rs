@@ -11,8 +11,8 @@ pub const LINE_COLUMNS_MAX: usize = 100;
 /// What has no row here may import everything (`lib.rs`, `main.rs`, `gateway.rs` tie it together).
 pub const IMPORTS: &[(&str, &[&str])] = &[
     ("hub", &["hub", "limits"]),
-    ("wire/netsvr", &["wire", "limits", "hub::ConnId"]),
-    ("wire/netsvr.rs", &["wire", "limits", "hub::ConnId"]),
+    ("wire/netsvr", &["wire", "limits", "hub::ConnId", "hub::Rotation"]),
+    ("wire/netsvr.rs", &["wire", "limits", "hub::ConnId", "hub::Rotation"]),
     ("wire", &["wire", "limits"]),
     ("limits", &["limits"]),
     ("log.rs", &[]),

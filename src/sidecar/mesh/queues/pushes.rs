@@ -7,9 +7,9 @@
 //!
 //! When the topic is full, `error` refuses the message; with `block` lanes wait and are tried
 //! again, a few at first and more with each success; with `drop_oldest` the oldest message of the
-//! topic is removed, and one of them tries again. What JetStream does not answer is sent again; what
-//! it has not stored within [`QUEUE_PUSH_TIME`] `error` refuses, the others wait; with `drop_oldest`
-//! a topic has at most as many messages waiting here as it may have there.
+//! topic is removed, and one of them tries again. What JetStream does not answer is sent again;
+//! what it has not stored within [`QUEUE_PUSH_TIME`] `error` refuses, the others wait; with
+//! `drop_oldest` a topic has at most as many messages waiting here as it may have there.
 //!
 //! Invariants: a lane exists while it has messages, and stands where its state says, or an entry
 //! there is stale, which the number of its first message tells; every message is settled once, and
