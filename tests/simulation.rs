@@ -13,6 +13,8 @@
 mod checks;
 #[path = "simulation/commands.rs"]
 mod commands;
+#[path = "simulation/half_closed.rs"]
+mod half_closed;
 #[path = "simulation/peers.rs"]
 mod peers;
 #[path = "simulation/plan.rs"]

@@ -120,10 +120,12 @@ impl Shard {
             return Tally::default();
         }
         let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
-        assert!(has(Flags::BLOCKED) || !has(Flags::PAUSED), "{}", at("paused, not blocked"));
+        assert!(has(Flags::BLOCKED | Flags::ENDED) || !has(Flags::PAUSED), "{}", at("paused"));
         assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
-        assert!(!has(Flags::ENDED) || has(Flags::BLOCKED), "{}", at("ended, does not wait"));
+        let goes_on = || has(Flags::TOUCHED | Flags::STALLED) || self.unconfirmed.contains(&slot);
+        let waits = !has(Flags::ENDED) || self.under_way(slot) || goes_on();
+        assert!(waits, "{}", at("ended, does not wait"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));

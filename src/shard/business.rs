@@ -106,6 +106,16 @@ impl Business {
         wire::conn_id(listener, peer, unix)
     }
 
+    /// Whether it is not known yet what became of the last send.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.flying > 0 && !self.incomplete
+    }
+
+    /// Whether questions are not answered yet.
+    pub(super) fn owes_answers(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
     /// Whether as many answers wait as may.
     fn is_full(&self) -> bool {
         self.questions.len() >= BUSINESS_QUERIES_MAX || self.has_answers_enough()
@@ -186,7 +196,9 @@ impl Shard {
                     if let Some(unsaid) = self.complaints.allow(self.now.ms) {
                         tracing::warn!(%peer, %error, unsaid, "business connection closed");
                     }
-                    return self.finish(slot);
+                    // What came whole before is answered.
+                    self.conns[slot].flags.set(Flags::DEAF);
+                    return self.ended(slot);
                 }
             }
         }
@@ -535,10 +547,6 @@ impl Shard {
         let Role::Business(business) = &self.conns[slot].role else { return };
         if self.business_deadline_ms(slot, business) > now_ms {
             return self.rearm(slot);
-        }
-        // Whether the last send has stalled is told after the timers of a turn.
-        if business.flying > 0 && !business.incomplete {
-            return self.timers.arm(slot, now_ms + 1);
         }
         let peer: IpAddr = business.peer.ip();
         let stalled = self.conns[slot].flags.has(Flags::STALLED);

@@ -332,6 +332,9 @@ impl Shard {
         let closing = self.conns[slot].flags.has(Flags::CLOSING);
         match event {
             Event::Close(payload) => {
+                if self.api_says_last(slot, || websocket::close_echo(payload)) {
+                    return;
+                }
                 if !closing {
                     self.xxim_closing(slot);
                     self.conns[slot].flags.set(Flags::CLOSING);
@@ -462,7 +465,7 @@ impl Shard {
             return;
         }
         if conn.flags.has(Flags::ENDED) {
-            return self.finish(slot);
+            return self.touch(slot);
         }
         if self.draining && !self.conns[slot].role.is_backend() {
             self.close(slot, SHUTDOWN);

@@ -4,6 +4,10 @@
 //! writes what is queued, says that nothing follows and waits for the peer's end, so that no reset
 //! destroys what was written; `hang_up` closes as soon as everything is written. All of them end in
 //! `finish`, at the latest after `runtime.close_timeout`.
+//!
+//! When the peer ends its side (`ended`), what came whole before is carried out and answered first,
+//! within `runtime.close_timeout`, whatever the protocol (design section 5). A connection that is
+//! closed because of what the peer sent answers what came before that, too.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -55,6 +59,71 @@ impl Shard {
         }
     }
 
+    /// The peer has ended its side. What came whole before is carried out, and its answers are
+    /// written; then the connection ends ([`Shard::written_out`]).
+    pub fn ended(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE) || !conn.flags.set(Flags::ENDED) {
+            return;
+        }
+        self.give_time(slot);
+        self.touch(slot);
+    }
+
+    /// The connection has so long for what it still has to do.
+    fn give_time(&mut self, slot: u32) {
+        let close_ms = self.config.runtime.close_timeout.as_millis() as u64;
+        self.timers.arm(slot, self.now.ms + close_ms);
+    }
+
+    fn soon(&mut self, slot: u32) {
+        self.timers.arm(slot, self.now.ms + 1);
+    }
+
+    /// Nobody is at the other end any more to be answered. What a client sent before still counts.
+    pub fn broken(&mut self, slot: u32) {
+        let conn = &self.conns[slot];
+        if conn.flags.has(Flags::GONE) {
+            return;
+        }
+        let client = !conn.role.is_backend() && !matches!(conn.role, Role::Echo);
+        if client && self.keeps_input(slot) {
+            self.give_up_outbox(slot, self.at_end(DropReason::Closing));
+            return self.ended(slot);
+        }
+        self.finish(slot);
+    }
+
+    /// Whether something that the peer has sent is not carried out, or not answered.
+    pub(super) fn under_way(&self, slot: u32) -> bool {
+        self.keeps_input(slot) || self.owes_answers(slot)
+    }
+
+    /// Whether input is kept that will still be handled.
+    fn keeps_input(&self, slot: u32) -> bool {
+        let conn = &self.conns[slot];
+        let ends = Flags::CLOSING | Flags::DEAF | Flags::GONE;
+        if !conn.flags.has(Flags::BLOCKED) || conn.flags.has(ends) {
+            return false;
+        }
+        // A client that is not let in yet is let in only for what it has said.
+        let said = || conn.held.is_some() || conn.decoder.has_kept();
+        !matches!(conn.role, Role::Opening(_)) || said()
+    }
+
+    /// Whether answers will still be written.
+    fn owes_answers(&self, slot: u32) -> bool {
+        let conn = &self.conns[slot];
+        let silent = conn.flags.has(Flags::CLOSING);
+        match &conn.role {
+            Role::Business(business) => business.owes_answers(),
+            Role::ConnmixApi(api) => !silent && !api.is_settled(),
+            Role::Xxim(xxim) => !silent && xxim.owes_answers(),
+            Role::XximHttp(http) => http.owes_answers(),
+            _ => false,
+        }
+    }
+
     /// Closes as soon as everything is written.
     pub(super) fn hang_up(&mut self, slot: u32) {
         let flags = &mut self.conns[slot].flags;
@@ -71,6 +140,10 @@ impl Shard {
     pub(super) fn violated(&mut self, slot: u32, violation: Violation) {
         self.counters.protocol_violations += 1;
         self.xxim_violated(slot, violation);
+        let goodbye = || websocket::close(violation.code, violation.reason);
+        if self.api_says_last(slot, goodbye) {
+            return;
+        }
         self.close(slot, CloseReason { code: violation.code, text: violation.reason });
         self.linger(slot);
     }
@@ -111,20 +184,19 @@ impl Shard {
 
     /// The last send was written: what the connection was waiting for happens now.
     pub(super) fn written_out(&mut self, slot: u32) {
+        let under_way = self.under_way(slot);
         let conn = &mut self.conns[slot];
         let blocked = conn.flags.has(Flags::BLOCKED);
-        if blocked && matches!(conn.role, Role::Business(_)) {
+        let reads = blocked && !conn.flags.has(Flags::DEAF);
+        if reads && matches!(conn.role, Role::Business(_)) {
             self.unblock_business(slot);
-        } else if blocked
-            && matches!(conn.role, Role::ConnmixApi(_))
-            && !conn.flags.has(Flags::DEAF)
-        {
+        } else if reads && matches!(conn.role, Role::ConnmixApi(_)) {
             self.connmix_api_room(slot);
         } else if !conn.outbox.is_empty() || conn.flags.has(Flags::TOUCHED) {
             // More is under way, or the TLS session has something to say.
-        } else if conn.flags.has(Flags::HANG_UP) {
+        } else if conn.flags.has(Flags::HANG_UP) || conn.flags.has(Flags::ENDED) && !under_way {
             self.finish(slot);
-        } else if conn.flags.clear(Flags::LINGER) {
+        } else if !under_way && conn.flags.clear(Flags::LINGER) {
             self.ops.push(Op::Shutdown { slot });
         } else if blocked && matches!(conn.role, Role::Echo) {
             self.unblock(slot);
@@ -165,6 +237,10 @@ impl Shard {
     /// Sets the timer of a connection to whatever is due next.
     pub(super) fn rearm(&mut self, slot: u32) {
         let conn = &self.conns[slot];
+        if conn.flags.has(Flags::ENDED) {
+            // Its time runs, whatever happens.
+            return;
+        }
         let runtime = &self.config.runtime;
         let deadline_ms = if is_ending(conn) {
             self.now.ms + runtime.close_timeout.as_millis() as u64
@@ -192,6 +268,16 @@ impl Shard {
         let conn = &self.conns[slot];
         match &conn.role {
             _ if conn.flags.has(Flags::GONE) => {}
+            // Whether the last send has stalled is told after the timers of a turn.
+            Role::Business(business) if business.is_unsettled() => self.soon(slot),
+            Role::ConnmixApi(api) if api.is_unsettled() => self.soon(slot),
+            // What it sent before it left counts, whenever there is room for it.
+            _ if conn.flags.has(Flags::ENDED)
+                && conn.flags.has(Flags::WAITING)
+                && self.keeps_input(slot) =>
+            {
+                self.give_time(slot);
+            }
             _ if is_ending(conn) => self.finish(slot),
             Role::Greeting(_) => {
                 self.counters.handshake_timeouts += 1;
@@ -289,6 +375,5 @@ impl Shard {
 
 /// Whether a connection has only `runtime.close_timeout` left.
 fn is_ending(conn: &Conn) -> bool {
-    let flags = Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF;
-    conn.flags.has(flags) || conn.flags.has(Flags::ENDED) && matches!(conn.role, Role::Xxim(_))
+    conn.flags.has(Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF | Flags::ENDED)
 }

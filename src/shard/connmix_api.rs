@@ -56,8 +56,6 @@ pub struct Conn {
     flight: Flight,
     /// When the send under way stalled.
     stalled_ms: u64,
-    /// The peer has ended its side; what it asked for is still answered.
-    ended: bool,
     /// A ping was sent since the peer last showed life.
     pinged: bool,
 }
@@ -102,7 +100,6 @@ impl Conn {
             homes_ever: Vec::new(),
             flight: Flight::default(),
             stalled_ms: 0,
-            ended: false,
             pinged: false,
         }
     }
@@ -115,6 +112,11 @@ impl Conn {
     /// A send takes so many frames.
     pub(super) fn taken(&mut self, frames: u32) {
         self.flight.taken(frames);
+    }
+
+    /// Whether it is not known yet what became of the last send.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.flight.is_unsettled()
     }
 
     /// Whether no request is waiting for its answer.
@@ -241,7 +243,8 @@ impl Shard {
             let ends = form.ends();
             self.api_send(slot, form.encode(answer), ends);
         }
-        if too_many {
+        let CloseReason { code, text } = TOO_MANY_ERRORS;
+        if too_many && !self.api_says_last(slot, || websocket::close(code, text)) {
             self.close(slot, TOO_MANY_ERRORS);
         }
     }
@@ -262,6 +265,21 @@ impl Shard {
         let form = Form::Raw { ends };
         let pending = Pending { number: 0, about: About::Send, form, answer: Some(answer) };
         conn.pending.push_back(pending);
+    }
+
+    /// Says goodbye to a WebSocket behind the answers that it is owed, and reads nothing more. False:
+    /// it is owed none, or is no connection to the API.
+    pub(super) fn api_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
+        let ending = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
+        let Some(conn) = self.api(slot) else { return false };
+        if ending || conn.pending.is_empty() {
+            return false;
+        }
+        let (form, answer) = (Form::Raw { ends: true }, Some(goodbye()));
+        conn.pending.push_back(Pending { number: 0, about: About::Send, form, answer });
+        self.conns[slot].flags.set(Flags::DEAF);
+        self.rearm(slot);
+        true
     }
 
     /// Notes a request whose answer comes under this number ([`Shard::api_answered`]).
@@ -309,9 +327,6 @@ impl Shard {
             if ends {
                 return self.linger(slot);
             }
-        }
-        if self.api(slot).is_some_and(|conn| conn.ended && conn.pending.is_empty()) {
-            return self.hang_up(slot);
         }
         self.connmix_api_room(slot);
     }
@@ -478,15 +493,6 @@ impl Shard {
         }
     }
 
-    /// The peer of a connection that is no WebSocket has ended its side.
-    pub(super) fn connmix_api_ended(&mut self, slot: u32) {
-        let Some(conn) = self.api(slot) else { return };
-        conn.ended = true;
-        if conn.pending.is_empty() {
-            self.hang_up(slot);
-        }
-    }
-
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn connmix_api_deadline_ms(&self, slot: u32) -> u64 {
         let entry = &self.conns[slot];
@@ -521,10 +527,6 @@ impl Shard {
         let read_ms = self.config.connmix.api.read_timeout.as_millis() as u64;
         let silent_ms = now_ms.saturating_sub(self.conns[slot].active_ms);
         let Some(conn) = self.api(slot) else { return };
-        // Whether the last send has stalled is told after the timers of a turn.
-        if conn.flight.is_unsettled() {
-            return self.timers.arm(slot, now_ms + 1);
-        }
         if flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) && silent_ms < read_ms {
             conn.pinged = true;
             self.push(slot, websocket::ping());

@@ -129,7 +129,7 @@ impl Flags {
     pub const PAUSED: u16 = 1 << 2;
     /// Input is kept, not handled: no room for its events, or not opened yet.
     pub const BLOCKED: u16 = 1 << 3;
-    /// The peer has ended its side while input was kept; that is handled first.
+    /// The peer has ended its side; what it sent before is carried out and answered first.
     pub const ENDED: u16 = 1 << 4;
     /// A close frame was queued: nothing else is sent, and only the peer's close is listened to.
     pub const CLOSING: u16 = 1 << 5;

@@ -317,7 +317,8 @@ impl Driver {
                 shard.received(slot, self.ring.data(&data));
                 self.ring.give_back(data);
             }
-            Event::Ended { slot, .. } => shard.ended(slot),
+            Event::Ended { slot, error: None } => shard.ended(slot),
+            Event::Ended { slot, error: Some(_) } => shard.broken(slot),
             Event::Stalled { slot, written } => shard.stalled(slot, written),
             Event::Sent { slot, result } => {
                 shard.sent(slot, result.map_err(|(written, _)| written));

@@ -149,7 +149,7 @@ impl<'a> Forms<'a> {
 impl FanOut<'_> {
     fn deliver(&mut self, slot: u32) {
         let flags = self.conns[slot].flags;
-        if flags.has(Flags::CLOSING | Flags::GONE | Flags::ENDED) {
+        if flags.has(Flags::CLOSING | Flags::GONE) {
             self.closing += 1;
             return;
         }

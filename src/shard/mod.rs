@@ -310,28 +310,6 @@ impl Shard {
         self.take_in(slot, data);
     }
 
-    /// The peer has ended its side, or the connection is broken.
-    pub fn ended(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
-        if conn.flags.has(Flags::GONE) {
-            return;
-        }
-        if matches!(conn.role, Role::ConnmixApi(_)) && !conn.flags.has(Flags::WEBSOCKET) {
-            return self.connmix_api_ended(slot);
-        }
-        // What a client sent before it left still counts, once there is room for it.
-        let waits = match conn.role {
-            Role::Netsvr(_) => conn.flags.has(Flags::WAITING),
-            Role::Xxim(_) => conn.flags.has(Flags::BLOCKED),
-            _ => false,
-        };
-        if waits && !conn.flags.has(Flags::CLOSING) {
-            conn.flags.set(Flags::ENDED);
-            return self.xxim_ended(slot);
-        }
-        self.finish(slot);
-    }
-
     /// The socket of a slot is closed; the slot is free.
     pub fn closed(&mut self, slot: u32) {
         debug_assert!(self.conns[slot].flags.has(Flags::GONE));

@@ -10,14 +10,6 @@ use crate::shard::ops::{Batch, Frame, Op};
 use crate::wire::tls::Tls;
 
 impl Shard {
-    /// The connection can not be written to any more.
-    pub(super) fn broken(&mut self, slot: u32) {
-        match self.conns[slot].role {
-            Role::ConnmixApi(_) => self.finish(slot),
-            _ => self.ended(slot),
-        }
-    }
-
     /// The last send could not be completed at once; `written` of its bytes are out.
     pub fn stalled(&mut self, slot: u32, written: usize) {
         let conn = &mut self.conns[slot];
@@ -116,7 +108,7 @@ impl Shard {
         if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
             self.touched.push(slot);
         }
-        let watched = !client || ends || conn.flags.has(Flags::BLOCKED);
+        let watched = !client || ends || conn.flags.has(Flags::BLOCKED | Flags::ENDED);
         let Some(batch) = batch else {
             return if watched {
                 self.confirm(slot)

@@ -459,7 +459,10 @@ impl World {
             cell.shard.received(slot, &mut piece);
         } else if socket.inbound_ended && !socket.ended_told {
             socket.ended_told = true;
-            cell.shard.ended(slot);
+            match socket.broken {
+                true => cell.shard.broken(slot),
+                false => cell.shard.ended(slot),
+            }
         }
     }
 

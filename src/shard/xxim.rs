@@ -84,6 +84,11 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Whether requests are not answered yet.
+    pub(super) fn owes_answers(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     /// A connection that was just accepted.
     pub fn new(peer: SocketAddr) -> Conn {
         Conn::with(peer, Client::new(Identity::default(), None))
@@ -411,14 +416,6 @@ impl Shard {
             by(own.pinged_ms, config.ping_interval);
         }
         due_ms
-    }
-
-    /// The client has ended its side while it is not read: what it sent before is carried out when
-    /// it is read again, for which it has `runtime.close_timeout`.
-    pub(super) fn xxim_ended(&mut self, slot: u32) {
-        if self.xxim(slot).is_some() {
-            self.rearm(slot);
-        }
     }
 
     /// That time has come.

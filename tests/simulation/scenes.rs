@@ -24,8 +24,8 @@ const ROUNDS_MAX: usize = 20_000;
 const FRAME_BYTES_MAX: usize = 10_000;
 
 /// A gateway of one shard in fair weather.
-struct Scene {
-    world: World,
+pub struct Scene {
+    pub world: World,
     ids: UniqIds,
     clients: usize,
 }
@@ -35,7 +35,15 @@ impl Scene {
         Scene::on(1, change)
     }
 
-    fn on(shards: usize, change: impl FnOnce(&mut Config, &mut Weather)) -> Scene {
+    pub fn on(shards: usize, change: impl FnOnce(&mut Config, &mut Weather)) -> Scene {
+        Scene::seeded(1, shards, change)
+    }
+
+    pub fn seeded(
+        seed: u64,
+        shards: usize,
+        change: impl FnOnce(&mut Config, &mut Weather),
+    ) -> Scene {
         let mut config = Config::demo();
         config.runtime.connections_max = 100;
         let mut weather = Weather {
@@ -52,7 +60,7 @@ impl Scene {
         change(&mut config, &mut weather);
         let ids = UniqIds::new(config.netsvr.advertise);
         let listeners = Plan::listeners(&config);
-        Scene { world: World::new(1, shards, config, listeners, weather), ids, clients: 0 }
+        Scene { world: World::new(seed, shards, config, listeners, weather), ids, clients: 0 }
     }
 
     fn settle(&mut self) {
@@ -61,7 +69,7 @@ impl Scene {
     }
 
     /// A client whose upgrade is on its way.
-    fn client(&mut self, kind: Kind) -> Peer {
+    pub fn client(&mut self, kind: Kind) -> Peer {
         let peer = self.world.connect(CLIENTS);
         let client = Client::new(peer, self.clients, kind, false);
         self.clients += 1;
@@ -69,16 +77,16 @@ impl Scene {
         peer
     }
 
-    fn send(&mut self, client: Peer, first: u8, payload: &[u8]) {
+    pub fn send(&mut self, client: Peer, first: u8, payload: &[u8]) {
         self.world.write(client, &mask_frame(first, [1, 2, 3, 4], payload));
     }
 
-    fn frames(&self, client: Peer) -> Vec<Frame> {
+    pub fn frames(&self, client: Peer) -> Vec<Frame> {
         streams::client(&self.world.socket(client).written).frames
     }
 
     /// A worker for all events, after its registration was answered.
-    fn worker(&mut self) -> Business {
+    pub fn worker(&mut self) -> Business {
         let peer = self.world.connect(WORKERS);
         let mut worker = Business::new(peer, 0);
         let message = proto::RegisterReq { events: 7, ..Default::default() };
@@ -94,7 +102,7 @@ impl Scene {
         self.settle();
     }
 
-    fn told(&self, business: &Business) -> Vec<Told> {
+    pub fn told(&self, business: &Business) -> Vec<Told> {
         let mut rest = &self.world.socket(business.peer).written[..];
         let mut told = Vec::new();
         while let Some((frame, size)) = streams::told(rest, false) {

@@ -228,7 +228,7 @@ impl Shard {
         hub.for_each_in(topic, |slot| {
             let conn = &mut conns[slot];
             let Role::Im(member) = &mut conn.role else { return };
-            if conn.flags.has(Flags::CLOSING | Flags::GONE | Flags::ENDED) {
+            if conn.flags.has(Flags::CLOSING | Flags::GONE) {
                 closing += 1;
                 return;
             }

@@ -108,6 +108,11 @@ impl HttpConn {
         }
     }
 
+    /// Whether its request is not answered yet.
+    pub(in crate::shard) fn owes_answers(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Whether an upstream has a request of it.
     pub(in crate::shard) fn is_forwarded(&self) -> bool {
         matches!(self.pending, Some(Pending::Answered(_)))
