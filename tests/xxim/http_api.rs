@@ -165,6 +165,24 @@ fn browsers_are_let_in_by_their_origin() {
 }
 
 #[test]
+fn the_body_of_a_preflight_is_never_taken_for_a_request() {
+    let server = server("http://127.0.0.1:9");
+    let hidden = request(LOGIN, "", b"");
+    let (length, size) = (format!("Content-Length: {}", hidden.len()), hidden.len());
+    let chunked = [format!("{size:x}\r\n").as_bytes(), &hidden, b"\r\n0\r\n\r\n"].concat();
+    for (line, body) in [(&*length, hidden), ("Transfer-Encoding: chunked", chunked)] {
+        let mut client = Client::tcp(address(&server));
+        let options = format!("OPTIONS {LOGIN} HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+        client.write(&[options.as_bytes(), &body].concat());
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+        assert!(head.contains("Connection: close\r\n"), "{head}");
+        // Whoever comes next over the same proxy gets no answer of somebody else.
+        client.expect_end();
+    }
+}
+
+#[test]
 fn it_is_off_unless_wanted_and_clients_that_leave_cost_nothing() {
     let upstream = Upstream::start();
     let off = Server::start(config(&upstream.url));

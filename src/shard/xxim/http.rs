@@ -24,7 +24,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
-use crate::wire::http::body::{self, Body, BodyError};
+use crate::wire::http::body::{self, Body, BodyError, Framing};
 use crate::wire::http::{self, Head};
 use crate::wire::netsvr as worker;
 use crate::wire::xxim::proto::{CommonReq, CommonResp};
@@ -212,8 +212,11 @@ impl Shard {
             Err(error) => return self.xxim_http_refuse(slot, status_of(error)),
         };
         let cors = cors(request, &config.xxim.allow_origin);
-        let form = Form { ends: !request.keeps_alive(), cors };
-        if request.method == "OPTIONS" {
+        let preflight = request.method == "OPTIONS";
+        // The body of a preflight is not read, so nothing behind it can be a request.
+        let unread = preflight && framing != Framing::Length(0);
+        let form = Form { ends: unread || !request.keeps_alive(), cors };
+        if preflight {
             return self.xxim_http_options(slot, &form);
         }
         if request.method != "POST" {
@@ -223,7 +226,8 @@ impl Shard {
             let line = request.header(name).unwrap_or_default();
             String::from_utf8_lossy(line).into_owned()
         };
-        let (forwarded, real) = (value("X-Forwarded-For"), value("X-Real-IP"));
+        let forwarded = String::from_utf8_lossy(&request.joined("X-Forwarded-For")).into_owned();
+        let real = value("X-Real-IP");
         let headers = request.headers();
         let headers = headers
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
