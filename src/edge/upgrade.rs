@@ -33,7 +33,7 @@ pub struct Opening {
     pub headers: Vec<(String, String)>,
     /// All offered sub-protocols. The first one was accepted.
     pub sub_protocols: Vec<String>,
-    /// The first `X-Forwarded-For` line, or nothing.
+    /// The `X-Forwarded-For` lines, joined to one list, or nothing.
     pub x_forwarded_for: String,
     /// The first `X-Real-IP` line, or nothing.
     pub x_real_ip: String,
@@ -83,7 +83,7 @@ pub fn upgrade(
         raw_query: text(request.query),
         headers: if netsvrs { Vec::new() } else { headers().collect() },
         sub_protocols: offered.into_iter().map(text).collect(),
-        x_forwarded_for: text(request.header("X-Forwarded-For").unwrap_or_default()),
+        x_forwarded_for: text(&request.joined("X-Forwarded-For")),
         x_real_ip: text(request.header("X-Real-IP").unwrap_or_default()),
     })
 }

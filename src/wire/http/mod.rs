@@ -65,6 +65,12 @@ impl<'a> Request<'a> {
             .map(|header| header.value.trim_ascii())
     }
 
+    /// The lines of a header as one list, with a comma between them (RFC 9110 section 5.3); empty
+    /// if there is none.
+    pub fn joined(&self, name: &str) -> Vec<u8> {
+        self.header_lines(name).collect::<Vec<_>>().join(&b", "[..])
+    }
+
     /// Every header line: name as it came, value without the white space around it.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.headers.iter().map(|header| (header.name, header.value.trim_ascii()))
