@@ -8,6 +8,7 @@
 //! Costs: publishing is one relaxed store per number; a scrape is one load per number and shard and
 //! the text.
 
+mod connmix;
 mod process;
 mod rates;
 mod table;
@@ -144,6 +145,7 @@ impl Registry {
             }
         }
         let mut text = sorted(&self.recorder.handle().render());
+        connmix::render(&mut text);
         process::render(&mut text, self.start);
         text
     }

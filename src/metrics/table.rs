@@ -265,6 +265,18 @@ table! {
         "Messages taken back from consumers that ended before they were written"
     queue_refused "ringway_queue_messages_refused_total" Count
         "Messages that found their topic full, or one topic too many"
+    connmix_websocket_received "ringway_connmix_websocket_messages_received_total" Count
+        "Messages from connmix clients over WebSocket"
+    connmix_socket_received "ringway_connmix_socket_messages_received_total" Count
+        "Messages from connmix clients over TCP"
+    connmix_websocket_sent "ringway_connmix_websocket_messages_sent_total" Count
+        "Messages written to connmix clients over WebSocket"
+    connmix_socket_sent "ringway_connmix_socket_messages_sent_total" Count
+        "Messages written to connmix clients over TCP"
+    connmix_websocket_failed "ringway_connmix_websocket_messages_failed_total" Count
+        "Messages that could not be written to connmix clients over WebSocket"
+    connmix_socket_failed "ringway_connmix_socket_messages_failed_total" Count
+        "Messages that could not be written to connmix clients over TCP"
     api_requests "ringway_connmix_api_requests_total" Count
         "Requests to the connmix API, over HTTP and WebSocket"
     api_faults "ringway_connmix_api_faults_total" Count
@@ -345,6 +357,8 @@ table! {
         "Clients that are not read until a worker's queue has room"
     connections_stalled "ringway_connections_stalled" Count
         "Connections whose peer does not take what is being sent"
+    connmix_clients "ringway_connmix_clients" Count
+        "connmix clients"
     im_guests "ringway_im_guests" Count
         "IM clients that are logged in as guests"
     im_users "ringway_im_users" Count

@@ -176,6 +176,7 @@ impl Shard {
         frames += unsealed.0;
         bytes += unsealed.1;
         if frames > 0 && self.hub.id_of(slot).is_some() {
+            self.connmix_count(slot, 0, frames);
             self.counters.frames_failed += frames;
             self.counters.frame_bytes_failed += bytes;
             self.dropped(reason, frames);

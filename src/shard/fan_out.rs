@@ -83,6 +83,7 @@ impl Shard {
         self.dropped(DropReason::Closing, closing);
         let failed = closing + slow.len() as u64;
         for slot in slow {
+            self.connmix_count(slot, 0, 1);
             self.counters.frames_failed += 1;
             self.counters.frame_bytes_failed += payload.raw().len() as u64;
             self.overflowed(slot);

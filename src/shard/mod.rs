@@ -439,6 +439,7 @@ impl Shard {
             queue_consumers: self.queueing.queues.consumers() as u64,
             clients_waiting: self.waiting.len() as u64,
             connections_stalled: self.stalls as u64,
+            connmix_clients: self.connmix.clients,
             im_guests: self.im.guests,
             im_users: self.im.users,
             im_batches_open: self.im.rooms.len() as u64,

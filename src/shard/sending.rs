@@ -99,6 +99,11 @@ impl Shard {
                 api.taken(taken.frames);
             }
         }
+        let data_frames = taken.as_ref().map_or(0, |taken| taken.data_frames);
+        if data_frames > 0 {
+            self.connmix_count(slot, data_frames.into(), 0);
+        }
+        let conn = &mut self.conns[slot];
         let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {

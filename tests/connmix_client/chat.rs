@@ -135,3 +135,32 @@ fn messages_of_many_clients_reach_the_queue_in_the_order_of_each() {
     }
     assert!(next.values().all(|next| *next == MESSAGES as i64) && next.len() == CLIENTS);
 }
+
+#[test]
+fn dashboards_of_connmix_find_its_metrics_under_their_names() {
+    let rules = "[[connmix.server.rule]]\non = \"message\"\ndo = [ { send = \"got ${data}\" } ]\n";
+    let gateway = Gateway::start(rules);
+    let (mut web, mut tcp) = (gateway.client(), gateway.tcp());
+    for number in 0..3 {
+        web.send_text(&number.to_string());
+        assert_eq!(text(&mut web), format!("got {number}"));
+    }
+    tcp.write(b"hello\n");
+    assert_eq!(tcp.line(), "got hello");
+    let expected = [
+        "connmix_center_registry_channels_total 0",
+        "connmix_center_registry_clients 2",
+        "connmix_center_registry_engine_nodes 1",
+        "connmix_engine_servers_clients 2",
+        "connmix_engine_servers_read_messages_total{protocol=\"socket\"} 1",
+        "connmix_engine_servers_read_messages_total{protocol=\"websocket\"} 3",
+        "connmix_engine_servers_send_messages_total{protocol=\"socket\"} 1",
+        "connmix_engine_servers_send_messages_total{protocol=\"websocket\"} 3",
+        "connmix_engine_servers_send_errors_total{protocol=\"socket\"} 0",
+        "connmix_engine_servers_send_errors_total{protocol=\"websocket\"} 0",
+    ];
+    crate::common::wait_until("they are counted", || {
+        let page = gateway.metrics();
+        expected.iter().all(|line| page.lines().any(|other| other == *line))
+    });
+}

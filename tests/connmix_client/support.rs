@@ -82,6 +82,17 @@ impl Gateway {
         Tcp { socket: common::connect(self.server.address(1)), buffer: Vec::new() }
     }
 
+    /// The page of `/metrics` on the API's port.
+    pub fn metrics(&self) -> String {
+        use std::io::{Read, Write};
+        let mut socket = common::connect(self.server.address(2));
+        let request = b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        socket.write_all(request).expect("it reads");
+        let mut page = String::new();
+        socket.read_to_string(&mut page).expect("it answers");
+        page
+    }
+
     /// A worker of the API that consumes these queues.
     pub fn worker(&self, topics: &[&str]) -> Worker {
         let mut worker = Worker {

@@ -173,6 +173,7 @@ impl Shard {
         }
         self.hub.remove(slot);
         self.counters.closes += 1;
+        self.connmix.clients -= 1;
         let (id, flags) = (self.conns.id(slot), self.conns[slot].flags);
         self.connmix_depart(id, conn, flags, None);
     }

@@ -127,6 +127,8 @@ pub(super) struct Desk {
     scratch: Scratch,
     effects: Effects,
     pub calls: calls::Calls,
+    /// Clients that are open.
+    pub clients: u64,
     /// Clients that are gone, as long as their rules about that wait for a push.
     pub departed: HashMap<ConnId, Box<effects::Departed>>,
 }
@@ -204,14 +206,32 @@ impl Shard {
             return;
         }
         self.counters.opens += 1;
+        self.connmix.clients += 1;
         self.conns[slot].active_ms = self.now.ms;
         self.hub.insert(id);
         self.rearm(slot);
         self.connmix_event(slot, Event::Open);
     }
 
+    /// Counts messages written to a client, and messages that could not be.
+    pub(super) fn connmix_count(&mut self, slot: u32, sent: u64, failed: u64) {
+        let conn = &self.conns[slot];
+        if !matches!(conn.role, Role::Connmix(_)) {
+            return;
+        }
+        let counters = &mut self.counters;
+        if conn.flags.has(Flags::WEBSOCKET) {
+            counters.connmix_websocket_sent += sent;
+            counters.connmix_websocket_failed += failed;
+        } else {
+            counters.connmix_socket_sent += sent;
+            counters.connmix_socket_failed += failed;
+        }
+    }
+
     /// One WebSocket message.
     pub(super) fn connmix_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        self.counters.connmix_websocket_received += 1;
         let kind = match opcode {
             Opcode::Text => MessageType::Text,
             Opcode::Binary => MessageType::Binary,
@@ -260,6 +280,7 @@ impl Shard {
     fn connmix_stream_message(&mut self, slot: u32, server: usize, message: &[u8]) {
         self.shows_life(slot);
         self.counters.messages_received += 1;
+        self.counters.connmix_socket_received += 1;
         self.counters.message_bytes_received += message.len() as u64;
         let kind = match self.config.connmix_servers[server].framing {
             ClientFraming::Length => MessageType::Binary,
