@@ -15,13 +15,14 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const CRATES: [&str; 7] =
     ["ringway", "async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
 /// Modules of this crate, from which its targets begin.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 16] = [
     "config",
     "control",
     "demo",
     "edge",
     "gateway",
     "hub",
+    "life",
     "limits",
     "log",
     "machine",

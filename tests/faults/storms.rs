@@ -120,7 +120,6 @@ fn a_storm_of_upgrades_and_resets_leaves_no_ghost() {
     let before = server.rss_kib();
     let gauge = |name| server.metric(name, "");
     let earlier = gauge("ringway_clients_opened_total");
-    let accepted = gauge("ringway_connections_accepted_total");
     let storm = storm(server.address(CLIENTS), upgrade_and_reset);
     let (mut open, mut all) = (HashSet::new(), Vec::new());
     let mut read = |worker: &mut Business| {
@@ -138,13 +137,13 @@ fn a_storm_of_upgrades_and_resets_leaves_no_ghost() {
     // Every fourth has waited for its response, so it was opened.
     while read(&mut worker).0 < STORM / 4 {}
     storm.into_iter().for_each(|thread| thread.join().expect("no panic"));
-    let all_accepted = accepted + STORM as u64;
-    wait_until("all in the backlog", || {
-        gauge("ringway_connections_accepted_total") == all_accepted
+    // Each shard tells its counts when it comes to it, so they need not be of one moment.
+    let mut opens = 0;
+    wait_until("the end of all", || {
+        let closes = gauge("ringway_clients_closed_total") - earlier;
+        opens = gauge("ringway_clients_opened_total") - earlier;
+        gauge("ringway_connections") == 2 && opens == closes
     });
-    wait_until("the end of all", || gauge("ringway_connections") == 2);
-    let opens = gauge("ringway_clients_opened_total") - earlier;
-    assert_eq!(gauge("ringway_clients_closed_total") - earlier, opens);
     while read(&mut worker) != (opens as usize, 0) {}
     assert_eq!(gauge("ringway_clients"), 0);
     assert_eq!(gauge("ringway_clients_waiting"), 0);
