@@ -5,10 +5,12 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures_util::StreamExt;
 use prost::Message;
 
 use super::{Pushes, Refusal};
@@ -16,6 +18,8 @@ use crate::wire::xxim::code;
 use crate::wire::xxim::proto as pb;
 
 const PROTOBUF: &str = "application/x-protobuf";
+/// A body of up to so many times its limit is read away before it is refused.
+const READ_AWAY_MAX: usize = 8;
 
 /// The routes.
 pub(super) fn routes(pushes: Pushes) -> Router {
@@ -26,7 +30,24 @@ pub(super) fn routes(pushes: Pushes) -> Router {
         .route("/v1/internal/conn/kickUserConn", post(kick))
         .route("/v1/internal/conn/keepAlive", post(keep_alive))
         .layer(DefaultBodyLimit::max(bytes_max))
+        .layer(middleware::from_fn_with_state(bytes_max, bounded))
         .with_state(pushes)
+}
+
+/// Refuses a body that is announced as too large. It is read away first, unless it is much too
+/// large: an answer in front of it would be lost with the connection while the peer still writes.
+async fn bounded(State(bytes_max): State<usize>, request: Request, next: Next) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let Some(length) = length.filter(|length| *length > bytes_max) else {
+        return next.run(request).await;
+    };
+    if length <= bytes_max.saturating_mul(READ_AWAY_MAX) {
+        let mut pieces = request.into_body().into_data_stream();
+        while pieces.next().await.is_some_and(|piece| piece.is_ok()) {}
+    }
+    let text = format!("the body has {length} bytes, xxim.push.request_bytes_max is {bytes_max}");
+    refusal(StatusCode::PAYLOAD_TOO_LARGE, code::REQUEST, &text)
 }
 
 async fn send(State(pushes): State<Pushes>, body: Bytes) -> Response {
