@@ -33,7 +33,8 @@ pub struct Opening {
     pub headers: Vec<(String, String)>,
     /// All offered sub-protocols. The first one was accepted.
     pub sub_protocols: Vec<String>,
-    /// The `X-Forwarded-For` lines, joined to one list, or nothing.
+    /// The `X-Forwarded-For` lines as one list, or nothing; for netsvr the first line alone, as it
+    /// came (netsvr section 2.3).
     pub x_forwarded_for: String,
     /// The first `X-Real-IP` line, or nothing.
     pub x_real_ip: String,
@@ -83,9 +84,17 @@ pub fn upgrade(
         raw_query: text(request.query),
         headers: if netsvrs { Vec::new() } else { headers().collect() },
         sub_protocols: offered.into_iter().map(text).collect(),
-        x_forwarded_for: text(&request.joined("X-Forwarded-For")),
+        x_forwarded_for: forwarded_for(request, netsvrs),
         x_real_ip: text(request.header("X-Real-IP").unwrap_or_default()),
     })
+}
+
+fn forwarded_for(request: &Request<'_>, first_line: bool) -> String {
+    const NAME: &str = "X-Forwarded-For";
+    match first_line {
+        true => text(request.header(NAME).unwrap_or_default()),
+        false => text(&request.joined(NAME)),
+    }
 }
 
 /// What a request for xxim is refused for beside what every request is (xxim section 1.1): its
