@@ -18,6 +18,7 @@ mod shards;
 mod tests;
 mod unwrap;
 mod upstream;
+mod workers;
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -42,10 +43,11 @@ use hooks::Hooks;
 use login::Logins;
 use shards::Shards;
 use unwrap::Unwrapper;
+use workers::Workers;
 
 /// Name of the thread, and of all if there are several; metrics show their CPU time under it.
 const THREAD: &str = "sidecar";
-/// What the watchdog calls the other threads, if there are several.
+/// What the watchdog calls the other threads together, if there are several.
 const WORKERS: &str = "sidecar-workers";
 /// Between two turns of an idle thread.
 const BEAT: Duration = Duration::from_secs(1);
@@ -105,13 +107,15 @@ pub fn start(
         Services::start(settings, shards, registry)?
     };
     let (sender, requests) = SidecarSender::new(requests_max, life.gone(THREAD));
-    if threads > 1 {
-        runtime.spawn(beat(life.heart(WORKERS, &[])));
-    }
     let heart = life.heart(THREAD, &[]);
+    let mut workers = Workers::default();
+    if threads > 1 {
+        runtime.spawn(beat(life.heart(WORKERS, &[]), Workers::default()));
+        workers = Workers::of(&runtime, &life);
+    }
     let thread = std::thread::Builder::new()
         .name(THREAD.to_owned())
-        .spawn(move || run(runtime, requests, services, heart))?;
+        .spawn(move || run(runtime, requests, services, beat(heart, workers)))?;
     Ok((sender, thread))
 }
 
@@ -130,12 +134,13 @@ fn runtime(threads: u16) -> io::Result<Runtime> {
     builder.max_blocking_threads(LOOKUP_THREADS_MAX).build()
 }
 
-/// Has the turns of a thread seen, as long as it takes its turns. Never ends.
-async fn beat(heart: Heart) {
+/// Has the turns of a thread seen, as long as it takes its turns, and those of others. Never ends.
+async fn beat(heart: Heart, mut others: Workers) {
     let mut turns = tokio::time::interval(BEAT);
     loop {
         turns.tick().await;
         heart.beat();
+        others.look();
     }
 }
 
@@ -259,7 +264,12 @@ impl Services {
     }
 }
 
-fn run(runtime: Runtime, mut requests: mpsc::Receiver<Request>, services: Services, heart: Heart) {
+fn run(
+    runtime: Runtime,
+    mut requests: mpsc::Receiver<Request>,
+    services: Services,
+    beat: impl Future<Output = ()>,
+) {
     let carry = async {
         let mut batch = Vec::with_capacity(BATCH);
         while requests.recv_many(&mut batch, BATCH).await > 0 {
@@ -271,7 +281,7 @@ fn run(runtime: Runtime, mut requests: mpsc::Receiver<Request>, services: Servic
     runtime.block_on(async {
         tokio::select! {
             () = carry => {}
-            () = beat(heart) => {}
+            () = beat => {}
         }
     });
     // Dropping it would wait for name lookups.

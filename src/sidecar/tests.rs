@@ -432,3 +432,37 @@ fn a_bad_address_is_an_error_that_does_not_repeat_it() {
         assert!(text.starts_with("on_open: ") && !text.contains("secret"), "{text}");
     }
 }
+
+#[test]
+fn one_blocked_thread_of_several_has_no_turns_while_the_others_have() {
+    let (runtime, life) = (runtime(4).expect("threads"), Life::default());
+    let mut workers = Workers::of(&runtime, &life);
+    let (release, held) = channel::<()>();
+    let (begin, begun) = channel();
+    runtime.spawn(async move {
+        begin.send(()).expect("the test waits");
+        held.recv()
+    });
+    begun.recv().expect("it begins");
+    let names = ["sidecar-1", "sidecar-2", "sidecar-3"];
+    let turns = || names.map(|name| life.turns(name).expect("it has a pulse"));
+    let mut await_turns_of = |count: usize| {
+        // What was before the hold counts once.
+        (0..2).for_each(|_| workers.look());
+        let (before, deadline) = (turns(), Instant::now() + PATIENCE);
+        loop {
+            workers.look();
+            let turned = (0..names.len()).filter(|n| turns()[*n] > before[*n]).count();
+            if turned == count {
+                break;
+            }
+            assert!(turned < count && Instant::now() < deadline, "{turned} have turns");
+        }
+        (0..100).for_each(|_| workers.look());
+        (0..names.len()).filter(|n| turns()[*n] > before[*n]).count()
+    };
+    assert_eq!(await_turns_of(2), 2);
+    release.send(()).expect("it is held");
+    assert_eq!(await_turns_of(3), 3);
+    life.stop();
+}
