@@ -16,6 +16,7 @@ use ringway::config::model::Mesh;
 use ringway::hub::ConnId;
 use ringway::hub::mesh::{Bucket, Interest, Nodes, Space, Turn};
 use ringway::hub::push::{Change, Command, Outcome, Payload, Target};
+use ringway::hub::queries::{Answer, Query};
 use ringway::life::{Gone, Life, watch};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
 use ringway::metrics::Registry;
@@ -133,6 +134,31 @@ impl Node {
     fn tell(&mut self, reach: Reach, command: Command) {
         self.number += 1;
         self.send(reach, command, Some((0, self.number)));
+    }
+
+    fn send_question(&mut self, to: Option<u16>) {
+        self.number += 1;
+        let (query, reply) = (Arc::new(Query::ConnCount), (0, self.number));
+        self.sender.send(MeshRequest::Ask { to, query, reply });
+    }
+
+    /// What another node has, or each of the others.
+    fn ask(&mut self, to: Option<u16>) -> Vec<(u16, Answer)> {
+        self.send_question(to);
+        match self.mail() {
+            Mail::Replied { number, reply: Reply::Elsewhere(found) } => {
+                assert_eq!(number, self.number);
+                found
+            }
+            other => panic!("an answer was expected, not {other:?}"),
+        }
+    }
+
+    /// Asks the sidecars of the others.
+    fn call(&self) -> tokio::sync::oneshot::Receiver<Vec<Bytes>> {
+        let (answer, answers) = tokio::sync::oneshot::channel();
+        self.sender.send(MeshRequest::Call { method: "test", body: Bytes::new(), answer });
+        answers
     }
 
     fn outcome(&mut self) -> (u64, u64) {
@@ -374,6 +400,52 @@ fn a_node_that_stands_still_counts_as_not_answering_until_it_turns_again() {
         told() == (5, 0)
     });
     a.take_bucket("room", true);
+    life.stop();
+}
+
+/// Questions and calls are not even sent there.
+#[test]
+fn a_node_that_stands_still_is_not_asked_until_it_turns_again() {
+    let nats = Nats::start();
+    let mut a = Node::start(&nats, 1);
+    let life = Life::default();
+    let thread = life.heart("shard-0", &[]);
+    watch::start(&life, Duration::ZERO).expect("a thread");
+    let (calls, mut called) = tokio::sync::mpsc::channel(8);
+    let of_b = MeshSettings { life: life.clone(), calls, ..settings(&nats.url(), 2, 1 << 20) };
+    let mut b = Node::try_start(of_b).expect("it joins");
+    a.await_nodes(1);
+    a.tell(Reach::Node(2), update());
+    b.carry_out(1, 0);
+    assert_eq!(a.outcome(), (1, 0));
+    wait_until("it stands still", || {
+        a.tell(Reach::Node(2), update());
+        b.carry_out(1, 0);
+        a.outcome() == (0, 1)
+    });
+    for to in [None, Some(2)] {
+        assert!(a.ask(to).is_empty());
+    }
+    assert!(a.call().blocking_recv().expect("an answer").is_empty());
+    // On the way of the questions, behind them.
+    a.tell(Reach::Node(2), update());
+    b.carry_out(1, 0);
+    assert_eq!(a.outcome(), (0, 1));
+    assert!(called.try_recv().is_err(), "it was called");
+    wait_until("it turns again", || {
+        thread.beat();
+        a.tell(Reach::Node(2), update());
+        b.carry_out(1, 0);
+        a.outcome() == (1, 0)
+    });
+    let answers = a.call();
+    let call = called.blocking_recv().expect("a call");
+    let body = Bytes::from_static(b"here");
+    b.sender.send(MeshRequest::Called { node: call.node, number: call.number, body });
+    assert_eq!(answers.blocking_recv().expect("an answer"), [&b"here"[..]]);
+    a.send_question(None);
+    let asked = b.mail();
+    assert!(matches!(asked, Mail::Ask { .. }), "{asked:?}");
     life.stop();
 }
 

@@ -190,6 +190,16 @@ impl Binary {
         metric(self.admin, name, label)
     }
 
+    /// Has a fault happen in the process, as `POST /debug/fault` understands it (debug builds).
+    pub fn order(&self, order: &str) {
+        let mut admin = Client::tcp(self.admin);
+        let length = order.len();
+        let head = "POST /debug/fault HTTP/1.1\r\nHost: test\r\nContent-Length:";
+        admin.write(format!("{head} {length}\r\n\r\n{order}").as_bytes());
+        let answer = String::from_utf8(admin.rest()).expect("UTF-8");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{order}: {answer}");
+    }
+
     /// Shows that the gateway still serves: a message to a worker, an answer to the client.
     pub fn check_serves(&self) {
         check_serves(self.address(CLIENTS), self.address(WORKERS));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::binary::run;
+use crate::binary::{Binary, run};
 use crate::common::*;
 use crate::nats::Nats;
 use crate::nodes::*;
@@ -122,6 +122,36 @@ fn a_node_that_stands_still_loses_its_messages_to_the_others() {
     let mut client = a.client();
     client.send_text(&format!("t {EACH}"));
     while events.recv_timeout(PATIENCE).expect("one more").1.number() < EACH {}
+}
+
+/// Its link lives, and so does the thread that would prolong what its shards have.
+#[test]
+fn a_node_whose_shards_stand_still_loses_its_messages_to_the_others() {
+    const CLIENTS: usize = 20;
+    const EACH: usize = 200;
+    let nats = Nats::start();
+    let a = Node::start(1, &nats.url(), BLOCK);
+    let (mut command, file) = command(2, &nats.url(), BLOCK);
+    command.env("RINGWAY_RUNTIME__WATCHDOG", "0s");
+    let b = Node { binary: Binary::spawn(command, file) };
+    wait_until("the stream is there", || b.metric("connected") == 1);
+    let events = readers(vec![a.consumer(&["t"]), b.consumer(&["t"])]);
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    let (mut seen, mut still) = (Seen::default(), false);
+    while seen.len() < CLIENTS * EACH {
+        let (consumer, event) = events.recv_timeout(PATIENCE).expect("more messages");
+        seen.add(&event);
+        if consumer == 1 && !std::mem::replace(&mut still, true) {
+            let shards = std::thread::available_parallelism().expect("CPUs").get();
+            (0..shards).for_each(|shard| b.binary.order(&format!("shard-{shard} mail 1 3600000")));
+        }
+    }
+    assert!(still, "the other node had a part");
+    drop(pushing.join().expect("everything was pushed"));
+    wait_until("nothing is left", || a.metric("messages") == 0);
+    // It stands still to this moment.
+    assert_eq!(b.metric("connected"), 1);
+    assert!(b.binary.metric("ringway_shard_turn_age_seconds", "") >= 5);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! it in time. What happens on purpose here can only happen in debug builds.
 
 use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -14,7 +15,7 @@ use ringway::wire::xxim::proto::{RequestBody, SetCxnParamsReq};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::Binary;
+use crate::binary::{Binary, File, LISTENERS, RINGWAY, run};
 use crate::common::*;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -37,11 +38,6 @@ fn page(server: &Binary, path: &str) -> (u16, String) {
     ask(server, &format!("GET {path}"), "").expect("an answer")
 }
 
-/// Has a fault happen in the process.
-fn order(server: &Binary, order: &str) {
-    assert_eq!(ask(server, "POST /debug/fault", order).expect("an answer").0, 200, "{order}");
-}
-
 /// Lines of the log whose message begins like this, about this thread.
 fn lines(server: &Binary, start: &str, thread: &str) -> Vec<Value> {
     let about = |line: &Value| {
@@ -56,9 +52,12 @@ fn await_line(server: &Binary, start: &str, thread: &str) -> Value {
     lines(server, start, thread).remove(0)
 }
 
-/// The end after a panic: its code, and one line that says all.
+/// The end after a panic: soon, its code, and one line that says all.
 fn expect_panic(mut server: Binary, thread: &str) {
+    let begun = Instant::now();
     assert_eq!(server.exit_code(), Some(101), "{thread}");
+    // It is meant to be one second, on a machine that has time for it.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{thread}: {:?}", begun.elapsed());
     let line = await_line(&server, "a thread panicked", thread);
     assert!(line["place"].as_str().is_some_and(|place| place.contains("pulse.rs:")), "{line}");
     assert!(line["panic"].as_str().is_some_and(|text| text.starts_with("a fault")), "{line}");
@@ -72,7 +71,7 @@ fn expect_panic(mut server: Binary, thread: &str) {
 fn a_panic_of_one_shard_ends_the_process() {
     for shard in ["shard-0", "shard-1"] {
         let server = Binary::start("");
-        order(&server, &format!("{shard} mail 1 panic"));
+        server.order(&format!("{shard} mail 1 panic"));
         expect_panic(server, shard);
     }
 }
@@ -80,7 +79,7 @@ fn a_panic_of_one_shard_ends_the_process() {
 #[test]
 fn a_panic_of_the_sidecar_ends_the_process() {
     let server = Binary::start("");
-    order(&server, "sidecar work 1 panic");
+    server.order("sidecar work 1 panic");
     expect_panic(server, "sidecar");
 }
 
@@ -88,31 +87,48 @@ fn a_panic_of_the_sidecar_ends_the_process() {
 #[test]
 fn a_panic_of_a_task_that_serves_all_ends_the_process() {
     let server = Binary::start("[sidecar]\nthreads = 3\n");
-    order(&server, "sidecar-workers work 1 panic");
+    server.order("sidecar-workers work 1 panic");
     expect_panic(server, "sidecar");
 }
 
+/// Nobody answers there; both threads wait for a link.
+const CLUSTER: &str = "[mesh]\nnats = [\"nats://127.0.0.1:9\"]\n\
+                       [connmix.queue]\nscope = \"cluster\"\n";
+
 #[test]
 fn a_panic_of_the_mesh_or_the_queues_ends_the_process() {
-    // Nobody answers there; both threads wait for a link.
-    let settings = "[mesh]\nnats = [\"nats://127.0.0.1:9\"]\n\
-                    [connmix.queue]\nscope = \"cluster\"\n";
     for thread in ["mesh", "queues"] {
-        let server = Binary::start(settings);
-        order(&server, &format!("{thread} work 1 panic"));
+        let server = Binary::start(CLUSTER);
+        server.order(&format!("{thread} work 1 panic"));
         expect_panic(server, thread);
     }
 }
 
+/// The end by the watchdog, and who is named.
+fn expect_end_of(mut server: Binary, thread: &str) {
+    assert_eq!(server.exit_code(), Some(70), "{thread}");
+    await_line(&server, "no turn", thread);
+    assert_eq!(lines(&server, "", "").len(), 1, "nobody else: {:?}", server.log());
+}
+
 #[test]
-fn a_panic_of_a_thread_for_keys_ends_the_process() {
+fn the_mesh_or_the_queues_that_stand_still_end_the_process() {
+    for thread in ["mesh", "queues"] {
+        let server = Binary::start(&format!("{IMPATIENT}{CLUSTER}"));
+        server.order(&format!("{thread} work 1 {HOUR_MS}"));
+        expect_end_of(server, thread);
+    }
+}
+
+/// A gateway with one thread for keys, at which this happens with the first key.
+fn with_key_thread(settings: &str, fault: &str) -> Binary {
     let settings = format!(
-        "[[listener]]\nbind = \"127.0.0.1:0\"\n\
+        "{settings}[[listener]]\nbind = \"127.0.0.1:0\"\n\
          routes = [ {{ path = \"/ws\", protocol = \"xxim\" }} ]\n\
          [xxim.crypto]\nprivate_key = \"{KEY_FILE}\"\nthreads = 1\n"
     );
     let server = Binary::start(&settings);
-    order(&server, "xxim-rsa-0 work 1 panic");
+    server.order(&format!("xxim-rsa-0 work 1 {fault}"));
     let mut client = Client::open(server.address(3), "/ws");
     let params = SetCxnParamsReq {
         package_id: "p".into(),
@@ -127,7 +143,30 @@ fn a_panic_of_a_thread_for_keys_ends_the_process() {
         data: params.encode_to_vec().into(),
     };
     client.write(&mask_frame(0x82, [1, 2, 3, 4], &request.encode_to_vec()));
-    expect_panic(server, "xxim-rsa-0");
+    server
+}
+
+#[test]
+fn a_panic_of_a_thread_for_keys_ends_the_process() {
+    expect_panic(with_key_thread("", "panic"), "xxim-rsa-0");
+}
+
+#[test]
+fn a_thread_for_keys_that_stands_still_ends_the_process() {
+    expect_end_of(with_key_thread(IMPATIENT, &HOUR_MS.to_string()), "xxim-rsa-0");
+}
+
+/// An idle thread would be taken for dead.
+#[test]
+fn a_watchdog_that_no_idle_thread_could_please_is_refused() {
+    for (time, code) in [("1s", 1), ("2s", 1), ("2999ms", 1), ("3s", 0), ("0s", 0)] {
+        let file = File::new(&format!("{LISTENERS}[runtime]\nwatchdog = \"{time}\"\n"));
+        let (ended, _, error) =
+            run(Command::new(RINGWAY).args(["check", "--config"]).arg(file.path()));
+        assert_eq!(ended, Some(code), "{time}: {error}");
+        let advised = error.contains("runtime.watchdog") && error.contains("Use at least 3s");
+        assert_eq!(advised, code == 1, "{time}: {error}");
+    }
 }
 
 #[test]
@@ -148,7 +187,7 @@ fn a_panic_that_concerns_a_single_peer_ends_that_peer_and_is_counted() {
 fn a_shard_that_stands_still_is_named_and_not_ready_until_it_turns_again() {
     let server = Binary::start("");
     assert_eq!(page(&server, "/readyz"), (200, "ready\n".to_owned()));
-    order(&server, "shard-1 submit 1 8000");
+    server.order("shard-1 submit 1 8000");
     let line = await_line(&server, "no turn", "shard-1");
     assert_eq!((line["phase"].as_str(), line["conn"].as_str()), (Some("submit"), Some("-")));
     wait_until("not ready", || page(&server, "/readyz").0 == 503);
@@ -171,7 +210,7 @@ fn a_shard_that_stands_still_for_good_ends_the_process_with_a_code_of_its_own() 
     let mut server = Binary::start(IMPATIENT);
     // One of the two has this client.
     for shard in ["shard-0", "shard-1"] {
-        order(&server, &format!("{shard} handle 1 {HOUR_MS}"));
+        server.order(&format!("{shard} handle 1 {HOUR_MS}"));
     }
     let mut client = Client::tcp(server.address(CLIENTS));
     client.write(upgrade_request("/echo", "").as_bytes());
@@ -194,7 +233,7 @@ fn a_shard_that_stands_still_for_good_ends_the_process_with_a_code_of_its_own() 
 #[test]
 fn a_sidecar_that_stands_still_ends_the_process() {
     let mut server = Binary::start(IMPATIENT);
-    order(&server, &format!("sidecar work 1 {HOUR_MS}"));
+    server.order(&format!("sidecar work 1 {HOUR_MS}"));
     assert_eq!(server.exit_code(), Some(70));
     await_line(&server, "no turn", "sidecar");
 }
@@ -214,7 +253,7 @@ fn a_process_that_was_stopped_is_not_taken_for_dead() {
 #[test]
 fn a_shard_that_stands_still_does_not_hold_up_the_end() {
     let mut server = Binary::start("[runtime]\nshutdown_timeout = \"500ms\"\n");
-    order(&server, &format!("shard-0 mail 1 {HOUR_MS}"));
+    server.order(&format!("shard-0 mail 1 {HOUR_MS}"));
     server.signal(Signal::TERM);
     assert_eq!(server.exit_code(), Some(1));
     server.await_log("ended before everything was drained");
