@@ -39,6 +39,8 @@ pub(super) fn overlay(
             let mut error = settings.error(&path, Complaint::new("this is not UTF-8"));
             error.file = format!("environment variable {name}").into();
             error.value = value.to_string_lossy().into();
+            // The key may stand in the file as well.
+            error.line = None;
             error
         })?;
         let kind = key_of(&path).and_then(|key| keys::kind(&key));
@@ -152,6 +154,16 @@ mod tests {
         ];
         assert_eq!(seen, expected.map(|(path, value)| (path, value.to_owned())));
         assert_eq!(settings.entries["node"].file, "environment variable RINGWAY_NODE");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_no_line_of_the_file() {
+        use std::os::unix::ffi::OsStringExt;
+        let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+        let variables = [("RINGWAY_NODE".into(), OsString::from_vec(vec![0xff]))];
+        let error = overlay(&mut settings, variables).expect_err("not UTF-8");
+        let text = error.to_string();
+        assert!(text.starts_with("environment variable RINGWAY_NODE: node = "), "{text}");
     }
 
     fn warning(names: &[&str]) -> (usize, Option<String>) {
