@@ -285,3 +285,32 @@ fn chunks_that_lie_about_their_size_are_refused() {
     assert_eq!(read(&[b"1;", &[b'x'; 300][..]].concat()), Err(BodyError::Bad));
     assert_eq!(read(&[b"0\r\n", &[b'x'; 9000][..]].concat()), Err(BodyError::Bad));
 }
+
+/// RFC 9112 section 7.1: who takes another line end for one sees other requests than a proxy does.
+#[test]
+fn lines_of_chunks_end_with_cr_lf_and_nothing_else() {
+    let read = |text: &[u8]| Body::new(Framing::Chunked, 100).read(&mut &*text);
+    for good in ["1;a=b\r\nx\r\n0\r\n\r\n", "1 ;a\r\nx\r\n0\r\nA: b\r\nC:\r\n\r\n"] {
+        assert_eq!(read(good.as_bytes()), Ok(true), "{good:?}");
+    }
+    let bad = [
+        "1\nx\r\n0\r\n\r\n",
+        "1;a\nx\r\n0\r\n\r\n",
+        "1;a\rb\r\nx\r\n0\r\n\r\n",
+        "1;\0\r\nx\r\n0\r\n\r\n",
+        "1 \r\nx\r\n0\r\n\r\n",
+        "1\r\nx\n0\r\n\r\n",
+        "1\r\nxyz\r\n0\r\n\r\n",
+        "0\r\n\n",
+        "0\r\nA: b\n\r\n",
+        "0\r\nno colon\r\n\r\n",
+        "0\r\n: b\r\n\r\n",
+    ];
+    for bad in bad {
+        assert_eq!(read(bad.as_bytes()), Err(BodyError::Bad), "{bad:?}");
+    }
+    let long = format!("{:033}\r\nx\r\n0\r\n\r\n", 1);
+    assert_eq!(read(long.as_bytes()), Err(BodyError::Bad));
+    let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(5000));
+    assert_eq!(read(long.as_bytes()), Err(BodyError::Bad));
+}

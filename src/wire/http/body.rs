@@ -2,17 +2,19 @@
 //!
 //! Invariants: a body that is longer than the limit is refused as soon as that is known, before
 //! memory is taken for it; a request whose length can be understood in two ways is refused, or a
-//! proxy and this server could disagree about where the next one begins. However the bytes are cut
-//! into pieces, the same bodies come out.
+//! proxy and this server could disagree about where the next one begins. The lines of chunks end
+//! with CR LF and nothing else. However the bytes are cut into pieces, the same bodies come out.
 //! Costs: a body with a `Content-Length` that has arrived with its head is not copied; any other is
 //! copied once.
 
-use super::Request;
+use super::{Request, is_token_byte};
 
-/// Bytes of a line with the size of a chunk, extensions included; they are ignored.
-const SIZE_LINE_BYTES_MAX: usize = 256;
+/// Digits of the size of a chunk.
+const SIZE_DIGITS_MAX: u8 = 32;
+/// Bytes of the extensions of a chunk; they are ignored.
+const EXTENSION_BYTES_MAX: u16 = 256;
 /// Bytes of the trailer lines behind the last chunk; they are ignored.
-const TRAILER_BYTES_MAX: usize = 8192;
+const TRAILER_BYTES_MAX: u16 = 8192;
 
 /// How long the body of a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,34 +66,41 @@ pub struct Body {
     bytes: Vec<u8>,
     bytes_max: usize,
     state: State,
+    extension_bytes: u16,
+    trailer_bytes: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// So many bytes are missing, and that is all.
     Plain(usize),
-    /// In the line with a chunk's size.
+    /// In the digits of a chunk's size.
     Size {
         size: usize,
         digits: u8,
-        line_bytes: usize,
-        extension: bool,
     },
+    /// In white space behind the size, where only an extension may follow.
+    Space(usize),
+    /// In an extension.
+    Extension(usize),
+    /// Behind the CR of the line with the size.
+    SizeEnd(usize),
     /// So many bytes of the chunk are missing.
     Chunk(usize),
-    /// In the line end behind a chunk.
-    ChunkEnd {
-        cr: bool,
-    },
-    /// In the trailer lines: bytes so far, bytes of this line.
-    Trailer {
-        bytes: usize,
-        line_bytes: usize,
-    },
+    /// Behind a chunk, and behind the CR there.
+    ChunkEnd,
+    ChunkEndLine,
+    /// Where a trailer line may begin.
+    Trailer,
+    TrailerName,
+    TrailerValue,
+    TrailerEndLine,
+    /// Behind the CR of the last line.
+    EndLine,
     Done,
 }
 
-const SIZE: State = State::Size { size: 0, digits: 0, line_bytes: 0, extension: false };
+const SIZE: State = State::Size { size: 0, digits: 0 };
 
 impl Body {
     /// A body of which nothing has arrived.
@@ -101,7 +110,7 @@ impl Body {
             Framing::Length(length) => State::Plain(length),
             Framing::Chunked => SIZE,
         };
-        Body { bytes: Vec::new(), bytes_max, state }
+        Body { bytes: Vec::new(), bytes_max, state, extension_bytes: 0, trailer_bytes: 0 }
     }
 
     /// Takes what belongs to the body from the front of `input`. Returns whether it is complete.
@@ -118,7 +127,7 @@ impl Body {
                 State::Chunk(missing) => {
                     let missing = self.take(input, missing);
                     self.state = match missing {
-                        0 => State::ChunkEnd { cr: false },
+                        0 => State::ChunkEnd,
                         _ => State::Chunk(missing),
                     };
                 }
@@ -150,55 +159,63 @@ impl Body {
 
     /// A byte that is not data.
     fn framing_byte(&mut self, byte: u8) -> Result<State, BodyError> {
-        match self.state {
-            State::Size { size, digits, line_bytes, extension } => {
-                self.size_byte(byte, size, digits, line_bytes, extension)
+        match (self.state, byte) {
+            (State::Size { size, digits: 1.. } | State::Extension(size), b'\r') => {
+                Ok(State::SizeEnd(size))
             }
-            State::ChunkEnd { cr: false } if byte == b'\r' => Ok(State::ChunkEnd { cr: true }),
-            State::ChunkEnd { .. } if byte == b'\n' => Ok(SIZE),
-            State::Trailer { bytes, .. } if bytes >= TRAILER_BYTES_MAX => Err(BodyError::Bad),
-            State::Trailer { line_bytes: 0, .. } if byte == b'\n' => Ok(State::Done),
-            State::Trailer { bytes, line_bytes } => Ok(State::Trailer {
-                bytes: bytes + 1,
-                line_bytes: match byte {
-                    b'\n' => 0,
-                    b'\r' => line_bytes,
-                    _ => line_bytes + 1,
-                },
-            }),
+            (State::Size { size, digits: 1.. } | State::Space(size), b';') => {
+                self.extension(State::Extension(size))
+            }
+            (State::Size { size, digits: 1.. } | State::Space(size), b' ' | b'\t') => {
+                self.extension(State::Space(size))
+            }
+            (State::Size { size, digits }, _) => {
+                let digit = char::from(byte).to_digit(16).filter(|_| digits < SIZE_DIGITS_MAX);
+                let digit = digit.ok_or(BodyError::Bad)? as usize;
+                // Beyond the limit the exact size does not matter, only that it is too large.
+                let size = size.saturating_mul(16).saturating_add(digit);
+                Ok(State::Size { size, digits: digits + 1 })
+            }
+            (State::Extension(size), _) if is_text_byte(byte) => {
+                self.extension(State::Extension(size))
+            }
+            (State::SizeEnd(0), b'\n') => Ok(State::Trailer),
+            (State::SizeEnd(size), b'\n') => {
+                let room = self.bytes_max - self.bytes.len();
+                if size > room { Err(BodyError::TooLarge) } else { Ok(State::Chunk(size)) }
+            }
+            (State::ChunkEnd, b'\r') => Ok(State::ChunkEndLine),
+            (State::ChunkEndLine, b'\n') => {
+                self.extension_bytes = 0;
+                Ok(SIZE)
+            }
+            (State::Trailer, b'\r') => Ok(State::EndLine),
+            (State::Trailer | State::TrailerName, _) if is_token_byte(byte) => {
+                self.trailer(State::TrailerName)
+            }
+            (State::TrailerName, b':') => self.trailer(State::TrailerValue),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerEndLine),
+            (State::TrailerValue, _) if is_text_byte(byte) => self.trailer(State::TrailerValue),
+            (State::TrailerEndLine, b'\n') => Ok(State::Trailer),
+            (State::EndLine, b'\n') => Ok(State::Done),
             _ => Err(BodyError::Bad),
         }
     }
 
-    fn size_byte(
-        &mut self,
-        byte: u8,
-        size: usize,
-        digits: u8,
-        line_bytes: usize,
-        extension: bool,
-    ) -> Result<State, BodyError> {
-        if line_bytes >= SIZE_LINE_BYTES_MAX {
-            return Err(BodyError::Bad);
-        }
-        let line_bytes = line_bytes + 1;
-        match byte {
-            b'\n' if digits == 0 => Err(BodyError::Bad),
-            b'\n' if size == 0 => Ok(State::Trailer { bytes: 0, line_bytes: 0 }),
-            b'\n' if size > self.bytes_max - self.bytes.len() => Err(BodyError::TooLarge),
-            b'\n' => Ok(State::Chunk(size)),
-            _ if extension => Ok(State::Size { size, digits, line_bytes, extension }),
-            b';' | b' ' | b'\t' | b'\r' if digits > 0 => {
-                Ok(State::Size { size, digits, line_bytes, extension: true })
-            }
-            _ => {
-                let digit = char::from(byte).to_digit(16).ok_or(BodyError::Bad)?;
-                // Beyond the limit the exact size does not matter, only that it is too large.
-                let size = size.saturating_mul(16).saturating_add(digit as usize);
-                Ok(State::Size { size, digits: digits.saturating_add(1), line_bytes, extension })
-            }
-        }
+    fn extension(&mut self, state: State) -> Result<State, BodyError> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > EXTENSION_BYTES_MAX { Err(BodyError::Bad) } else { Ok(state) }
     }
+
+    fn trailer(&mut self, state: State) -> Result<State, BodyError> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > TRAILER_BYTES_MAX { Err(BodyError::Bad) } else { Ok(state) }
+    }
+}
+
+/// Whether the byte may stand in the value of a field (RFC 9110 section 5.5).
+fn is_text_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// An answer with a body. `headers` are whole lines. With `close` the connection ends after it.
