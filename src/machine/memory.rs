@@ -1,7 +1,7 @@
 //! Locked memory: what a gateway needs of it, and whether its user may have so much.
 //!
 //! The kernel counts it for all processes of a user together, less what is still charged to one
-//! that was killed. So the limit alone does not tell; [`check`] locks as much as will be needed,
+//! that was killed. So the limit alone does not tell; `check` locks as much as will be needed,
 //! for a moment.
 
 use std::fmt;

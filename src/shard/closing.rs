@@ -60,7 +60,7 @@ impl Shard {
     }
 
     /// The peer has ended its side. What came whole before is carried out, and its answers are
-    /// written; then the connection ends ([`Shard::written_out`]).
+    /// written; then the connection ends (`written_out`).
     pub fn ended(&mut self, slot: u32) {
         let conn = &mut self.conns[slot];
         if conn.flags.has(Flags::GONE) || !conn.flags.set(Flags::ENDED) {
