@@ -309,7 +309,7 @@ fn lines_of_chunks_end_with_cr_lf_and_nothing_else() {
     for bad in bad {
         assert_eq!(read(bad.as_bytes()), Err(BodyError::Bad), "{bad:?}");
     }
-    let long = format!("{:033}\r\nx\r\n0\r\n\r\n", 1);
+    let long = format!("{:065}\r\nx\r\n0\r\n\r\n", 1);
     assert_eq!(read(long.as_bytes()), Err(BodyError::Bad));
     let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(5000));
     assert_eq!(read(long.as_bytes()), Err(BodyError::Bad));

@@ -10,7 +10,7 @@
 use super::{Request, is_token_byte};
 
 /// Digits of the size of a chunk.
-const SIZE_DIGITS_MAX: u8 = 32;
+const SIZE_DIGITS_MAX: u8 = 64;
 /// Bytes of the extensions of a chunk; they are ignored.
 const EXTENSION_BYTES_MAX: u16 = 256;
 /// Bytes of the trailer lines behind the last chunk; they are ignored.
