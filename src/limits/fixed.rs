@@ -20,8 +20,10 @@ pub const COALESCE_BYTES_MAX: usize = 16 * 1024;
 pub const TLS_CHUNK_BYTES: usize = 16 * 1024;
 /// Bytes of one message to the echo protocol, after inflating.
 pub const ECHO_MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
-/// Bytes that may wait for an echo client before it is not read any more.
-pub const ECHO_OUTBOX_BYTES_MAX: u32 = 1024 * 1024;
+/// What a frame that waits in an outbox is charged beside its bytes: about what one costs that no
+/// other connection shares (the counts and the handle of its bytes 48, the smallest allocation of
+/// an allocator 16, its places in a vector that doubles 16, and some to spare).
+pub const FRAME_CHARGE_BYTES: usize = 96;
 /// Queries of one backend connection that may be under way at the same time.
 pub const BUSINESS_QUERIES_MAX: usize = 64;
 /// Bytes of answers that may wait for one backend connection before it is not read any more.
@@ -171,7 +173,7 @@ pub(super) const ROWS: &[Limit] = &[
     fixed(
         Unit::Bytes,
         BUSINESS_ANSWER_BYTES_MAX as i64,
-        "Answers that wait for one backend connection.",
+        "Answers that wait for one backend connection, with the charge for each.",
         "The connection is not read until it has taken some.",
     ),
     fixed(
@@ -212,9 +214,9 @@ pub(super) const ROWS: &[Limit] = &[
     ),
     fixed(
         Unit::Bytes,
-        ECHO_OUTBOX_BYTES_MAX as i64,
-        "What may wait for an echo client.",
-        "The client is not read until it has taken some.",
+        FRAME_CHARGE_BYTES as i64,
+        "What each frame that waits for a connection is charged beside its bytes.",
+        "",
     ),
     fixed(
         Unit::Bytes,
@@ -243,7 +245,7 @@ pub(super) const ROWS: &[Limit] = &[
     fixed(
         Unit::Bytes,
         CONNMIX_ANSWER_BYTES_MAX as i64,
-        "Answers that wait to be written to one connmix API connection.",
+        "Answers that wait to be written to one connmix API connection, with the charge for each.",
         "The connection is not read until it has taken some.",
     ),
     fixed(

@@ -181,8 +181,10 @@ pub(super) const ROWS: &[Limit] = &[
         "im.out_high_water",
         Unit::Bytes,
         [MIB, 4 * KIB, 1024 * MIB],
-        "What may wait for one client. A single frame may be larger if nothing else waits.",
-        "CR_NOTIFY frames are dropped and counted; responses are sent.",
+        "What may wait for one client, charged as for `runtime.outbox_bytes_max`. A single frame \
+         may be larger if nothing else waits.",
+        "CR_NOTIFY frames are dropped and counted; responses are sent up to \
+         `runtime.outbox_bytes_max`, beyond that the client is not read.",
     ),
     number("im.commands.reserved", 0, "Command number of RESERVED, which is ignored."),
     number("im.commands.login", 1, "Command number of LOGIN."),

@@ -24,9 +24,13 @@ pub(super) const ROWS: &[Limit] = &[
         "runtime.outbox_bytes_max",
         Unit::Bytes,
         [MIB, 4 * KIB, 1024 * MIB],
-        "Bytes that may wait for one client. A single frame may be larger if nothing else waits.",
-        "`runtime.slow_client` decides: close with 1008 `slow consumer` (xxim clients without a \
-         word), or drop the frame.",
+        "What may wait for one client: the bytes of its frames, and 96 for each. A single frame \
+         may be larger if nothing else waits.",
+        "`runtime.slow_client` decides what becomes of a push: close with 1008 `slow \
+         consumer` (xxim clients without a word), or drop the frame. A client that has filled \
+         it with answers and pongs is not read until it has taken them; who takes nothing for \
+         its write deadline (netsvr and echo: `netsvr.customer.heartbeat_interval`) is closed \
+         as slow.",
     ),
     row(
         "runtime.mailbox_messages_max",

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::limits::{
-    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX, HELD_BYTES_MAX,
+    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, FRAME_CHARGE_BYTES, HELD_BYTES_MAX,
     HTTP_HEAD_BYTES_MAX,
 };
 use crate::shard::Shard;
@@ -13,7 +13,7 @@ use crate::shard::business::Tally;
 use crate::shard::conns::{Conn, Flags, Role};
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
-const CONTROL_BYTES_MAX: usize = 1024;
+const CONTROL_BYTES_MAX: usize = 1024 + 2 * FRAME_CHARGE_BYTES;
 /// Connections that have left stay in the lists of those who wait until there are more of them than
 /// connections, and this many.
 pub(super) const LEFT_SPARE: usize = 64;
@@ -126,6 +126,7 @@ impl Shard {
         let goes_on = || has(Flags::TOUCHED | Flags::STALLED) || self.unconfirmed.contains(&slot);
         let waits = !has(Flags::ENDED) || self.under_way(slot) || goes_on();
         assert!(waits, "{}", at("ended, does not wait"));
+        assert!(!has(Flags::FULL) || has(Flags::BLOCKED), "{}", at("full and is read"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
@@ -160,10 +161,14 @@ impl Shard {
     fn audit_api_memory(&self, sizes: Sizes) -> (usize, usize) {
         let api = &self.config.connmix.api;
         let message_max = api.message_bytes_max as usize;
-        let events_max = self.mail.len() * api.event_bytes_max as usize + sizes.frame_bytes_max;
+        let event_charges = self.mail.len() * (api.events_max as usize + 1) * FRAME_CHARGE_BYTES;
+        let events_bytes = self.mail.len() * api.event_bytes_max as usize + sizes.frame_bytes_max;
+        let events_max = events_bytes + event_charges;
         // One turn may read more requests than the limit by what a piece holds, and each answer
         // may have the id of its request in it.
-        let answers_max = CONNMIX_ANSWER_BYTES_MAX + message_max + 64 * sizes.piece_bytes_max;
+        let answers_max = CONNMIX_ANSWER_BYTES_MAX
+            + message_max
+            + (64 + FRAME_CHARGE_BYTES) * sizes.piece_bytes_max;
         (message_max, events_max + answers_max)
     }
 
@@ -176,15 +181,15 @@ impl Shard {
             Role::ConnmixApi(_) => self.audit_api_memory(sizes),
             Role::Echo => {
                 let message_max = ECHO_MESSAGE_BYTES_MAX as usize;
-                (message_max, ECHO_OUTBOX_BYTES_MAX as usize + message_max)
+                (message_max, outbox_bytes_max + message_max)
             }
             Role::Im(im) => {
                 let rules = &self.config.im;
                 let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
                 let held = im.held();
                 assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
-                // Responses come besides; their rate is limited.
-                let high_water = rules.out_high_water as usize;
+                // Responses go on where notifications end.
+                let high_water = outbox_bytes_max.max(rules.out_high_water as usize);
                 (message_max, high_water.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
             Role::Connmix(connmix) => {
@@ -197,8 +202,10 @@ impl Shard {
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
             }
         };
-        let bytes = conn.outbox.bytes() as usize;
+        let bytes = conn.outbox.charge() as usize;
         assert!(bytes <= frames_max, "slot {slot}: {bytes} bytes in the outbox");
+        let memory = conn.outbox.memory();
+        assert!(memory <= bytes, "slot {slot}: {memory} bytes for {bytes} that are charged");
         let held = conn.held.as_ref().map_or(0, |held| held.len());
         let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
         let held_max = if read { HELD_BYTES_MAX + kept_max } else { kept_max };

@@ -7,9 +7,11 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::model::Netsvr;
 use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
@@ -19,7 +21,7 @@ use crate::shard::conns::{Flags, Role};
 use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
-use crate::shard::outbox::Outbox;
+use crate::shard::outbox::{Outbox, charge};
 use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
 
 /// Events a worker can ask for; other bits are kept and ignored.
@@ -46,7 +48,7 @@ pub struct Business {
     settled_ms: u64,
     /// Of each frame in the outbox or in flight: whose event it is (`None`: an answer), its bytes.
     pub order: VecDeque<(Option<u8>, u32)>,
-    /// Bytes of the answers among them.
+    /// What the outbox charges for the answers among them.
     answer_bytes: usize,
     /// Frames of the last send that are not known to be written.
     pub flying: u32,
@@ -54,8 +56,6 @@ pub struct Business {
     pub flown_bytes: usize,
     /// The last send has stalled or failed: only what was confirmed of it is written.
     incomplete: bool,
-    /// When the send under way stalled.
-    pub stalled_ms: u64,
     leaving: Option<Leaving>,
 }
 
@@ -96,7 +96,6 @@ impl Business {
             flying: 0,
             flown_bytes: 0,
             incomplete: false,
-            stalled_ms: 0,
             leaving: None,
         }
     }
@@ -136,13 +135,13 @@ impl Business {
     /// may give to one worker.
     pub(super) fn audit(&self, outbox: &Outbox, stalled: bool, events_max: usize) -> Tally {
         let flying = self.flying as usize;
-        let bytes = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
-            frames.map(|(_, bytes)| *bytes as usize).sum::<usize>()
+        let charges = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
+            frames.map(|(_, bytes)| charge(*bytes as usize)).sum::<usize>()
         };
         assert_eq!(self.order.len(), outbox.frames() + flying, "frames of {}", self.name);
-        let queued = bytes(&mut self.order.iter().skip(flying));
-        assert!(stalled || outbox.bytes() as usize == queued, "bytes for {}", self.name);
-        let answers = bytes(&mut self.order.iter().filter(|(from, _)| from.is_none()));
+        let queued = charges(&mut self.order.iter().skip(flying));
+        assert!(stalled || outbox.charge() as usize == queued, "bytes for {}", self.name);
+        let answers = charges(&mut self.order.iter().filter(|(from, _)| from.is_none()));
         assert_eq!(self.answer_bytes, answers, "bytes of answers to {}", self.name);
         let events = self.order.iter().filter(|(from, _)| from.is_some()).count();
         let early = self.settling.as_ref().map_or(0, Vec::len);
@@ -160,6 +159,16 @@ impl Business {
     fn events_waiting(&self) -> bool {
         let early = self.settling.as_ref().is_some_and(|events| !events.is_empty());
         early || self.order.iter().any(|(from, _)| from.is_some())
+    }
+}
+
+impl Business {
+    /// Time in which it must take what is written to it.
+    pub(super) fn send_deadline(&self, netsvr: &Netsvr) -> Duration {
+        match self.worker {
+            true => netsvr.worker.send_deadline,
+            false => netsvr.task.send_deadline,
+        }
     }
 }
 
@@ -434,7 +443,7 @@ impl Shard {
             let question = if ready { business.questions.pop_front() } else { None };
             let Some((number, Some(answer))) = question else { break };
             business.order.extend(answer.iter().map(|piece| (None, piece.len() as u32)));
-            let bytes = answer.iter().map(Bytes::len).sum();
+            let bytes = answer.iter().map(|piece| charge(piece.len())).sum();
             business.answer_bytes += bytes;
             let registering = business.registering == Some(number);
             self.asks.await_writing(bytes);
@@ -470,7 +479,7 @@ impl Shard {
             business.flown_bytes += len as usize;
             match from {
                 Some(from) => counts[from as usize] += 1,
-                None => business.answer_bytes -= len as usize,
+                None => business.answer_bytes -= charge(len as usize),
             }
         }
         let answered = before - business.answer_bytes;
@@ -519,18 +528,16 @@ impl Shard {
     /// When something is due for a backend connection.
     pub(super) fn business_deadline_ms(&self, slot: u32, business: &Business) -> u64 {
         let netsvr = &self.config.netsvr;
-        let (read, send) = match business.worker {
-            true => (netsvr.worker.read_deadline, netsvr.worker.send_deadline),
-            false => (netsvr.task.read_deadline, netsvr.task.send_deadline),
+        let read = match business.worker {
+            true => netsvr.worker.read_deadline,
+            false => netsvr.task.read_deadline,
         };
         let conn = &self.conns[slot];
         let mut due_ms = conn.active_ms + read.as_millis() as u64;
         if conn.flags.has(Flags::BLOCKED) {
             due_ms = self.now.ms + read.as_millis() as u64;
         }
-        if conn.flags.has(Flags::STALLED) {
-            due_ms = due_ms.min(business.stalled_ms + send.as_millis() as u64);
-        }
+        due_ms = due_ms.min(self.write_due_ms(slot));
         if business.settling.is_some() {
             due_ms = due_ms.min(business.settled_ms);
         }

@@ -13,7 +13,7 @@ use crate::hub::ConnId;
 use crate::hub::limits::WindowRules;
 use crate::hub::login;
 use crate::hub::push::{Change, CloseReason, TopicChange};
-use crate::limits::{ECHO_MESSAGE_BYTES_MAX, ECHO_OUTBOX_BYTES_MAX};
+use crate::limits::ECHO_MESSAGE_BYTES_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
@@ -303,16 +303,29 @@ impl Shard {
                     return false;
                 }
             }
-            Role::Echo if conn.outbox.bytes() > ECHO_OUTBOX_BYTES_MAX => {
-                self.block(slot, false);
-                return false;
-            }
             Role::Xxim(_) => return self.xxim_ready(slot),
             Role::Im(_) => return self.im_ready(slot),
             Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
             _ => {}
         }
-        true
+        !self.outbox_blocks(slot)
+    }
+
+    /// Whether a client must wait because more waits for it than may; blocks it then. What it says
+    /// now could only add to that, and nobody reads it.
+    pub(super) fn outbox_blocks(&mut self, slot: u32) -> bool {
+        let conn = &mut self.conns[slot];
+        let bytes_max = match conn.role {
+            // Its responses go on where its notifications end.
+            Role::Im(_) => self.config.runtime.outbox_bytes_max.max(self.config.im.out_high_water),
+            _ => self.config.runtime.outbox_bytes_max,
+        };
+        let full = conn.outbox.is_full(bytes_max) && !conn.flags.has(Flags::CLOSING);
+        if full {
+            conn.flags.set(Flags::FULL);
+            self.block(slot, false);
+        }
+        full
     }
 
     fn rules(&self, slot: u32) -> Rules {
@@ -452,7 +465,7 @@ impl Shard {
     /// Goes on with a client that was blocked: first what was kept, then its socket.
     pub(super) fn unblock(&mut self, slot: u32) {
         let flags = &mut self.conns[slot].flags;
-        flags.clear(Flags::BLOCKED | Flags::WAITING);
+        flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
         self.feed(slot, &mut []);
         if self.conns[slot].flags.has(Flags::BLOCKED | Flags::GONE) {
             return;

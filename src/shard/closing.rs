@@ -14,12 +14,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::config::model::SlowClient;
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
-use crate::shard::conns::{Conn, Flags, Role};
-use crate::shard::ops::Op;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::ops::{Frame, Op};
 use crate::wire::websocket::{self, Violation};
 
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
@@ -43,6 +42,14 @@ impl Shard {
         self.push(slot, websocket::close(reason.code, reason.text));
         self.rearm(slot);
         self.connmix_give_up(slot);
+        self.unblock_full(slot);
+    }
+
+    /// A connection that ends is listened to, if only for its end, though its outbox is full.
+    fn unblock_full(&mut self, slot: u32) {
+        if self.conns[slot].flags.has(Flags::FULL) {
+            self.unblock(slot);
+        }
     }
 
     /// Writes what is queued, says that nothing follows, then waits for the peer's end only.
@@ -57,6 +64,7 @@ impl Shard {
             self.touch(slot);
             self.rearm(slot);
         }
+        self.unblock_full(slot);
     }
 
     /// The peer has ended its side. What came whole before is carried out, and its answers are
@@ -199,7 +207,7 @@ impl Shard {
             self.finish(slot);
         } else if !under_way && conn.flags.clear(Flags::LINGER) {
             self.ops.push(Op::Shutdown { slot });
-        } else if blocked && matches!(conn.role, Role::Echo) {
+        } else if conn.flags.has(Flags::FULL) {
             self.unblock(slot);
         } else if blocked && matches!(conn.role, Role::Xxim(_)) {
             self.xxim_resume(slot);
@@ -243,7 +251,7 @@ impl Shard {
             return;
         }
         let runtime = &self.config.runtime;
-        let deadline_ms = if is_ending(conn) {
+        let deadline_ms = if conn.is_ending() {
             self.now.ms + runtime.close_timeout.as_millis() as u64
         } else {
             match &conn.role {
@@ -256,8 +264,28 @@ impl Shard {
                 Role::ConnmixApi(_) => self.connmix_api_deadline_ms(slot),
                 _ => conn.active_ms + self.idle_ms() + 1,
             }
+            .min(self.write_due_ms(slot))
         };
         self.timers.arm(slot, deadline_ms);
+    }
+
+    /// When a connection must have taken the send that is stalled, if one is. Who takes nothing for
+    /// so long is too slow, whatever waits for it and whether it is read.
+    pub(super) fn write_due_ms(&self, slot: u32) -> u64 {
+        let conn = &self.conns[slot];
+        if !conn.flags.has(Flags::STALLED) {
+            return u64::MAX;
+        }
+        let config = &self.config;
+        let time = match &conn.role {
+            Role::Business(business) => business.send_deadline(&config.netsvr),
+            Role::ConnmixApi(_) => config.connmix.api.write_timeout,
+            Role::Xxim(_) | Role::XximHttp(_) => config.xxim.write_timeout,
+            Role::Connmix(connmix) => self.rules_of(connmix).write_timeout,
+            Role::Im(_) => config.im.write_timeout,
+            _ => config.netsvr.customer.heartbeat_interval,
+        };
+        conn.stalled_ms + time.as_millis() as u64
     }
 
     fn idle_ms(&self) -> u64 {
@@ -279,7 +307,12 @@ impl Shard {
             {
                 self.give_time(slot);
             }
-            _ if is_ending(conn) => self.finish(slot),
+            _ if conn.is_ending() => self.finish(slot),
+            role if !role.is_backend() && self.write_due_ms(slot) <= self.now.ms => {
+                // It takes nothing, so it can not be told why.
+                self.counters.slow_client_closes += 1;
+                self.finish(slot);
+            }
             Role::Greeting(_) => {
                 self.counters.handshake_timeouts += 1;
                 self.finish(slot);
@@ -360,21 +393,18 @@ impl Shard {
         self.stopping && self.conns.is_empty()
     }
 
-    /// Queues a pong unless the outbox is full. An echo client is not read then, which bounds it.
+    /// Queues a pong. Who does not take its pongs is not read, which bounds them.
     pub(super) fn push_pong(&mut self, slot: u32, pong: Bytes) {
-        let runtime = &self.config.runtime;
-        let conn = &self.conns[slot];
-        // Backends are not read either while they do not take their answers.
-        let echo = matches!(conn.role, Role::Echo | Role::ConnmixApi(_));
-        if echo || conn.outbox.has_room(pong.len(), runtime.outbox_bytes_max) {
-            self.push(slot, pong);
-        } else if runtime.slow_client == SlowClient::Close {
-            self.too_slow(slot);
+        let bytes = pong.len();
+        match self.conns[slot].outbox.push_pong(Frame::new(pong)) {
+            Some(behind) => {
+                self.counters.pongs_dropped += 1;
+                self.note_replaced(slot, behind, bytes);
+            }
+            None => {
+                self.note_frame(slot, bytes);
+                self.touch(slot);
+            }
         }
     }
-}
-
-/// Whether a connection has only `runtime.close_timeout` left.
-fn is_ending(conn: &Conn) -> bool {
-    conn.flags.has(Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF | Flags::ENDED)
 }

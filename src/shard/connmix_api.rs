@@ -54,8 +54,6 @@ pub struct Conn {
     /// Homes that may keep events of this connection.
     homes_ever: Vec<u8>,
     flight: Flight,
-    /// When the send under way stalled.
-    stalled_ms: u64,
     /// A ping was sent since the peer last showed life.
     pinged: bool,
 }
@@ -99,7 +97,6 @@ impl Conn {
             homes: Vec::new(),
             homes_ever: Vec::new(),
             flight: Flight::default(),
-            stalled_ms: 0,
             pinged: false,
         }
     }
@@ -473,11 +470,10 @@ impl Shard {
         }
     }
 
-    /// The send under way has stalled.
-    pub(super) fn api_stalled(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
+    /// A pong of so many bytes took the place of an older one that has `behind` frames behind it.
+    pub(super) fn note_replaced(&mut self, slot: u32, behind: usize, bytes: usize) {
         if let Some(conn) = self.api(slot) {
-            conn.stalled_ms = now_ms;
+            conn.flight.replaced(behind, bytes);
         }
     }
 
@@ -507,9 +503,7 @@ impl Shard {
             }
             false => entry.active_ms + read_ms,
         };
-        if entry.flags.has(Flags::STALLED) {
-            due_ms = due_ms.min(conn.stalled_ms + api.write_timeout.as_millis() as u64);
-        }
+        due_ms = due_ms.min(self.write_due_ms(slot));
         if let Some(since_ms) = conn.reading.since_ms() {
             let time_max = self.config.runtime.handshake_timeout.as_millis() as u64;
             due_ms = due_ms.min(since_ms + time_max);

@@ -23,6 +23,9 @@ pub struct Conn {
     pub flags: Flags,
     /// When the peer last showed life, milliseconds of the process clock.
     pub active_ms: u64,
+    /// When the send under way stalled, milliseconds of the process clock; of no meaning without
+    /// [`Flags::STALLED`].
+    pub stalled_ms: u64,
     pub outbox: Outbox,
     pub decoder: Decoder,
     pub tls: Option<Box<Tls>>,
@@ -149,6 +152,8 @@ impl Flags {
     pub const WAITING: u16 = 1 << 12;
     /// Upgraded to a WebSocket; without it the protocol runs on the bare stream.
     pub const WEBSOCKET: u16 = 1 << 13;
+    /// Blocked because its outbox is full; goes on when that is written.
+    pub const FULL: u16 = 1 << 14;
 
     /// Whether any of the bits is set.
     pub fn has(self, bits: u16) -> bool {
@@ -247,6 +252,12 @@ impl Conns {
 }
 
 impl Conn {
+    /// Whether it has only `runtime.close_timeout` left.
+    pub fn is_ending(&self) -> bool {
+        let ends = Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::DEAF | Flags::ENDED;
+        self.flags.has(ends)
+    }
+
     /// Whether only WebSocket data frames count as data: everywhere but on bare streams of clients.
     pub fn has_control_frames(&self) -> bool {
         let stream = matches!(self.role, Role::Xxim(_) | Role::Connmix(_) | Role::Im(_));
@@ -259,6 +270,7 @@ impl Conn {
             listener: 0,
             flags: Flags::default(),
             active_ms: 0,
+            stalled_ms: 0,
             outbox: Outbox::default(),
             decoder: Decoder::default(),
             tls: None,

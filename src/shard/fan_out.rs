@@ -13,6 +13,7 @@ use crate::hub::rooms::room_of;
 use crate::metrics::DropReason;
 use crate::shard::conns::{Conn, Conns, Flags, Role};
 use crate::shard::ops::Frame;
+use crate::shard::outbox::has_room;
 use crate::shard::xxim::Delivery;
 use crate::shard::{Shard, connmix, im, xxim};
 use crate::wire::deflate::Deflater;
@@ -192,8 +193,8 @@ impl FanOut<'_> {
         else {
             return false;
         };
-        let queued = conn.outbox.bytes() as usize + own.unsealed_bytes() as usize;
-        if queued > 0 && queued + body.len() > self.outbox_bytes_max as usize {
+        let queued = conn.outbox.charge().saturating_add(own.unsealed_charge());
+        if !has_room(queued, body.len(), self.outbox_bytes_max) {
             self.slow.push(slot);
             return true;
         }

@@ -7,13 +7,15 @@
 
 use std::collections::VecDeque;
 
+use crate::shard::outbox::charge;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Flight {
     /// Of each frame in the outbox or in flight: the shard whose event it is (`None`: an answer or
     /// a control frame), its bytes.
     order: VecDeque<(Option<u8>, u32)>,
-    /// Bytes of the frames that are nobody's event.
+    /// What the outbox charges for the frames that are nobody's event.
     own_bytes: usize,
     /// Frames of the last send that are not known to be written.
     flying: usize,
@@ -28,8 +30,18 @@ impl Flight {
     pub fn queued(&mut self, from: Option<u8>, bytes: usize) {
         self.order.push_back((from, bytes as u32));
         if from.is_none() {
-            self.own_bytes += bytes;
+            self.own_bytes += charge(bytes);
         }
+    }
+
+    /// Another frame of so many bytes, nobody's event, took the place of one that is nobody's event
+    /// either and has `behind` frames behind it.
+    pub fn replaced(&mut self, behind: usize, bytes: usize) {
+        let last = self.order.len().saturating_sub(1);
+        let Some((from, old)) = self.order.get_mut(last - behind.min(last)) else { return };
+        debug_assert!(from.is_none(), "an event is not replaced");
+        self.own_bytes = self.own_bytes - *old as usize + bytes;
+        *old = bytes as u32;
     }
 
     /// A send took so many frames.
@@ -56,7 +68,7 @@ impl Flight {
             self.flown_bytes += bytes as usize;
             match from {
                 Some(shard) => f(shard),
-                None => self.own_bytes -= bytes as usize,
+                None => self.own_bytes -= charge(bytes as usize),
             }
         }
     }
@@ -68,7 +80,7 @@ impl Flight {
         self.order.iter().take(flying).filter_map(|(from, _)| *from).for_each(&mut f);
     }
 
-    /// Bytes of answers that wait.
+    /// What is charged for answers that wait.
     pub fn own_bytes(&self) -> usize {
         self.own_bytes
     }
@@ -102,7 +114,7 @@ mod tests {
         }
         flight.taken(3);
         assert_eq!(confirm(&mut flight, 14), [1]);
-        assert_eq!((flight.own_bytes(), flight.frames()), (5, (3, 2)));
+        assert_eq!((flight.own_bytes(), flight.frames()), (charge(5), (3, 2)));
         let mut lost = Vec::new();
         flight.lost(|shard| lost.push(shard));
         assert_eq!(lost, [0; 0], "a send that stalled has written only what was confirmed");
@@ -110,6 +122,20 @@ mod tests {
         flight.taken(1);
         flight.lost(|shard| lost.push(shard));
         assert_eq!(lost, [1]);
+    }
+
+    #[test]
+    fn a_frame_that_replaces_another_has_its_own_length() {
+        let mut flight = Flight::default();
+        for (from, bytes) in [(Some(1), 10), (None, 5), (Some(0), 10)] {
+            flight.queued(from, bytes);
+        }
+        flight.replaced(1, 9);
+        assert_eq!(flight.own_bytes(), charge(9));
+        flight.taken(3);
+        assert_eq!(confirm(&mut flight, 28), [1]);
+        assert_eq!(confirm(&mut flight, 29), [0]);
+        assert_eq!(flight.own_bytes(), 0);
     }
 
     #[test]

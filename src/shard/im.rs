@@ -44,7 +44,6 @@ pub struct Conn {
     /// When the first byte of the frame that is incomplete arrived.
     frame_ms: Option<u64>,
     /// When the send began that has stalled.
-    stalled_ms: u64,
     /// It has sent a message of the batch that is being distributed.
     spoke: bool,
 }
@@ -61,7 +60,6 @@ impl Conn {
             questions: 0,
             login: 0,
             frame_ms: None,
-            stalled_ms: 0,
             spoke: false,
         }
     }
@@ -203,7 +201,10 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED | Flags::CLOSING) {
             return false;
         }
-        let Role::Im(im) = &conn.role else { return false };
+        if self.outbox_blocks(slot) {
+            return false;
+        }
+        let Role::Im(im) = &self.conns[slot].role else { return false };
         let forwards = self.config.im.forward != Forward::No && im.session.state() == State::User;
         let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
         let id = self.conns.id(slot);
@@ -377,9 +378,6 @@ impl Shard {
         } else if let Some(begun_ms) = im.frame_ms {
             due_ms = due_ms.min(begun_ms + rules.frame_timeout.as_millis() as u64);
         }
-        if conn.flags.has(Flags::STALLED) {
-            due_ms = due_ms.min(im.stalled_ms + rules.write_timeout.as_millis() as u64);
-        }
         due_ms
     }
 
@@ -397,14 +395,8 @@ impl Shard {
         let conn = &self.conns[slot];
         let handshaking = conn.tls.as_ref().is_some_and(|tls| tls.handshaking());
         let Role::Im(im) = &conn.role else { return };
-        let write_ms = self.config.im.write_timeout.as_millis() as u64;
         if handshaking {
             self.counters.handshake_timeouts += 1;
-            return self.finish(slot);
-        }
-        if conn.flags.has(Flags::STALLED) && im.stalled_ms + write_ms <= now_ms {
-            // It takes nothing, so it can not be told why.
-            self.counters.slow_client_closes += 1;
             return self.finish(slot);
         }
         self.counters.idle_timeouts += 1;
@@ -415,15 +407,6 @@ impl Shard {
             _ => End::Idle,
         };
         self.im_end(slot, end);
-    }
-
-    /// The last send has stalled.
-    pub(super) fn im_stalled(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        if let Some(conn) = self.im(slot) {
-            conn.stalled_ms = now_ms;
-            self.rearm(slot);
-        }
     }
 
     /// The connection is gone.

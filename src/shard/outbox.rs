@@ -1,21 +1,40 @@
 //! What waits to be written to one connection: order, coalescing, accounting.
 //!
-//! Invariants: frames leave in the order in which they came; `bytes()` is what is queued plus what
-//! a stalled send still holds. Costs: a connection with nothing to send owns no allocation, one
+//! Invariants: frames leave in the order in which they came, but for pongs, see
+//! [`Outbox::push_pong`]. `charge()` is what waits costs in memory: the bytes of the queued frames
+//! and of a send that is stalled, and [`FRAME_CHARGE_BYTES`] for each frame; it is never less than
+//! what they take (`memory()`). Costs: a connection with nothing to send owns no allocation, one
 //! frame costs none either, several frames share one vector that leaves with them. Connections that
 //! flush the same frames one after the other share one joined buffer ([`Joined`]).
 
-use crate::limits::{COALESCE_BYTES_MAX, SEND_BYTES_MAX, SEND_FRAMES_MAX};
+use crate::limits::{COALESCE_BYTES_MAX, FRAME_CHARGE_BYTES, SEND_BYTES_MAX, SEND_FRAMES_MAX};
 use crate::shard::ops::{Batch, Frame};
 
 /// The outgoing side of one connection.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: Queue,
-    queued_bytes: u32,
-    /// Bytes of the last send.
-    taken_bytes: u32,
-    stalled_bytes: u32,
+    /// Charge of what is queued.
+    queued: u32,
+    /// Charge of the last send.
+    taken: u32,
+    /// The same while that send is stalled, else 0.
+    stalled: u32,
+    /// Which frame in the queue is the newest pong, counted from 1; 0: none is.
+    pong: u32,
+}
+
+const _: () = assert!(size_of::<Outbox>() == 40);
+
+/// What a frame of so many bytes costs while it waits.
+pub fn charge(frame_bytes: usize) -> usize {
+    frame_bytes + FRAME_CHARGE_BYTES
+}
+
+/// Whether one more frame of so many bytes stays within `bytes_max`, where `charged` is charged for
+/// what waits already. A frame of any size may wait alone, or a large payload could never be sent.
+pub fn has_room(charged: u32, frame_bytes: usize, bytes_max: u32) -> bool {
+    charged == 0 || charged as usize + charge(frame_bytes) <= bytes_max as usize
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +82,7 @@ struct Shared {
 impl Outbox {
     /// Queues a frame behind the others.
     pub fn push(&mut self, frame: Frame) {
-        self.queued_bytes += frame.len() as u32;
+        self.queued = self.queued.saturating_add(charge(frame.len()) as u32);
         self.queue = match std::mem::take(&mut self.queue) {
             Queue::Empty => Queue::One(frame),
             Queue::One(first) => {
@@ -78,9 +97,49 @@ impl Outbox {
         };
     }
 
-    /// Bytes that wait, in the queue or in a stalled send.
-    pub fn bytes(&self) -> u32 {
-        self.queued_bytes + self.stalled_bytes
+    /// Queues a pong. While a send is stalled only the newest one waits (RFC 6455 section 5.5.3):
+    /// it takes the place of an older one that is queued. Returns how many frames are queued behind
+    /// that place.
+    pub fn push_pong(&mut self, pong: Frame) -> Option<usize> {
+        let older = match &mut self.queue {
+            _ if self.stalled == 0 || self.pong == 0 => None,
+            Queue::Empty => None,
+            Queue::One(frame) => Some(frame),
+            Queue::Many(frames) => frames.get_mut(self.pong as usize - 1),
+        };
+        let Some(older) = older else {
+            self.push(pong);
+            self.pong = self.frames() as u32;
+            return None;
+        };
+        self.queued = self.queued - older.len() as u32 + pong.len() as u32;
+        *older = pong;
+        Some(self.frames() - self.pong as usize)
+    }
+
+    /// What is charged for that which waits, in the queue or in a stalled send. Such a send counts
+    /// whole until it is over, because its frames stay in memory until then.
+    pub fn charge(&self) -> u32 {
+        self.queued.saturating_add(self.stalled)
+    }
+
+    /// Whether more waits than may. Only what is queued without asking for room gets so far.
+    pub fn is_full(&self, bytes_max: u32) -> bool {
+        self.charge() > bytes_max
+    }
+
+    /// For tests: bytes of memory that the queue takes, as far as they are nobody else's.
+    pub fn memory(&self) -> usize {
+        // `Rc` has two counts in front of what it holds.
+        const SHARED: usize = 2 * size_of::<usize>() + size_of::<bytes::Bytes>();
+        let own = |frame: &Frame| if frame.is_shared() { 0 } else { SHARED + frame.len() };
+        match &self.queue {
+            Queue::Empty => 0,
+            Queue::One(frame) => own(frame),
+            Queue::Many(frames) => {
+                frames.capacity() * size_of::<Frame>() + frames.iter().map(own).sum::<usize>()
+            }
+        }
     }
 
     /// Frames in the queue.
@@ -97,31 +156,35 @@ impl Outbox {
         matches!(self.queue, Queue::Empty)
     }
 
-    /// Whether one more frame of so many bytes stays within `bytes_max`. An empty outbox takes a
-    /// frame of any size, or a large payload could never be sent.
+    /// Whether one more frame of so many bytes stays within `bytes_max`; see [`has_room`].
     pub fn has_room(&self, frame_bytes: usize, bytes_max: u32) -> bool {
-        self.bytes() == 0 || self.bytes() as usize + frame_bytes <= bytes_max as usize
+        has_room(self.charge(), frame_bytes, bytes_max)
     }
 
-    /// The last send could not be completed at once; `written` bytes of it are out.
-    pub fn stall(&mut self, written: usize) {
-        self.stalled_bytes = self.taken_bytes.saturating_sub(written as u32);
+    /// The last send could not be completed at once.
+    pub fn stall(&mut self) {
+        self.stalled = self.taken;
     }
 
     /// The stalled send is over.
     pub fn unstall(&mut self) {
-        self.stalled_bytes = 0;
+        self.stalled = 0;
     }
 
     /// Throws away what is queued; returns how many data frames and bytes of them that were. See
-    /// [`Outbox::take`] for `control_frames`.
+    /// [`Outbox::take`] for `control_frames`. The answer to a handshake stays: without it what
+    /// follows, if only a close frame, means nothing.
     pub fn clear(&mut self, control_frames: bool) -> (u64, u64) {
-        self.queued_bytes = 0;
-        let frames = match std::mem::take(&mut self.queue) {
+        self.queued = 0;
+        self.pong = 0;
+        let mut frames = match std::mem::take(&mut self.queue) {
             Queue::Empty => return (0, 0),
             Queue::One(frame) => vec![frame],
             Queue::Many(frames) => frames,
         };
+        if control_frames && frames[0].starts_with(b"HTTP/") {
+            self.push(frames.remove(0));
+        }
         let given_up = Taken::of(&frames, control_frames);
         (given_up.data_frames as u64, given_up.data_bytes)
     }
@@ -142,8 +205,15 @@ impl Outbox {
                 None => self.take_many(frames, control_frames, joined),
             },
         };
-        self.taken_bytes = taken.batch.len() as u32;
-        self.queued_bytes -= self.taken_bytes;
+        let bytes = taken.batch.len();
+        let frames = |count: usize| (bytes + count * FRAME_CHARGE_BYTES) as u32;
+        self.queued = self.queued.saturating_sub(frames(taken.frames as usize));
+        self.pong = self.pong.saturating_sub(taken.frames);
+        // What was joined is one frame from here on.
+        self.taken = match &taken.batch {
+            Batch::Many(many) => frames(many.len()),
+            Batch::One(_) | Batch::Own(_) => frames(1),
+        };
         Some(taken)
     }
 
@@ -258,14 +328,15 @@ mod tests {
             expected.extend_from_slice(&frame);
             outbox.push(frame);
         }
-        assert_eq!(outbox.bytes() as usize, expected.len());
+        assert_eq!(outbox.charge() as usize, expected.len() + 5000 * FRAME_CHARGE_BYTES);
+        assert!(outbox.memory() <= outbox.charge() as usize);
         let mut sent = Vec::new();
         while let Some(taken) = outbox.take(true, &mut Joined::default()) {
             assert!(taken.batch.len() <= SEND_BYTES_MAX);
             sent.extend(bytes_of(&taken.batch));
         }
         assert_eq!(sent, expected);
-        assert_eq!(outbox.bytes(), 0);
+        assert_eq!(outbox.charge(), 0);
     }
 
     #[test]
@@ -298,7 +369,7 @@ mod tests {
             let mut outbox = Outbox::default();
             numbers.iter().for_each(|&number| outbox.push(frames[number].clone()));
             let taken = outbox.take(control_frames, &mut joined).expect("frames were pushed");
-            assert_eq!(outbox.bytes(), 0);
+            assert_eq!(outbox.charge(), 0);
             let expected: Vec<u8> = numbers.iter().flat_map(|&n| frames[n].to_vec()).collect();
             assert_eq!(bytes_of(&taken.batch), expected);
             let Batch::One(batch) = taken.batch else { panic!("the frames are shared") };
@@ -324,6 +395,70 @@ mod tests {
         let taken = outbox.take(true, &mut joined).expect("frames were pushed");
         assert!(matches!(taken.batch, Batch::Own(_)));
         assert!(joined.frames.is_empty() && joined.last.is_none());
+    }
+
+    /// What is queued, as the first bytes of the frames.
+    fn queued(outbox: &Outbox) -> Vec<u8> {
+        match &outbox.queue {
+            Queue::Empty => Vec::new(),
+            Queue::One(frame) => vec![frame[1]],
+            Queue::Many(frames) => frames.iter().map(|frame| frame[1]).collect(),
+        }
+    }
+
+    fn pong(number: u8) -> Frame {
+        Frame::new(Bytes::from(vec![0x8a, number, 0][..2 + usize::from(number) % 2].to_vec()))
+    }
+
+    #[test]
+    fn only_the_newest_pong_waits_behind_a_stalled_send() {
+        let mut outbox = Outbox::default();
+        let mut joined = Joined::default();
+        // Nothing is stalled: each ping is answered.
+        assert_eq!((1..4).find_map(|number| outbox.push_pong(pong(number))), None);
+        assert_eq!(queued(&outbox), [1, 2, 3]);
+        outbox.take(true, &mut joined).expect("pongs were pushed");
+        outbox.stall();
+        let stalled = outbox.charge();
+        outbox.push(frame(10, 2));
+        assert_eq!(outbox.push_pong(pong(4)), None);
+        outbox.push(frame(11, 2));
+        outbox.push(frame(12, 2));
+        for number in 5..100 {
+            assert_eq!(outbox.push_pong(pong(number)), Some(2));
+        }
+        assert_eq!(queued(&outbox), [10, 99, 11, 12]);
+        assert_eq!(outbox.charge() as usize, stalled as usize + 9 + 4 * FRAME_CHARGE_BYTES);
+        outbox.unstall();
+        outbox.take(true, &mut joined).expect("frames were pushed");
+        outbox.stall();
+        assert_eq!(outbox.push_pong(pong(100)), None, "the older one is on its way");
+        assert_eq!(outbox.push_pong(pong(101)), Some(0));
+        assert_eq!(outbox.clear(true), (0, 0));
+        assert_eq!(outbox.push_pong(pong(102)), None, "the older one was given up");
+    }
+
+    #[test]
+    fn a_pong_is_found_behind_what_a_send_left() {
+        let mut outbox = Outbox::default();
+        (0..SEND_FRAMES_MAX + 5).for_each(|_| outbox.push(frame(7, 2)));
+        assert_eq!(outbox.push_pong(pong(1)), None);
+        outbox.push(frame(8, 2));
+        outbox.take(true, &mut Joined::default()).expect("frames were pushed");
+        outbox.stall();
+        assert_eq!(outbox.push_pong(pong(2)), Some(1));
+        assert_eq!(queued(&outbox), [7, 7, 7, 7, 7, 2, 8]);
+    }
+
+    #[test]
+    fn what_is_charged_covers_the_memory_of_small_frames_that_nobody_shares() {
+        for count in 0..300 {
+            let mut outbox = Outbox::default();
+            (0..count).for_each(|_| outbox.push(frame(0x8a, 2)));
+            assert!(outbox.memory() <= outbox.charge() as usize, "{count} frames");
+            // An allocator hands out at least 16 bytes for the two.
+            assert!(outbox.memory() + 14 * count <= outbox.charge() as usize, "{count} frames");
+        }
     }
 
     #[test]

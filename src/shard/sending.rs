@@ -10,31 +10,26 @@ use crate::shard::ops::{Batch, Frame, Op};
 use crate::wire::tls::Tls;
 
 impl Shard {
-    /// The last send could not be completed at once; `written` of its bytes are out.
+    /// The last send could not be completed at once; `written` of its bytes are out. The write
+    /// deadline runs.
     pub fn stalled(&mut self, slot: u32, written: usize) {
         let conn = &mut self.conns[slot];
         if conn.flags.has(Flags::GONE) {
             return;
         }
         conn.flags.set(Flags::STALLED);
-        conn.outbox.stall(written);
+        conn.stalled_ms = self.now.ms;
+        conn.outbox.stall();
         self.stalls += 1;
         self.counters.sends_stalled += 1;
-        if matches!(self.conns[slot].role, Role::ConnmixApi(_)) {
-            self.api_stalled(slot);
-            self.api_written(slot, written);
-            return self.rearm(slot);
+        if conn.role.is_backend() {
+            self.confirm_backend(slot, written);
         }
-        let conn = &mut self.conns[slot];
-        if let Role::Business(business) = &mut conn.role {
-            business.stalled_ms = self.now.ms;
-            self.confirm_frames(slot, written);
+        // Whoever is ending has its time, and a callback that decides has its own.
+        let conn = &self.conns[slot];
+        if !conn.is_ending() && !matches!(conn.role, Role::Opening(_)) {
             self.rearm(slot);
-        } else {
-            self.im_stalled(slot);
-            self.connmix_stalled(slot);
         }
-        self.xxim_stalled(slot);
     }
 
     /// A stalled send is over; after an error `written` of its bytes are out.

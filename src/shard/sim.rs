@@ -250,7 +250,7 @@ impl World {
         for socket in self.sockets.iter().filter(|socket| !socket.closed) {
             let Some(slot) = socket.slot else { continue };
             let conn = &self.cells[socket.shard].shard.conns[slot];
-            let counted = conn.outbox.bytes() as usize >= socket.stalled_bytes();
+            let counted = conn.outbox.charge() as usize >= socket.stalled_bytes();
             assert!(
                 counted || !conn.flags.has(Flags::STALLED),
                 "slot {slot}: bytes of a stalled send"

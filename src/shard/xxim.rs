@@ -76,7 +76,6 @@ pub struct Conn {
     pinged_ms: u64,
     /// Pings since the last sign of life.
     unanswered: u8,
-    stalled_ms: u64,
     /// The greeting was sent.
     greeted: bool,
     /// Who the hooks were told has come, and when, Unix milliseconds.
@@ -111,7 +110,6 @@ impl Conn {
             accepted_ms: 0,
             pinged_ms: 0,
             unanswered: 0,
-            stalled_ms: 0,
             greeted: false,
             announced: None,
         }
@@ -254,11 +252,11 @@ impl Shard {
             && self.xxim_queued(slot) <= self.config.runtime.outbox_bytes_max
     }
 
-    /// Bytes that wait for a client.
+    /// What is charged for that which waits for a client.
     fn xxim_queued(&self, slot: u32) -> u32 {
         let conn = &self.conns[slot];
         let Role::Xxim(own) = &conn.role else { return 0 };
-        conn.outbox.bytes().saturating_add(own.unsealed.bytes())
+        conn.outbox.charge().saturating_add(own.unsealed.charge())
     }
 
     /// Goes on with a connection whose reason to wait may be gone. Never called while its input is
@@ -409,9 +407,6 @@ impl Shard {
         if own.held.is_none() {
             by(own.accepted_ms, config.login_timeout);
         }
-        if conn.flags.has(Flags::STALLED) {
-            by(own.stalled_ms, config.write_timeout);
-        }
         if conn.flags.has(Flags::WEBSOCKET) {
             by(own.pinged_ms, config.ping_interval);
         }
@@ -432,10 +427,6 @@ impl Shard {
         if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
             self.counters.handshake_timeouts += 1;
             return self.xxim_close(slot, &Close::TIMEOUT);
-        }
-        if flags.has(Flags::STALLED) && over(own.stalled_ms, config.write_timeout) {
-            self.counters.slow_client_closes += 1;
-            return self.finish(slot);
         }
         if flags.has(Flags::WEBSOCKET) && over(own.pinged_ms, config.ping_interval) {
             return self.xxim_ping(slot);
@@ -461,15 +452,6 @@ impl Shard {
             self.push(slot, ping);
         }
         self.rearm(slot);
-    }
-
-    /// A send has stalled: the write deadline runs.
-    pub(super) fn xxim_stalled(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        if let Some(conn) = self.xxim(slot) {
-            conn.stalled_ms = now_ms;
-            self.rearm(slot);
-        }
     }
 
     /// The connection is gone. `kept`: something that it sent was not read yet.

@@ -46,8 +46,6 @@ pub struct Conn {
     pinged: bool,
     /// Pushes that found their queue full and whose room has not come up yet.
     full: u16,
-    /// When the send began that has stalled.
-    stalled_ms: u64,
     /// The handshake, as long as rules look at it.
     head: Option<Box<Head>>,
     framer: Framer,
@@ -77,7 +75,6 @@ impl Conn {
             opened: false,
             pinged: false,
             full: 0,
-            stalled_ms: 0,
             head: None,
             framer: Framer::default(),
             waits: None,
@@ -99,7 +96,8 @@ impl Conn {
         assert!(self.framer.held() <= held_max, "{} bytes of {}", self.framer.held(), self.peer);
         assert!(self.opened || !self.waits(), "{} waits and is not open", self.peer);
         let ending = flags.has(Flags::CLOSING | Flags::DEAF | Flags::GONE);
-        assert!(ending || self.waits() == flags.has(Flags::BLOCKED), "{}: {flags:?}", self.peer);
+        let waits = self.waits() || flags.has(Flags::FULL);
+        assert!(ending || waits == flags.has(Flags::BLOCKED), "{}: {flags:?}", self.peer);
     }
 
     fn subject<'a>(
@@ -165,7 +163,7 @@ impl Shard {
         }
     }
 
-    fn rules_of(&self, conn: &Conn) -> &ConnmixServer {
+    pub(super) fn rules_of(&self, conn: &Conn) -> &ConnmixServer {
         &self.config.connmix_servers[conn.server as usize]
     }
 
@@ -258,7 +256,7 @@ impl Shard {
             if flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
                 return;
             }
-            if flags.has(Flags::BLOCKED) {
+            if flags.has(Flags::BLOCKED) || self.outbox_blocks(slot) {
                 framer.stash(input);
                 break;
             }
@@ -350,9 +348,6 @@ impl Shard {
         if let Some(waits) = &conn.waits {
             deadline = waits.until_ms.unwrap_or(self.now.ms + read);
         }
-        if self.conns[slot].flags.has(Flags::STALLED) {
-            deadline = deadline.min(conn.stalled_ms + ms(rules.write_timeout));
-        }
         deadline.max(self.now.ms + 1)
     }
 
@@ -362,15 +357,11 @@ impl Shard {
         let (active_ms, flags) = (self.conns[slot].active_ms, self.conns[slot].flags);
         let Role::Connmix(conn) = &self.conns[slot].role else { return };
         let rules = self.rules_of(conn);
-        let (read, write) = (rules.read_timeout.as_millis(), rules.write_timeout.as_millis());
+        let read = rules.read_timeout.as_millis();
         let silent_ms = now_ms.saturating_sub(active_ms) as u128;
         let late = |until_ms: u64| until_ms <= now_ms;
         if !conn.opened {
             self.counters.handshake_timeouts += 1;
-            return self.finish(slot);
-        }
-        if flags.has(Flags::STALLED) && late(conn.stalled_ms + write as u64) {
-            self.counters.slow_client_closes += 1;
             return self.finish(slot);
         }
         let waited = conn.waits.as_ref().and_then(|waits| waits.until_ms).is_some_and(late);
@@ -400,15 +391,6 @@ impl Shard {
         conn.full = 0;
         if self.conns[slot].flags.has(Flags::BLOCKED) {
             self.unblock(slot);
-        }
-    }
-
-    /// A send could not be completed at once.
-    pub(super) fn connmix_stalled(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        if let Some(conn) = self.connmix(slot) {
-            conn.stalled_ms = now_ms;
-            self.rearm(slot);
         }
     }
 

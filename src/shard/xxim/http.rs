@@ -155,7 +155,10 @@ impl Shard {
         while !rest.is_empty() {
             let stopped = Flags::GONE | Flags::DEAF | Flags::BLOCKED;
             let over = self.xxim_http(slot).is_none_or(|conn| conn.over);
-            if over || self.conns[slot].flags.has(stopped) || !self.xxim_http_step(slot, &mut rest)
+            if over
+                || self.conns[slot].flags.has(stopped)
+                || self.outbox_blocks(slot)
+                || !self.xxim_http_step(slot, &mut rest)
             {
                 break;
             }

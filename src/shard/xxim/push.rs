@@ -14,6 +14,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{XximConn, XximFilter, XximPush, XximPushed};
 use crate::shard::ops::Frame;
+use crate::shard::outbox::has_room;
 use crate::wire::xxim::{Body, Carrier, Push, Version};
 
 /// PushEvent of notices, which the two documents wrap differently.
@@ -73,9 +74,9 @@ impl Conn {
         self.unsealed.push(body, cipher);
     }
 
-    /// Bytes that wait for encryption.
-    pub(in crate::shard) fn unsealed_bytes(&self) -> u32 {
-        self.unsealed.bytes()
+    /// What is charged for that which waits for encryption.
+    pub(in crate::shard) fn unsealed_charge(&self) -> u32 {
+        self.unsealed.charge()
     }
 }
 
@@ -162,12 +163,11 @@ impl Shard {
     /// applied.
     fn xxim_queue(&mut self, slot: u32, delivery: Delivery) -> bool {
         let outbox_bytes_max = self.config.runtime.outbox_bytes_max;
-        let queued = self.xxim_queued(slot) as usize;
         let len = match &delivery {
             Delivery::Frame(frame) => frame.len(),
             Delivery::Unsealed(body) => body.len(),
         };
-        if queued > 0 && queued + len > outbox_bytes_max as usize {
+        if !has_room(self.xxim_queued(slot), len, outbox_bytes_max) {
             self.counters.frames_failed += 1;
             self.counters.frame_bytes_failed += len as u64;
             self.overflowed(slot);

@@ -16,6 +16,7 @@ use crate::limits::XXIM_SEAL_BYTES_PER_TURN;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::ops::Frame;
+use crate::shard::outbox::charge;
 use crate::wire::xxim::cipher::Cipher;
 use crate::wire::xxim::{Body, Carrier};
 
@@ -26,13 +27,13 @@ const MESSAGE_COST: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Unsealed {
     queue: VecDeque<(Bytes, Option<Rc<Cipher>>)>,
-    bytes: u32,
+    charge: u32,
 }
 
 impl Unsealed {
-    /// Bytes of the messages.
-    pub(super) fn bytes(&self) -> u32 {
-        self.bytes
+    /// What is charged for the messages, as if they were frames in the outbox already.
+    pub(super) fn charge(&self) -> u32 {
+        self.charge
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,7 +41,7 @@ impl Unsealed {
     }
 
     pub(super) fn push(&mut self, body: Bytes, cipher: Option<Rc<Cipher>>) {
-        self.bytes = self.bytes.saturating_add(body.len() as u32);
+        self.charge = self.charge.saturating_add(charge(body.len()) as u32);
         self.queue.push_back((body, cipher));
     }
 
@@ -50,7 +51,7 @@ impl Unsealed {
             return None;
         }
         let (body, cipher) = self.queue.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(body.len() as u32);
+        self.charge = self.charge.saturating_sub(charge(body.len()) as u32);
         *left = left.saturating_sub(body.len() + MESSAGE_COST);
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
@@ -60,9 +61,9 @@ impl Unsealed {
 
     /// Gives everything up; returns how many messages and bytes that were.
     fn clear(&mut self) -> (u64, u64) {
-        let lost = (self.queue.len() as u64, u64::from(self.bytes));
-        *self = Unsealed::default();
-        lost
+        let queue = std::mem::take(self).queue;
+        let bytes = queue.iter().map(|(body, _)| body.len() as u64).sum();
+        (queue.len() as u64, bytes)
     }
 }
 
