@@ -173,10 +173,7 @@ impl Client {
 
     /// Whether something has come that was not read.
     pub fn has_input(&self) -> bool {
-        self.socket.set_nonblocking(true).expect("a socket");
-        let count = self.socket.peek(&mut [0]);
-        self.socket.set_nonblocking(false).expect("a socket");
-        !self.buffer.is_empty() || count.is_ok()
+        !self.buffer.is_empty() || has_input(&self.socket)
     }
 
     /// The next frame; fails at the end of the stream.
@@ -253,6 +250,13 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     socket
 }
 
+fn has_input(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    let count = socket.peek(&mut [0]);
+    socket.set_nonblocking(false).expect("a socket");
+    count.is_ok()
+}
+
 fn fill(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> bool {
     let mut piece = [0; 65536];
     let read = loop {
@@ -291,6 +295,11 @@ impl Business {
     /// One command frame.
     pub fn send(&mut self, cmd: u32, message: &impl Message) {
         self.write(&business_frame(cmd, &message.encode_to_vec()));
+    }
+
+    /// Whether something has come that was not read.
+    pub fn has_input(&self) -> bool {
+        !self.buffer.is_empty() || has_input(&self.socket)
     }
 
     /// The next frame: command number and body.
