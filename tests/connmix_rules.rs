@@ -3,22 +3,25 @@
 
 #[path = "connmix_rules/actions.rs"]
 mod actions;
+#[path = "connmix_rules/entrances.rs"]
+mod entrances;
 #[path = "connmix_rules/examples.rs"]
 mod examples;
 #[path = "connmix_rules/properties.rs"]
 mod properties;
 #[path = "connmix_rules/refused.rs"]
 mod refused;
+#[path = "json/texts.rs"]
+mod texts;
 
 use std::net::SocketAddr;
 
 use ringway::config::model::{ConnmixServer, MessageType};
 use ringway::config::{self, ConfigError};
-use ringway::edge::connmix::{
-    Effect, Effects, Event, Head, Resumed, Run, Scratch, Subject, Suspended,
-};
+use ringway::edge::connmix::{Effect, Effects, Event, Head, Resumed, Run, Subject, Suspended};
 use ringway::hub::context::Context;
 use ringway::hub::queues::Homes;
+use ringway::wire::json::Index;
 
 /// The client_id of every client here.
 pub const CLIENT: i64 = 1463784730422935552;
@@ -40,7 +43,7 @@ pub struct Client {
     /// Queue topics are those of a cluster.
     pub cluster: bool,
     pub context: Context,
-    scratch: Scratch,
+    index: Index,
     pub waits: Option<Suspended>,
 }
 
@@ -61,7 +64,7 @@ impl Client {
             stream: false,
             cluster: false,
             context: Context::default(),
-            scratch: Scratch::default(),
+            index: Index::default(),
             waits: None,
         }
     }
@@ -87,7 +90,7 @@ impl Client {
         assert_eq!(self.waits, None, "the connection waits");
         let mut effects = Effects::default();
         let subject = subject(self.head.as_ref(), self.stream, self.cluster, event);
-        let run = Run::new(&self.server, subject, &self.context, &mut self.scratch, &mut effects);
+        let run = Run::new(&self.server, subject, &self.context, &mut self.index, &mut effects);
         self.waits = run.start();
         self.apply(&effects)
     }
@@ -98,7 +101,7 @@ impl Client {
         let mut effects = Effects::default();
         let event = suspended.event();
         let subject = subject(self.head.as_ref(), self.stream, self.cluster, event);
-        let run = Run::new(&self.server, subject, &self.context, &mut self.scratch, &mut effects);
+        let run = Run::new(&self.server, subject, &self.context, &mut self.index, &mut effects);
         self.waits = run.resume(&suspended, how);
         self.apply(&effects)
     }

@@ -5,13 +5,16 @@
 use libfuzzer_sys::fuzz_target;
 use ringway::wire::connmix::{self as wire, Answer};
 use ringway::wire::http::body::{Body, Framing};
+use ringway::wire::json::Index;
 
 fuzz_target!(|data: &[u8]| {
-    let envelope = wire::envelope(data);
+    let mut index = Index::default();
+    let envelope = wire::envelope(data, &mut index);
     let answer = envelope.request.map_or_else(Answer::from, |_| Answer::Done);
     let frame = wire::text_frame(answer, envelope.id);
-    assert!(wire::json::Raw::parse(payload(&frame)).is_some(), "an answer is JSON");
-    let _ = (wire::send(data), wire::publish(data));
+    assert!(Index::default().read(payload(&frame)).is_some(), "an answer is JSON");
+    let _ = wire::send(data, &mut index);
+    let _ = wire::publish(data, &mut index);
     let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let mut body = Body::new(Framing::Chunked, 4096);
         for mut piece in pieces {

@@ -15,9 +15,9 @@ use crate::config::connmix::{Api, User};
 use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
-use crate::wire::connmix::json::{self, Raw};
 use crate::wire::connmix::{self as wire, Answer, Code, Fault, Request};
 use crate::wire::http::{self, Request as Http, accept_key};
+use crate::wire::json::{self, Index, quoted};
 use crate::wire::websocket::Opcode;
 
 /// What an HTTP request is for, and its sender may do.
@@ -299,7 +299,7 @@ pub fn nodes(
         _ => bind.to_string(),
     };
     let mut body = format!("{{\"nodes\":[{{\"id\":{node},\"api_server\":").into_bytes();
-    json::write_string(&mut body, &address);
+    body.extend_from_slice(quoted(&address).as_bytes());
     for (node, address) in others {
         let more = format!("}},{{\"id\":{node},\"api_server\":\"{address}\"");
         body.extend_from_slice(more.as_bytes());
@@ -332,7 +332,7 @@ fn owned(call: wire::Call<'_>) -> Call {
         wire::Call::SetContext(values) => Call::SetContext(
             values
                 .into_iter()
-                .map(|(key, value)| (quoted(&key), value.map(|value| value.text().into())))
+                .map(|(key, value)| (quoted(&key).into(), value.map(Box::from)))
                 .collect(),
         ),
         wire::Call::Subscribe(channels) => Call::Subscribe(names(channels)),
@@ -342,16 +342,9 @@ fn owned(call: wire::Call<'_>) -> Call {
 
 /// The values of a JSON object, for a context; `None` if it is not one.
 pub fn context_values(object: &str) -> Option<Vec<ContextValue>> {
-    let raw = Raw::parse(object.as_bytes()).filter(|raw| raw.kind() == json::Kind::Object)?;
-    let value = |(key, value): (std::borrow::Cow<'_, str>, Raw<'_>)| {
-        (quoted(&key), Some(value.text().into()))
-    };
-    Some(raw.members().map(value).collect())
-}
-
-/// A key as a JSON string.
-fn quoted(key: &str) -> Box<str> {
-    let mut text = Vec::with_capacity(key.len() + 2);
-    json::write_string(&mut text, key);
-    String::from_utf8_lossy(&text).into()
+    let mut index = Index::default();
+    let object =
+        index.read(object.as_bytes()).filter(|value| value.kind() == json::Kind::Object)?;
+    let values = object.members();
+    Some(values.map(|(key, value)| (quoted(&key).into(), Some(value.text().into()))).collect())
 }

@@ -145,9 +145,9 @@ impl Application {
             }
             return;
         }
-        let (cmd, outcome) = match serde_json::from_slice::<Request>(data) {
+        let (cmd, outcome) = match Request::read(data) {
             Ok(request) => (request.cmd, self.request(from, request, out)),
-            Err(error) => (0, Err(format!("not a request: {error}"))),
+            Err(problem) => (0, Err(problem)),
         };
         if let Err(problem) = outcome {
             refuse(&from.uniq_id, cmd, &problem, out);

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::wire::json;
+
 /// The outer message. `data` is a JSON document as a string, as the published clients send it; the
 /// document itself is accepted too.
 #[derive(Debug, Deserialize)]
@@ -17,13 +19,17 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// Reads a message.
+    pub fn read(message: &[u8]) -> Result<Request, String> {
+        let message = json::tree(message).ok_or("not a request: this is not JSON")?;
+        serde_json::from_value(message).map_err(|error| format!("not a request: {error}"))
+    }
+
     /// The parameters of the command.
     pub fn parameters<T: DeserializeOwned>(self) -> Result<T, String> {
         let document = match self.data {
             Value::String(text) if text.trim().is_empty() => Value::Object(Default::default()),
-            Value::String(text) => {
-                serde_json::from_str(&text).map_err(|error| format!("data: {error}"))?
-            }
+            Value::String(text) => json::tree(text.as_bytes()).ok_or("data: this is not JSON")?,
             Value::Null => Value::Object(Default::default()),
             document => document,
         };

@@ -4,8 +4,6 @@ use super::{HOUR, Limit, MIB, MINUTE, SECOND, Unit, fixed, row};
 
 /// Bytes of one connection's context as JSON (section 4).
 pub const CONTEXT_BYTES_MAX: usize = 64 * 1024;
-/// Levels of arrays and objects in a message that is read as JSON.
-pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of a channel or queue name.
 pub const CHANNEL_BYTES_MAX: usize = 255;
 /// Bytes that are kept of a client whose messages wait, before its socket is not read any more.
@@ -46,12 +44,6 @@ pub(super) const ROWS: &[Limit] = &[
         CONTEXT_BYTES_MAX as i64,
         "Context of one connection, as JSON.",
         "The action fails (301 for `conn.call`).",
-    ),
-    fixed(
-        Unit::Count("levels"),
-        JSON_DEPTH_MAX as i64,
-        "Nesting of a message that rules read as JSON.",
-        "To the rules the message is not JSON.",
     ),
     fixed(
         Unit::Bytes,

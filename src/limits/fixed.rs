@@ -8,6 +8,8 @@ use super::{Limit, Unit, fixed};
 pub const HTTP_HEAD_BYTES_MAX: usize = 16_384;
 /// Header lines of an HTTP request head.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Levels of arrays and objects in JSON that is read.
+pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of the reason in a WebSocket close frame (RFC 6455 section 5.5: 125 with the code).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Bytes that one send to a socket gathers.
@@ -139,6 +141,12 @@ pub(super) const ROWS: &[Limit] = &[
         HTTP_HEADERS_MAX as i64,
         "Headers of an HTTP request.",
         "The request is answered with 431 and the connection closed.",
+    ),
+    fixed(
+        Unit::Count("levels"),
+        JSON_DEPTH_MAX as i64,
+        "Nesting of JSON that clients and backends send.",
+        "It is not JSON: a request is refused, to rules the message is none.",
     ),
     fixed(
         Unit::Bytes,

@@ -166,11 +166,13 @@ impl Shard {
         if data.trim_ascii() == b"ping" {
             return self.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
         }
-        let envelope = wire::envelope(data);
+        let mut index = std::mem::take(&mut self.connmix.json);
+        let envelope = wire::envelope(data, &mut index);
         let may_write = self.api(slot).is_some_and(|conn| conn.may_write);
         let action = control::action(envelope.request, may_write, |id| self.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
         self.api_action(slot, action, envelope.id, form);
+        self.connmix.json = index;
     }
 
     /// Carries out what a request asks for. `form` makes the form of an answer that has to wait.

@@ -274,11 +274,17 @@ impl Shard {
         let form = |_: &str| Form::Http { ends };
         match endpoint {
             Endpoint::Send => {
-                let action = control::action(wire::send(body), true, |id| self.client(id));
+                let mut index = std::mem::take(&mut self.connmix.json);
+                let request = wire::send(body, &mut index);
+                let action = control::action(request, true, |id| self.client(id));
+                self.connmix.json = index;
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Publish => {
-                let action = control::action(wire::publish(body), true, |id| self.client(id));
+                let mut index = std::mem::take(&mut self.connmix.json);
+                let request = wire::publish(body, &mut index);
+                let action = control::action(request, true, |id| self.client(id));
+                self.connmix.json = index;
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Version => self.http_json(slot, control::VERSION, ends),

@@ -84,10 +84,21 @@ impl Gateway {
 
     /// The page of `/metrics` on the API's port.
     pub fn metrics(&self) -> String {
-        use std::io::{Read, Write};
+        self.http("GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    }
+
+    /// The answer to a post to the API, with its head.
+    pub fn post(&self, path: &str, body: &str) -> String {
+        let length = body.len();
+        self.http(&format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ))
+    }
+
+    fn http(&self, request: &str) -> String {
         let mut socket = common::connect(self.server.address(2));
-        let request = b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
-        socket.write_all(request).expect("it reads");
+        socket.write_all(request.as_bytes()).expect("it reads");
         let mut page = String::new();
         socket.read_to_string(&mut page).expect("it answers");
         page
@@ -131,8 +142,16 @@ impl Worker {
     }
 
     pub fn ask(&mut self, method: &str, params: Value) -> Value {
-        let request = serde_json::json!({ "m": method, "p": params, "i": 1 });
-        self.client.send_text(&request.to_string());
+        self.ask_text(&serde_json::json!({ "m": method, "p": params, "i": 1 }).to_string())
+    }
+
+    /// A request as it is written here; its answer.
+    pub fn ask_text(&mut self, request: &str) -> Value {
+        self.client.send_text(request);
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Value {
         loop {
             let message = self.json();
             match message.get("e") {

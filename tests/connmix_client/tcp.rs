@@ -110,3 +110,69 @@ do = [ { publish = { channel = "all", data = "${data}" } } ]
     web.send_text("ping");
     assert_eq!((text(&mut web), tcp.line()), ("pong".to_owned(), "pong".to_owned()));
 }
+
+/// What a message says, and what a backend has said of its client.
+const SHOWS: &str = r#"
+[[connmix.server.rule]]
+on = "open"
+do = [ { subscribe = ["all"] }, { push = { topic = "q", event = "open" } } ]
+[[connmix.server.rule]]
+on = "message"
+when = { "json.method" = "ask" }
+do = [ { push = { topic = "q", extra = { v = "${json.params}" } } } ]
+[[connmix.server.rule]]
+on = "message"
+when = { "json.method" = "show" }
+do = [ { send = "${ctx.k|json}" } ]
+"#;
+
+#[test]
+fn the_same_bytes_are_the_same_value_over_every_way_in() {
+    let gateway = gateway("json-line", SHOWS);
+    let mut worker = gateway.worker(&["q"]);
+    let mut web = gateway.client();
+    let (web_id, _) = worker.event();
+    let mut tcp = gateway.tcp();
+    let (tcp_id, _) = worker.event();
+    let cases = [
+        (r#""\ud83d""#, json!("\u{fffd}")),
+        (r#""\ude00\ud83d\ude00!""#, json!("\u{fffd}\u{1f600}!")),
+        (r#"["\uDBFF",{"\udc00":1}]"#, json!(["\u{fffd}", { "\u{fffd}": 1 }])),
+        (r#" [ 1.50e1 , "\/" ] "#, json!([15.0, "/"])),
+    ];
+    for (text, expected) in &cases {
+        let request = format!(r#"{{"method":"ask","params":{text}}}"#);
+        web.send_text(&request);
+        assert_eq!(worker.event(), (web_id.clone(), json!({ "v": expected })), "{text}");
+        tcp.write(format!("{request}\n").as_bytes());
+        assert_eq!(worker.event(), (tcp_id.clone(), json!({ "v": expected })), "{text}");
+        for id in [&web_id, &tcp_id] {
+            let call = format!(r#"{{"c":"{id}","f":"set_context_value","a":["k",{text}]}}"#);
+            let answer = worker.ask_text(&format!(r#"{{"m":"conn.call","p":{call},"i":1}}"#));
+            assert_eq!(answer["E"], json!(null), "{text}");
+        }
+        web.send_text(r#"{"method":"show","params":0}"#);
+        tcp.write(b"{\"method\":\"show\",\"params\":0}\n");
+        for shown in [self::text(&mut web), tcp.line()] {
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), *expected);
+        }
+        if let Some(said) = expected.as_str() {
+            let body = format!(r#"{{"c":"all","d":{text}}}"#);
+            let answer = gateway.post("/v1/mesh/publish", &body);
+            assert!(answer.ends_with(r#"{"E":null,"r":{"s":2,"f":0}}"#), "{answer}");
+            worker.ask_text(&format!(r#"{{"m":"mesh.publish","p":{body},"i":1}}"#));
+            for _ in 0..2 {
+                assert_eq!((&*self::text(&mut web), &*tcp.line()), (said, said));
+            }
+        }
+    }
+    // What is no JSON is none anywhere, and everybody else goes on.
+    let wrong = r#"{"method":"ask","params":"\ud83"}"#;
+    web.send_text(wrong);
+    web.send_text(r#"{"method":"show","params":0}"#);
+    assert!(!text(&mut web).is_empty());
+    assert_eq!(worker.ask_text(wrong)["E"]["m"], "invalid json");
+    assert!(gateway.post("/v1/mesh/send", wrong).ends_with(r#""m":"invalid json"}}"#));
+    tcp.write(format!("{wrong}\n").as_bytes());
+    tcp.expect_end();
+}

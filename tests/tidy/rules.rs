@@ -17,7 +17,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("limits", &["limits"]),
     ("log.rs", &[]),
     ("life", &["life", "metrics", "limits", "hub::ConnId"]),
-    ("config", &["config", "limits", "wire::netsvr::Generation", "wire::im"]),
+    ("config", &["config", "limits", "wire::netsvr::Generation", "wire::im", "wire::json"]),
     ("metrics", &["metrics", "limits"]),
     ("machine", &["machine", "shard::ring", "shard::driver", "config", "limits"]),
     ("tls_files.rs", &["config", "limits"]),

@@ -12,6 +12,7 @@ use super::template::{context_key, source, step, template};
 use crate::config::error::Complaint;
 use crate::config::model::MessageType;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
+use crate::wire::json::{push_string, quoted};
 
 /// Every action, in the words of errors.
 const ACTIONS: &str = "subscribe, unsubscribe, send, publish, push, set, unset, user, wait, http, \
@@ -255,7 +256,7 @@ fn push(members: &Members<'_>) -> Result<Push, Complaint> {
             Member::Made(Assigned::Fixed(json)) => Member::Fixed(json),
             member => member,
         };
-        (format!("{}:", json_text(&name)).into_boxed_str(), member)
+        (format!("{}:", quoted(&name)).into_boxed_str(), member)
     };
     let members_of_d = parts.into_iter().map(named).collect();
     Ok(Push { topic: members.template("topic")?, members: members_of_d })
@@ -297,7 +298,11 @@ fn assignments(value: &Value) -> Result<Vec<(Box<str>, Assigned)>, Complaint> {
 fn assigned(value: &Value) -> Result<Assigned, Complaint> {
     match value {
         Value::String(text) => assigned_text(text),
-        constant => Ok(Assigned::Fixed(json(constant)?.to_string().into())),
+        constant => {
+            let mut json = String::new();
+            push_json(constant, &mut json)?;
+            Ok(Assigned::Fixed(json.into()))
+        }
     }
 }
 
@@ -309,7 +314,7 @@ fn assigned_text(text: &str) -> Result<Assigned, Complaint> {
     }
     let template = single(text)?;
     if let Some(text) = template.constant() {
-        return Ok(Assigned::Fixed(json_text(text).into()));
+        return Ok(Assigned::Fixed(quoted(text).into()));
     }
     Ok(match template.only() {
         Some(reference) if reference.filters.is_empty() => Assigned::Copy(reference.source.clone()),
@@ -317,27 +322,37 @@ fn assigned_text(text: &str) -> Result<Assigned, Complaint> {
     })
 }
 
-fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// A constant as JSON; texts in it are taken as they are.
-fn json(value: &Value) -> Result<serde_json::Value, Complaint> {
-    Ok(match value {
-        Value::String(text) => text.as_str().into(),
-        Value::Integer(number) => (*number).into(),
-        Value::Float(number) if number.is_finite() => (*number).into(),
-        Value::Boolean(flag) => (*flag).into(),
-        Value::Array(list) => list.iter().map(json).collect::<Result<Vec<_>, _>>()?.into(),
+/// Appends a constant as JSON; texts in it are taken as they are.
+fn push_json(value: &Value, out: &mut String) -> Result<(), Complaint> {
+    match value {
+        Value::String(text) => push_string(out, text),
+        Value::Integer(number) => out.push_str(&number.to_string()),
+        Value::Float(number) if number.is_finite() => out.push_str(&format!("{number:?}")),
+        Value::Boolean(flag) => out.push_str(if *flag { "true" } else { "false" }),
+        Value::Array(list) => {
+            out.push('[');
+            for (at, element) in list.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                push_json(element, out)?;
+            }
+            out.push(']');
+        }
         Value::Table(table) => {
-            let pair = |(key, value): (&String, &Value)| Ok((key.clone(), json(value)?));
-            serde_json::Value::Object(table.iter().map(pair).collect::<Result<_, _>>()?)
+            out.push('{');
+            for (at, (key, value)) in table.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                push_string(out, key);
+                out.push(':');
+                push_json(value, out)?;
+            }
+            out.push('}');
         }
         Value::Float(_) | Value::Datetime(_) => {
             let complaint = Complaint::new(format!("{value} has no form in JSON"));
             return Err(complaint.allowed("texts, finite numbers, true, false, lists, tables"));
         }
-    })
+    }
+    Ok(())
 }
 
 fn http(members: &Members<'_>) -> Result<Http, Complaint> {

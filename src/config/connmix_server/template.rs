@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::model::{Filter, Piece, Place, Reference, Source, Step, Template};
 use crate::config::error::Complaint;
+use crate::wire::json::quoted;
 
 /// What may stand in `${...}`, in the words of errors.
 pub(super) const REFERENCES: &str = "client_id, node_id, remote_addr, path, data, json, \
@@ -106,7 +107,7 @@ pub(super) fn context_key(name: &str) -> Result<Box<str>, Complaint> {
         let complaint = Complaint::new(format!("{name:?} is not a key of the context"));
         return Err(complaint.allowed("one character or more, none of them a control character"));
     }
-    Ok(serde_json::Value::from(name).to_string().into())
+    Ok(quoted(name).into())
 }
 
 /// A dotted path. `None`: a part is empty.

@@ -8,6 +8,7 @@
 use serde_json::{Value, json};
 
 use crate::demo::PASSWORD;
+use crate::wire::json as wire;
 
 /// The channel of every client that has logged in.
 const EVERYBODY: &str = "everybody";
@@ -42,7 +43,7 @@ impl Chat {
             return;
         };
         let said = d["frame"]["data"].as_str().unwrap_or_default();
-        let said: Value = serde_json::from_str(said).unwrap_or_default();
+        let said = wire::tree(said.as_bytes()).unwrap_or_default();
         let op = said["op"].as_str().unwrap_or_default();
         let user = d["uid"].as_str();
         let mut to = Requests { chat: self, client, out };

@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::found::inside;
-use super::json::push_string;
 use super::run::Run;
 use crate::config::model::{Member, MessageType, Push};
+use crate::wire::json::push_string;
 
 impl Run<'_> {
     /// Appends `d`. `None`: something that it refers to is not there. A context key that is not

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::json::{self, Index, Kind};
 use super::run::Run;
 use crate::config::model::{Condition, Literal, Pattern, Place, Source, Step, Test};
+use crate::wire::json::{self, Index, Kind};
 
 /// A value. There is no null: it counts as missing.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +43,7 @@ impl Run<'_> {
             },
             Source::Json(steps) => {
                 let value = walk(self.json()?, steps)?;
-                return (value.kind() != Kind::Null).then(|| Found::Json(value.raw().into()));
+                return (!value.is_null()).then(|| Found::Json(value.text().into()));
             }
             Source::Context(place) => {
                 return self.find_in_context(place);
@@ -129,6 +129,6 @@ pub(super) fn inside<'t>(raw: &'t str, steps: &[Step]) -> Option<&'t str> {
         return Some(raw);
     }
     let mut index = Index::default();
-    let range = walk(index.read(raw)?, steps)?.range();
+    let range = walk(index.read(raw.as_bytes())?, steps)?.range();
     raw.get(range)
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::json::push_string;
+use crate::wire::json::push_texts;
 
 /// The request of a handshake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Head {
         }
         let request = [("Method", "GET"), ("RequestUri", &uri), ("ServerProtocol", "HTTP/1.1")];
         all.extend(request.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        push_object(out, all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        push_table(out, &all);
     }
 
     /// Appends the query as a JSON object, decoded and sorted; of a repeated name the first value.
@@ -61,24 +61,16 @@ impl Head {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             all.entry(decoded(name)).or_insert_with(|| decoded(value));
         }
-        push_object(out, all.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        push_table(out, &all);
     }
 }
 
 /// An empty object is written as `[]` (section 3.5: the empty table).
-fn push_object<'a>(out: &mut String, members: impl Iterator<Item = (&'a str, &'a str)>) {
-    let start = out.len();
-    for (name, value) in members {
-        out.push(if out.len() == start { '{' } else { ',' });
-        push_string(out, name);
-        out.push(':');
-        push_string(out, value);
+fn push_table(out: &mut String, table: &BTreeMap<String, String>) {
+    if table.is_empty() {
+        return out.push_str("[]");
     }
-    if out.len() == start {
-        out.push_str("[]");
-    } else {
-        out.push('}');
-    }
+    push_texts(out, table.iter().map(|(name, value)| (name.as_str(), value.as_str())));
 }
 
 /// `x-real-ip` as `X-Real-Ip`.

@@ -13,13 +13,12 @@
 mod event;
 mod found;
 mod head;
-mod json;
 mod render;
 mod run;
 mod suspended;
 
 pub use self::head::Head;
-pub use self::run::{Effect, Effects, Name, Resumed, Run, Scratch};
+pub use self::run::{Effect, Effects, Name, Resumed, Run};
 pub use self::suspended::{Answer, Call, Suspended};
 
 use std::net::SocketAddr;

@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::found::Found;
-use super::json::{Kind, push_string};
 use super::run::Run;
 use crate::config::model::{Assigned, Filter, Piece, Reference, Template};
+use crate::wire::json::{Index, Kind, push_string};
 
 /// How references are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +49,11 @@ impl Run<'_> {
         };
         let found = self.find(&array.source)?;
         let Found::Json(raw) = found else { return None };
-        let mut index = super::json::Index::default();
-        let array = index.read(&raw).filter(|array| array.kind() == Kind::Array)?;
+        let mut index = Index::default();
+        let array = index.read(raw.as_bytes()).filter(|array| array.kind() == Kind::Array)?;
         for element in array.elements() {
             let named = matches!(element.kind(), Kind::String | Kind::Number);
-            let element = named.then(|| Found::Json(element.raw().into()))?;
+            let element = named.then(|| Found::Json(element.text().into()))?;
             let mut text = String::new();
             for piece in &template.pieces {
                 match piece {

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::found::walk;
-use super::json::{self, Index, Kind};
 use super::render::Style;
 use super::suspended::{Answer, Call, Kept, Place, Suspended};
 use super::{Event, Subject, is_channel};
@@ -19,6 +18,7 @@ use crate::config::model::{
 };
 use crate::hub::context::{Context, ContextValue};
 use crate::limits::{CHANNEL_BYTES_MAX, HTTP_REQUEST_BYTES_MAX};
+use crate::wire::json::{self, Index, Kind};
 
 /// What closes a client of a strict server.
 const STRICT: Goodbye = Goodbye { code: 1008, reason: "rule failed" };
@@ -108,12 +108,6 @@ pub enum Resumed<'a> {
     Failed,
 }
 
-/// Memory that is used again for every event of a shard.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    index: Index,
-}
-
 /// One event on its way through the rules.
 pub struct Run<'a> {
     pub(super) server: &'a ConnmixServer,
@@ -126,7 +120,7 @@ pub struct Run<'a> {
     pub(super) captures: Vec<Option<Box<str>>>,
     /// Whether the message is JSON, once somebody has asked.
     json: Option<bool>,
-    scratch: &'a mut Scratch,
+    index: &'a mut Index,
     effects: &'a mut Effects,
 }
 
@@ -147,12 +141,12 @@ enum Acted {
 }
 
 impl<'a> Run<'a> {
-    /// Effects are appended to `effects`.
+    /// Effects are appended to `effects`; `index` is memory that is used again.
     pub fn new(
         server: &'a ConnmixServer,
         subject: Subject<'a>,
         context: &'a Context,
-        scratch: &'a mut Scratch,
+        index: &'a mut Index,
         effects: &'a mut Effects,
     ) -> Run<'a> {
         let (kind, data) = match subject.event {
@@ -168,7 +162,7 @@ impl<'a> Run<'a> {
             context: Cow::Borrowed(context),
             captures: Vec::new(),
             json: None,
-            scratch,
+            index,
             effects,
         }
     }
@@ -275,14 +269,14 @@ impl<'a> Run<'a> {
 
     fn read_json(&mut self) {
         if self.json.is_none() {
-            self.json = Some(self.text.is_some_and(|text| self.scratch.index.fill(text)));
+            self.json = Some(self.text.is_some_and(|text| self.index.fill(text)));
         }
     }
 
     /// The message as JSON.
     pub(super) fn json(&self) -> Option<json::Value<'_>> {
         self.json.filter(|good| *good)?;
-        self.scratch.index.value(self.text?)
+        self.index.value(self.text?)
     }
 
     /// Section 7.5: lines are objects with `method` and `params`.
@@ -366,12 +360,11 @@ impl<'a> Run<'a> {
         if http.set.is_empty() {
             return true;
         }
-        let Ok(text) = simdutf8::basic::from_utf8(body) else { return false };
         let mut index = Index::default();
-        let Some(root) = index.read(text) else { return false };
+        let Some(root) = index.read(body) else { return false };
         let value = |(key, place): &(Box<str>, Vec<_>)| {
-            let value = walk(root, place).filter(|value| value.kind() != Kind::Null)?;
-            Some((key.clone(), Some(Box::from(value.raw()))))
+            let value = walk(root, place).filter(|value| !value.is_null())?;
+            Some((key.clone(), Some(Box::from(value.text()))))
         };
         let values: Option<Vec<ContextValue>> = http.set.iter().map(value).collect();
         values.is_some_and(|values| self.set(&values))

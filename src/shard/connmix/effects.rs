@@ -201,8 +201,8 @@ impl Shard {
         let rules = &self.config.connmix_servers[conn.server as usize];
         // Another client's effects may be being carried out: these are separate.
         let mut effects = Effects::default();
-        let Desk { scratch, .. } = &mut self.connmix;
-        let run = Run::new(rules, subject, &conn.context, scratch, &mut effects);
+        let Desk { json, .. } = &mut self.connmix;
+        let run = Run::new(rules, subject, &conn.context, json, &mut effects);
         let suspended = match &suspended {
             Some(suspended) => run.resume(suspended, Resumed::Waited),
             None => run.start(),

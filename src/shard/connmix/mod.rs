@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::config::model::{ClientFraming, ClientProtocol, ConnmixServer, MessageType, On};
-use crate::edge::connmix::{Effects, Event, Head, Resumed, Run, Scratch, Subject, Suspended};
+use crate::edge::connmix::{Effects, Event, Head, Resumed, Run, Subject, Suspended};
 use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
@@ -24,6 +24,7 @@ use crate::shard::conns::{Flags, Role};
 use crate::shard::fan_out::{opcode_of, plain};
 use crate::shard::ops::Frame;
 use crate::wire::framing::{self, Framer, Framing};
+use crate::wire::json::Index;
 use crate::wire::websocket::{self, Opcode};
 
 const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout" };
@@ -122,7 +123,8 @@ impl Conn {
 /// What a shard has for all connmix clients together.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    scratch: Scratch,
+    /// Of the last JSON that a client or a backend of the API has sent.
+    pub json: Index,
     effects: Effects,
     pub calls: calls::Calls,
     /// Clients that are open.
@@ -299,9 +301,9 @@ impl Shard {
         let Role::Connmix(conn) = &self.conns[slot].role else { return };
         let (client_id, node) = (self.client_ids.encode(id), self.config.node);
         let subject = conn.subject(client_id, node, self.homes(), self.conns[slot].flags, event);
-        let Desk { scratch, effects, .. } = &mut self.connmix;
+        let Desk { json, effects, .. } = &mut self.connmix;
         let rules = &self.config.connmix_servers[conn.server as usize];
-        let suspended = Run::new(rules, subject, &conn.context, scratch, effects).start();
+        let suspended = Run::new(rules, subject, &conn.context, json, effects).start();
         self.connmix_carry_out(slot, id, suspended);
     }
 
@@ -313,9 +315,9 @@ impl Shard {
         let (client_id, node) = (self.client_ids.encode(id), self.config.node);
         let event = waits.suspended.event();
         let subject = conn.subject(client_id, node, self.homes(), self.conns[slot].flags, event);
-        let Desk { scratch, effects, .. } = &mut self.connmix;
+        let Desk { json, effects, .. } = &mut self.connmix;
         let rules = &self.config.connmix_servers[conn.server as usize];
-        let run = Run::new(rules, subject, &conn.context, scratch, effects);
+        let run = Run::new(rules, subject, &conn.context, json, effects);
         let suspended = run.resume(&waits.suspended, how);
         self.connmix_carry_out(slot, id, suspended);
         self.connmix_go_on(slot);

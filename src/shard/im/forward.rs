@@ -8,13 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use prost::Message;
-use serde_json::json;
 
 use crate::config::model::Forward;
 use crate::hub::queues::Pushed;
 use crate::shard::Shard;
 use crate::shard::links::EventKind;
 use crate::wire::im::proto::CrMessage;
+use crate::wire::json::quoted;
 use crate::wire::netsvr as wire;
 
 impl Shard {
@@ -41,19 +41,18 @@ impl Shard {
     /// Appends what was said to a queue topic. What the queue refuses is counted there; the room
     /// gets the message all the same.
     pub(super) fn im_queue(&mut self, slot: u32, topic: &str, message: &CrMessage) {
-        let event = json!({
-            "event": "cms",
-            "room": message.to,
-            "uid": message.from,
-            "messageType": message.message_type,
-            "frame": {
-                "type": "binary",
-                "data": STANDARD.encode(&message.message_content),
-                "finish": true,
-            },
-        });
+        let event = format!(
+            concat!(
+                r#"{{"event":"cms","frame":{{"data":"{}","finish":true,"type":"binary"}},"#,
+                r#""messageType":{},"room":{},"uid":{}}}"#,
+            ),
+            STANDARD.encode(&message.message_content),
+            message.message_type,
+            quoted(&message.to),
+            quoted(&message.from),
+        );
         let client = self.conns.id(slot);
-        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event.to_string(), false) {
+        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event, false) {
             // Nothing more of this client until there is room.
             self.block(slot, false);
         }

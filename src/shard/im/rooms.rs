@@ -28,6 +28,7 @@ use crate::wire::im::{
     Answer, FRAME_BYTES_MAX, HEADER_BYTES, NotifyBody, Status, Wire, chatroom_bytes, element,
     notification, notify_body,
 };
+use crate::wire::json::push_texts;
 
 /// What a notification has besides the content of its only message: header, keys, lengths, names of
 /// bounded length, time.
@@ -51,9 +52,9 @@ impl Shard {
         if !config.im.announce_join || conn.session.state() != State::User {
             return;
         }
-        let event = serde_json::json!({ "event": "join", "userId": conn.session.user() });
-        let content = Bytes::from(event.to_string());
-        let message = notice(topic, content);
+        let mut event = String::new();
+        push_texts(&mut event, [("event", "join"), ("userId", conn.session.user())]);
+        let message = notice(topic, Bytes::from(event));
         if config.im.forward == Forward::Message {
             self.im_forward(slot, &message, Forward::Message);
         }

@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use reqwest::Url;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
@@ -21,6 +21,7 @@ use crate::hub::login::{Login, Profile, Verdict};
 use crate::limits::CALLBACK_ANSWER_BYTES_MAX;
 use crate::sidecar::dispatch::grpc;
 use crate::sidecar::upstream::{self, Upstream};
+use crate::wire::json::{self, push_texts};
 use crate::wire::xxim::proto::{BeforeConnectReq, BeforeConnectResp, ConnParam};
 use crate::wire::xxim::text::LOGGED_IN_ELSEWHERE as ELSEWHERE;
 
@@ -110,9 +111,11 @@ pub(super) async fn json(
     login: &Login,
     timeout: Duration,
 ) -> Verdict {
-    let body = json!({ "token": login.token, "userId": login.user, "remoteAddr": login.ip });
+    let mut body = String::new();
+    let members = [("token", &*login.token), ("userId", &login.user), ("remoteAddr", &login.ip)];
+    push_texts(&mut body, members);
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
-    let call = client.post(url.clone(), headers, Bytes::from(body.to_string()), timeout);
+    let call = client.post(url.clone(), headers, Bytes::from(body), timeout);
     let response = match call.await {
         Ok(response) if upstream::is_ok(&response) => response,
         Ok(_) | Err(upstream::Failure::Timeout) => return refused(REFUSED),
@@ -121,7 +124,7 @@ pub(super) async fn json(
     let Ok(answer) = upstream::body(response, CALLBACK_ANSWER_BYTES_MAX).await else {
         return refused(REFUSED);
     };
-    let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+    let answer = json::tree(&answer).unwrap_or_default();
     if answer.get("ok") != Some(&Value::Bool(true)) {
         return refused(REFUSED);
     }

@@ -5,7 +5,6 @@
 //! request comes back byte for byte.
 //! Costs: a request is read where it lies; an answer and an event are one allocation each.
 
-pub mod json;
 mod request;
 mod response;
 

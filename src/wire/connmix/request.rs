@@ -10,7 +10,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use super::json::{Kind, Raw};
+use crate::wire::json::{Index, Kind, Value};
 use crate::wire::websocket::Opcode;
 
 /// Bytes of the name of a topic or channel (sections 3.1 and 4).
@@ -61,17 +61,17 @@ pub enum Request<'a> {
 /// A function of `conn.call` with its arguments (section 4).
 #[derive(Debug, PartialEq)]
 pub enum Call<'a> {
-    /// Set these context values; `None` deletes.
-    SetContext(Vec<(Cow<'a, str>, Option<Raw<'a>>)>),
+    /// Set these context values, JSON texts; `None` deletes.
+    SetContext(Vec<(Cow<'a, str>, Option<&'a str>)>),
     /// Join these channels.
     Subscribe(Vec<Cow<'a, str>>),
     /// Leave these channels.
     Unsubscribe(Vec<Cow<'a, str>>),
 }
 
-/// Reads a WebSocket message.
-pub fn envelope(message: &[u8]) -> Envelope<'_> {
-    let whole = Raw::parse(message).filter(|raw| raw.kind() == Kind::Object);
+/// Reads a WebSocket message. `index` is memory that is used again.
+pub fn envelope<'a>(message: &'a [u8], index: &'a mut Index) -> Envelope<'a> {
+    let whole = index.read(message).filter(|whole| whole.kind() == Kind::Object);
     let Some(whole) = whole else {
         return Envelope { id: "null", request: Err(INVALID_JSON) };
     };
@@ -98,13 +98,13 @@ pub fn envelope(message: &[u8]) -> Envelope<'_> {
 }
 
 /// Reads the body of `POST /v1/mesh/send`.
-pub fn send(body: &[u8]) -> Result<Request<'_>, Fault> {
-    mesh_send(http_params(body)?)
+pub fn send<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, Fault> {
+    mesh_send(http_params(body, index)?)
 }
 
 /// Reads the body of `POST /v1/mesh/publish`.
-pub fn publish(body: &[u8]) -> Result<Request<'_>, Fault> {
-    mesh_publish(http_params(body)?)
+pub fn publish<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, Fault> {
+    mesh_publish(http_params(body, index)?)
 }
 
 /// Whether this may be the name of a queue topic (section 3.1).
@@ -112,18 +112,18 @@ pub fn is_topic(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
-fn http_params(body: &[u8]) -> Result<Raw<'_>, Fault> {
-    Raw::parse(body).filter(|raw| raw.kind() == Kind::Object).ok_or(INVALID_JSON)
+fn http_params<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Value<'a>, Fault> {
+    index.read(body).filter(|body| body.kind() == Kind::Object).ok_or(INVALID_JSON)
 }
 
-fn request<'a>(method: Option<Raw<'a>>, params: Option<Raw<'a>>) -> Result<Request<'a>, Fault> {
-    let method = method.and_then(Raw::string).ok_or(Fault("m: method name required"))?;
+fn request<'a>(method: Option<Value<'a>>, params: Option<Value<'a>>) -> Result<Request<'a>, Fault> {
+    let method = method.and_then(Value::string).ok_or(Fault("m: method name required"))?;
     match &*method {
         "mesh.send" => mesh_send(object(params)?),
         "mesh.publish" => mesh_publish(object(params)?),
         "conn.call" => conn_call(object(params)?),
         "queue.pop" => Ok(Request::Pop { topics: topics(params)? }),
-        "queue.unpop" => match params.map_or(Kind::Null, Raw::kind) {
+        "queue.unpop" => match params.map_or(Kind::Null, Value::kind) {
             Kind::Object | Kind::Array | Kind::Null => Ok(Request::Unpop),
             _ => Err(Fault("p: object required")),
         },
@@ -133,7 +133,7 @@ fn request<'a>(method: Option<Raw<'a>>, params: Option<Raw<'a>>) -> Result<Reque
 }
 
 /// Parameters that are an object, or an array that holds exactly one (section 1.7).
-fn object(params: Option<Raw<'_>>) -> Result<Raw<'_>, Fault> {
+fn object(params: Option<Value<'_>>) -> Result<Value<'_>, Fault> {
     let params = params.ok_or(Fault("p: object required"))?;
     let mut elements = params.elements();
     let object = match (params.kind(), elements.next(), elements.next()) {
@@ -145,7 +145,7 @@ fn object(params: Option<Raw<'_>>) -> Result<Raw<'_>, Fault> {
 }
 
 /// `{"t":["a","b"]}` or `["a","b"]`, as a list without repetitions.
-fn topics(params: Option<Raw<'_>>) -> Result<Vec<Cow<'_, str>>, Fault> {
+fn topics(params: Option<Value<'_>>) -> Result<Vec<Cow<'_, str>>, Fault> {
     let list = match params {
         Some(params) if params.kind() == Kind::Object => params.get("t"),
         other => other,
@@ -164,14 +164,14 @@ fn topics(params: Option<Raw<'_>>) -> Result<Vec<Cow<'_, str>>, Fault> {
     if topics.is_empty() { Err(BAD_TOPICS) } else { Ok(topics) }
 }
 
-fn mesh_send(params: Raw<'_>) -> Result<Request<'_>, Fault> {
+fn mesh_send(params: Value<'_>) -> Result<Request<'_>, Fault> {
     let [target, data, kind] = mesh_params(params);
     let client = client_id(target)?;
     let (data, opcode) = payload(data, kind)?;
     Ok(Request::Send { client, data, opcode })
 }
 
-fn mesh_publish(params: Raw<'_>) -> Result<Request<'_>, Fault> {
+fn mesh_publish(params: Value<'_>) -> Result<Request<'_>, Fault> {
     let [target, data, kind] = mesh_params(params);
     let channel = channel(target)?;
     let (data, opcode) = payload(data, kind)?;
@@ -179,7 +179,7 @@ fn mesh_publish(params: Raw<'_>) -> Result<Request<'_>, Fault> {
 }
 
 /// `c`, `d` and `t`.
-fn mesh_params(params: Raw<'_>) -> [Option<Raw<'_>>; 3] {
+fn mesh_params(params: Value<'_>) -> [Option<Value<'_>>; 3] {
     let (mut target, mut data, mut kind) = (None, None, None);
     for (key, value) in params.members() {
         match &*key {
@@ -193,7 +193,7 @@ fn mesh_params(params: Raw<'_>) -> [Option<Raw<'_>>; 3] {
 }
 
 /// A decimal string of 1 to 19 digits or an integer, from 1 to 2^63-1 (section 4).
-fn client_id(value: Option<Raw<'_>>) -> Result<i64, Fault> {
+fn client_id(value: Option<Value<'_>>) -> Result<i64, Fault> {
     let value = value.ok_or(BAD_CLIENT)?;
     let number = match value.string() {
         None => value.integer(),
@@ -206,9 +206,9 @@ fn client_id(value: Option<Raw<'_>>) -> Result<i64, Fault> {
 }
 
 /// Data and type of a message to clients (section 5).
-fn payload(data: Option<Raw<'_>>, kind: Option<Raw<'_>>) -> Result<(Bytes, Opcode), Fault> {
-    let data = data.and_then(Raw::string).ok_or(Fault("d: string required"))?;
-    let opcode = match kind.filter(|kind| !kind.is_null()).map(Raw::string) {
+fn payload(data: Option<Value<'_>>, kind: Option<Value<'_>>) -> Result<(Bytes, Opcode), Fault> {
+    let data = data.and_then(Value::string).ok_or(Fault("d: string required"))?;
+    let opcode = match kind.filter(|kind| !kind.is_null()).map(Value::string) {
         None => Opcode::Text,
         Some(Some(kind)) if kind.is_empty() || kind == "text" => Opcode::Text,
         Some(Some(kind)) if kind == "binary" => Opcode::Binary,
@@ -225,13 +225,13 @@ fn payload(data: Option<Raw<'_>>, kind: Option<Raw<'_>>) -> Result<(Bytes, Opcod
 }
 
 /// A channel name (section 4): 1 to 255 bytes, no space, no control characters.
-fn channel(value: Option<Raw<'_>>) -> Result<Cow<'_, str>, Fault> {
-    let name = value.and_then(Raw::string).ok_or(BAD_CHANNEL)?;
+fn channel(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Fault> {
+    let name = value.and_then(Value::string).ok_or(BAD_CHANNEL)?;
     let legal = is_topic(&name) && !name.chars().any(|c| c == ' ' || c.is_control());
     if legal { Ok(name) } else { Err(BAD_CHANNEL) }
 }
 
-fn conn_call(params: Raw<'_>) -> Result<Request<'_>, Fault> {
+fn conn_call(params: Value<'_>) -> Result<Request<'_>, Fault> {
     let (mut client, mut function, mut arguments) = (None, None, None);
     for (key, value) in params.members() {
         match &*key {
@@ -242,7 +242,7 @@ fn conn_call(params: Raw<'_>) -> Result<Request<'_>, Fault> {
         }
     }
     let client = client_id(client)?;
-    let function = function.and_then(Raw::string).ok_or(Fault("f: string required"))?;
+    let function = function.and_then(Value::string).ok_or(Fault("f: string required"))?;
     let arguments = arguments.filter(|arguments| arguments.kind() == Kind::Array);
     let arguments = arguments.ok_or(Fault("a: array required"));
     let call = match &*function {
@@ -255,7 +255,7 @@ fn conn_call(params: Raw<'_>) -> Result<Request<'_>, Fault> {
     Ok(Request::Call { client, call })
 }
 
-fn context_value(arguments: Raw<'_>) -> Result<Call<'_>, Fault> {
+fn context_value(arguments: Value<'_>) -> Result<Call<'_>, Fault> {
     let mut elements = arguments.elements();
     let (Some(key), Some(value), None) = (elements.next(), elements.next(), elements.next()) else {
         return Err(Fault("a: key and value required"));
@@ -266,7 +266,7 @@ fn context_value(arguments: Raw<'_>) -> Result<Call<'_>, Fault> {
 }
 
 /// One object; an empty array stands for an empty one, as PHP writes it.
-fn context(arguments: Raw<'_>) -> Result<Call<'_>, Fault> {
+fn context(arguments: Value<'_>) -> Result<Call<'_>, Fault> {
     const FAULT: Fault = Fault("a: one object required");
     let mut elements = arguments.elements();
     let (Some(object), None) = (elements.next(), elements.next()) else { return Err(FAULT) };
@@ -282,11 +282,11 @@ fn context(arguments: Raw<'_>) -> Result<Call<'_>, Fault> {
 }
 
 /// `null` deletes a key (Lua nil).
-fn present(value: Raw<'_>) -> Option<Raw<'_>> {
-    (!value.is_null()).then_some(value)
+fn present(value: Value<'_>) -> Option<&str> {
+    (!value.is_null()).then_some(value.text())
 }
 
-fn channels(arguments: Raw<'_>) -> Result<Vec<Cow<'_, str>>, Fault> {
+fn channels(arguments: Value<'_>) -> Result<Vec<Cow<'_, str>>, Fault> {
     let channels: Result<Vec<_>, Fault> =
         arguments.elements().map(|name| channel(Some(name))).collect();
     match channels? {

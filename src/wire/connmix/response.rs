@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::json;
 use super::{Code, Fault};
 use crate::wire::http::body::decimal;
+use crate::wire::json::quoted;
 use crate::wire::websocket::{self, Opcode};
 
 /// What a request led to.
@@ -49,7 +49,7 @@ impl Answer {
                 out.extend_from_slice(br#""E":{"c":"#);
                 out.extend_from_slice(decimal(*code as u64, &mut number));
                 out.extend_from_slice(br#","m":"#);
-                json::write_string(out, message);
+                out.extend_from_slice(quoted(message).as_bytes());
                 out.push(b'}');
             }
         }
@@ -78,8 +78,6 @@ pub fn http_body(answer: Answer) -> Vec<u8> {
 
 /// An event as a WebSocket frame: what `client` pushed to `topic`. `d` is the text of a JSON value.
 pub fn event(node: u16, client: i64, topic: &str, d: &str) -> Bytes {
-    let mut quoted = Vec::with_capacity(topic.len() + 2);
-    json::write_string(&mut quoted, topic);
     let (mut node_digits, mut client_digits) = ([0; 20], [0; 20]);
     websocket::frame_of(
         Opcode::Text,
@@ -89,7 +87,7 @@ pub fn event(node: u16, client: i64, topic: &str, d: &str) -> Bytes {
             br#","c":""#,
             decimal(client.unsigned_abs(), &mut client_digits),
             br#"","t":"#,
-            &quoted,
+            quoted(topic).as_bytes(),
             br#","d":"#,
             d.as_bytes(),
             br#"},"id":null}"#,
