@@ -71,8 +71,10 @@ pub enum Next {
 /// Reads a frame of a business connection. Every query gives something that leads to exactly one
 /// response; one that cannot be read gets the empty response of its command (section 3.6).
 pub fn request(cmd: Cmd, body: Bytes, ids: &UniqIds, generation: Generation) -> Request {
-    let read =
-        if cmd.is_one_way() { one_way(cmd, body, ids) } else { query(cmd, body, ids, generation) };
+    let read = match cmd.is_one_way() {
+        true => one_way(cmd, body, ids, generation),
+        false => query(cmd, body, ids, generation),
+    };
     read.unwrap_or_else(|error| match cmd {
         Cmd::Register => Request::RegisterUndecodable,
         _ if cmd.is_one_way() => Request::Ignore(error.to_string()),
@@ -194,7 +196,12 @@ pub const FORCE_OFFLINE_BY_CUSTOMER_ID: CloseReason =
 /// See [`FORCE_OFFLINE`].
 pub const FORCE_OFFLINE_GUEST: CloseReason = CloseReason { code: 1008, text: "forceOfflineGuest" };
 
-fn one_way(cmd: Cmd, body: Bytes, ids: &UniqIds) -> Result<Request, DecodeError> {
+fn one_way(
+    cmd: Cmd,
+    body: Bytes,
+    ids: &UniqIds,
+    generation: Generation,
+) -> Result<Request, DecodeError> {
     let command = match cmd {
         Cmd::ConnInfoUpdate => info_update(requests::info_update(body, ids)?),
         Cmd::ConnInfoDelete => info_delete(requests::info_delete(body, ids)?),
@@ -204,11 +211,17 @@ fn one_way(cmd: Cmd, body: Bytes, ids: &UniqIds) -> Result<Request, DecodeError>
         Cmd::SingleCast => cast(requests::single_cast(body, ids)?, Target::Conns),
         Cmd::SingleCastByCustomerId => cast(requests::single_cast(body, ids)?, Target::Users),
         Cmd::TopicPublish => cast(requests::cast(body, ids)?, Target::Topics),
-        Cmd::SingleCastBulk => return Ok(bulk(requests::bulk(body, ids)?, Target::Conns)),
+        Cmd::SingleCastBulk => return Ok(bulk(requests::bulk(body, ids)?, Target::Conns, payload)),
         Cmd::SingleCastBulkByCustomerId => {
-            return Ok(bulk(requests::bulk(body, ids)?, Target::Users));
+            return Ok(bulk(requests::bulk(body, ids)?, Target::Users, payload));
         }
-        Cmd::TopicPublishBulk => return Ok(bulk(requests::bulk(body, ids)?, Target::Topics)),
+        Cmd::TopicPublishBulk => {
+            let of_many = match generation {
+                Generation::G5 => payload,
+                Generation::G6 => |data| Some(Payload::new(data)),
+            };
+            return Ok(bulk(requests::bulk(body, ids)?, Target::Topics, of_many));
+        }
         Cmd::TopicSubscribe => topic_update(requests::topic_update(body, ids)?, TopicChange::Add),
         Cmd::TopicUnsubscribe => {
             topic_update(requests::topic_update(body, ids)?, TopicChange::Remove)
@@ -302,12 +315,18 @@ fn cast<T: Name>(cast: Cast<T>, target: fn(Vec<T>) -> Target) -> Option<Command>
     push(target(cast.targets), cast.data)
 }
 
-/// The table of section 6.4, and the row `TopicPublishBulk` of section 6.5.
-fn bulk<T: Name>(bulk: Bulk<T>, target: fn(Vec<T>) -> Target) -> Request {
+/// The table of section 6.4, and the row `TopicPublishBulk` of section 6.5. `of_many` decides what
+/// becomes of each of several payloads for one target: to topics generation 6 sends empty ones,
+/// everything else skips them.
+fn bulk<T: Name>(
+    bulk: Bulk<T>,
+    target: fn(Vec<T>) -> Target,
+    of_many: fn(Bytes) -> Option<Arc<Payload>>,
+) -> Request {
     let Bulk { mut targets, data } = bulk;
     let (n, m) = (targets.len(), data.len());
     if n == 1 && m > 1 {
-        let payloads: Vec<_> = data.into_iter().filter_map(payload).collect();
+        let payloads: Vec<_> = data.into_iter().filter_map(of_many).collect();
         let command = targets
             .pop()
             .flatten()

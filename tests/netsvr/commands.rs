@@ -1,7 +1,7 @@
 //! What business processes make of clients: every row of specification sections 6.0 and 6.3 to 6.5,
 //! with a client on each shard. ForceOffline is in `closing`.
 
-use ringway::config::model::MessageType;
+use ringway::config::model::{Generation, MessageType};
 use ringway::wire::netsvr::proto;
 
 use crate::common::*;
@@ -365,7 +365,7 @@ fn topic_publish_bulk_follows_its_table() {
     stage.update(0, "", "", &["room", "news"]);
     stage.update(1, "", "", &["room"]);
     let one = stage.publish_bulk(&["room"], &["1", "", "2"]);
-    assert_eq!(one, texts(&["1", "2"], &["1", "2"]), "an empty payload is skipped");
+    assert_eq!(one, texts(&["1", "", "2"], &["1", "", "2"]), "an empty payload is an empty frame");
     assert_eq!(stage.publish_bulk(&["room", "news"], &["1", "2"]), texts(&["1", "2"], &["1"]));
     assert_eq!(stage.publish_bulk(&["room", "news"], &["", "2"]), texts(&["2"], &[]));
     assert_eq!(stage.publish_bulk(&["", "news"], &["1", "2"]), texts(&["2"], &[]));
@@ -383,6 +383,15 @@ fn topic_publish_bulk_follows_its_table() {
     ] {
         assert_eq!(stage.publish_bulk(topics, data), NOTHING, "{topics:?} {data:?}");
     }
+}
+
+#[test]
+fn generation_5_skips_empty_payloads_for_one_topic() {
+    let mut config = config();
+    config.netsvr.generation = Generation::G5;
+    let mut stage = Stage::new(config);
+    stage.update(0, "", "", &["room"]);
+    assert_eq!(stage.publish_bulk(&["room"], &["1", "", "2"]), texts(&["1", "2"], &[]));
 }
 
 #[test]
