@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringway::config::model::{
     Admin, ClientProtocol, Config, Generation, Listener, Log, MessageType, Netsvr, NetsvrCustomer,
     NetsvrLimit, NetsvrTask, NetsvrWorker, Route, Runtime, Service, SlowClient, TlsFiles,
-    WorkerFull, WorkerPick,
+    WorkerCommands, WorkerFull, WorkerPick,
 };
 use ringway::config::{self, ConfigError, Loaded};
 use ringway::limits::{self, Limit, Unit};
@@ -145,6 +145,7 @@ receive_pack_limit = 8192
 heartbeat_message = "b"
 pick = "sticky"
 on_full = "drop"
+commands = "both"
 queue_frames_max = 100
 queue_bytes_max = 100000
 transfer_session = false
@@ -211,6 +212,7 @@ fn everything_else() -> (Runtime, NetsvrCustomer, NetsvrWorker) {
         heartbeat_message: b"b".to_vec(),
         pick: WorkerPick::Sticky,
         on_full: WorkerFull::Drop,
+        commands: WorkerCommands::Both,
         queue_frames_max: 100,
         queue_bytes_max: 100_000,
         transfer_session: false,
@@ -404,6 +406,12 @@ const REFUSALS: &[Refusal] = &[
     ("[runtime]\ncpus = \"3-1\"", 2, "runtime.cpus", &["not a list of CPUs"]),
     ("[runtime]\ncpus = \"8000\"", 2, "runtime.cpus", &["may not use CPU 8000", "taskset"]),
     ("[netsvr]\ngeneration = 7", 2, "netsvr.generation", &["5 to 6"]),
+    (
+        "[netsvr]\ngeneration = 5\n[netsvr.worker]\ncommands = \"own\"",
+        4,
+        "netsvr.worker.commands",
+        &["one port", "\"both\""],
+    ),
     ("[netsvr]\nadvertise = \"[::1]:6062\"", 2, "netsvr.advertise", &["IPv4"]),
     ("[netsvr]\nadvertise = \"0.0.0.0:6062\"", 2, "netsvr.advertise", &["can not connect"]),
     ("[netsvr]\nmetrics_items = [1, 14]", 2, "netsvr.metrics_items", &["numbers, 1 to 13"]),

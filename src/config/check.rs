@@ -179,7 +179,7 @@ fn netsvr(
         generation,
         advertise: advertise(settings, listeners, generation, machine)?,
         customer: customer(settings)?,
-        worker: worker(settings)?,
+        worker: worker(settings, generation)?,
         task: NetsvrTask {
             read_deadline: settings.duration("netsvr.task.read_deadline")?,
             send_deadline: settings.duration("netsvr.task.send_deadline")?,
@@ -233,12 +233,26 @@ fn worker(settings: &Settings) -> Result<NetsvrWorker, ConfigError> {
             "drop" => WorkerFull::Drop,
             _ => WorkerFull::Wait,
         },
+        commands: commands(settings, generation)?,
         queue_frames_max: settings.number(&key("queue_frames_max"))?,
         queue_bytes_max: settings.number(&key("queue_bytes_max"))?,
         transfer_session: settings.flag(&key("transfer_session"))?,
         transfer_topics: settings.flag(&key("transfer_topics"))?,
         register_delay: settings.duration(&key("register_delay"))?,
     })
+}
+
+fn commands(settings: &Settings, generation: Generation) -> Result<WorkerCommands, ConfigError> {
+    const KEY: &str = "netsvr.worker.commands";
+    match settings.choice(KEY)? {
+        "own" if generation == Generation::G5 => {
+            let complaint = Complaint::new("SDKs of generation 5 send all commands to one port")
+                .allowed("\"both\" with netsvr.generation = 5");
+            Err(settings.error(KEY, complaint))
+        }
+        "own" => Ok(WorkerCommands::Own),
+        _ => Ok(WorkerCommands::Both),
+    }
 }
 
 /// The URL of a callback; `None` if it is empty.

@@ -195,6 +195,14 @@ const KEYS: &[Key] = &[
         "What happens to events while every worker's queue is full. wait: the clients that feed \
          them are not read; drop: the event is dropped and counted.",
     ),
+    choice(
+        "netsvr.worker.commands",
+        "\"both\"",
+        &["both", "own"],
+        "Which commands netsvr-worker and netsvr-task take. both: each takes all; own: \
+         netsvr-worker takes `Register` and `Unregister`, netsvr-task all others, and a connection \
+         that sends another is closed, as generation 6 of the original does.",
+    ),
     flag("netsvr.worker.transfer_session", "Repeat the session of the client in every `Transfer`."),
     flag("netsvr.worker.transfer_topics", "Repeat the topics of the client in every `Transfer`."),
     text("netsvr.task.heartbeat_message", HEARTBEAT, ""),

@@ -104,9 +104,9 @@ pub struct TlsFiles {
 pub enum Service {
     /// HTTP upgrade to WebSocket; the path selects the protocol.
     Http(Vec<Route>),
-    /// netsvr business processes that register for events. Takes every command.
+    /// netsvr business processes that register for events; see [`WorkerCommands`].
     NetsvrWorker,
-    /// netsvr business processes that send commands and queries. Takes every command.
+    /// netsvr business processes that send commands and queries; see [`WorkerCommands`].
     NetsvrTask,
     /// xxim clients over TCP (xxim section 7.2).
     XximTcp,
@@ -217,6 +217,7 @@ pub struct NetsvrWorker {
     pub heartbeat_message: Vec<u8>,
     pub pick: WorkerPick,
     pub on_full: WorkerFull,
+    pub commands: WorkerCommands,
     /// Frames that may wait for one worker.
     pub queue_frames_max: u32,
     /// Bytes that may wait for one worker.
@@ -236,6 +237,15 @@ pub enum WorkerPick {
     RoundRobin,
     /// One client's events stay with one worker while it lives.
     Sticky,
+}
+
+/// Which commands the listeners for business processes take (netsvr section 3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkerCommands {
+    /// Each takes all.
+    Both,
+    /// A connection that sends the other listener's is closed.
+    Own,
 }
 
 /// What happens to events while every worker's queue is full.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::model::Netsvr;
+use crate::config::model::{Netsvr, WorkerCommands};
 use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
@@ -30,7 +30,8 @@ const EVENTS: i32 = EventKind::Open as i32 | EventKind::Close as i32 | EventKind
 /// State of a backend connection.
 #[derive(Debug)]
 pub struct Business {
-    /// On a worker listener; else on a task listener. Both take every command (section 0).
+    /// On a worker listener; else on a task listener. Both take every command (section 0), unless
+    /// `netsvr.worker.commands` says otherwise.
     worker: bool,
     peer: SocketAddr,
     /// Registration name (section 3.8).
@@ -180,6 +181,7 @@ impl Shard {
         let (is_worker, peer) = (business.worker, business.peer);
         let config = self.config.clone();
         let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
+        let own = worker.commands == WorkerCommands::Own;
         let (limit, heartbeat) = match is_worker {
             true => (worker.receive_pack_limit, &worker.heartbeat_message),
             false => (task.receive_pack_limit, &task.heartbeat_message),
@@ -196,24 +198,32 @@ impl Shard {
             match reader.next(&mut input, limit, heartbeat) {
                 Ok(None) => break,
                 Ok(Some(Inbound::Heartbeat)) => self.alive(slot),
+                Ok(Some(Inbound::Command { cmd, .. }))
+                    if own && cmd.is_for_workers() != is_worker =>
+                {
+                    let error = format_args!("{cmd:?} is for the other port");
+                    return self.refuse_business(slot, peer, &error);
+                }
                 Ok(Some(Inbound::Command { cmd, body })) => {
                     self.alive(slot);
                     self.request(slot, cmd, body);
                 }
-                Err(error) => {
-                    self.counters.protocol_violations += 1;
-                    if let Some(unsaid) = self.complaints.allow(self.now.ms) {
-                        tracing::warn!(%peer, %error, unsaid, "business connection closed");
-                    }
-                    // What came whole before is answered.
-                    self.conns[slot].flags.set(Flags::DEAF);
-                    return self.ended(slot);
-                }
+                Err(error) => return self.refuse_business(slot, peer, &error),
             }
         }
         if let Some(business) = self.business(slot) {
             business.reader = reader;
         }
+    }
+
+    /// Closes a backend connection because of what it sent. What came whole before is answered.
+    fn refuse_business(&mut self, slot: u32, peer: SocketAddr, error: &dyn std::fmt::Display) {
+        self.counters.protocol_violations += 1;
+        if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+            tracing::warn!(%peer, %error, unsaid, "business connection closed");
+        }
+        self.conns[slot].flags.set(Flags::DEAF);
+        self.ended(slot);
     }
 
     pub(super) fn business(&mut self, slot: u32) -> Option<&mut Business> {

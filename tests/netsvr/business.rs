@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::model::{Config, Generation};
+use ringway::config::model::{Config, Generation, WorkerCommands};
 use ringway::wire::netsvr::proto;
 
 use crate::common::*;
@@ -172,6 +172,37 @@ fn both_listeners_take_every_command() {
         drop(client);
         wait_until("the client is gone", || business.online_count() == 0);
     }
+}
+
+#[test]
+fn with_own_commands_each_listener_takes_its_own_only() {
+    let mut config = config();
+    config.netsvr.worker.commands = WorkerCommands::Own;
+    let server = Server::start(config);
+    for (listener, own) in [(WORKERS, true), (TASKS, false)] {
+        for number in (900_002_001..=900_002_017).chain(900_003_001..=900_003_018) {
+            let is_own = own == [cmd::REGISTER, cmd::UNREGISTER].contains(&number);
+            let frame = business_frame(number, b"");
+            if !is_own {
+                expect_closed(&server, listener, &frame);
+                continue;
+            }
+            let mut business = Business::connect(server.address(listener));
+            business.write(&frame);
+            // One-way commands are not answered.
+            if number > 900_003_000 {
+                assert_eq!(business.frame().0, number);
+            } else {
+                expect_alive(&mut business);
+            }
+        }
+    }
+    // What came before the command of the other port is answered.
+    let mut task = server.task();
+    let question = business_frame(cmd::UNIQ_ID_COUNT, b"");
+    task.write(&[question, business_frame(cmd::UNREGISTER, b"")].concat());
+    assert_eq!(task.frame(), (cmd::UNIQ_ID_COUNT, Vec::new()));
+    assert_eq!(task.try_frame(), None);
 }
 
 #[test]

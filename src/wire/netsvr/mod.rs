@@ -64,6 +64,12 @@ impl Cmd {
         matches!(self, Cmd::ConnOpen | Cmd::ConnClose | Cmd::Transfer)
     }
 
+    /// Whether generation 6 sends it to the worker port; all others go to the task port (section
+    /// 1).
+    pub const fn is_for_workers(self) -> bool {
+        matches!(self, Cmd::Register | Cmd::Unregister)
+    }
+
     /// Whether it is a command that gets no response.
     pub const fn is_one_way(self) -> bool {
         self.number() / 1000 == 900_002
