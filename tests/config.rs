@@ -114,6 +114,7 @@ routes = [
 [[listener]]
 bind = "127.0.0.1:0"
 protocol = "netsvr-worker"
+trusted = true
 [[connmix.server]]
 name = "first"
 [[connmix.server]]
@@ -323,7 +324,8 @@ fn the_demo_listens_on_loopback_only() {
     let loaded = config::demo_with(variable("RINGWAY_LISTENER__0__BIND", "127.0.0.1:16060"));
     assert_eq!(loaded.expect("this is allowed").config.listeners[0].bind.port(), 16060);
     for (name, says) in [
-        ("RINGWAY_LISTENER__2__BIND", "serve --config"),
+        ("RINGWAY_LISTENER__0__BIND", "serve --config"),
+        ("RINGWAY_LISTENER__2__BIND", "trusted = true"),
         ("RINGWAY_ADMIN__BIND", "serve --config"),
         ("RINGWAY_XXIM__PUSH__BIND", "xxim.push.secret"),
     ] {
@@ -458,6 +460,7 @@ fn what_is_wrong_is_named_with_what_is_allowed() {
 fn listeners_are_checked_together() {
     let listener = |rest: &str| format!("[[listener]]\n{rest}\n");
     let worker = |bind: &str| listener(&format!("bind = \"{bind}\"\nprotocol = \"netsvr-worker\""));
+    let trusted = |bind: &str| worker(bind) + "trusted = true\n";
     let echo = |path: &str| format!("{{ path = \"{path}\", protocol = \"echo\" }}");
     let at = |bind: &str, rest: &str| listener(&format!("bind = \"{bind}\"\n{rest}"));
     let tls = "tls = { cert = \"/no/such.pem\", key = \"k\" }\nprotocol = \"netsvr-worker\"";
@@ -484,7 +487,18 @@ fn listeners_are_checked_together() {
             "listener.0.bind",
             &["connmix.user", "loopback"],
         ),
-        (worker("127.0.0.1:6061") + &worker("0.0.0.0:6061"), "listener.1.bind", &["port 6061"]),
+        (worker("127.0.0.1:6061") + &trusted("0.0.0.0:6061"), "listener.1.bind", &["port 6061"]),
+        (worker("0.0.0.0:6061"), "listener.0.bind", &["client_ca", "trusted = true", "loopback"]),
+        (
+            at("10.0.0.1:6062", "protocol = \"netsvr-task\"\ntrusted = false"),
+            "listener.0.bind",
+            &["client_ca", "trusted = true"],
+        ),
+        (
+            at("10.0.0.1:6789", "protocol = \"connmix-api\"\ntrusted = true"),
+            "listener.0.trusted",
+            &["only netsvr-worker and netsvr-task"],
+        ),
         (
             at("127.0.0.1:1", "routes = [{ path = \"/\", protocol = \"netsvr\" }]"),
             "netsvr.advertise",
@@ -503,14 +517,15 @@ fn a_host_name_and_the_unspecified_address_are_resolved() {
     let text = LISTENERS.replace("127.0.0.1:6061", "localhost:6061");
     let config = load(&text).expect("localhost is known").config;
     assert_eq!(config.listeners[1].bind.to_string(), "127.0.0.1:6061");
-    let text = LISTENERS.replace("127.0.0.1:6062", "0.0.0.0:6062");
+    let text = LISTENERS.replace("\"127.0.0.1:6062\"", "\"0.0.0.0:6062\"\ntrusted = true");
     match load(&text) {
         Ok(Loaded { config, warnings }) => {
             let advertise = config.netsvr.advertise;
             assert_eq!(advertise.port(), 6062);
             assert!(!advertise.ip().is_unspecified() && !advertise.ip().is_loopback());
-            assert!(warnings[0].contains("listener.2.bind"), "{warnings:?}");
-            assert!(warnings[0].contains("client_ca"), "{warnings:?}");
+            let said = &warnings[0];
+            assert!(said.starts_with("listener.2.trusted = true: whoever can reach"), "{said}");
+            assert!(said.contains("listener.2.bind = 0.0.0.0:6062"), "{said}");
         }
         // A machine without a network.
         Err(error) => assert_eq!(&*error.key, "netsvr.advertise", "{error}"),

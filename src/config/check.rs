@@ -218,7 +218,7 @@ fn customer(settings: &Settings) -> Result<NetsvrCustomer, ConfigError> {
     })
 }
 
-fn worker(settings: &Settings) -> Result<NetsvrWorker, ConfigError> {
+fn worker(settings: &Settings, generation: Generation) -> Result<NetsvrWorker, ConfigError> {
     let key = |name: &str| format!("netsvr.worker.{name}");
     Ok(NetsvrWorker {
         read_deadline: settings.duration(&key("read_deadline"))?,
@@ -345,15 +345,23 @@ fn log(settings: &Settings) -> Result<Log, ConfigError> {
 fn warnings(settings: &Settings, config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
-        let business = listener.service.is_for_backends();
-        let verified = listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if business && !listener.bind.ip().is_loopback() && !verified {
-            let key = settings.show(&format!("listener.{index}.bind"));
-            warnings.push(format!(
-                "{key} = {}: whoever can reach this address can read and control every client. \
-                 Bind it to a private network, or set tls with client_ca",
-                listener.bind
-            ));
+        let shown = |key: &str| settings.show(&format!("listener.{index}.{key}"));
+        let bind = listener.bind;
+        match listener.service {
+            _ if !listener.lets_everybody_in() => {}
+            // It would have been refused otherwise.
+            Service::NetsvrWorker | Service::NetsvrTask => warnings.push(format!(
+                "{} = true: whoever can reach {} = {bind} ({}) can read and control every client",
+                shown("trusted"),
+                shown("bind"),
+                listener.service.describe()
+            )),
+            Service::ConnmixApi if listener.tls.is_none() => warnings.push(format!(
+                "{} = {bind}: the passwords of the connmix API cross the network as they are. Set \
+                 tls, or bind it to a private network",
+                shown("bind")
+            )),
+            _ => {}
         }
     }
     if let Some(bind) = config.admin.bind.filter(|bind| !bind.ip().is_loopback()) {
@@ -391,7 +399,8 @@ mod tests {
     use crate::config::file;
 
     fn build_on(machine: &Machine, text: &str) -> Result<Loaded, ConfigError> {
-        let listener = "[[listener]]\nbind = \"0.0.0.0:6062\"\nprotocol = \"netsvr-task\"\n";
+        let listener = "[[listener]]\nbind = \"0.0.0.0:6062\"\nprotocol = \"netsvr-task\"\n\
+                        trusted = true\n";
         build(&file::parse(&format!("{text}\n{listener}"), "a.toml")?, machine)
     }
 

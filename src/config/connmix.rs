@@ -290,9 +290,7 @@ fn host(pattern: &str) -> Option<[Option<u8>; 4]> {
 /// Everything outside of loopback requires users (or client certificates).
 fn refuse_strangers(settings: &Settings, listeners: &[Listener]) -> Result<(), ConfigError> {
     let open = |listener: &Listener| {
-        let verified = listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let api = listener.service == Service::ConnmixApi;
-        api && !listener.bind.ip().is_loopback() && !verified
+        listener.service == Service::ConnmixApi && listener.lets_everybody_in()
     };
     let Some(index) = listeners.iter().position(open) else { return Ok(()) };
     let complaint = Complaint::new(

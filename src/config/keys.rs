@@ -112,6 +112,15 @@ const KEYS: &[Key] = &[
     },
     Key { allowed: SERVER, ..text("listener.routes.server", "", "The same for this path.") },
     Key {
+        default: "false",
+        ..flag(
+            "listener.trusted",
+            "For netsvr-worker and netsvr-task, whose protocol has no passwords: serve outside of \
+             loopback without `tls.client_ca`, because only backends reach this address. Said in \
+             the log at every start.",
+        )
+    },
+    Key {
         allowed: PEM,
         reload: true,
         ..text("listener.tls.cert", "", "Certificate chain; with it the listener speaks TLS only.")

@@ -84,10 +84,38 @@ fn listener(
     }
     let service = service(settings, path, servers)?;
     refuse_server(settings, path, matches!(service, Service::Connmix { .. }))?;
+    let trusted = trusted(settings, path, &service)?;
     // uniqIds and registration names have four bytes for the address.
     let ipv4 = matches!(service, Service::NetsvrWorker | Service::NetsvrTask);
     let bind = address(settings, &format!("{path}.bind"), ipv4)?;
-    Ok(Listener { bind, tls: tls(settings, path)?, service })
+    let listener = Listener { bind, tls: tls(settings, path)?, service };
+    if is_netsvr(&listener.service) && listener.lets_everybody_in() && !trusted {
+        let complaint = Complaint::new(
+            "whoever can reach this address could read and control every client: the protocol of \
+             netsvr's business processes has no passwords",
+        )
+        .allowed("an address on loopback, tls with client_ca, or trusted = true")
+        .advise(
+            "Require client certificates with tls.client_ca, or bind it to 127.0.0.1. If nobody \
+             but backends can reach it, set trusted = true for this listener",
+        );
+        return Err(settings.error(&format!("{path}.bind"), complaint));
+    }
+    Ok(listener)
+}
+
+fn is_netsvr(service: &Service) -> bool {
+    matches!(service, Service::NetsvrWorker | Service::NetsvrTask)
+}
+
+/// Whether the operator says that only backends reach the listener.
+fn trusted(settings: &Settings, path: &str, service: &Service) -> Result<bool, ConfigError> {
+    let path = format!("{path}.trusted");
+    if !settings.is_set(&path) || is_netsvr(service) {
+        return settings.flag(&path);
+    }
+    let complaint = Complaint::new("only netsvr-worker and netsvr-task can be trusted");
+    Err(settings.error(&path, complaint.advise("Remove it; other protocols have credentials")))
 }
 
 fn service(

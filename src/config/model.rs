@@ -90,6 +90,14 @@ pub struct Listener {
     pub service: Service,
 }
 
+impl Listener {
+    /// Whether other machines may reach it and need no certificate.
+    pub fn lets_everybody_in(&self) -> bool {
+        let verified = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        !self.bind.ip().is_loopback() && !verified
+    }
+}
+
 /// PEM files of a TLS listener; read at start and again at SIGHUP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsFiles {
@@ -130,11 +138,6 @@ impl Service {
             Service::Connmix { .. } => "connmix clients",
             Service::Im => "IM clients",
         }
-    }
-
-    /// Whether backends use it, who command the gateway and may see everything.
-    pub fn is_for_backends(&self) -> bool {
-        matches!(self, Service::NetsvrWorker | Service::NetsvrTask | Service::ConnmixApi)
     }
 }
 

@@ -71,6 +71,7 @@ fn a_warning_about_a_value_of_a_variable_names_the_variable() {
     let env = [
         ("RINGWAY_ADMIN__BIND", "0.0.0.0:9464"),
         ("RINGWAY_LISTENER__1__BIND", "0.0.0.0:6061"),
+        ("RINGWAY_LISTENER__1__TRUSTED", "true"),
         ("RINGWAY_HOME", "/opt/ringway"),
         ("RINGWAY_ADMIN_SERVICE_HOST", "10.0.0.1"),
         ("RINGWAY_CONFIG", "ringway.toml"),
