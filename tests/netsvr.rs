@@ -63,6 +63,8 @@ mod compression;
 mod events;
 #[path = "netsvr/frames.rs"]
 mod frames;
+#[path = "netsvr/generation5.rs"]
+mod generation5;
 #[path = "netsvr/half_closed.rs"]
 mod half_closed;
 #[path = "netsvr/http_server.rs"]

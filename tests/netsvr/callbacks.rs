@@ -328,6 +328,23 @@ fn a_client_that_leaves_while_the_open_is_pending_leaves_no_trace() {
 }
 
 #[test]
+fn a_client_that_leaves_after_its_last_words_is_let_in_for_them() {
+    let application = HttpServer::start();
+    let server = Server::start(with_on_open(&application));
+    let mut worker = server.worker(ALL);
+    for _ in 0..10 {
+        let mut client = server.client();
+        client.send_text("last words");
+        let request = application.request();
+        drop(client);
+        answer(request, &allow());
+        let id = worker.opened();
+        assert_eq!(&*worker.transfer().data, b"last words");
+        assert_eq!(worker.closed().uniq_id, id);
+    }
+}
+
+#[test]
 fn who_is_refused_before_is_not_asked_about() {
     let application = HttpServer::start();
     let mut config = with_on_open(&application);
