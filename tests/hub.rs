@@ -2,10 +2,12 @@
 //! all of it: random changes, every query, every push target, and the merge of several shards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use ringway::hub::push::{Change, Target, TopicChange};
 use ringway::hub::queries::{Answer, ByName, Info, Query, Want};
+use ringway::hub::rooms::RoomLimits;
 use ringway::hub::{ConnId, Departed, Hub};
 
 /// Slots on both sides of word boundaries.
@@ -33,14 +35,17 @@ fn user() -> impl Strategy<Value = Box<str>> {
 
 /// Half of the time one of five topics, so that some are crowded.
 fn topic() -> impl Strategy<Value = Box<str>> {
-    prop_oneof![0..5_u8, 0..TOPICS]
-        .prop_map(|n| if n == 0 { "".into() } else { format!("t{n}").into() })
+    prop_oneof![0..5_u8, 0..TOPICS].prop_map(|n| if n == 0 { "".into() } else { topic_name(n) })
+}
+
+/// One of four is a room.
+fn topic_name(n: u8) -> Box<str> {
+    if n % 4 == 1 { format!("cr:r{n}").into() } else { format!("t{n}").into() }
 }
 
 fn topics() -> impl Strategy<Value = Vec<Box<str>>> {
-    let many = (0..TOPICS, 0..TOPICS).prop_map(|(from, to)| {
-        (from..to.max(from)).map(|n| format!("t{n}").into()).collect::<Vec<Box<str>>>()
-    });
+    let many = (0..TOPICS, 0..TOPICS)
+        .prop_map(|(from, to)| (from..to.max(from)).map(topic_name).collect::<Vec<Box<str>>>());
     prop_oneof![4 => prop::collection::vec(topic(), 0..6), 1 => many]
 }
 
@@ -390,9 +395,9 @@ struct Questions {
 fn questions() -> impl Strategy<Value = Questions> {
     let picks = prop::collection::vec((prop::sample::select(&SLOTS[..]), 0..4_u32), 0..12);
     let want = any::<(bool, bool, bool)>();
-    let all = |letter, count| (0..count).map(|n| format!("{letter}{n}").into()).collect();
-    let users = prop_oneof![prop::collection::vec(user(), 0..4), Just(all('u', USERS))];
-    let topics = prop_oneof![topics(), Just(all('t', TOPICS))];
+    let all_users = (0..USERS).map(|n| format!("u{n}").into()).collect();
+    let users = prop_oneof![prop::collection::vec(user(), 0..4), Just(all_users)];
+    let topics = prop_oneof![topics(), Just((0..TOPICS).map(topic_name).collect())];
     (picks, users, topics, want).prop_map(|(picks, users, topics, (session, user, topic))| {
         Questions { picks, users, topics, want: Want { session, user, topics: topic } }
     })
@@ -464,6 +469,70 @@ proptest! {
             prop_assert_eq!(&merged, &sorted(whole.answer(&query)), "{:?}", query);
             prop_assert_eq!(&merged, &model.answer(&query), "{:?}", query);
         }
+    }
+}
+
+/// At the door of a room: slot, topic, and the members that it may have; 0 is no limit.
+type Join = (u32, Box<str>, u32);
+
+fn join() -> impl Strategy<Value = Join> {
+    (prop::sample::select(&SLOTS[..]), topic(), 0..4_u32)
+}
+
+/// Members of every room over all shards.
+fn rooms(shards: &[(Model, Hub)]) -> BTreeMap<&str, u32> {
+    let mut rooms = BTreeMap::new();
+    let conns = shards.iter().flat_map(|(model, _)| model.conns.values());
+    for topic in conns.flat_map(|conn| &conn.topics).filter(|topic| topic.starts_with("cr:")) {
+        *rooms.entry(topic.as_str()).or_insert(0) += 1;
+    }
+    rooms
+}
+
+/// Enters as a member does, and compares.
+fn enter((slot, topic, members_max): &Join, shards: &mut [(Model, Hub)], shard: usize) {
+    let members = rooms(shards).get(&**topic).copied().unwrap_or_default();
+    let full = topic.starts_with("cr:") && *members_max > 0 && members >= *members_max;
+    let (model, hub) = &mut shards[shard];
+    let conn = model.conns.get_mut(slot).filter(|_| !topic.is_empty() && !full);
+    let expected = conn.is_some_and(|conn| conn.topics.insert(topic.to_string()));
+    assert_eq!(hub.join(*slot, topic, *members_max), expected, "{members} in {topic}");
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Whoever brings them in and however they leave, members count while they are there.
+    #[test]
+    fn members_of_rooms_are_counted_over_all_shards(
+        steps in prop::collection::vec(
+            (0..usize::from(SHARDS), prop::option::weighted(0.7, step()), join()),
+            1..80,
+        ),
+    ) {
+        let limits = Arc::<RoomLimits>::default();
+        let mut shards = Vec::from_iter((0..SHARDS).map(|_| (Model::default(), Hub::new())));
+        shards.iter_mut().for_each(|(_, hub)| hub.count_rooms(limits.clone()));
+        let empty = SLOTS.map(|slot| (Some(Step::Remove(slot)), (slot, "".into(), 0)));
+        let empty = (0..shards.len()).flat_map(|shard| {
+            empty.clone().map(|(step, join)| (shard, step, join))
+        });
+        for (shard, step, join) in steps.into_iter().chain(empty) {
+            match step {
+                None => enter(&join, &mut shards, shard),
+                Some(step) => {
+                    let (model, hub) = &mut shards[shard];
+                    apply(&step, model, hub);
+                }
+            }
+            shards[shard].1.check();
+            let rooms = rooms(&shards);
+            prop_assert_eq!(limits.len(), rooms.len());
+            for (room, members) in rooms {
+                prop_assert_eq!(limits.members(room), members, "{}", room);
+            }
+        }
+        prop_assert!(limits.is_empty());
     }
 }
 

@@ -23,7 +23,7 @@
 //! | W8 | `closing::nobody_hears_of_connections_that_were_never_opened` |
 //! | W8 | `callbacks::the_close_callback_is_for_those_who_were_opened_only` |
 //! | W9 | `callbacks::messages_wait_until_the_open_is_decided` |
-//! | W9 | `closing::a_closing_client_is_still_known_but_nothing_changes_or_reaches_it` |
+//! | W9 | `closing::who_is_told_to_go_is_not_online_and_nothing_changes_or_reaches_it` |
 //! | W10 | `closing::opens_and_resets_leave_nobody_behind` |
 //! | W10 | `callbacks::a_client_that_leaves_while_the_open_is_pending_leaves_no_trace` |
 //! | W11 | `events::what_a_worker_was_not_sent_when_it_died_goes_to_the_next` |

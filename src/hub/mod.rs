@@ -29,8 +29,10 @@ pub mod walk;
 use std::sync::Arc;
 
 pub use id::{ConnId, Rotation};
+use limits::BucketRules;
 use mesh::{Bucket, Occupancy, Space};
 use push::{Change, Target, TopicChange};
+use rooms::{Counted, RoomLimits, room_of};
 use sessions::Members;
 use topics::{Subscriber, Subscription, Topics};
 use users::{UserSeat, Users};
@@ -43,6 +45,8 @@ pub struct Hub {
     topics: Topics,
     /// Buckets of the names here; only in a mesh.
     occupancy: Option<Box<Occupancy>>,
+    /// Members of rooms; only where they are limited.
+    rooms: Option<Box<Counted>>,
 }
 
 /// What a connection had when it was removed (netsvr section 5.1, `ConnClose`).
@@ -68,6 +72,7 @@ impl Hub {
             users: Users::new(),
             topics: Topics::new(),
             occupancy: None,
+            rooms: None,
         }
     }
 
@@ -80,6 +85,17 @@ impl Hub {
     /// The buckets of the names here; `None` unless they are counted.
     pub fn occupancy(&mut self) -> Option<&mut Occupancy> {
         self.occupancy.as_deref_mut()
+    }
+
+    /// Begins to count the members of rooms together with other hubs. Only while nobody is here.
+    pub fn count_rooms(&mut self, limits: Arc<RoomLimits>) {
+        debug_assert!(self.is_empty());
+        self.rooms = Some(Box::new(Counted::new(limits)));
+    }
+
+    /// Takes a token for a message to a room that has members here; true if rooms are not counted.
+    pub fn room_message(&self, topic: &str, now_ms: u64, rules: BucketRules) -> bool {
+        self.rooms.as_ref().is_none_or(|rooms| rooms.message(topic, now_ms, rules))
     }
 
     /// Registers a connection, without user, session and topics. Its slot must be free.
@@ -203,6 +219,12 @@ impl Hub {
 
     /// Adds the connection to a topic. False if it was in it already or the name is empty.
     pub fn subscribe(&mut self, slot: u32, topic: &str) -> bool {
+        self.join(slot, topic, 0)
+    }
+
+    /// Like [`Hub::subscribe`]. False as well if the topic is a room with `members_max` members in
+    /// all hubs that count together; 0 is no limit.
+    pub fn join(&mut self, slot: u32, topic: &str, members_max: u32) -> bool {
         let Some(member) = self.members.get_mut(slot) else {
             return false;
         };
@@ -212,6 +234,13 @@ impl Hub {
         let name = topic;
         let topic = self.topics.open(name);
         if member.topics.contains(topic) {
+            return false;
+        }
+        let here = self.topics.subscribers(topic).len();
+        if let Some(rooms) = &mut self.rooms
+            && !rooms.enter(name, here, members_max)
+        {
+            self.topics.close_unused(topic);
             return false;
         }
         let place = member.topics.len() as u32;
@@ -261,6 +290,9 @@ impl Hub {
             occupancy.leave(Space::Topics, name);
         }
         let subscribers = self.topics.take(topic);
+        if let Some(rooms) = &mut self.rooms {
+            rooms.leave(name, subscribers.len(), 0);
+        }
         lost.reserve(subscribers.len());
         for Subscriber { slot, place } in subscribers {
             lost.push(slot);
@@ -363,6 +395,10 @@ impl Hub {
         }
         assert_eq!((bound, subscriptions), (0, 0), "connections that no list has");
         self.check_buckets();
+        if let Some(rooms) = &self.rooms {
+            let topics = self.topics.iter().map(|(_, name, _)| &**name);
+            rooms.check(topics.filter(|name| room_of(name).is_some()));
+        }
     }
 
     fn check_buckets(&self) {
@@ -409,6 +445,10 @@ impl Hub {
             && self.topics.subscribers(gone.topic).len() == 1
         {
             occupancy.leave(Space::Topics, self.topics.name(gone.topic));
+        }
+        if let Some(rooms) = &mut self.rooms {
+            let here = self.topics.subscribers(gone.topic).len() - 1;
+            rooms.leave(self.topics.name(gone.topic), 1, here);
         }
         let Some(moved) = self.topics.leave(gone) else {
             return;

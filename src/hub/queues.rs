@@ -33,7 +33,7 @@ use slab::Slab;
 
 use crate::hub::ConnId;
 
-pub use push::{Homes, Outcome, Push, PushError};
+pub use push::{Homes, Outcome, Push, PushError, Waiter};
 pub use room::Room;
 pub use supply::Report;
 use supply::{Supplied, Supply};

@@ -157,16 +157,11 @@ struct Share {
     messages: SharedBucket,
 }
 
-/// One shard's part in [`RoomLimits`]: of each room with members here, how many it has counted.
-#[derive(Default)]
-pub struct Counted {
-    rooms: Names<Count>,
-}
-
-#[derive(Default)]
-struct Count {
-    members: u32,
-    share: Option<Arc<Share>>,
+/// One shard's part in [`RoomLimits`]: a share of each room that has members here. How many these
+/// are is what the hub's topics say; the hub tells of every change.
+pub(super) struct Counted {
+    limits: Arc<RoomLimits>,
+    shares: Names<Option<Arc<Share>>>,
 }
 
 impl RoomLimits {
@@ -178,6 +173,11 @@ impl RoomLimits {
     /// Whether no room has members.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Members of the room of this topic on all shards together.
+    pub fn members(&self, topic: &str) -> u32 {
+        self.locked().get(topic).map_or(0, |share| share.members.load(Ordering::Relaxed))
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Arc<Share>>> {
@@ -199,59 +199,63 @@ impl RoomLimits {
 }
 
 impl Counted {
-    /// Counts one more member, unless the room has `members_max` on all shards together; 0 is no
-    /// limit.
-    pub fn enter(&mut self, limits: &RoomLimits, topic: &str, members_max: u32) -> bool {
-        let room = self.rooms.open(topic);
-        let count = self.rooms.thing_mut(room);
-        let share = count.share.get_or_insert_with(|| limits.open(topic));
+    pub fn new(limits: Arc<RoomLimits>) -> Counted {
+        Counted { limits, shares: Names::new() }
+    }
+
+    /// A connection is about to enter a topic that has so many members here. False: the room has
+    /// `members_max` on all shards together; 0 is no limit.
+    pub fn enter(&mut self, topic: &str, here: usize, members_max: u32) -> bool {
+        if room_of(topic).is_none() {
+            return true;
+        }
+        let room = self.shares.open(topic);
+        let limits = &self.limits;
+        let share = self.shares.thing_mut(room).get_or_insert_with(|| limits.open(topic));
         let one_more = |members| (members_max == 0 || members < members_max).then_some(members + 1);
         let relaxed = Ordering::Relaxed;
         let entered = share.members.fetch_update(relaxed, relaxed, one_more).is_ok();
-        count.members += u32::from(entered);
-        if count.members == 0 {
-            self.forget(limits, topic, room);
+        if !entered && here == 0 {
+            self.forget(topic, room);
         }
         entered
     }
 
-    /// The room has so many members on this shard, whatever was counted before.
-    pub fn settle(&mut self, limits: &RoomLimits, topic: &str, members: usize) {
-        let members = u32::try_from(members).unwrap_or(u32::MAX);
-        if members == 0 && self.rooms.find(topic).is_none() {
-            return;
+    /// So many have left a topic, and so many are left in it here.
+    pub fn leave(&mut self, topic: &str, gone: usize, here: usize) {
+        // Most topics are no rooms, and then there is nothing to be found.
+        let Some(room) = room_of(topic).and_then(|_| self.shares.find(topic)) else { return };
+        if let Some(share) = self.shares.thing(room) {
+            share.members.fetch_sub(gone as u32, Ordering::Relaxed);
         }
-        let room = self.rooms.open(topic);
-        let count = self.rooms.thing_mut(room);
-        let share = count.share.get_or_insert_with(|| limits.open(topic));
-        // Wrapping, so that it is one addition whichever way the count goes.
-        share.members.fetch_add(members.wrapping_sub(count.members), Ordering::Relaxed);
-        count.members = members;
-        if members == 0 {
-            self.forget(limits, topic, room);
+        if here == 0 {
+            self.forget(topic, room);
         }
     }
 
     /// Takes a token for a message to a room that has members here.
     pub fn message(&self, topic: &str, now_ms: u64, rules: BucketRules) -> bool {
-        let room = self.rooms.find(topic);
-        let share = room.and_then(|room| self.rooms.thing(room).share.as_ref());
+        let room = self.shares.find(topic);
+        let share = room.and_then(|room| self.shares.thing(room).as_ref());
         share.is_none_or(|share| share.messages.take(now_ms, rules))
     }
 
-    /// Rooms that have members here.
-    pub fn len(&self) -> usize {
-        self.rooms.len()
+    /// Panics unless there is a share of each of these rooms and of no other.
+    pub fn check<'a>(&self, rooms: impl Iterator<Item = &'a str>) {
+        self.shares.check();
+        let mut count = 0;
+        for topic in rooms {
+            let share = self.shares.find(topic).and_then(|room| self.shares.thing(room).as_ref());
+            let members = share.map_or(0, |share| share.members.load(Ordering::Relaxed));
+            assert!(members > 0, "{topic} is not counted");
+            count += 1;
+        }
+        assert_eq!(self.shares.len(), count, "rooms without members are counted");
     }
 
-    /// Whether no room has members here.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn forget(&mut self, limits: &RoomLimits, topic: &str, room: u32) {
-        if let Some(share) = self.rooms.remove(room).share {
-            limits.close(topic, share);
+    fn forget(&mut self, topic: &str, room: u32) {
+        if let Some(share) = self.shares.remove(room) {
+            self.limits.close(topic, share);
         }
     }
 }
@@ -302,30 +306,32 @@ mod tests {
 
     #[test]
     fn members_of_all_shards_share_one_limit() {
-        let limits = RoomLimits::default();
-        let mut shards = [Counted::default(), Counted::default()];
-        assert!((0..3).all(|_| shards[0].enter(&limits, "cr:a", 5)));
-        assert!((0..2).all(|_| shards[1].enter(&limits, "cr:a", 5)));
-        assert!(!shards[0].enter(&limits, "cr:a", 5) && !shards[1].enter(&limits, "cr:a", 5));
-        assert!(shards[1].enter(&limits, "cr:b", 5));
-        // A backend has taken two members away and added one elsewhere.
-        shards[0].settle(&limits, "cr:a", 1);
-        shards[1].settle(&limits, "cr:a", 3);
-        assert!(shards[1].enter(&limits, "cr:a", 5) && !shards[0].enter(&limits, "cr:a", 5));
-        shards[0].settle(&limits, "cr:a", 0);
-        shards[1].settle(&limits, "cr:a", 0);
-        assert_eq!((shards[0].len(), shards[1].len(), limits.len()), (0, 1, 1));
-        shards[1].settle(&limits, "cr:b", 0);
-        assert!(limits.is_empty() && shards[1].is_empty());
-        assert!(shards[0].enter(&limits, "cr:a", 1) && !shards[1].enter(&limits, "cr:a", 1));
-        assert_eq!(shards[1].len(), 0, "who was refused leaves nothing behind");
+        let limits = Arc::<RoomLimits>::default();
+        let mut shards = [(); 2].map(|()| Counted::new(limits.clone()));
+        assert!((0..3).all(|here| shards[0].enter("cr:a", here, 5)));
+        assert!((0..2).all(|here| shards[1].enter("cr:a", here, 5)));
+        assert!(!shards[0].enter("cr:a", 3, 5) && !shards[1].enter("cr:a", 2, 5));
+        assert!(shards[1].enter("cr:b", 0, 5) && shards[1].enter("no room", 9, 5));
+        assert!(shards[1].enter("cr:a", 2, 0), "a backend knows no limit");
+        shards[0].leave("cr:a", 2, 1);
+        assert_eq!(limits.members("cr:a"), 4);
+        assert!(shards[1].enter("cr:a", 3, 5) && !shards[0].enter("cr:a", 1, 5));
+        shards[0].leave("cr:a", 1, 0);
+        shards[1].leave("cr:a", 4, 0);
+        shards[0].check([].into_iter());
+        shards[1].check(["cr:b"].into_iter());
+        assert_eq!(limits.len(), 1);
+        shards[1].leave("cr:b", 1, 0);
+        assert!(limits.is_empty());
+        assert!(shards[0].enter("cr:a", 0, 1) && !shards[1].enter("cr:a", 0, 1));
+        shards[1].check([].into_iter());
     }
 
     #[test]
     fn messages_of_all_shards_take_from_one_bucket() {
-        let limits = RoomLimits::default();
-        let mut shards = [Counted::default(), Counted::default()];
-        shards.iter_mut().for_each(|shard| shard.settle(&limits, "cr:a", 1));
+        let limits = Arc::<RoomLimits>::default();
+        let mut shards = [(); 2].map(|()| Counted::new(limits.clone()));
+        assert!(shards.iter_mut().all(|shard| shard.enter("cr:a", 0, 0)));
         let rules = BucketRules { rate: 10, burst: 3 };
         let passed = (0..10).filter(|n| shards[n % 2].message("cr:a", 0, rules)).count();
         assert_eq!(passed, 3);

@@ -81,7 +81,8 @@ impl Topics {
         topics.map(|(topic, name, list)| (topic, name, list.as_slice()))
     }
 
-    /// Finds or makes the topic. A new one must be joined at once. `name` must not be empty.
+    /// Finds or makes the topic. A new one must be joined or closed at once. `name` must not be
+    /// empty.
     pub fn open(&mut self, name: &str) -> u32 {
         debug_assert!(!name.is_empty());
         self.names.open(name)
@@ -109,6 +110,13 @@ impl Topics {
         }
         self.subscriptions -= 1;
         moved
+    }
+
+    /// Ends the topic if nobody has joined it.
+    pub fn close_unused(&mut self, topic: u32) {
+        if self.names.thing(topic).is_empty() {
+            self.names.remove(topic);
+        }
     }
 
     /// Ends the topic; returns those who were in it.

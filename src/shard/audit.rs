@@ -99,8 +99,9 @@ impl Shard {
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
         assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
-        assert!(self.connmix.departed.is_empty(), "rules of clients that are gone wait");
-        assert!(self.im.counted.is_empty() && self.logins.is_empty(), "counted rooms, logins");
+        let (leaving, departed) = (self.connmix.leaving.len(), self.connmix.departed.len());
+        assert_eq!((leaving, departed), (0, 0), "rules about the end of clients");
+        assert!(self.shared.room_limits.is_empty() && self.logins.is_empty(), "rooms, logins");
         let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
         assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");
         let queues = &self.queueing.queues;
@@ -130,14 +131,8 @@ impl Shard {
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
-        let opened = match &conn.role {
-            Role::Netsvr(_) => true,
-            Role::Xxim(xxim) => xxim.is_member(),
-            Role::Im(im) => im.is_member(),
-            Role::Connmix(connmix) => connmix.opened(),
-            _ => false,
-        };
-        let id = opened.then(|| self.conns.id(slot));
+        let there = conn.role.is_opened() && !has(Flags::CLOSING);
+        let id = there.then(|| self.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);
         match &conn.role {

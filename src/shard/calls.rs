@@ -10,21 +10,20 @@ use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{Call, Outcome};
 use crate::limits::CONNMIX_CHANNELS_MAX;
 use crate::shard::Shard;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Role;
 
 impl Shard {
     /// Runs a function on a connection.
     pub(super) fn call(&mut self, conn: ConnId, call: &Call) -> Outcome {
         let Some(slot) = self.hub.slot_of(conn) else { return Outcome::default() };
-        let done = !self.conns[slot].flags.has(Flags::CLOSING)
-            && match call {
-                Call::SetContext(values) => self.set_context(slot, values),
-                Call::Subscribe(topics) => self.subscribe_all(slot, topics),
-                Call::Unsubscribe(topics) => {
-                    topics.iter().for_each(|topic| _ = self.hub.unsubscribe(slot, topic));
-                    true
-                }
-            };
+        let done = match call {
+            Call::SetContext(values) => self.set_context(slot, values),
+            Call::Subscribe(topics) => self.subscribe_all(slot, topics),
+            Call::Unsubscribe(topics) => {
+                topics.iter().for_each(|topic| _ = self.hub.unsubscribe(slot, topic));
+                true
+            }
+        };
         Outcome { done: done as u64, failed: !done as u64 }
     }
 

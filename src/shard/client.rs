@@ -349,9 +349,7 @@ impl Shard {
                     return;
                 }
                 if !closing {
-                    self.xxim_closing(slot);
-                    self.conns[slot].flags.set(Flags::CLOSING);
-                    self.push(slot, websocket::close_echo(payload));
+                    self.say_goodbye(slot, websocket::close_echo(payload));
                 }
                 self.hang_up(slot);
             }

@@ -3,7 +3,7 @@
 //! There are three ways: `close` says goodbye with a close frame and waits for the peer's; `linger`
 //! writes what is queued, says that nothing follows and waits for the peer's end, so that no reset
 //! destroys what was written; `hang_up` closes as soon as everything is written. All of them end in
-//! `finish`, at the latest after `runtime.close_timeout`.
+//! `finish`, at the latest after `runtime.close_timeout`. A client has left before (`leaving`).
 //!
 //! When the peer ends its side (`ended`), what came whole before is carried out and answered first,
 //! within `runtime.close_timeout`, whatever the protocol (design section 5). A connection that is
@@ -35,14 +35,21 @@ impl Shard {
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
             return self.linger(slot);
         }
-        self.xxim_closing(slot);
-        if !self.conns[slot].flags.set(Flags::CLOSING) {
+        if self.conns[slot].flags.has(Flags::CLOSING) {
             return;
         }
-        self.push(slot, websocket::close(reason.code, reason.text));
+        self.say_goodbye(slot, websocket::close(reason.code, reason.text));
         self.rearm(slot);
         self.connmix_give_up(slot);
         self.unblock_full(slot);
+    }
+
+    /// Queues a close frame, behind everything else. With that a client leaves.
+    pub(super) fn say_goodbye(&mut self, slot: u32, frame: Bytes) {
+        self.xxim_seal_all(slot);
+        self.conns[slot].flags.set(Flags::CLOSING);
+        self.push(slot, frame);
+        self.leave(slot);
     }
 
     /// A connection that ends is listened to, if only for its end, though its outbox is full.
@@ -64,6 +71,7 @@ impl Shard {
             self.touch(slot);
             self.rearm(slot);
         }
+        self.leave(slot);
         self.unblock_full(slot);
     }
 
@@ -183,7 +191,7 @@ impl Shard {
         let unsealed = self.xxim_give_up(slot);
         frames += unsealed.0;
         bytes += unsealed.1;
-        if frames > 0 && self.hub.id_of(slot).is_some() {
+        if frames > 0 && self.conns[slot].role.is_opened() {
             self.connmix_count(slot, 0, frames);
             self.counters.frames_failed += frames;
             self.counters.frame_bytes_failed += bytes;
@@ -214,7 +222,7 @@ impl Shard {
         }
     }
 
-    /// Ends a connection: it leaves the registry, others are told, its socket is closed.
+    /// Ends a connection: a client leaves at the latest now, and the socket is closed.
     pub(super) fn finish(&mut self, slot: u32) {
         if !self.conns[slot].flags.set(Flags::GONE) {
             return;
@@ -222,6 +230,7 @@ impl Shard {
         self.timers.cancel(slot);
         self.stalls -= self.conns[slot].flags.has(Flags::STALLED) as usize;
         self.give_up_outbox(slot, self.at_end(DropReason::Closing));
+        self.leave(slot);
         let conn = &mut self.conns[slot];
         let kept = conn.held.is_some() || conn.decoder.has_kept();
         conn.held = None;
@@ -231,12 +240,9 @@ impl Shard {
             self.shared.online.fetch_sub(1, Ordering::Relaxed);
         }
         match std::mem::replace(&mut conn.role, Role::Leaving) {
-            Role::Netsvr(client) => self.departed(slot, client),
             Role::Business(business) => self.business_lost(slot, *business),
             Role::Xxim(conn) => self.xxim_departed(slot, *conn, kept),
             Role::XximHttp(conn) => self.xxim_http_departed(slot, &conn),
-            Role::Connmix(conn) => self.connmix_departed(slot, *conn),
-            Role::Im(conn) => self.im_departed(slot, *conn),
             Role::ConnmixApi(conn) => self.connmix_api_departed(slot, *conn),
             _ => {}
         }
@@ -369,6 +375,7 @@ impl Shard {
             && self.hooks.is_idle()
             && self.xxim.is_idle()
             && self.xxim.under_way() == 0
+            && self.connmix.leaving.is_empty()
             && self.connmix.departed.is_empty()
             && self.mail.iter().all(VecDeque::is_empty)
             && !self.conns.iter().any(|(_, conn)| clients(&conn.role))

@@ -8,7 +8,7 @@ use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
 use crate::limits::GUEST_KICKS_WAITING_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Role;
 use crate::shard::mailbox::Mail;
 
 /// A command that waits for its time.
@@ -124,15 +124,7 @@ impl Shard {
             }
             Command::Update { conn, change, payload } => {
                 let Some(slot) = self.hub.slot_of(*conn) else { return Outcome::default() };
-                if self.conns[slot].flags.has(Flags::CLOSING) {
-                    return Outcome { done: 0, failed: 1 };
-                }
-                let before = change.topics.is_some().then(|| self.rooms_of(slot));
                 self.hub.change(slot, change);
-                if let Some(before) = before {
-                    let after = self.rooms_of(slot);
-                    self.im_settle_all(before.iter().chain(&after).map(|topic| &**topic));
-                }
                 if let Some(payload) = payload {
                     self.push_all(&[slot], payload);
                 }
@@ -142,7 +134,6 @@ impl Shard {
             Command::DeleteTopics { topics, payload } => {
                 let mut lost = Vec::new();
                 topics.iter().for_each(|topic| self.hub.delete_topic(topic, &mut lost));
-                self.im_settle_all(topics.iter().map(|topic| &**topic));
                 lost.sort_unstable();
                 lost.dedup();
                 if let Some(payload) = payload {
@@ -170,12 +161,12 @@ impl Shard {
         let mut outcome = Outcome::default();
         self.hub.for_each(target, |slot| slots.push(slot));
         for slot in slots {
-            let guest = self.hub.user(slot).is_empty() && self.hub.session(slot).is_empty();
-            if guests_only && !guest {
+            // It was named twice, or went because of one before it.
+            if self.hub.id_of(slot).is_none() {
                 continue;
             }
-            if self.conns[slot].flags.has(Flags::CLOSING) {
-                outcome.failed += 1;
+            let guest = self.hub.user(slot).is_empty() && self.hub.session(slot).is_empty();
+            if guests_only && !guest {
                 continue;
             }
             if let Some(payload) = payload {

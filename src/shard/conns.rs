@@ -98,6 +98,17 @@ impl Role {
         }
     }
 
+    /// Whether it is a client in the hub, or was one until its end began.
+    pub fn is_opened(&self) -> bool {
+        match self {
+            Role::Netsvr(_) => true,
+            Role::Xxim(xxim) => xxim.is_member(),
+            Role::Connmix(connmix) => connmix.opened(),
+            Role::Im(im) => im.is_member(),
+            _ => false,
+        }
+    }
+
     /// Whether a backend is at the other end. It outlives the clients when the gateway ends.
     pub fn is_backend(&self) -> bool {
         matches!(self, Role::Business(_) | Role::ConnmixApi(_))
@@ -134,7 +145,8 @@ impl Flags {
     pub const BLOCKED: u16 = 1 << 3;
     /// The peer has ended its side; what it sent before is carried out and answered first.
     pub const ENDED: u16 = 1 << 4;
-    /// A close frame was queued: nothing else is sent, and only the peer's close is listened to.
+    /// A close frame was queued: nothing else is sent, and only the peer's close is listened to. A
+    /// client has left the hub.
     pub const CLOSING: u16 = 1 << 5;
     /// When everything is written, say that nothing follows and wait for the peer's end.
     pub const LINGER: u16 = 1 << 6;

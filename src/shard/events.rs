@@ -4,8 +4,7 @@
 use bytes::Bytes;
 
 use crate::config::model::{WorkerFull, WorkerPick};
-use crate::edge::netsvr::Client;
-use crate::hub::{ConnId, Hub};
+use crate::hub::{ConnId, Departed, Hub};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
@@ -82,10 +81,9 @@ impl Shard {
         self.touch(slot);
     }
 
-    /// A client that was opened is gone: `departed` tells a worker, after the callback if there is
+    /// A netsvr client has left with what it had: a worker is told, after the callback if there is
     /// one.
-    pub(super) fn departed(&mut self, slot: u32, client: Client) {
-        let Some(departed) = self.hub.remove(slot) else { return };
+    pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed, worker: Option<ConnId>) {
         self.counters.closes += 1;
         let id = self.conns.id(slot);
         let uniq_id = self.uniq_ids.encode(id);
@@ -96,12 +94,12 @@ impl Shard {
         if self.config.netsvr.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(wire::HEADER..);
-            if let Err(event) = self.hooks.close(self.id, body, event, client.worker) {
+            if let Err(event) = self.hooks.close(self.id, body, event, worker) {
                 self.dropped(DropReason::CallbackSkipped, 1);
-                self.place_close(event, client.worker);
+                self.place_close(event, worker);
             }
         } else {
-            self.place_close(event, client.worker);
+            self.place_close(event, worker);
         }
     }
 

@@ -76,13 +76,13 @@ impl Shard {
             xxim_large: 0,
             queued: 0,
             slow: Vec::new(),
-            closing: 0,
+            unfit: 0,
         };
         walk(&self.hub, &mut fan);
-        let (queued, slow, closing) = (fan.queued, fan.slow, fan.closing);
+        let (queued, slow, unfit) = (fan.queued, fan.slow, fan.unfit);
         self.counters.xxim_large += fan.xxim_large;
-        self.dropped(DropReason::Closing, closing);
-        let failed = closing + slow.len() as u64;
+        self.dropped(DropReason::Closing, unfit);
+        let failed = unfit + slow.len() as u64;
         for slot in slow {
             self.connmix_count(slot, 0, 1);
             self.counters.frames_failed += 1;
@@ -123,8 +123,8 @@ struct FanOut<'a> {
     queued: u64,
     /// Connections whose outbox had no room.
     slow: Vec<u32>,
-    /// Connections that were closing.
-    closing: u64,
+    /// Connections that can not get it.
+    unfit: u64,
 }
 
 /// The wire formats of one payload that were needed so far.
@@ -150,11 +150,7 @@ impl<'a> Forms<'a> {
 
 impl FanOut<'_> {
     fn deliver(&mut self, slot: u32) {
-        let flags = self.conns[slot].flags;
-        if flags.has(Flags::CLOSING | Flags::GONE) {
-            self.closing += 1;
-            return;
-        }
+        debug_assert!(!self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE));
         if matches!(self.conns[slot].role, Role::Xxim(_)) {
             self.xxim_large += u64::from(self.large);
             if self.unsealed(slot) {
@@ -168,7 +164,7 @@ impl FanOut<'_> {
             return;
         }
         let Some(frame) = self.frame(slot) else {
-            self.closing += 1;
+            self.unfit += 1;
             return;
         };
         let bytes_max = if im { self.im_high_water } else { self.outbox_bytes_max };

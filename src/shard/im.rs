@@ -17,7 +17,7 @@ use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
-use crate::hub::rooms::{Counted, Rooms, room_of};
+use crate::hub::rooms::Rooms;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
@@ -83,8 +83,6 @@ pub(super) struct Im {
     pub rooms: Rooms,
     /// When they are due, by number of the room.
     pub timers: Wheel,
-    /// Members of rooms, where that is limited.
-    pub counted: Counted,
     pub guests: u64,
     pub users: u64,
     /// The highest number of a login that is known here (a Lamport clock over the shards).
@@ -255,16 +253,8 @@ impl Shard {
         if let Some(end) = end {
             let broke = matches!(end, End::NotLogin | End::Protocol | End::TooManyErrors);
             self.counters.protocol_violations += broke as u64;
-            self.im_end(slot, end);
+            self.close(slot, end.reason());
         }
-    }
-
-    /// Ends a connection: it is in no room from now on, although its socket may take a while.
-    fn im_end(&mut self, slot: u32, end: End) {
-        let topics: Vec<_> = self.hub.topics_of(slot).cloned().collect();
-        self.hub.unsubscribe_all(slot);
-        self.im_settle_all(topics.iter().map(|topic| &**topic));
-        self.close(slot, end.reason());
     }
 
     fn im_register(&mut self, slot: u32) {
@@ -350,14 +340,14 @@ impl Shard {
     pub(super) fn im_kicked(&mut self, slot: u32, _reason: CloseReason) {
         let config = self.config.clone();
         let rules = &config.im;
-        let closing = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE);
+        let there = self.hub.id_of(slot).is_some();
         let Some(conn) = self.im(slot) else { return };
-        if rules.kick_notify && conn.is_member() && !closing {
+        if rules.kick_notify && there {
             let wire = conn.session.wire(rules);
             let status = rules.statuses.number(Status::Kicked);
             self.push(slot, kick(wire, rules.commands.kick, status));
         }
-        self.im_end(slot, End::Kicked);
+        self.close(slot, End::Kicked.reason());
     }
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
@@ -406,19 +396,16 @@ impl Shard {
             State::New => End::LoginTimeout,
             _ => End::Idle,
         };
-        self.im_end(slot, end);
+        self.close(slot, end.reason());
     }
 
-    /// The connection is gone.
-    pub(super) fn im_departed(&mut self, slot: u32, conn: Conn) {
-        match conn.session.state() {
-            State::New => {}
-            State::Guest => self.im.guests -= 1,
-            State::User => self.im.users -= 1,
+    /// The client has left.
+    pub(super) fn im_left(&mut self, slot: u32) {
+        match self.im(slot).map(|conn| conn.session.state()) {
+            Some(State::Guest) => self.im.guests -= 1,
+            Some(State::User) => self.im.users -= 1,
+            Some(State::New) | None => {}
         }
-        let Some(departed) = self.hub.remove(slot) else { return };
-        let rooms = departed.topics.iter().filter(|topic| room_of(topic).is_some());
-        rooms.for_each(|topic| self.im_settle(topic));
     }
 }
 

@@ -9,7 +9,7 @@
 //! `xxim`, `connmix` and `im` what those clients say, `business` and `connmix_api` the backend
 //! connections, `commands` what backends ask for, `fan_out` how it reaches clients, `events` what
 //! clients tell workers, `queries` questions over all shards, `answers` those that take
-//! several turns, `closing` how connections end.
+//! several turns, `leaving` how clients leave the hub, `closing` how connections end.
 //!
 //! Costs per message on the data path: no allocation for receiving, one for an event to a worker,
 //! one per push and wire format, none per delivery; no system call of its own (the driver batches
@@ -35,6 +35,7 @@ mod fan_out;
 pub mod flight;
 mod hooks;
 pub mod im;
+mod leaving;
 pub mod links;
 mod logins;
 pub mod mailbox;
@@ -163,10 +164,7 @@ impl Shard {
         let client_ids = ClientIds::new(config.node, shards, config.runtime.connections_max);
         let start = shared.ids_start;
         let (level, mesh) = (config.netsvr.customer.compression_level, shared.mesh.clone());
-        let mut hub = Hub::new();
-        if mesh.is_some() {
-            hub.count_buckets();
-        }
+        let hub = hub(&config, &shared);
         Shard {
             id,
             shared,
@@ -380,6 +378,7 @@ impl Shard {
             self.confirm(slot);
         }
         self.give_room();
+        self.connmix_tell_departures();
         self.queue_turn();
         self.xxim_give_room();
         let mut touched = std::mem::take(&mut self.touched);
@@ -411,6 +410,7 @@ impl Shard {
             || self.room_left
             || self.asks.is_busy()
             || self.queueing.is_busy()
+            || !self.connmix.leaving.is_empty()
             || self.xxim_has_room()
     }
 
@@ -462,6 +462,18 @@ impl Shard {
     fn dropped(&mut self, reason: DropReason, count: u64) {
         self.counters.count_dropped(reason, count);
     }
+}
+
+/// An empty hub that counts what this process needs.
+fn hub(config: &Config, shared: &Shared) -> Hub {
+    let mut hub = Hub::new();
+    if shared.mesh.is_some() {
+        hub.count_buckets();
+    }
+    if config.im.max_room_members > 0 || config.im.room_rate > 0 {
+        hub.count_rooms(shared.room_limits.clone());
+    }
+    hub
 }
 
 /// One shard's share of a worker's queue.

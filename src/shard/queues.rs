@@ -24,7 +24,8 @@ use bytes::Bytes;
 use crate::config::connmix::{Connmix, QueueFull};
 use crate::hub::ConnId;
 use crate::hub::queues::{
-    Full, Homes, Outcome, Push, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Window,
+    Full, Homes, Outcome, Push, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Waiter,
+    Window,
 };
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
@@ -159,25 +160,24 @@ impl Shard {
     /// topic has no more room. No further message of this client is to be handled until
     /// [`Shard::connmix_push_room`] is called for it.
     ///
-    /// With `waits` the client waits for what becomes of its message, which
-    /// [`Shard::connmix_push_told`] tells it in any case.
+    /// With a `waiter` [`Shard::connmix_push_told`] tells in any case what becomes of the message.
     ///
     /// # Errors
     /// The message is not queued, and that is counted. Only what this shard can know is returned:
     /// if the topic's home is another shard, the answer is `Ok` and a refusal comes later, through
-    /// [`Shard::connmix_push_told`]. With `waits` every refusal comes that way.
+    /// [`Shard::connmix_push_told`]. With a `waiter` every refusal comes that way.
     pub(super) fn queue_push(
         &mut self,
         client: ConnId,
         topic: &str,
         d: &str,
-        waits: bool,
+        waiter: Waiter,
     ) -> Result<Pushed, PushError> {
-        let pushed = self.try_push(client, topic, d, waits);
+        let pushed = self.try_push(client, topic, d, waiter);
         if let Err(error) = pushed
-            && waits
+            && waiter != Waiter::Nobody
         {
-            self.queueing.outcomes.push_back(Outcome { client, waits, result: Err(error) });
+            self.queueing.outcomes.push_back(Outcome { client, waiter, result: Err(error) });
             return Ok(Pushed::Queued);
         }
         pushed
@@ -188,7 +188,7 @@ impl Shard {
         client: ConnId,
         topic: &str,
         d: &str,
-        waits: bool,
+        waiter: Waiter,
     ) -> Result<Pushed, PushError> {
         let event = connmix::event(self.config.node, self.client_ids.encode(client), topic, d);
         let refused = if !connmix::is_topic(topic) {
@@ -204,13 +204,13 @@ impl Shard {
         }
         let home = Queues::home(topic, self.mail.len());
         if self.queueing.cluster.is_some() {
-            self.push_to_store(topic, client, &event, waits)?;
+            self.push_to_store(topic, client, &event, waiter)?;
         } else if home == self.id {
             let pushed = self.queueing.queues.push(home, topic, event, self.now.ms);
             pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
-            debug_assert!(!waits, "what became of it is known");
+            debug_assert!(waiter == Waiter::Nobody, "what became of it is known");
         } else {
-            self.push_later(home, topic, Push { client, event, waits });
+            self.push_later(home, topic, Push { client, event, waiter });
         }
         Ok(self.note_unaccepted(client, topic))
     }
@@ -314,11 +314,11 @@ impl Shard {
     /// Messages of clients of another shard have come home.
     fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
         let mut refused = 0;
-        for Push { client, event, waits } in messages {
+        for Push { client, event, waiter } in messages {
             let result = self.queueing.queues.push(from, topic, event, self.now.ms);
             refused += u32::from(result.is_err());
-            if waits || result.is_err() {
-                let outcome = Outcome { client, waits, result };
+            if waiter != Waiter::Nobody || result.is_err() {
+                let outcome = Outcome { client, waiter, result };
                 self.post(from, Mail::Queue(QueueMail::Told(outcome)));
             }
         }

@@ -31,7 +31,7 @@ pub struct Shared {
     /// For messages on their way to JetStream; `None` if topics are those of this process.
     pub queue_room: Option<Arc<Room>>,
     /// Members and messages of rooms, where they are limited.
-    pub room_limits: RoomLimits,
+    pub room_limits: Arc<RoomLimits>,
     /// Where the rotation of the process's public ids begins.
     pub ids_start: u32,
 }
@@ -49,7 +49,7 @@ impl Shared {
             queue_topics: Arc::default(),
             queue_room: (config.connmix.queue.scope == QueueScope::Cluster)
                 .then(|| Arc::new(Room::new(config.mesh.queue_bytes_max))),
-            room_limits: RoomLimits::default(),
+            room_limits: Arc::default(),
             ids_start,
         })
     }

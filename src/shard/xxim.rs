@@ -347,16 +347,14 @@ impl Shard {
 
     /// Says goodbye with this code and text. Without a WebSocket the stream just ends.
     pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
-        self.xxim_closing(slot);
-        let flags = &mut self.conns[slot].flags;
+        let flags = self.conns[slot].flags;
         if flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
         if !flags.has(Flags::WEBSOCKET) {
             return self.linger(slot);
         }
-        flags.set(Flags::CLOSING);
-        self.push(slot, websocket::close(close.code, &close.text));
+        self.say_goodbye(slot, websocket::close(close.code, &close.text));
         self.rearm(slot);
         // Only the peer's close frame matters from here on.
         if self.conns[slot].flags.has(Flags::BLOCKED) {
@@ -364,13 +362,17 @@ impl Shard {
         }
     }
 
-    /// The connection begins to end: what is still to be encrypted comes before the close frame,
-    /// and its triple is free for others.
-    pub(super) fn xxim_closing(&mut self, slot: u32) {
-        self.xxim_seal_all(slot);
+    /// The client has left: its triple is free for others, and the hooks are told.
+    pub(super) fn xxim_left(&mut self, slot: u32) {
+        self.counters.closes += 1;
         let id = self.conns.id(slot);
-        if let Some(triple) = self.xxim(slot).and_then(|conn| conn.held.take()) {
+        let Some(conn) = self.xxim(slot) else { return };
+        let (held, announced) = (conn.held.take(), conn.announced.take());
+        if let Some(triple) = held {
             self.xxim_release(triple, id);
+        }
+        if let Some(announced) = announced {
+            self.xxim_tell_departure(id, announced);
         }
     }
 
@@ -462,19 +464,10 @@ impl Shard {
         if asked || blocked && (kept || conn.reader.has_kept()) {
             self.dropped(DropReason::Unread, 1);
         }
-        if self.hub.remove(slot).is_some() {
-            self.counters.closes += 1;
-        }
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) && conn.greeted {
             self.xxim.over_tcp -= 1;
         }
         self.xxim_leave(id, conn.in_flight.numbers());
-        if let Some(triple) = conn.held {
-            self.xxim_release(triple, id);
-        }
-        if let Some(announced) = conn.announced {
-            self.xxim_tell_departure(id, announced);
-        }
     }
 }
 

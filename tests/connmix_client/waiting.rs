@@ -1,8 +1,9 @@
 //! Waiting, keep-alive, and what happens when nobody comes.
 
+use ringway::wire::netsvr::proto;
 use serde_json::json;
 
-use crate::common::{Client, wait_until};
+use crate::common::{Client, cmd, wait_until};
 use crate::support::{Gateway, text};
 
 const WAIT: &str = r#"
@@ -69,6 +70,37 @@ fn an_end_is_noticed_while_the_client_waits() {
             worker.event().0
         };
         assert_eq!(worker.event(), (id, json!({ "event": "close" })));
+    }
+}
+
+/// The rules about the end of a client are run when its close frame is queued.
+#[test]
+fn who_is_sent_away_has_left_although_it_does_not_answer() {
+    // Longer than this test may take.
+    let gateway = Gateway::start(&format!("{WAIT}[runtime]\nclose_timeout = \"60s\"\n"));
+    let mut worker = gateway.worker(&["q"]);
+    let mut task = gateway.netsvr_worker();
+    for (tcp, waits) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut web, mut stream) = (None, None);
+        match tcp {
+            true => stream.insert(gateway.tcp()).write(if waits { b"login\n" } else { b"" }),
+            false if waits => web.insert(gateway.client()).send_text("login"),
+            false => _ = web.insert(gateway.client()),
+        }
+        let id = worker.event().0;
+        worker.call(&id, "subscribe", json!(["room"]));
+        let answer: proto::UniqIdListResp = task.ask(cmd::UNIQ_ID_LIST, &());
+        let uniq_ids = answer.uniq_ids;
+        task.send(cmd::FORCE_OFFLINE, &proto::ForceOffline { uniq_ids, ..Default::default() });
+        assert_eq!(task.online_count(), 0);
+        let topics: proto::TopicCountResp = task.ask(cmd::TOPIC_COUNT, &());
+        assert_eq!(topics.count, 0);
+        assert_eq!(worker.event(), (id.clone(), json!({ "event": "close" })));
+        let sent = worker.ask("mesh.send", json!({ "c": id, "d": "lost" }));
+        assert_eq!(sent["E"]["c"], 401, "client not found: {sent}");
+        if let Some(mut web) = web {
+            assert_eq!(web.frame().close(), (1008, "forceOffline"));
+        }
     }
 }
 

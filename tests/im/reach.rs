@@ -1,5 +1,7 @@
 //! Backends and other protocols reach IM clients, and are reached (section 16, design section 4).
 
+use std::time::Duration;
+
 use base64::Engine;
 use prost::Message;
 use ringway::config::connmix::QueueFull;
@@ -179,6 +181,69 @@ fn force_offline_sends_clients_away() {
     task.send(cmd::FORCE_OFFLINE, &proto::ForceOffline { uniq_ids, ..Default::default() });
     assert_eq!(other.next().bare(), (0, KICK, 0x14));
     other.expect_end();
+}
+
+/// Whoever is in a room counts, whatever it speaks, and whoever has left it does not.
+#[test]
+fn members_of_every_protocol_count_while_they_are_there() {
+    let mut config = config();
+    config.im.max_room_members = 1;
+    // Longer than this test may take: nobody answers close frames.
+    config.runtime.close_timeout = Duration::from_secs(60);
+    let server = Server::start(config);
+    let (mut worker, mut task) = (server.worker(1), server.task());
+    let mut guest = Im::guest(&server);
+    let leave: [fn(Client, &mut Business, &str) -> Option<Client>; 4] = [
+        |client, _, _| {
+            drop(client);
+            None
+        },
+        |mut client, _, _| {
+            client.send_close(1000);
+            assert_eq!(client.frame().close().0, 1000);
+            Some(client)
+        },
+        |client, task, id| {
+            let uniq_ids = vec![id.to_owned()];
+            task.send(cmd::FORCE_OFFLINE, &proto::ForceOffline { uniq_ids, ..Default::default() });
+            Some(client)
+        },
+        |client, task, id| {
+            let (uniq_id, topics) = (id.to_owned(), vec!["cr:room-7".to_owned()]);
+            let unsubscribe = proto::TopicUnsubscribe { uniq_id, topics, ..Default::default() };
+            task.send(cmd::TOPIC_UNSUBSCRIBE, &unsubscribe);
+            Some(client)
+        },
+    ];
+    let mut rest = Vec::new();
+    for leave in leave {
+        let client = server.client();
+        let id = worker.opened();
+        task.subscribe(&id, &["cr:room-7"]);
+        wait_until("it is in the room", || room_size(&mut task) == 1);
+        assert_eq!(guest.try_join("room-7"), 0x21);
+        rest.push(leave(client, &mut task, &id));
+        wait_until("the room is empty", || room_size(&mut task) == 0);
+        assert_eq!(guest.try_join("room-7"), 0);
+        guest.leave("room-7");
+    }
+}
+
+#[test]
+fn who_is_sent_away_is_in_no_room_although_it_does_not_answer() {
+    let mut config = config();
+    config.runtime.close_timeout = Duration::from_secs(60);
+    let server = Server::start(config);
+    let mut task = server.task();
+    let mut websocket = Im::websocket(&server);
+    websocket.log_in("u1001");
+    websocket.join("room-7");
+    assert_eq!(room_size(&mut task), 1);
+    let customer_ids = vec!["u1001".to_owned()];
+    let kick = proto::ForceOfflineByCustomerId { customer_ids, ..Default::default() };
+    task.send(cmd::FORCE_OFFLINE_BY_CUSTOMER_ID, &kick);
+    assert_eq!((room_size(&mut task), online(&mut task)), (0, Vec::new()));
+    websocket.expect_close(4001);
 }
 
 #[test]

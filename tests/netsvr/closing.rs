@@ -1,9 +1,10 @@
 //! How connections end: ForceOffline (specification section 6.6), the graceful close (2.7), close
 //! events (2.8), heartbeat timeout (2.5).
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use ringway::config::model::Config;
+use ringway::config::model::{Config, Generation};
 use ringway::gateway::Gateway;
 use ringway::wire::netsvr::proto;
 
@@ -172,75 +173,100 @@ fn a_client_that_does_not_answer_is_closed_after_the_close_timeout() {
 }
 
 #[test]
-fn a_closing_client_is_still_known_but_nothing_changes_or_reaches_it() {
-    let mut stage = Stage::new(with_close_timeout(1500));
-    let mut worker = stage.server.worker(MESSAGE | CLOSE);
-    let ids = stage.ids.clone();
-    stage.update(0, "s", "42", &["room"]);
-    stage.update(1, "s", "42", &["room"]);
-    let start = Instant::now();
-    stage.task.send(cmd::FORCE_OFFLINE, &force_offline(&[&ids[0], &ids[1]], ""));
-    for client in &mut stage.clients {
-        assert_eq!(client.frame().close(), (1008, "forceOffline"));
-    }
-    let task = &mut stage.task;
-    for id in &ids {
-        task.send(
-            cmd::CONN_INFO_UPDATE,
-            &proto::ConnInfoUpdate {
-                uniq_id: id.clone(),
-                new_session: "t".to_owned(),
-                new_customer_id: "43".to_owned(),
-                new_topics: strings(&["other"]),
-                data: b"lost"[..].into(),
-            },
-        );
-        task.send(
-            cmd::CONN_INFO_DELETE,
-            &proto::ConnInfoDelete {
-                uniq_id: id.clone(),
-                del_session: true,
-                del_customer_id: true,
-                del_topic: true,
-                data: b"lost"[..].into(),
-            },
-        );
-        task.subscribe(id, &["other"]);
+fn who_is_told_to_go_is_not_online_and_nothing_changes_or_reaches_it() {
+    for generation in [Generation::G5, Generation::G6] {
+        // Longer than this test may take: nobody answers the close frames.
+        let mut config = with_close_timeout(60_000);
+        config.netsvr.generation = generation;
+        let mut stage = Stage::new(config);
+        let mut worker = stage.server.worker(MESSAGE | CLOSE);
+        let ids = stage.ids.clone();
+        stage.update(0, "s", "42", &["room"]);
+        stage.update(1, "s", "42", &["room"]);
+        stage.task.send(cmd::FORCE_OFFLINE, &force_offline(&[&ids[0], &ids[1]], ""));
+        expect_nobody(&mut stage.task, &ids);
+        ids.iter().for_each(|id| disturb(&mut stage.task, id));
         let topics = strings(&["room"]);
-        let unsubscribe =
-            proto::TopicUnsubscribe { uniq_id: id.clone(), topics, ..Default::default() };
-        task.send(cmd::TOPIC_UNSUBSCRIBE, &unsubscribe);
-        task.single_cast(id, "lost");
-    }
-    task.send(cmd::BROADCAST, &proto::Broadcast { data: b"lost"[..].into() });
-    assert_eq!(online(task, &[&ids[0], &ids[1]]), ids);
-    assert_eq!(task.online_count(), 2);
-    for client in 0..2 {
-        let expected = ("s".to_owned(), "42".to_owned(), set(&strings(&["room"])));
-        assert_eq!(stage.info(client), expected);
-    }
-    // A message of a client that was told to go is not forwarded any more (W9).
-    stage.clients.iter_mut().for_each(|client| client.send_text("late"));
-    assert!(start.elapsed() < Duration::from_millis(1500), "too slow a machine for this test");
-    for client in &mut stage.clients {
-        client.expect_end();
-    }
-    for _ in 0..2 {
-        let close = worker.closed();
-        assert_eq!((&*close.session, &*close.customer_id), ("s", "42"));
+        let publish = proto::TopicPublish { topics, data: b"lost"[..].into() };
+        stage.task.send(cmd::TOPIC_PUBLISH, &publish);
+        stage.task.send(cmd::BROADCAST, &proto::Broadcast { data: b"lost"[..].into() });
+        expect_nobody(&mut stage.task, &ids);
+        // They are told about while their connections stay.
+        let mut gone = BTreeSet::new();
+        for _ in 0..2 {
+            let close = worker.closed();
+            assert_eq!((&*close.session, &*close.customer_id), ("s", "42"));
+            assert_eq!(close.topics, ["room"]);
+            gone.insert(close.uniq_id);
+        }
+        assert_eq!(gone, set(&ids));
+        for client in &mut stage.clients {
+            // A message of a client that was told to go is not forwarded any more (W9).
+            client.send_text("late");
+            assert_eq!(client.frame().close(), (1008, "forceOffline"));
+            client.send_close(1000);
+            client.expect_end();
+        }
+        assert_eq!(worker.online_count(), 0, "the next frame is the answer: no other event came");
     }
 }
 
+/// Nobody is in the registry, the index of customers and that of topics.
+fn expect_nobody(task: &mut Business, ids: &[String]) {
+    assert_eq!(online(task, &[&ids[0], &ids[1]]), strings(&[]));
+    assert_eq!(task.online_count(), 0);
+    assert_eq!(task.ask::<proto::TopicCountResp>(cmd::TOPIC_COUNT, &()).count, 0);
+    assert_eq!(task.ask::<proto::CustomerIdCountResp>(cmd::CUSTOMER_ID_COUNT, &()).count, 0);
+    ids.iter().for_each(|id| assert_eq!(info(task, id), None));
+}
+
+/// Commands of every kind that name the client.
+fn disturb(task: &mut Business, id: &str) {
+    let update = proto::ConnInfoUpdate {
+        uniq_id: id.to_owned(),
+        new_session: "t".to_owned(),
+        new_customer_id: "43".to_owned(),
+        new_topics: strings(&["other"]),
+        data: b"lost"[..].into(),
+    };
+    task.send(cmd::CONN_INFO_UPDATE, &update);
+    let delete = proto::ConnInfoDelete {
+        uniq_id: id.to_owned(),
+        del_session: true,
+        del_customer_id: true,
+        del_topic: true,
+        data: b"lost"[..].into(),
+    };
+    task.send(cmd::CONN_INFO_DELETE, &delete);
+    task.subscribe(id, &["other"]);
+    let topics = strings(&["room"]);
+    let unsubscribe =
+        proto::TopicUnsubscribe { uniq_id: id.to_owned(), topics, ..Default::default() };
+    task.send(cmd::TOPIC_UNSUBSCRIBE, &unsubscribe);
+    task.single_cast(id, "lost");
+    task.send(cmd::FORCE_OFFLINE, &force_offline(&[id], "lost"));
+}
+
 #[test]
-fn a_topic_can_be_deleted_under_a_closing_client() {
-    let mut stage = Stage::new(with_close_timeout(1500));
-    stage.update(0, "", "", &["room"]);
-    let id = stage.ids[0].clone();
-    stage.task.send(cmd::FORCE_OFFLINE, &force_offline(&[&id], ""));
-    let delete = proto::TopicDelete { topics: strings(&["room"]), data: b"lost"[..].into() };
-    stage.task.send(cmd::TOPIC_DELETE, &delete);
-    assert_eq!(stage.task.ask::<proto::TopicCountResp>(cmd::TOPIC_COUNT, &()).count, 0);
-    expect_closed(&mut stage.clients[0], "forceOffline");
+fn every_close_of_the_gateway_is_told_when_the_close_frame_is_queued() {
+    let mut config = with_close_timeout(60_000);
+    config.netsvr.customer.heartbeat_interval = Duration::from_millis(300);
+    config.netsvr.customer.receive_pack_limit = 1024;
+    let server = Server::start(config);
+    let mut worker = server.worker(OPEN | CLOSE);
+    // What it does to be closed; nobody answers the close frame.
+    let ways: [(fn(&mut Client), u16); 3] = [
+        (|_| {}, 1001),
+        (|client| client.write(&masked(0x83, b"")), 1002),
+        (|client| client.write(&masked(0x81, &[b'x'; 1025])), 1009),
+    ];
+    for (provoke, code) in ways {
+        let mut client = server.client();
+        let id = worker.opened();
+        provoke(&mut client);
+        assert_eq!(worker.closed().uniq_id, id);
+        assert_eq!(client.frame().close().0, code);
+    }
 }
 
 #[test]

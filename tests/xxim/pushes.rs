@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::config::model::XximPushService;
+use ringway::config::model::{Config, XximPushService};
 use ringway::wire::netsvr::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::{
     GetUserConnReq, GetUserConnResp, KickUserConnReq, SendMsgReq, SendMsgResp,
@@ -16,7 +17,12 @@ use crate::support::{Xxim, config};
 use crate::vectors::vector;
 
 fn server() -> (Server, SocketAddr) {
+    server_with(|_| {})
+}
+
+fn server_with(change: impl FnOnce(&mut Config)) -> (Server, SocketAddr) {
     let mut config = config("http://127.0.0.1:9");
+    change(&mut config);
     config.xxim.v1_notice_wrap = true;
     config.xxim_upstreams.push = Some(XximPushService {
         bind: "127.0.0.1:0".parse().expect("an address"),
@@ -133,6 +139,28 @@ fn selection_is_by_every_list_and_results_come_from_all_shards() {
     post(address, "kickUserConn", &kick.encode_to_vec());
     clients.iter_mut().for_each(|client| client.expect_close("C07"));
     bob.keep_alive();
+}
+
+#[test]
+fn who_is_kicked_is_nowhere_although_it_does_not_answer() {
+    let (server, address) = server_with(|config| {
+        // Longer than this test may take.
+        config.runtime.close_timeout = Duration::from_secs(60);
+    });
+    let mut clients: Vec<Xxim> =
+        (0..8).map(|n| Xxim::login(&server, "ann", &format!("d{n}"))).collect();
+    let kick = KickUserConnReq { get_user_conn_req: Some(filter(&["ann"], &[], &[])) };
+    post(address, "kickUserConn", &kick.encode_to_vec());
+    let found = post(address, "getUserConn", &filter(&["ann"], &[], &[]).encode_to_vec());
+    assert_eq!(GetUserConnResp::decode(found).expect("an answer").conn_params, []);
+    let sent = send(address, filter(&["ann"], &[], &[]), 0, b"lost");
+    assert_eq!(sent.success_conn_params, []);
+    assert_eq!(server.task().online_count(), 0);
+    // The login is free for others.
+    let mut next = Xxim::login(&server, "ann", "d0");
+    next.keep_alive();
+    clients.iter_mut().for_each(|client| client.expect_close("C07"));
+    next.keep_alive();
 }
 
 #[test]

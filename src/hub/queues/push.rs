@@ -39,15 +39,24 @@ pub struct Push {
     /// Who pushes it.
     pub client: ConnId,
     pub event: Bytes,
-    /// Whether the pusher waits until it is known what became of it.
-    pub waits: bool,
+    pub waiter: Waiter,
+}
+
+/// Who waits until it is known what became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiter {
+    Nobody,
+    /// The rules of its pusher.
+    Client,
+    /// The rules about the end of its pusher.
+    Departed,
 }
 
 /// What became of a message, for its pusher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub client: ConnId,
-    pub waits: bool,
+    pub waiter: Waiter,
     pub result: Result<(), PushError>,
 }
 

@@ -4,7 +4,7 @@ use crate::config::model::{MessageType, OnPushError};
 use crate::edge::connmix::{Answer, Effect, Effects, Event, Resumed, Run, Suspended};
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
-use crate::hub::queues::{Outcome, PushError, Pushed};
+use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
 use crate::limits::CONNMIX_CHANNELS_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
@@ -15,7 +15,15 @@ use super::{Conn, Desk, Waits};
 /// Close code of a client whose push failed: try again later.
 const PUSH_FAILED: u16 = 1013;
 
-/// A client that is gone and whose rules about that wait for a push.
+/// A client that has left and whose rules about that are still to be run.
+#[derive(Debug)]
+pub(in crate::shard) struct Leaving {
+    id: ConnId,
+    conn: Conn,
+    flags: Flags,
+}
+
+/// A client that has left and whose rules about that wait for a push.
 #[derive(Debug)]
 pub(in crate::shard) struct Departed {
     conn: Conn,
@@ -80,7 +88,8 @@ impl Shard {
             }
             Effect::Push { topic, d, waits } => {
                 let d = text.get(d).unwrap_or_default();
-                match self.queue_push(id, &topic, d, waits) {
+                let waiter = if waits { Waiter::Client } else { Waiter::Nobody };
+                match self.queue_push(id, &topic, d, waiter) {
                     Ok(Pushed::Queued) => {}
                     Ok(Pushed::Full) => {
                         if let Some(conn) = self.connmix(slot) {
@@ -138,18 +147,20 @@ impl Shard {
 
     /// What became of a message that this client pushed to a queue; a refusal has been counted.
     pub(in crate::shard) fn connmix_push_told(&mut self, outcome: Outcome) {
-        let Outcome { client, waits, result } = outcome;
-        let Some(slot) = self.hub.slot_of(client) else {
-            return if waits {
-                self.connmix_departed_told(client, result)
-            };
-        };
+        let Outcome { client, waiter, result } = outcome;
+        if waiter == Waiter::Departed {
+            return self.connmix_departed_told(client, result);
+        }
+        let Some(slot) = self.hub.slot_of(client) else { return };
         if let Err(error) = result {
             self.connmix_refused(slot, error);
         }
         let ended = self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
         let waiting = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
-        if waits && !ended && waiting.is_some_and(|own| own.suspended.awaits == Answer::Push) {
+        if waiter == Waiter::Client
+            && !ended
+            && waiting.is_some_and(|own| own.suspended.awaits == Answer::Push)
+        {
             self.connmix_resume(slot, Resumed::Waited);
         }
     }
@@ -166,19 +177,29 @@ impl Shard {
         }
     }
 
-    /// The connection is gone: what its rules say about that happens.
-    pub(in crate::shard) fn connmix_departed(&mut self, slot: u32, conn: Conn) {
-        if !conn.opened {
-            return;
-        }
-        self.hub.remove(slot);
+    /// The client has left: its rules about that are run before the end of the turn. Not at once,
+    /// for what they publish may end others, whose rules do the same.
+    pub(in crate::shard) fn connmix_left(&mut self, slot: u32) {
         self.counters.closes += 1;
         self.connmix.clients -= 1;
         let (id, flags) = (self.conns.id(slot), self.conns[slot].flags);
-        self.connmix_depart(id, conn, flags, None);
+        if let Some(conn) = self.connmix(slot) {
+            let conn = conn.take_last();
+            self.connmix.leaving.push_back(Leaving { id, conn, flags });
+        }
     }
 
-    /// A push of the rules about a client that is gone has been stored, or not.
+    /// Runs the rules about the clients that have left.
+    pub(in crate::shard) fn connmix_tell_departures(&mut self) {
+        for _ in 0..self.connmix.leaving.len() {
+            let Some(Leaving { id, conn, flags }) = self.connmix.leaving.pop_front() else {
+                return;
+            };
+            self.connmix_depart(id, conn, flags, None);
+        }
+    }
+
+    /// A push of the rules about a client that has left has been stored, or not.
     fn connmix_departed_told(&mut self, id: ConnId, result: Result<(), PushError>) {
         let Some(departed) = self.connmix.departed.remove(&id) else { return };
         let Departed { conn, flags, suspended } = *departed;
@@ -212,7 +233,8 @@ impl Shard {
                 // What can not be queued is counted there; nobody is left to be told.
                 Effect::Push { topic, d, waits } => {
                     let d = effects.text.get(d).unwrap_or_default();
-                    _ = self.queue_push(id, &topic, d, waits);
+                    let waiter = if waits { Waiter::Departed } else { Waiter::Nobody };
+                    _ = self.queue_push(id, &topic, d, waiter);
                 }
                 effect => self.connmix_told(effect),
             }

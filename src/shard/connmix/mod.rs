@@ -9,7 +9,7 @@
 pub(super) mod calls;
 mod effects;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::config::model::{ClientFraming, ClientProtocol, ConnmixServer, MessageType, On};
@@ -64,21 +64,36 @@ struct Waits {
 impl Conn {
     /// A TCP connection that was just accepted.
     pub fn new(peer: SocketAddr, server: u16, rules: &ConnmixServer) -> Conn {
+        let framing = match rules.framing {
+            ClientFraming::Line | ClientFraming::JsonLine => Framing::Line,
+            ClientFraming::Length | ClientFraming::LengthText => Framing::Length,
+        };
+        Conn::of(peer, server, framing)
+    }
+
+    fn of(peer: SocketAddr, server: u16, framing: Framing) -> Conn {
         Conn {
             peer,
             worker: None,
             context: Context::default(),
             server,
-            framing: match rules.framing {
-                ClientFraming::Line | ClientFraming::JsonLine => Framing::Line,
-                ClientFraming::Length | ClientFraming::LengthText => Framing::Length,
-            },
+            framing,
             opened: false,
             pinged: false,
             full: 0,
             head: None,
             framer: Framer::default(),
             waits: None,
+        }
+    }
+
+    /// Takes what rules about its end look at.
+    fn take_last(&mut self) -> Conn {
+        Conn {
+            context: std::mem::take(&mut self.context),
+            head: self.head.take(),
+            opened: true,
+            ..Conn::of(self.peer, self.server, self.framing)
         }
     }
 
@@ -129,7 +144,9 @@ pub(super) struct Desk {
     pub calls: calls::Calls,
     /// Clients that are open.
     pub clients: u64,
-    /// Clients that are gone, as long as their rules about that wait for a push.
+    /// Clients that have left in this turn and whose rules about that are still to be run.
+    pub leaving: VecDeque<effects::Leaving>,
+    /// Clients that have left, as long as their rules about that wait for a push.
     pub departed: HashMap<ConnId, Box<effects::Departed>>,
 }
 

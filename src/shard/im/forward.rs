@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::config::model::Forward;
-use crate::hub::queues::Pushed;
+use crate::hub::queues::{Pushed, Waiter};
 use crate::shard::Shard;
 use crate::shard::links::EventKind;
 use crate::wire::im::proto::CrMessage;
@@ -52,7 +52,7 @@ impl Shard {
             quoted(&message.from),
         );
         let client = self.conns.id(slot);
-        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event, false) {
+        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event, Waiter::Nobody) {
             // Nothing more of this client until there is room.
             self.block(slot, false);
         }

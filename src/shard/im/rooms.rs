@@ -38,15 +38,9 @@ impl Shard {
     /// The client has asked for a room that it is not in.
     pub(in crate::shard) fn im_join(&mut self, slot: u32, answer: Answer, topic: &str) {
         let config = self.config.clone();
-        if self.im_counts() {
-            let (shared, members_max) = (self.shared.clone(), config.im.max_room_members);
-            // What backends have changed meanwhile counts, too.
-            self.im_settle(topic);
-            if !self.im.counted.enter(&shared.room_limits, topic, members_max) {
-                return self.im_refuse_join(slot, answer.seq);
-            }
+        if !self.hub.join(slot, topic, config.im.max_room_members) {
+            return self.im_refuse_join(slot, answer.seq);
         }
-        self.hub.subscribe(slot, topic);
         self.im_answer(slot, Some(answer), None);
         let Some(conn) = self.im(slot) else { return };
         if !config.im.announce_join || conn.session.state() != State::User {
@@ -71,36 +65,8 @@ impl Shard {
 
     /// The client leaves a room, in which it need not be.
     pub(in crate::shard) fn im_leave(&mut self, slot: u32, answer: Answer, topic: &str) {
-        if self.hub.unsubscribe(slot, topic) {
-            self.im_settle(topic);
-        }
+        self.hub.unsubscribe(slot, topic);
         self.im_answer(slot, Some(answer), None);
-    }
-
-    /// Whether members of rooms are counted over all shards.
-    fn im_counts(&self) -> bool {
-        self.config.im.max_room_members > 0 || self.config.im.room_rate > 0
-    }
-
-    /// The members of a room on this shard have changed.
-    pub(in crate::shard) fn im_settle(&mut self, topic: &str) {
-        if self.im_counts() {
-            let members = self.hub.topic_len(topic);
-            self.im.counted.settle(&self.shared.room_limits, topic, members);
-        }
-    }
-
-    /// A backend has changed who is in these topics.
-    pub(in crate::shard) fn im_settle_all<'a>(&mut self, topics: impl Iterator<Item = &'a str>) {
-        if self.im_counts() {
-            topics.filter(|topic| room_of(topic).is_some()).for_each(|topic| self.im_settle(topic));
-        }
-    }
-
-    /// The rooms that a connection is in, if that is limited.
-    pub(in crate::shard) fn rooms_of(&self, slot: u32) -> Vec<Arc<str>> {
-        let rooms = self.hub.topics_of(slot).filter(|topic| room_of(topic).is_some());
-        if self.im_counts() { rooms.cloned().collect() } else { Vec::new() }
     }
 
     /// A CMS that passed the session's checks.
@@ -108,7 +74,7 @@ impl Shard {
         let (config, now_ms) = (self.config.clone(), self.now.ms);
         let Say { seq, topic, message } = say;
         let rules = BucketRules { rate: config.im.room_rate, burst: config.im.room_burst };
-        if !self.im.counted.message(&topic, now_ms, rules) {
+        if !self.hub.room_message(&topic, now_ms, rules) {
             let Role::Im(conn) = &mut self.conns[slot].role else { return };
             let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
             let step = conn.session.drop_said(seq, Status::RateLimited, &around);
@@ -223,16 +189,12 @@ impl Shard {
         let elements = batch.messages.iter().map(|message| &message.element[..]);
         let mut fan = Fan::new(&config, notify_body(elements, room));
         self.im_mark(batch, true);
-        let (mut queued, mut closing, mut slow) = (0, 0, 0);
+        let (mut queued, mut slow) = (0, 0);
         let mut speakers = Vec::new();
         let Shard { hub, conns, touched, im, .. } = self;
         hub.for_each_in(topic, |slot| {
             let conn = &mut conns[slot];
             let Role::Im(member) = &mut conn.role else { return };
-            if conn.flags.has(Flags::CLOSING | Flags::GONE) {
-                closing += 1;
-                return;
-            }
             if member.spoke {
                 return speakers.push(slot);
             }
@@ -253,7 +215,6 @@ impl Shard {
         counters.im_notifications += queued;
         counters.im_deliveries += queued * batch.messages.len() as u64;
         counters.im_deflated += fan.packed_bytes();
-        self.dropped(DropReason::Closing, closing);
         self.dropped(DropReason::SlowClient, slow);
         speakers.iter().for_each(|&slot| self.im_flush_to(slot, batch, room));
         self.im_mark(batch, false);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::hub::ConnId;
-use crate::hub::queues::{Full, Outcome, Push, PushError, Room};
+use crate::hub::queues::{Full, Outcome, Push, PushError, Room, Waiter};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::mailbox::QueueRequest;
@@ -41,7 +41,7 @@ impl Shard {
         topic: &str,
         client: ConnId,
         event: &Bytes,
-        waits: bool,
+        waiter: Waiter,
     ) -> Result<(), PushError> {
         let text = connmix::event_text(event);
         let cluster = self.queueing.cluster.as_ref();
@@ -50,7 +50,7 @@ impl Shard {
             self.dropped(DropReason::QueueUnstored, 1);
             return Err(PushError::Unstored);
         }
-        self.push_later(self.id, topic, Push { client, event: text, waits });
+        self.push_later(self.id, topic, Push { client, event: text, waiter });
         Ok(())
     }
 

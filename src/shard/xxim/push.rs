@@ -114,8 +114,6 @@ impl Shard {
             XximPush::Send { filter, event, data } => self.xxim_push_send(filter, *event, data),
             XximPush::Get { filter } => {
                 let slots = self.xxim_select(filter);
-                let open = |slot: &u32| !self.conns[*slot].flags.has(Flags::CLOSING);
-                let slots: Vec<u32> = slots.into_iter().filter(open).collect();
                 let success = slots.into_iter().filter_map(|slot| self.xxim_named(slot)).collect();
                 XximPushed { success, failed: Vec::new() }
             }
@@ -143,10 +141,6 @@ impl Shard {
             let Some(named) = self.xxim_named(slot) else { continue };
             let conn = &self.conns[slot];
             let Role::Xxim(own) = &conn.role else { continue };
-            if conn.flags.has(Flags::CLOSING) {
-                pushed.failed.push(named);
-                continue;
-            }
             let v1 = own.client.version() == Some(Version::V1);
             let forming = if wraps && v1 { &mut wrapped } else { &mut plain };
             let delivery = forming.deliver(own, conn.flags);
@@ -195,7 +189,6 @@ impl Shard {
                 list.is_empty() || list.iter().any(|entry| **entry == *value)
             };
             identity.logged_in()
-                && !conn.flags.has(Flags::GONE)
                 && among(platforms, &identity.platform)
                 && among(devices, &identity.device_id)
         };

@@ -24,7 +24,7 @@ use slab::Slab;
 use super::names::{Refusal, token};
 use crate::config::connmix::QueueFull;
 use crate::hub::ConnId;
-use crate::hub::queues::{Outcome, Push, PushError, Room};
+use crate::hub::queues::{Outcome, Push, PushError, Room, Waiter};
 use crate::limits::{QUEUE_ANSWER_TIME, QUEUE_PUSH_TIME, QUEUE_PUSHES_MAX};
 
 const PUSH_MS: u64 = QUEUE_PUSH_TIME.as_millis() as u64;
@@ -99,8 +99,7 @@ struct Lane {
 struct Message {
     number: u64,
     event: Bytes,
-    /// Its client waits to hear what becomes of it.
-    waits: bool,
+    waiter: Waiter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +165,7 @@ impl Pushes {
 
     /// Takes a message. At most `messages_max` of a topic wait here with `drop_oldest`.
     pub fn push(&mut self, from: u8, topic: &Arc<str>, push: Push, messages_max: u64, now_ms: u64) {
-        let Push { client, event, waits } = push;
+        let Push { client, event, waiter } = push;
         let key = self.topic(topic);
         let number = self.number;
         self.number += 1;
@@ -177,7 +176,7 @@ impl Pushes {
             let (messages, state) = (VecDeque::new(), State::Ready);
             self.lanes.insert(Lane { topic: key, client, from, messages, state, refused: 0 })
         });
-        self.lanes[lane].messages.push_back(Message { number, event, waits });
+        self.lanes[lane].messages.push_back(Message { number, event, waiter });
         let topic = &mut self.topics[key];
         topic.waiting += 1;
         if self.full != QueueFull::Block {
@@ -340,7 +339,7 @@ impl Pushes {
             return;
         }
         debug_assert!(self.is_first((lane, number)), "settled messages leave the order");
-        if self.lanes[lane].messages.front().is_some_and(|message| message.waits) {
+        if self.waiter(lane) != Waiter::Nobody {
             // It is not stored, and somebody wants to know.
             return self.settle(lane, Some(PushError::Unstored));
         }
@@ -348,10 +347,16 @@ impl Pushes {
         self.finish(lane);
     }
 
+    /// Who waits for the first message of a lane.
+    fn waiter(&self, lane: usize) -> Waiter {
+        let first = self.lanes[lane].messages.front();
+        first.map_or(Waiter::Nobody, |message| message.waiter)
+    }
+
     /// Tells what became of the first message of a lane, which ends.
     fn settle(&mut self, lane: usize, refused: Option<PushError>) {
         let Lane { topic, client, from, .. } = self.lanes[lane];
-        let waits = self.lanes[lane].messages.front().is_some_and(|message| message.waits);
+        let waiter = self.waiter(lane);
         let topic = self.topics[topic].name.clone();
         let of_same = |s: &&mut Settled| s.from == from && s.topic == topic;
         let settled = match self.settled.iter_mut().rev().take(8).find(of_same) {
@@ -363,9 +368,9 @@ impl Pushes {
             }
         };
         settled.count += 1;
-        if waits || refused.is_some() {
+        if waiter != Waiter::Nobody || refused.is_some() {
             let result = refused.map_or(Ok(()), Err);
-            settled.told.push(Outcome { client, waits, result });
+            settled.told.push(Outcome { client, waiter, result });
         }
         self.finish(lane);
     }

@@ -13,7 +13,7 @@ fn push(pushes: &mut Pushes, client: u32, text: &'static str, now_ms: u64) {
     let event = Bytes::from_static(text.as_bytes());
     assert!(pushes.room.take(event.len()));
     let client = ConnId::new(0, client, 1);
-    pushes.push(0, &"t".into(), Push { client, event, waits: false }, MAX, now_ms);
+    pushes.push(0, &"t".into(), Push { client, event, waiter: Waiter::Nobody }, MAX, now_ms);
 }
 
 /// What is published, and under which number.
@@ -193,7 +193,8 @@ impl Story {
         self.pushed += 1;
         assert!(self.pushes.room.take(event.len()));
         let (topic, client) = (["t", "u"][lane as usize % 2], ConnId::new(0, lane / 2, 1));
-        let push = Push { client, event, waits: lane % 3 == 0 };
+        let waiter = if lane % 3 == 0 { Waiter::Client } else { Waiter::Nobody };
+        let push = Push { client, event, waiter };
         self.pushes.push(0, &topic.into(), push, MAX, self.now_ms);
     }
 
