@@ -1,14 +1,17 @@
 //! The WebSocket codec: the vectors of `vectors/websocket.txt`, and that neither the cutting of the
 //! byte stream nor pauses change what is decoded, for valid, damaged and random streams.
 
+#[path = "websocket_codec/strict.rs"]
+mod strict;
+
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use proptest::prelude::*;
 use ringway::wire::deflate::{Deflater, InflateError, Inflater};
 use ringway::wire::websocket::{
-    COMPRESS_ABOVE, Decoder, Event, Opcode, Rules, close, close_echo, frame, frame_compressed,
-    mask_frame, pong,
+    COMPRESS_ABOVE, CloseCodes, Decoder, Event, Opcode, Rules, close, close_echo, frame,
+    frame_compressed, mask_frame, pong,
 };
 
 /// What a decoder may hold beyond the message limit.
@@ -126,6 +129,7 @@ fn decode(stream: &[u8], rules: Rules) -> Vec<Seen> {
 struct Vector {
     title: String,
     deflate: bool,
+    netsvr: bool,
     limit: Option<u32>,
     client: Vec<u8>,
     expected: Vec<Seen>,
@@ -163,6 +167,7 @@ impl Vector {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "rules" if rest == "deflate" => self.deflate = true,
+            "rules" if rest == "netsvr" => self.netsvr = true,
             "rules" => {
                 let limit = rest.strip_prefix("limit ").expect(line);
                 self.limit = Some(limit.parse().expect(line));
@@ -184,7 +189,9 @@ impl Vector {
     }
 
     fn rules(&self) -> Rules {
-        Rules { message_bytes_max: self.limit.unwrap_or(1000), deflate: self.deflate }
+        let close_codes = if self.netsvr { CloseCodes::Netsvr } else { CloseCodes::Registered };
+        let message_bytes_max = self.limit.unwrap_or(1000);
+        Rules { message_bytes_max, deflate: self.deflate, close_codes }
     }
 }
 
@@ -366,7 +373,7 @@ proptest! {
         cuts in cuts(),
         pauses in pauses(),
     ) {
-        let rules = Rules { message_bytes_max: 100_000, deflate: true };
+        let rules = Rules { message_bytes_max: 100_000, ..RULES };
         let (stream, expected) = stream(&messages);
         prop_assert_eq!(&decode(&stream, rules), &expected);
         let (seen, held) = decode_cut(&stream, rules, &cuts, &pauses);
@@ -384,7 +391,7 @@ proptest! {
         cuts in cuts(),
         pauses in pauses(),
     ) {
-        let rules = Rules { message_bytes_max: limit, deflate };
+        let rules = Rules { message_bytes_max: limit, deflate, ..RULES };
         let (mut stream, _) = stream(&messages);
         for (at, bits) in damage {
             let at = stream.len() * usize::from(at) / 65536;
@@ -401,7 +408,7 @@ proptest! {
         cuts in cuts(),
         pauses in pauses(),
     ) {
-        let rules = Rules { message_bytes_max: 300, deflate: true };
+        let rules = Rules { message_bytes_max: 300, ..RULES };
         let (seen, _) = decode_cut(&stream, rules, &cuts, &pauses);
         prop_assert_eq!(seen, decode(&stream, rules));
     }
@@ -445,7 +452,11 @@ fn unframed(frame: &[u8]) -> &[u8] {
 
 // ---- Memory and order ----
 
-const RULES: Rules = Rules { message_bytes_max: 2 * 1024 * 1024, deflate: true };
+const RULES: Rules = Rules {
+    message_bytes_max: 2 * 1024 * 1024,
+    deflate: true,
+    close_codes: CloseCodes::Registered,
+};
 
 #[test]
 fn a_complete_frame_is_decoded_without_memory() {

@@ -5,8 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringway::wire::deflate::Inflater;
-use ringway::wire::websocket::{Decoder, Rules, Violation, close, close_echo, pong};
-use ringway::wire::websocket::{Event, Opcode};
+use ringway::wire::websocket::{
+    CloseCodes, Decoder, Event, Opcode, Rules, Violation, close, close_echo, pong,
+};
 
 const OVERHEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -15,7 +16,9 @@ type Seen = (Vec<(u8, Vec<u8>)>, Option<Violation>);
 
 fuzz_target!(|input: &[u8]| {
     let [limit, flags, step, stream @ ..] = input else { return };
-    let rules = Rules { message_bytes_max: u32::from(*limit) * 64, deflate: flags & 1 != 0 };
+    let close_codes = if flags & 4 != 0 { CloseCodes::Netsvr } else { CloseCodes::Registered };
+    let message_bytes_max = u32::from(*limit) * 64;
+    let rules = Rules { message_bytes_max, deflate: flags & 1 != 0, close_codes };
     let whole = decode(stream, rules, stream.len().max(1), false);
     let pieces = decode(stream, rules, usize::from(*step).max(1), flags & 2 != 0);
     assert_eq!(whole, pieces);

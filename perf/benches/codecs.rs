@@ -9,9 +9,10 @@ use ringway::hub::ConnId;
 use ringway::wire::deflate::Inflater;
 use ringway::wire::netsvr::proto::{SingleCast, TopicPublish};
 use ringway::wire::netsvr::{Cmd, FrameReader, UniqIds, requests, transfer};
-use ringway::wire::websocket::{Decoder, Opcode, Rules, frame, mask_frame};
+use ringway::wire::websocket::{CloseCodes, Decoder, Opcode, Rules, frame, mask_frame};
 
-const RULES: Rules = Rules { message_bytes_max: 1 << 20, deflate: false };
+const RULES: Rules =
+    Rules { message_bytes_max: 1 << 20, deflate: false, close_codes: CloseCodes::Registered };
 const BINARY: u8 = 0x82;
 const LIMIT: u32 = 1 << 20;
 

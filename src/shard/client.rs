@@ -23,7 +23,7 @@ use crate::shard::links::EventKind;
 use crate::shard::ops::Op;
 use crate::wire::http::{self, Head};
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
-use crate::wire::websocket::{self, Event, Opcode, Rules};
+use crate::wire::websocket::{self, CloseCodes, Event, Opcode, Rules};
 
 /// Close reasons of a refused open (section 2.4).
 const RATE_LIMITED: CloseReason =
@@ -338,7 +338,11 @@ impl Shard {
             Role::ConnmixApi(_) => self.config.connmix.api.message_bytes_max,
             _ => self.config.netsvr.customer.receive_pack_limit,
         };
-        Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE) }
+        let close_codes = match conn.role {
+            Role::Netsvr(_) => CloseCodes::Netsvr,
+            _ => CloseCodes::Registered,
+        };
+        Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE), close_codes }
     }
 
     fn frame(&mut self, slot: u32, event: Event<'_>) {

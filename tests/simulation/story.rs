@@ -330,8 +330,12 @@ impl Story {
             ringway::wire::websocket::mask_frame(first, [1, 2, 3, 4], payload)
         };
         let long = |len: u64| [&[0x82, 0xff][..], &len.to_be_bytes()].concat();
+        let shortest = |len: u64| match u16::try_from(len) {
+            Ok(len) => [&[0x82, 0xfe][..], &len.to_be_bytes()].concat(),
+            Err(_) => long(len),
+        };
         let inside = [masked(0x01, b"a"), masked(0x81, b"b")].concat();
-        let (bytes, code, text): (Vec<u8>, u16, &str) = match self.rng.u8(..13) {
+        let (bytes, code, text): (Vec<u8>, u16, &str) = match self.rng.u8(..14) {
             0 => (b"\x81\x02hi".to_vec(), 1002, "client must mask data"),
             1 => (masked(0x83, b"a"), 1002, "unsupported opcode"),
             2 => (masked(0xa1, b"a"), 1002, rsv),
@@ -346,7 +350,8 @@ impl Story {
             8 => (masked(0x88, b"\x03"), 1002, "close frame payload length invalid"),
             9 => (masked(0x88, b"\x03\xe7"), 1002, "invalid close status code"),
             10 => (masked(0x88, b"\x03\xe8\xff"), 1007, "invalid utf8 in text message"),
-            11 => (long(limit + 1), 1009, "message too big"),
+            11 => (shortest(limit + 1), 1009, "message too big"),
+            12 => (long(65_535), 1002, "payload length must have its shortest form"),
             _ => (long(1 << 63), 1002, "the most significant bit must be 0"),
         };
         client.pending.push(&bytes);

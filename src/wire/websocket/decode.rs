@@ -10,7 +10,7 @@
 
 use std::mem;
 
-use super::{CONTROL_BYTES_MAX, Event, Opcode, Rules, Violation};
+use super::{CONTROL_BYTES_MAX, CloseCodes, Event, Opcode, Rules, Violation};
 use crate::wire::deflate::{InflateError, Inflater};
 
 /// Two bytes, eight of extended length, four of mask.
@@ -368,20 +368,7 @@ impl Header {
     ) -> Result<Option<(Header, usize)>, Violation> {
         let [first, second, ..] = *bytes else { return Ok(None) };
         let kind = kind(first, second, rules.deflate, message.is_some())?;
-        let (len, size) = match second & 0x7f {
-            126 => match bytes.get(2..4) {
-                Some(&[a, b]) => (u64::from(u16::from_be_bytes([a, b])), 4),
-                _ => return Ok(None),
-            },
-            127 => match bytes.get(2..10).and_then(|bytes| bytes.try_into().ok()) {
-                Some(bytes) => (u64::from_be_bytes(bytes), 10),
-                None => return Ok(None),
-            },
-            len => (u64::from(len), 2),
-        };
-        if len >> 63 != 0 {
-            return Err(protocol_error("the most significant bit must be 0"));
-        }
+        let Some((len, size)) = length(second & 0x7f, bytes)? else { return Ok(None) };
         let room = (rules.message_bytes_max as usize).saturating_sub(message.unwrap_or(0));
         if !is_control(kind) && len > room as u64 {
             return Err(TOO_BIG);
@@ -429,7 +416,7 @@ impl Header {
             }
             Kind::Ping => Ok(Event::Ping(payload)),
             Kind::Pong => Ok(Event::Pong(payload)),
-            Kind::Close => check_close(payload).map(|()| Event::Close(payload)),
+            Kind::Close => check_close(payload, rules.close_codes).map(|()| Event::Close(payload)),
             Kind::Continuation => Err(NO_MESSAGE),
         }
     }
@@ -481,21 +468,42 @@ fn kind(first: u8, second: u8, deflate: bool, in_message: bool) -> Result<Kind, 
     Ok(kind)
 }
 
+/// The length of the payload and what it takes with the two bytes before it. `None`: more bytes are
+/// needed. The shortest form is the only one (RFC 6455 section 5.2).
+#[inline]
+fn length(short: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
+    let (len, size, least) = match short {
+        126 => match bytes.get(2..4) {
+            Some(&[a, b]) => (u64::from(u16::from_be_bytes([a, b])), 4, 126),
+            _ => return Ok(None),
+        },
+        127 => match bytes.get(2..10).and_then(|bytes| bytes.try_into().ok()) {
+            Some(bytes) => (u64::from_be_bytes(bytes), 10, 1 << 16),
+            None => return Ok(None),
+        },
+        len => return Ok(Some((u64::from(len), 2))),
+    };
+    if len >> 63 != 0 {
+        return Err(protocol_error("the most significant bit must be 0"));
+    }
+    if len < least {
+        return Err(protocol_error("payload length must have its shortest form"));
+    }
+    Ok(Some((len, size)))
+}
+
 fn is_control(kind: Kind) -> bool {
     matches!(kind, Kind::Ping | Kind::Pong | Kind::Close)
 }
 
 /// Checks the payload of a close frame.
-fn check_close(payload: &[u8]) -> Result<(), Violation> {
+fn check_close(payload: &[u8], codes: CloseCodes) -> Result<(), Violation> {
     match payload {
         [] => Ok(()),
         [_] => Err(protocol_error("close frame payload length invalid")),
         [high, low, reason @ ..] => {
-            match u16::from_be_bytes([*high, *low]) {
-                0..1000 | 1004 | 1005 | 1006 | 1016 | 1100 | 2000 | 2999 => {
-                    return Err(protocol_error("invalid close status code"));
-                }
-                _ => {}
+            if !codes.accept(u16::from_be_bytes([*high, *low])) {
+                return Err(protocol_error("invalid close status code"));
             }
             if simdutf8::basic::from_utf8(reason).is_err() {
                 return Err(NOT_UTF8);

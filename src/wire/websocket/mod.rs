@@ -45,6 +45,28 @@ pub struct Rules {
     pub message_bytes_max: u32,
     /// Whether permessage-deflate was negotiated.
     pub deflate: bool,
+    pub close_codes: CloseCodes,
+}
+
+/// Which codes a client's close frame may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCodes {
+    /// What an endpoint may send (RFC 6455 section 7.4 and the registry of its section 11.7): 1000
+    /// to 1003, 1007 to 1014, 3000 to 4999.
+    Registered,
+    /// All from 1000 on but seven, as netsvr's table says: 1015 and 65535 pass.
+    Netsvr,
+}
+
+impl CloseCodes {
+    fn accept(self, code: u16) -> bool {
+        match self {
+            CloseCodes::Registered => matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999),
+            CloseCodes::Netsvr => {
+                !matches!(code, 0..1000 | 1004..=1006 | 1016 | 1100 | 2000 | 2999)
+            }
+        }
+    }
 }
 
 /// What a client sent.

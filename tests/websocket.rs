@@ -1,0 +1,85 @@
+//! What holds for the WebSocket of every protocol, over real sockets: frames that RFC 6455 does
+//! not allow.
+
+mod common;
+
+use common::{Client, Server, config};
+use ringway::config::model::{ClientProtocol, Service};
+use ringway::wire::websocket::mask_frame;
+
+/// A path of a listener.
+type Place = (usize, &'static str);
+
+const NETSVR: Place = (common::CLIENTS, "/netsvr");
+const ECHO: Place = (common::CLIENTS, "/echo");
+
+/// Where each of the others is in the configuration of the demo.
+fn places() -> Vec<Place> {
+    let config = config();
+    let routed = |wanted: fn(&ClientProtocol) -> bool| {
+        let has = |service: &Service| match service {
+            Service::Http(routes) => routes.iter().any(|route| wanted(&route.protocol)),
+            _ => false,
+        };
+        config.listeners.iter().position(|listener| has(&listener.service)).expect("it is there")
+    };
+    let api = config.listeners.iter().position(|one| one.service == Service::ConnmixApi);
+    let xxim = routed(|protocol| *protocol == ClientProtocol::Xxim);
+    vec![
+        ECHO,
+        (xxim, "/ws"),
+        (xxim, "/"),
+        (routed(|protocol| *protocol == ClientProtocol::Im), "/im"),
+        (routed(|protocol| matches!(protocol, ClientProtocol::Connmix { .. })), "/chat"),
+        (api.expect("it is there"), "/ws/v1"),
+    ]
+}
+
+/// The close frame that these bytes get, whatever comes before it.
+fn closed_with(server: &Server, (listener, path): Place, bytes: &[u8]) -> (u16, String) {
+    let mut client = Client::open(server.address(listener), path);
+    client.write(bytes);
+    loop {
+        let frame = client.frame();
+        if frame.first == 0x88 {
+            let (code, reason) = frame.close();
+            return (code, reason.to_owned());
+        }
+    }
+}
+
+/// RFC 6455 section 5.2: the minimal number of bytes.
+#[test]
+fn a_length_in_more_bytes_than_needed_is_refused() {
+    let server = Server::start(config());
+    let long = [&[0x82, 0x80 | 126, 0, 2][..], &[0; 4], b"ok"].concat();
+    let longest = [&[0x82, 0x80 | 127][..], &2_u64.to_be_bytes(), &[0; 4], b"ok"].concat();
+    let large = [&[0x82, 0x80 | 127][..], &65_535_u64.to_be_bytes(), &[0; 4]].concat();
+    for place in places().into_iter().chain([NETSVR]) {
+        for frame in [&long, &longest, &large] {
+            let reason = "payload length must have its shortest form".to_owned();
+            assert_eq!(closed_with(&server, place, frame), (1002, reason), "{place:?}");
+        }
+    }
+}
+
+/// RFC 6455 section 7.4; the document of netsvr has a table of its own (section 2.5).
+#[test]
+fn close_codes_that_no_endpoint_may_send_are_refused() {
+    let server = Server::start(config());
+    let close = |code: u16| mask_frame(0x88, [4, 3, 2, 1], &code.to_be_bytes());
+    let strange = [1004, 1005, 1006, 1015, 1016, 1999, 2999, 5000, 65_535];
+    for place in places() {
+        for code in [0, 999].into_iter().chain(strange) {
+            let reason = "invalid close status code".to_owned();
+            let seen = closed_with(&server, place, &close(code));
+            assert_eq!(seen, (1002, reason), "{code} at {place:?}");
+        }
+        for code in [1000, 1001, 1014, 3000, 4999] {
+            assert_ne!(closed_with(&server, place, &close(code)).0, 1002, "{code} at {place:?}");
+        }
+    }
+    for code in [1015, 1999, 5000, 65_535] {
+        assert_eq!(closed_with(&server, NETSVR, &close(code)), (code, String::new()));
+    }
+}
