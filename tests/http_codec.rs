@@ -304,7 +304,11 @@ fn sub_protocols_are_listed_and_the_first_is_echoed() {
     // What is not a token does not get into the response.
     let opening = accept(&with("Sec-WebSocket-Protocol: a b, c"));
     assert_eq!(opening.sub_protocols, ["a b", "c"]);
-    assert_eq!(response(&opening), format!("{ACCEPTED}\r\n"));
+    assert_eq!(response(&opening), format!("{ACCEPTED}Sec-WebSocket-Protocol: c\r\n\r\n"));
+    // An empty element is none, but business processes are told what was between the commas.
+    let opening = accept(&with("Sec-WebSocket-Protocol: , d"));
+    assert_eq!(opening.sub_protocols, ["", "d"]);
+    assert_eq!(response(&opening), format!("{ACCEPTED}Sec-WebSocket-Protocol: d\r\n\r\n"));
 }
 
 #[test]

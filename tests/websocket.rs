@@ -1,9 +1,9 @@
-//! What holds for the WebSocket of every protocol, over real sockets: frames that RFC 6455 does
-//! not allow.
+//! What holds for the WebSocket of every protocol, over real sockets: handshakes with
+//! sub-protocols, and frames that RFC 6455 does not allow.
 
 mod common;
 
-use common::{Client, Server, config};
+use common::{Client, Server, config, upgrade_request};
 use ringway::config::model::{ClientProtocol, Service};
 use ringway::wire::websocket::mask_frame;
 
@@ -81,5 +81,42 @@ fn close_codes_that_no_endpoint_may_send_are_refused() {
     }
     for code in [1015, 1999, 5000, 65_535] {
         assert_eq!(closed_with(&server, NETSVR, &close(code)), (code, String::new()));
+    }
+}
+
+/// The sub-protocols of the answer to a handshake with these header lines.
+fn accepted(server: &Server, (listener, path): Place, lines: &[&str]) -> Vec<String> {
+    let lines = lines.iter().map(|line| format!("Sec-WebSocket-Protocol: {line}\r\n"));
+    let mut client = Client::tcp(server.address(listener));
+    client.write(upgrade_request(path, &lines.collect::<String>()).as_bytes());
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let names = head.lines().filter_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: "));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_first_sub_protocol_is_accepted_and_several_lines_are_one_list() {
+    let server = Server::start(config());
+    for place in places().into_iter().chain([NETSVR]) {
+        let im = place.1 == "/im";
+        for (lines, first) in [
+            (&["chat"][..], "chat"),
+            (&["v2.example ,chat"], "v2.example"),
+            (&["one", "two"], "one"),
+            (&[", one"], "one"),
+            (&["", " , ", "two"], "two"),
+            (&["not a token, three"], "three"),
+        ] {
+            let expected = if im { vec![] } else { vec![first] };
+            assert_eq!(accepted(&server, place, lines), expected, "{lines:?} at {place:?}");
+        }
+        for lines in [&["im.v1"][..], &["im.v1, other"], &[",im.v1"], &["im.v1", "chat"]] {
+            assert_eq!(accepted(&server, place, lines), ["im.v1"], "{lines:?} at {place:?}");
+        }
+        assert_eq!(accepted(&server, place, &["chat, im.v1"]).len(), 1, "{place:?}");
+        for lines in [&[][..], &[""], &[",,"], &["(no token)"]] {
+            assert!(accepted(&server, place, lines).is_empty(), "{lines:?} at {place:?}");
+        }
     }
 }

@@ -16,8 +16,9 @@ use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
 use crate::wire::connmix::{self as wire, Answer, Code, Fault, Request};
-use crate::wire::http::{self, Request as Http, accept_key};
+use crate::wire::http::{Request as Http, accept_key};
 use crate::wire::json::{self, Index, quoted};
+use crate::wire::sub_protocols;
 use crate::wire::websocket::Opcode;
 
 /// What an HTTP request is for, and its sender may do.
@@ -214,14 +215,7 @@ fn handshake(request: &Http<'_>) -> Result<Vec<u8>, Refusal> {
         accept_key(key)
     )
     .into_bytes();
-    // A browser that offers a protocol fails without one.
-    let offered = request.header("Sec-WebSocket-Protocol").unwrap_or_default();
-    let first = offered.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-    if !first.is_empty() && first.iter().all(|byte| http::is_token_byte(*byte)) {
-        response.extend_from_slice(b"Sec-WebSocket-Protocol: ");
-        response.extend_from_slice(first);
-        response.extend_from_slice(b"\r\n");
-    }
+    sub_protocols::tell(&mut response, sub_protocols::offered(request).next());
     response.extend_from_slice(b"\r\n");
     Ok(response)
 }

@@ -12,9 +12,9 @@ use memchr::memmem;
 
 use crate::config::model::{ClientProtocol, NetsvrCustomer, Route};
 use crate::wire::http::{Request, accept_key, is_token_byte};
+use crate::wire::sub_protocols;
 
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
-const PROTOCOLS: &str = "Sec-WebSocket-Protocol";
 
 /// A request that was accepted, and what of it a business process gets to know (section 2.3). Bytes
 /// that are not UTF-8 are replaced by U+FFFD.
@@ -31,7 +31,7 @@ pub struct Opening {
     pub raw_query: String,
     /// Every header line, name as it came. Empty for protocols that have no use for them.
     pub headers: Vec<(String, String)>,
-    /// All offered sub-protocols. The first one was accepted.
+    /// All offered sub-protocols, as business processes are told.
     pub sub_protocols: Vec<String>,
     /// The `X-Forwarded-For` lines as one list, or nothing; for netsvr the first line alone, as it
     /// came (netsvr section 2.3).
@@ -74,16 +74,15 @@ pub fn upgrade(
     let netsvrs = matches!(route.protocol, ClientProtocol::Netsvr | ClientProtocol::Echo);
     let compress = netsvr.compression_level != 0 && netsvrs;
     let offer = if compress { offer } else { Offer::None };
-    let offered = sub_protocols(request);
     let headers = || request.headers().map(|(name, value)| (name.to_owned(), text(value)));
     Ok(Opening {
         protocol: route.protocol,
         deflate: offer != Offer::None,
-        response: switching_protocols(key, accepted(route.protocol, &offered), offer),
+        response: switching_protocols(key, accepted(route.protocol, request), offer),
         path: text(request.path),
         raw_query: text(request.query),
         headers: if netsvrs { Vec::new() } else { headers().collect() },
-        sub_protocols: offered.into_iter().map(text).collect(),
+        sub_protocols: told_sub_protocols(request),
         x_forwarded_for: forwarded_for(request, netsvrs),
         x_real_ip: text(request.header("X-Real-IP").unwrap_or_default()),
     })
@@ -149,12 +148,12 @@ fn upgrade_required() -> Vec<u8> {
         .to_vec()
 }
 
-/// The sub-protocol that the client is told: its first one in netsvr, only a known one elsewhere.
-fn accepted<'a>(protocol: ClientProtocol, offered: &[&'a [u8]]) -> Option<&'a [u8]> {
+/// The sub-protocol that the client is told: its first one, but IM has one of its own.
+fn accepted<'a>(protocol: ClientProtocol, request: &Request<'a>) -> Option<&'a [u8]> {
+    let mut offered = sub_protocols::offered(request);
     match protocol {
-        ClientProtocol::Netsvr | ClientProtocol::Echo => offered.first().copied(),
-        ClientProtocol::Im => offered.iter().copied().find(|name| *name == b"im.v1"),
-        ClientProtocol::Xxim | ClientProtocol::Connmix { .. } => None,
+        ClientProtocol::Im => offered.find(|name| *name == b"im.v1"),
+        _ => offered.next(),
     }
 }
 
@@ -192,11 +191,7 @@ fn switching_protocols(key: &[u8], sub_protocol: Option<&[u8]>, offer: Offer) ->
         accept_key(key)
     )
     .into_bytes();
-    if let Some(name) = sub_protocol.filter(|name| is_token(name)) {
-        response.extend_from_slice(b"Sec-WebSocket-Protocol: ");
-        response.extend_from_slice(name);
-        response.extend_from_slice(b"\r\n");
-    }
+    sub_protocols::tell(&mut response, sub_protocol);
     let window = match offer {
         Offer::None => None,
         Offer::Plain => Some(""),
@@ -214,13 +209,14 @@ fn switching_protocols(key: &[u8], sub_protocol: Option<&[u8]>, offer: Offer) ->
     response
 }
 
-/// Every offered sub-protocol as section 2.3 wants it: split at `,`, trimmed.
-fn sub_protocols<'a>(request: &Request<'a>) -> Vec<&'a [u8]> {
+/// What business processes are told of the offered sub-protocols (section 2.3): split at `,`,
+/// trimmed, whatever is between.
+fn told_sub_protocols(request: &Request<'_>) -> Vec<String> {
     request
-        .header_lines(PROTOCOLS)
+        .header_lines("Sec-WebSocket-Protocol")
         .filter(|line| !line.is_empty())
         .flat_map(|line| line.split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
+        .map(|name| text(name.trim_ascii()))
         .collect()
 }
 

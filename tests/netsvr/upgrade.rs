@@ -290,6 +290,7 @@ fn the_first_offered_sub_protocol_is_accepted() {
         ("chat, superchat", "chat"),
         (" v2.example ,chat", "v2.example"),
         ("one\r\nSec-WebSocket-Protocol: two", "one"),
+        (", two", "two"),
     ] {
         let head = switched(&server, with("Sec-WebSocket-Protocol", Some(offered)));
         let expected = format!("{SWITCHED}Sec-WebSocket-Protocol: {accepted}\r\n\r\n");
