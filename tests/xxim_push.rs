@@ -2,6 +2,8 @@
 //! specified reach every shard, answers are put together, and nobody without the secret is heard
 //! (xxim section 6).
 
+#[path = "xxim_push/http.rs"]
+mod http;
 mod sidecar;
 
 use std::io::{ErrorKind, Read, Write};

@@ -5,8 +5,9 @@
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -29,6 +30,8 @@ pub(super) fn routes(pushes: Pushes) -> Router {
         .route("/v1/internal/conn/getUserConn", post(get))
         .route("/v1/internal/conn/kickUserConn", post(kick))
         .route("/v1/internal/conn/keepAlive", post(keep_alive))
+        .method_not_allowed_fallback(only_post)
+        .fallback(unknown)
         .layer(DefaultBodyLimit::max(bytes_max))
         .layer(middleware::from_fn_with_state(bytes_max, bounded))
         .with_state(pushes)
@@ -50,32 +53,67 @@ async fn bounded(State(bytes_max): State<usize>, request: Request, next: Next) -
     refusal(StatusCode::PAYLOAD_TOO_LARGE, code::REQUEST, &text)
 }
 
-async fn send(State(pushes): State<Pushes>, body: Bytes) -> Response {
-    match pb::SendMsgReq::decode(body) {
+async fn send(State(pushes): State<Pushes>, body: Body) -> Response {
+    match read(body) {
         Ok(request) => answer(pushes.send(request).await),
-        Err(_) => undecodable(),
+        Err(unread) => unread.into_response(),
     }
 }
 
-async fn get(State(pushes): State<Pushes>, body: Bytes) -> Response {
-    match pb::GetUserConnReq::decode(body) {
+async fn get(State(pushes): State<Pushes>, body: Body) -> Response {
+    match read(body) {
         Ok(request) => answer(pushes.get(request).await),
-        Err(_) => undecodable(),
+        Err(unread) => unread.into_response(),
     }
 }
 
-async fn kick(State(pushes): State<Pushes>, body: Bytes) -> Response {
-    match pb::KickUserConnReq::decode(body) {
+async fn kick(State(pushes): State<Pushes>, body: Body) -> Response {
+    match read(body) {
         Ok(request) => answer(pushes.kick(request).await),
-        Err(_) => undecodable(),
+        Err(unread) => unread.into_response(),
     }
 }
 
-async fn keep_alive(body: Bytes) -> Response {
-    match pb::KeepAliveReq::decode(body) {
+async fn keep_alive(body: Body) -> Response {
+    match read::<pb::KeepAliveReq>(body) {
         Ok(_) => answer(Ok(pb::KeepAliveResp::default())),
-        Err(_) => undecodable(),
+        Err(unread) => unread.into_response(),
     }
+}
+
+/// A body, or why there is none.
+type Body = Result<Bytes, BytesRejection>;
+
+/// Why a body gives no message.
+struct Unread(StatusCode, String);
+
+impl IntoResponse for Unread {
+    fn into_response(self) -> Response {
+        refusal(self.0, code::REQUEST, &self.1)
+    }
+}
+
+fn read<M: Message + Default>(body: Body) -> Result<M, Unread> {
+    let body = body.map_err(|why| Unread(why.status(), why.body_text()))?;
+    M::decode(body).map_err(|_| {
+        let text = "the body is not the message of this method";
+        Unread(StatusCode::BAD_REQUEST, text.to_owned())
+    })
+}
+
+/// What is none of the paths, or is one of gRPC without its content type.
+async fn unknown(uri: Uri) -> Response {
+    if uri.path().starts_with("/pb.connService/") {
+        let text = "this is a path of gRPC: send content-type application/grpc";
+        return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::REQUEST, text);
+    }
+    let text = "there is no such path: POST /v1/internal/conn/ and sendMsg, getUserConn, \
+                kickUserConn or keepAlive";
+    refusal(StatusCode::NOT_FOUND, code::REQUEST, text)
+}
+
+async fn only_post() -> Response {
+    refusal(StatusCode::METHOD_NOT_ALLOWED, code::REQUEST, "send it with POST")
 }
 
 fn answer(answer: Result<impl Message, Refusal>) -> Response {
@@ -86,10 +124,6 @@ fn answer(answer: Result<impl Message, Refusal>) -> Response {
         }
         Err(refused) => refusal(StatusCode::BAD_REQUEST, code::REQUEST, &refused.to_string()),
     }
-}
-
-fn undecodable() -> Response {
-    refusal(StatusCode::BAD_REQUEST, code::REQUEST, "the body is not the message of this method")
 }
 
 /// An answer that only says what is wrong.

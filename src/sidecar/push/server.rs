@@ -16,8 +16,10 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -109,9 +111,10 @@ impl Doors {
         let bytes_max = settings.request_bytes_max as usize;
         let secret: Arc<str> = settings.secret.as_str().into();
         let grpc = ConnServiceServer::new(pushes.clone()).max_decoding_message_size(bytes_max);
-        let open = Routes::new(grpc).into_axum_router().merge(http::routes(pushes));
-        let guarded = open.clone().layer(from_fn_with_state(secret, check));
-        Doors { open, guarded, settings }
+        let grpc = TowerToHyperService::new(Routes::new(grpc).into_axum_router());
+        let both = http::routes(pushes).layer(from_fn_with_state(grpc, by_kind));
+        let guarded = both.clone().layer(from_fn_with_state(secret, check));
+        Doors { open: both, guarded, settings }
     }
 
     /// The door of a peer with this address (`xxim.push.allow_from`). No header counts.
@@ -135,9 +138,30 @@ async fn check(State(secret): State<Arc<str>>, request: Request, next: Next) -> 
     }
     const TEXT: &str = "show the secret of the push service (Authorization: Bearer <secret>), or \
                         push from an address in xxim.push.allow_from";
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+    if is_grpc(&request) {
         return Status::unauthenticated(TEXT).into_http::<Body>();
     }
     http::refusal(StatusCode::UNAUTHORIZED, code::AUTH, TEXT)
+}
+
+/// Hands gRPC to its router, whose answers have forms of their own, and all else to that of HTTP.
+async fn by_kind(
+    State(grpc): State<TowerToHyperService<Router>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !is_grpc(&request) {
+        return next.run(request).await;
+    }
+    let Ok(answer) = grpc.call(request).await;
+    answer
+}
+
+/// Whether the message is protobuf of gRPC; other codecs are not spoken.
+fn is_grpc(request: &Request) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    let kind = kind.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default();
+    ["application/grpc", "application/grpc+proto"]
+        .iter()
+        .any(|grpc| kind.trim_ascii().eq_ignore_ascii_case(grpc.as_bytes()))
 }

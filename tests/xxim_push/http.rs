@@ -1,0 +1,93 @@
+//! The push service as HTTP: what is there and what is not, and in which form it says so.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use prost::Message;
+use ringway::wire::xxim::proto as pb;
+
+use crate::{service, start};
+
+/// Status, head and body of the answer to one request.
+fn exchange(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    let length = body.len();
+    let head = format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:6700\r\nConnection: close\r\n");
+    let head = format!("{head}Content-Length: {length}\r\n{headers}\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
+    let head = String::from_utf8(answer[..end].to_vec()).expect("ASCII").to_ascii_lowercase();
+    (head[9..12].parse().expect("a status"), head, answer[end..].to_vec())
+}
+
+/// Checks that the answer has this status, is protobuf and says something like this.
+fn refused(answer: (u16, String, Vec<u8>), status: u16, says: &str) {
+    let (told, head, body) = answer;
+    assert_eq!(told, status, "{head}");
+    assert!(head.contains("content-type: application/x-protobuf\r\n"), "{head}");
+    let resp = pb::CommonResp::decode(&*body).expect("a CommonResp");
+    let msg = resp.msg.expect("a message");
+    assert!(resp.code != 0 && msg.contains(says), "{} {msg}", resp.code);
+}
+
+const KEEP_ALIVE: &str = "POST /v1/internal/conn/keepAlive";
+
+#[test]
+fn what_does_not_exist_is_not_found_in_the_form_of_every_answer() {
+    let (_sidecar, address) = start(service());
+    for line in [
+        "POST /v1/internal/conn/sendmsg",
+        "POST /v1/internal/conn/",
+        "POST /v1/internal/conn/keepAlive/",
+        "POST /v1/internal/conn//keepAlive",
+        "GET /",
+        "POST /pb.imService/SendMsg",
+    ] {
+        for kind in ["", "Content-Type: application/x-protobuf\r\n"] {
+            refused(exchange(address, line, kind, b""), 404, "/v1/internal/conn/");
+        }
+    }
+    let get = exchange(address, "GET /v1/internal/conn/keepAlive", "", b"");
+    assert!(get.1.contains("allow: post\r\n"), "{}", get.1);
+    refused(get, 405, "POST");
+    // Its length is not announced.
+    let chunk = [&b"200000\r\n"[..], &vec![0; 2 << 20], b"\r\n0\r\n\r\n"].concat();
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let head = format!("{KEEP_ALIVE} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), &chunk[..1 << 20]].concat()).expect("it reads");
+    let mut answer = [0; 2000];
+    // It may close before it has read all of it.
+    let _ = stream.write_all(&chunk[1 << 20..]);
+    let len = stream.read(&mut answer).expect("an answer");
+    let text = String::from_utf8_lossy(&answer[..len]).to_ascii_lowercase();
+    assert!(text.starts_with("http/1.1 413"), "{text}");
+    assert!(text.contains("content-type: application/x-protobuf\r\n"), "{text}");
+}
+
+#[test]
+fn grpc_is_what_has_its_content_type() {
+    let (_sidecar, address) = start(service());
+    let call = |path: &str, kind: &str| {
+        let kind =
+            if kind.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
+        exchange(address, &format!("POST {path}"), &kind, &[0; 5])
+    };
+    let method = "/pb.connService/KeepAlive";
+    let grpc = ["application/grpc", "application/grpc+proto", "Application/gRPC; charset=utf-8"];
+    for kind in grpc {
+        let (status, head, _) = call(method, kind);
+        assert!(status == 200 && head.contains("content-type: application/grpc"), "{kind}: {head}");
+        assert!(!head.contains("grpc-status"), "{head}");
+        // An unknown method is one of gRPC: the status of HTTP says nothing there.
+        let (status, head, _) = call("/pb.connService/Nothing", kind);
+        assert!(status == 200 && head.contains("grpc-status: 12\r\n"), "{kind}: {head}");
+    }
+    for kind in ["", "application/json", "application/grpc-web", "application/grpc+json", "text"] {
+        refused(call(method, kind), 415, "application/grpc");
+        refused(call("/pb.other/KeepAlive", kind), 404, "/v1/internal/conn/");
+    }
+}
