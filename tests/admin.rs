@@ -160,6 +160,24 @@ fn only_reading_is_possible() {
 }
 
 #[test]
+fn pages_of_strangers_are_refused() {
+    let admin = Admin::start(PATIENCE);
+    let ask = |host: &str, origin: &str| {
+        let lines = format!("Host: {host}\r\nOrigin: {origin}\r\n\r\n");
+        status(&admin.exchange(format!("GET /metrics HTTP/1.1\r\n{lines}").as_bytes()))
+    };
+    for (host, origin) in [
+        ("127.0.0.1:9464", "https://evil.example"),
+        ("127.0.0.1:9464", "http://localhost:9464"),
+        ("evil.example:9464", "http://evil.example:9464"),
+        ("localhost", "null"),
+    ] {
+        assert_eq!(ask(host, origin), 403, "{host} {origin}");
+    }
+    assert_eq!(ask("localhost:9464", "http://localhost:3000"), 200);
+}
+
+#[test]
 fn what_is_not_a_request_is_answered_with_400_or_not_at_all() {
     let admin = Admin::start(PATIENCE);
     for junk in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"hello\r\n\r\n"] {

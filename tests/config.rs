@@ -2,6 +2,8 @@
 
 #[path = "config/environment.rs"]
 mod environment;
+#[path = "config/origins.rs"]
+mod origins;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,8 +12,8 @@ use std::time::Duration;
 
 use ringway::config::model::{
     Admin, ClientProtocol, Config, Generation, Listener, Log, MessageType, Netsvr, NetsvrCustomer,
-    NetsvrLimit, NetsvrTask, NetsvrWorker, Route, Runtime, Service, SlowClient, TlsFiles,
-    WorkerCommands, WorkerFull, WorkerPick,
+    NetsvrLimit, NetsvrTask, NetsvrWorker, OriginMode, Origins, Route, Runtime, Service,
+    SlowClient, TlsFiles, WorkerCommands, WorkerFull, WorkerPick,
 };
 use ringway::config::{self, ConfigError, Loaded};
 use ringway::limits::{self, Limit, Unit};
@@ -126,6 +128,7 @@ metrics_items = [13, 1, 1]
 cluster = false
 [netsvr.customer]
 allow_origin = ["a.example"]
+allow_origin_mode = "contains"
 heartbeat_interval = "1h"
 heartbeat_message = "a"
 max_online = 10
@@ -191,7 +194,7 @@ fn everything_else() -> (Runtime, NetsvrCustomer, NetsvrWorker) {
         watchdog: seconds(45),
     };
     let customer = NetsvrCustomer {
-        allow_origin: vec!["a.example".to_owned()],
+        allow_origin: Origins::read(["a.example"], OriginMode::Contains).expect("a list"),
         heartbeat_interval: seconds(3600),
         heartbeat_message: b"a".to_vec(),
         max_online: 10,

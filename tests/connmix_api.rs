@@ -3,6 +3,8 @@
 mod common;
 #[path = "connmix_api/http.rs"]
 mod http;
+#[path = "connmix_api/origins.rs"]
+mod origins;
 #[path = "connmix_api/queues.rs"]
 mod queues;
 #[path = "connmix_api/session.rs"]

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use ringway::config::model::{ClientProtocol, MessageType, NetsvrCustomer, Route};
+use ringway::config::model::{
+    ClientProtocol, MessageType, NetsvrCustomer, OriginMode, Origins, Route,
+};
 use ringway::edge::upgrade::{Opening, bad_request, too_large, upgrade};
 use ringway::wire::http::{HEAD_BYTES_MAX, HEADERS_MAX, Head, accept_key, parse, resume};
 
@@ -28,7 +30,7 @@ const DEFLATE: &str = "sec-websocket-extensions: permessage-deflate; \
 
 fn customer() -> NetsvrCustomer {
     NetsvrCustomer {
-        allow_origin: Vec::new(),
+        allow_origin: Origins::default(),
         heartbeat_interval: Duration::from_secs(120),
         heartbeat_message: b"~6YOt5rW35piO~".to_vec(),
         max_online: 100_000,
@@ -170,7 +172,8 @@ fn row_5_the_path_is_compared_without_the_query() {
 #[test]
 fn row_6_the_origin_must_contain_an_allowed_part() {
     let mut customer = customer();
-    customer.allow_origin = vec!["example.com".to_owned(), "localhost".to_owned()];
+    let parts = Origins::read(["example.com", "localhost"], OriginMode::Contains);
+    customer.allow_origin = parts.expect("a list of texts");
     let answer = |head: &str| answer_with(head.as_bytes(), &customer);
     let expected = refused("403 Forbidden", "Forbidden");
     assert_eq!(answer(PLAIN), expected);

@@ -1,10 +1,10 @@
 //! What holds for the WebSocket of every protocol, over real sockets: handshakes with
-//! sub-protocols, and frames that RFC 6455 does not allow.
+//! sub-protocols, frames that RFC 6455 does not allow, and pages that may not come in.
 
 mod common;
 
 use common::{Client, Server, config, upgrade_request};
-use ringway::config::model::{ClientProtocol, Service};
+use ringway::config::model::{ClientProtocol, OriginMode, Origins, Service};
 use ringway::wire::websocket::mask_frame;
 
 /// A path of a listener.
@@ -118,5 +118,59 @@ fn the_first_sub_protocol_is_accepted_and_several_lines_are_one_list() {
         for lines in [&[][..], &[""], &[",,"], &["(no token)"]] {
             assert!(accepted(&server, place, lines).is_empty(), "{lines:?} at {place:?}");
         }
+    }
+}
+
+/// The status of the answer to a handshake with this origin.
+fn status(server: &Server, (listener, path): Place, origin: Option<&str>) -> u16 {
+    let line = origin.map(|origin| format!("Origin: {origin}\r\n")).unwrap_or_default();
+    let mut client = Client::tcp(server.address(listener));
+    client.write(upgrade_request(path, &line).as_bytes());
+    client.head().split(' ').nth(1).expect("a status").parse().expect("a number")
+}
+
+#[test]
+fn lists_of_origins_mean_the_same_for_every_protocol() {
+    let mut config = config();
+    let texts = ["https://example.com", "plain.example", ".domain.example"];
+    let list = Origins::read(texts, OriginMode::Origin).expect("a list of origins");
+    config.netsvr.customer.allow_origin = list.clone();
+    config.xxim.allow_origin = list.clone();
+    config.connmix.api.allow_origin = list;
+    let server = Server::start(config);
+    let listed = |(_, path): &Place| matches!(*path, "/ws" | "/" | "/ws/v1");
+    for place in places().into_iter().filter(listed).chain([NETSVR]) {
+        for origin in [
+            "https://example.com",
+            "https://EXAMPLE.com:443",
+            "http://plain.example:8080",
+            "https://domain.example",
+            "https://a.b.domain.example",
+        ] {
+            assert_eq!(status(&server, place, Some(origin)), 101, "{origin} at {place:?}");
+        }
+        for origin in [
+            "http://example.com",
+            "https://example.com:8443",
+            "https://www.example.com",
+            "https://example.com.evil.example",
+            "https://www.plain.example",
+            "https://notdomain.example",
+            "null",
+        ] {
+            assert_eq!(status(&server, place, Some(origin)), 403, "{origin} at {place:?}");
+        }
+        // Clients show where they are from; backends are no pages.
+        let expected = if place.1 == "/ws/v1" { 101 } else { 403 };
+        assert_eq!(status(&server, place, None), expected, "{place:?}");
+    }
+}
+
+#[test]
+fn without_a_list_clients_of_every_origin_come_in() {
+    let server = Server::start(config());
+    for place in places().into_iter().filter(|(_, path)| *path != "/ws/v1").chain([NETSVR]) {
+        assert_eq!(status(&server, place, Some("https://example.org")), 101, "{place:?}");
+        assert_eq!(status(&server, place, None), 101, "{place:?}");
     }
 }

@@ -11,7 +11,7 @@ use super::listeners::{address, check_overlap, listeners};
 use super::machine::{Machine, push_connections_max};
 use super::model::*;
 use super::settings::{Settings, allowed};
-use super::{connmix, connmix_server, im, log_filter, login, mesh, xxim, xxim_upstream};
+use super::{connmix, connmix_server, im, log_filter, login, mesh, origins, xxim, xxim_upstream};
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
@@ -197,8 +197,12 @@ fn netsvr(
 
 fn customer(settings: &Settings) -> Result<NetsvrCustomer, ConfigError> {
     let key = |name: &str| format!("netsvr.customer.{name}");
+    let mode = match settings.choice(&key("allow_origin_mode"))? {
+        "contains" => OriginMode::Contains,
+        _ => OriginMode::Origin,
+    };
     Ok(NetsvrCustomer {
-        allow_origin: settings.texts(&key("allow_origin"))?,
+        allow_origin: origins::read(settings, &key("allow_origin"), mode)?,
         heartbeat_interval: settings.duration(&key("heartbeat_interval"))?,
         heartbeat_message: settings.text(&key("heartbeat_message"))?.into_bytes(),
         max_online: settings.number(&key("max_online"))?,

@@ -7,10 +7,18 @@ use std::time::Duration;
 use super::error::{Complaint, ConfigError};
 use super::keys::{self, Key, Kind, choice, text};
 use super::model::{Listener, Service};
+use super::origins;
 use super::settings::Settings;
+use crate::wire::origin::{OriginMode, Origins};
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
+    origins::key(
+        "connmix.allow_origin",
+        "Origins of the web pages that may use the API. Empty: without users only pages of this \
+         machine (their host is the one that they ask, and on loopback), with users all. Programs \
+         send no origin.",
+    ),
     Key {
         allowed: "`address:port` or `name:port`, or empty",
         ..text(
@@ -66,6 +74,7 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The tables of the reference: name, title, what is said above it.
 pub(super) const TABLES: &[(&str, &str, &str)] = &[
+    ("connmix", "`[connmix]`", ""),
     ("connmix.api", "`[connmix.api]`", ""),
     (
         "connmix.user",
@@ -104,6 +113,8 @@ pub struct Api {
     pub query_credentials: bool,
     /// Who may use it; empty: everybody.
     pub users: Vec<User>,
+    /// Pages that may use it; empty: local ones, if there are no users, else all.
+    pub allow_origin: Origins,
 }
 
 /// One `[[connmix.user]]`.
@@ -220,6 +231,7 @@ fn api(settings: &Settings) -> Result<Api, ConfigError> {
         faults_max: settings.number(&key("faults_max"))?,
         query_credentials: settings.flag(&key("query_credentials"))?,
         users: users.map(|index| user(settings, index)).collect::<Result<_, _>>()?,
+        allow_origin: origins::read(settings, "connmix.allow_origin", OriginMode::Origin)?,
     })
 }
 

@@ -3,7 +3,7 @@
 //! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
-use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
+use super::{connmix, connmix_server, im, login, mesh, origins, xxim, xxim_upstream};
 use crate::limits::{self, Unit};
 
 /// A configuration key that is not a plain number or duration. In keys of lists of tables
@@ -157,15 +157,17 @@ const KEYS: &[Key] = &[
              this one, and queries are answered for all.",
         )
     },
-    Key {
-        kind: Kind::Texts,
-        allowed: "list of texts",
-        ..text(
-            "netsvr.customer.allow_origin",
-            "[]",
-            "Texts, one of which must occur in the `Origin` of a client. Empty: no check.",
-        )
-    },
+    origins::key(
+        "netsvr.customer.allow_origin",
+        "Origins of the web pages that may connect. Empty: no check.",
+    ),
+    choice(
+        "netsvr.customer.allow_origin_mode",
+        "\"origin\"",
+        &["origin", "contains"],
+        "How `allow_origin` is meant. contains: as the original, by texts one of which must occur \
+         in the origin; other hosts may have them in their names.",
+    ),
     text("netsvr.customer.heartbeat_message", HEARTBEAT, ""),
     choice(
         "netsvr.customer.send_message_type",

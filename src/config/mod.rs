@@ -19,6 +19,7 @@ mod login;
 mod machine;
 mod mesh;
 pub mod model;
+mod origins;
 mod reference;
 mod settings;
 pub mod xxim;

@@ -15,6 +15,7 @@ pub use super::xxim_upstream::{
     Tags, XximHooks, XximMode, XximPushService, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
 pub use crate::wire::netsvr::Generation;
+pub use crate::wire::origin::{OriginMode, Origins};
 
 /// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or
 /// [`Config::demo`]; every value is within the bounds of [`crate::limits`].
@@ -182,8 +183,8 @@ pub struct Netsvr {
 /// Client side of netsvr.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetsvrCustomer {
-    /// Substrings, one of which must occur in `Origin`; empty: no check.
-    pub allow_origin: Vec<String>,
+    /// Pages whose clients may come in.
+    pub allow_origin: Origins,
     /// A client that sends nothing for longer is closed with 1001.
     pub heartbeat_interval: Duration,
     pub heartbeat_message: Vec<u8>,

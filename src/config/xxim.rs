@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
+use super::origins;
 use super::settings::Settings;
+use crate::wire::origin::{OriginMode, Origins};
 
 /// `xxim.era`: what a client may say of itself (section 2, amendments).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +40,8 @@ pub struct Xxim {
     pub close_when_unavailable: bool,
     /// Log in through the query of the handshake (section 1.1).
     pub query_auth: bool,
-    /// Texts, one of which must occur in `Origin`; empty: no check.
-    pub allow_origin: Vec<String>,
+    /// Pages whose clients may come in.
+    pub allow_origin: Origins,
     /// Whose `X-Forwarded-For` and `X-Real-IP` are believed (section 1.7).
     pub trusted_proxies: Vec<Network>,
     /// Bytes of one message of a client.
@@ -189,15 +191,10 @@ pub(super) const KEYS: &[Key] = &[
         "What a client gets whose login could not be verified: code 8, or the end.",
     ),
     off("xxim.query_auth", "Log clients in by `userId` and `token` in the query of the handshake."),
-    Key {
-        kind: Kind::Texts,
-        allowed: "list of texts",
-        ..text(
-            "xxim.allow_origin",
-            "[]",
-            "Texts, one of which must occur in the `Origin` of a client. Empty: no check.",
-        )
-    },
+    origins::key(
+        "xxim.allow_origin",
+        "Origins of the web pages that may connect, and call methods over HTTP. Empty: no check.",
+    ),
     Key {
         kind: Kind::Texts,
         allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
@@ -250,7 +247,7 @@ pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
         respond_then_close: settings.choice(&key("auth_fail"))? == "respond_then_close",
         close_when_unavailable: settings.choice(&key("auth_unavailable"))? == "close",
         query_auth: settings.flag(&key("query_auth"))?,
-        allow_origin: settings.texts(&key("allow_origin"))?,
+        allow_origin: origins::read(settings, &key("allow_origin"), OriginMode::Origin)?,
         trusted_proxies: networks(settings, "xxim.trusted_proxies")?,
         message_bytes_max: settings.number(&key("message_bytes_max"))?,
         response_bytes_max: settings.number(&key("response_bytes_max"))?,

@@ -18,8 +18,8 @@ use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
 use crate::wire::connmix::{self as wire, Answer, Code, Fault, Request};
 use crate::wire::http::{Request as Http, accept_key};
 use crate::wire::json::{self, Index, quoted};
-use crate::wire::sub_protocols;
 use crate::wire::websocket::Opcode;
+use crate::wire::{origin, sub_protocols};
 
 /// What an HTTP request is for, and its sender may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,9 +100,17 @@ const UPGRADE: Refusal = refusal(
 const UNAUTHORIZED: Refusal =
     refusal("401 Unauthorized", "WWW-Authenticate: Basic realm=\"connmix\"\r\n", "unauthorized");
 const FORBIDDEN: Refusal = refusal("403 Forbidden", "", "permission denied");
+const FOREIGN: Refusal = refusal(
+    "403 Forbidden",
+    "",
+    "pages of this origin may not use the API: connmix.allow_origin lists those that may",
+);
 
 /// Which endpoint a request is for. `peer` is the address that it came from.
 pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint, Refusal> {
+    if !comes_from_a_friend(request, api) {
+        return Err(FOREIGN);
+    }
     let (method, endpoint) = match request.path {
         b"/v1/mesh/send" => ("POST", Endpoint::Send),
         b"/v1/mesh/publish" => ("POST", Endpoint::Publish),
@@ -123,6 +131,16 @@ pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint,
             Ok(Endpoint::WebSocket { response, may_write })
         }
         endpoint => Ok(endpoint),
+    }
+}
+
+/// Whether the sender is no page of a stranger (section 1, amendments): the browser of whoever
+/// works on this machine reaches the API for every page that asks it to.
+fn comes_from_a_friend(request: &Http<'_>, api: &Api) -> bool {
+    let origin = origin::of(request);
+    match api.users.is_empty() {
+        true => api.allow_origin.trust(&origin, request.header("Host").unwrap_or_default()),
+        false => origin.is_empty() || api.allow_origin.admit(&origin),
     }
 }
 

@@ -8,10 +8,9 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
-
 use crate::config::model::{ClientProtocol, NetsvrCustomer, Route};
 use crate::wire::http::{Request, accept_key, is_token_byte};
+use crate::wire::origin::{self, Origins};
 use crate::wire::sub_protocols;
 
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
@@ -60,7 +59,8 @@ pub fn upgrade(
     let Some(route) = route else {
         return Err(refusal("404 Not Found", "", "Not Found"));
     };
-    if route.protocol == ClientProtocol::Netsvr && !origin_allowed(request, &netsvr.allow_origin) {
+    let origin = origin::of(request);
+    if route.protocol == ClientProtocol::Netsvr && !netsvr.allow_origin.admit(&origin) {
         return Err(refusal("403 Forbidden", "", "Forbidden"));
     }
     check_headers(request)?;
@@ -98,11 +98,7 @@ fn forwarded_for(request: &Request<'_>, first_line: bool) -> String {
 
 /// What a request for xxim is refused for beside what every request is (xxim section 1.1): its
 /// origin, another version of WebSocket or of HTTP. `None`: nothing of these.
-pub fn xxim_refusal(
-    request: &Request<'_>,
-    routes: &[Route],
-    origins: &[String],
-) -> Option<Vec<u8>> {
+pub fn xxim_refusal(request: &Request<'_>, routes: &[Route], origins: &Origins) -> Option<Vec<u8>> {
     let route = routes.iter().find(|route| route.path.as_bytes() == request.path)?;
     let upgrades = !request.header("Upgrade").unwrap_or_default().is_empty();
     if route.protocol != ClientProtocol::Xxim || request.method != "GET" || !upgrades {
@@ -111,7 +107,7 @@ pub fn xxim_refusal(
     if request.is_1_0 {
         return Some(upgrade_required());
     }
-    if !origin_allowed(request, origins) {
+    if !origins.admit(&origin::of(request)) {
         return Some(refusal("403 Forbidden", "", "Forbidden"));
     }
     let version = "Sec-WebSocket-Version: 13\r\n";
@@ -160,12 +156,6 @@ fn accepted<'a>(protocol: ClientProtocol, request: &Request<'a>) -> Option<&'a [
 /// `extra` is empty or whole header lines.
 fn refusal(status: &str, extra: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nConnection: close\r\n{extra}\r\n{body}").into_bytes()
-}
-
-/// Row 6. A missing header counts as an empty one.
-fn origin_allowed(request: &Request<'_>, allowed: &[String]) -> bool {
-    let origin = request.header("Origin").unwrap_or_default();
-    allowed.is_empty() || allowed.iter().any(|part| memmem::find(origin, part.as_bytes()).is_some())
 }
 
 /// Rows 7 to 9.

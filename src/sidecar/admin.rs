@@ -6,7 +6,7 @@
 //! no thread stands still. Both ask nobody: they read what the threads and the watchdog have left.
 //! Every connection carries one request and lives no longer than the time limit; when all places
 //! are taken, peers that are slow or silent make room for whoever comes ([`Places`]). So the pages
-//! always answer. Costs: nothing between requests.
+//! always answer. What a page of a stranger asks for is refused. Costs: nothing between requests.
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -27,6 +28,7 @@ use crate::life::peer::Peers;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
+use crate::sidecar::origin::is_foreign;
 use crate::sidecar::places::{Place, Places, Tracked};
 
 const INDEX: &str = "Ringway\n\n/metrics  Prometheus metrics\n/healthz  the process is alive\n\
@@ -118,7 +120,15 @@ fn pages(facts: Facts) -> Router {
         .route("/readyz", get(ready))
         .route("/demo/xxim.pub.pem", get(public_key))
         .fallback(|| async { text(StatusCode::NOT_FOUND, "not found\n") })
+        .layer(from_fn(no_strangers))
         .with_state(facts)
+}
+
+async fn no_strangers(request: Request, next: Next) -> Response {
+    match is_foreign(&request) {
+        true => text(StatusCode::FORBIDDEN, "not for pages of another origin\n"),
+        false => next.run(request).await,
+    }
 }
 
 async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {

@@ -11,6 +11,7 @@ mod dispatch;
 mod hooks;
 mod login;
 pub mod mesh;
+mod origin;
 mod places;
 pub mod push;
 mod shards;

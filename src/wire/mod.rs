@@ -2,10 +2,11 @@
 //! another part of the crate.
 //!
 //! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` requests and
-//! answers, with `sub_protocols` of handshakes; `tls` the server side of a connection; `netsvr` the
-//! frames of business processes; `xxim` the messages and the cipher of xxim clients; `connmix` the
-//! requests, answers and events of its API; `im` the frames of the IM protocol; `mesh` what nodes
-//! say to each other; `json` what all of them read and write as JSON.
+//! answers, with `sub_protocols` and `origin` as headers that browsers send; `tls` the server side
+//! of a connection; `netsvr` the frames of business processes; `xxim` the messages and the cipher
+//! of xxim clients; `connmix` the requests, answers and events of its API; `im` the frames of the
+//! IM protocol; `mesh` what nodes say to each other; `json` what all of them read and write as
+//! JSON.
 
 pub mod connmix;
 pub mod deflate;
@@ -15,6 +16,7 @@ pub mod im;
 pub mod json;
 pub mod mesh;
 pub mod netsvr;
+pub mod origin;
 pub mod sub_protocols;
 pub mod tls;
 pub mod websocket;

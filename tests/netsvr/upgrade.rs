@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringway::config::model::Config;
+use ringway::config::model::{Config, OriginMode, Origins};
 use ringway::wire::netsvr::proto;
 
 use crate::common::*;
@@ -141,9 +141,10 @@ fn row_5_another_path_is_not_found_and_the_query_is_not_part_of_it() {
 }
 
 #[test]
-fn row_6_the_origin_must_contain_an_allowed_part() {
+fn row_6_the_origin_must_contain_an_allowed_part_where_that_is_configured() {
     let mut config = config();
-    config.netsvr.customer.allow_origin = strings(&["example.com", "://local"]);
+    let parts = Origins::read(["example.com", "://local"], OriginMode::Contains);
+    config.netsvr.customer.allow_origin = parts.expect("a list of texts");
     let server = Server::start(config);
     for origin in [None, Some(""), Some("https://example.org"), Some("null")] {
         let expected = refusal("403 Forbidden", "Forbidden");
@@ -243,7 +244,8 @@ fn row_12_the_101_is_exactly_this() {
 #[test]
 fn the_first_rule_that_is_broken_decides() {
     let mut config = config();
-    config.netsvr.customer.allow_origin = strings(&["example.com"]);
+    let origins = Origins::read(["example.com"], OriginMode::Origin);
+    config.netsvr.customer.allow_origin = origins.expect("a list of origins");
     let server = Server::start(config);
     // Everything is wrong; what the answer complained about is repaired before the next try.
     let mut line = "POST /wrong HTTP/1.1";

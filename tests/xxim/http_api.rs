@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{Verifier, XximRoute, XximTarget};
+use ringway::config::model::{OriginMode, Origins, Verifier, XximRoute, XximTarget};
 use ringway::wire::netsvr::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::{CommonReq, CommonResp, GetFriendListReq, RequestBody};
 
@@ -160,8 +160,37 @@ fn browsers_are_let_in_by_their_origin() {
     assert!(head.contains("Access-Control-Allow-Origin: http://localhost:3000\r\n"), "{head}");
     for origin in ["http://localhost.evil.example", "https://evil.example"] {
         client.write(options(origin).as_bytes());
-        assert!(!client.head().contains("Access-Control"), "{origin}");
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 204 ") && !head.contains("Access-Control"), "{head}");
     }
+}
+
+#[test]
+fn with_a_list_of_origins_other_pages_call_nothing() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.xxim_upstreams.http_api = true;
+    let origins = Origins::read([".example.com"], OriginMode::Origin);
+    config.xxim.allow_origin = origins.expect("a list of origins");
+    let server = Server::start(config);
+    for method in ["POST", "OPTIONS"] {
+        let mut client = Client::tcp(address(&server));
+        let call = request(LOGIN, "Origin: https://example.com.evil.example\r\n", b"");
+        let call = String::from_utf8(call).expect("ASCII").replacen("POST", method, 1);
+        client.write(call.as_bytes());
+        let answer = String::from_utf8(client.rest()).expect("ASCII");
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        assert!(!answer.contains("Access-Control"), "{answer}");
+    }
+    for origin in ["Origin: https://app.example.com\r\n", "Origin: http://localhost:1\r\n", ""] {
+        let mut client = Client::tcp(address(&server));
+        client.write(&request(LOGIN, origin, b""));
+        upstream.call().answer(b"");
+        let (head, answer) = answer(&mut client);
+        assert_eq!(answer.code, 0, "{head}");
+        assert_eq!(head.contains("Access-Control-Allow-Origin: "), !origin.is_empty(), "{head}");
+    }
+    assert!(upstream.waits().is_none(), "what was refused went nowhere");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The conformance scenario (section 8) for both documents, plain and encrypted, byte for byte, and
 //! once more with a WebSocket library.
 
+use ringway::config::model::{OriginMode, Origins};
 use tungstenite::Message as WsMessage;
 
 use crate::common::{Frame, Server};
@@ -153,7 +154,8 @@ fn other_paths_are_not_found_and_a_plain_get_is_told_to_upgrade() {
 #[test]
 fn origins_can_be_restricted() {
     let mut config = config("http://127.0.0.1:9");
-    config.xxim.allow_origin = vec!["example.com".into()];
+    let origins = Origins::read(["example.com"], OriginMode::Origin);
+    config.xxim.allow_origin = origins.expect("a list of origins");
     let server = Server::start(config);
     for (origin, status) in [("https://example.com", "101"), ("https://example.org", "403")] {
         let mut client = crate::common::Client::tcp(address(&server));

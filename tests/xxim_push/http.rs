@@ -1,13 +1,16 @@
-//! The push service as HTTP: what is there and what is not, and in which form it says so.
+//! The push service as HTTP: what is there and what is not, in which form it says so, and what a
+//! web page gets.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
+use ringway::config::model::XximPushService;
+use ringway::config::xxim::Network;
 use ringway::wire::xxim::proto as pb;
 
-use crate::{service, start};
+use crate::{SECRET, service, start};
 
 /// Status, head and body of the answer to one request.
 fn exchange(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
@@ -90,4 +93,35 @@ fn grpc_is_what_has_its_content_type() {
         refused(call(method, kind), 415, "application/grpc");
         refused(call("/pb.other/KeepAlive", kind), 404, "/v1/internal/conn/");
     }
+}
+
+#[test]
+fn where_no_secret_is_needed_pages_of_strangers_are_refused() {
+    let local = Network::parse("127.0.0.1").expect("an address");
+    for service in [
+        service(),
+        XximPushService { allow_from: vec![local], ..service() },
+        XximPushService { secret: SECRET.into(), allow_from: vec![local], ..service() },
+    ] {
+        let (_sidecar, address) = start(service);
+        let from =
+            |origin: &str| exchange(address, KEEP_ALIVE, &format!("Origin: {origin}\r\n"), b"");
+        for origin in ["https://evil.example", "http://localhost:6700", "null"] {
+            refused(from(origin), 403, "origin");
+        }
+        let both = "https://evil.example\r\nOrigin: http://127.0.0.1";
+        refused(from(both), 403, "origin");
+        assert_eq!(from("http://127.0.0.1:8080").0, 200, "a page of this machine");
+        assert_eq!(exchange(address, KEEP_ALIVE, "", b"").0, 200, "no page");
+        let grpc = "Content-Type: application/grpc\r\nOrigin: https://evil.example\r\n";
+        let (_, head, _) = exchange(address, "POST /pb.connService/KeepAlive", grpc, &[0; 5]);
+        assert!(head.contains("grpc-status: 7\r\n"), "{head}");
+        let unknown = exchange(address, "GET /", "Origin: https://evil.example\r\n", b"");
+        refused(unknown, 403, "origin");
+    }
+    let (_sidecar, address) = start(XximPushService { secret: SECRET.into(), ..service() });
+    let secret = format!("Origin: https://console.example\r\nAuthorization: Bearer {SECRET}\r\n");
+    assert_eq!(exchange(address, KEEP_ALIVE, &secret, b"").0, 200, "it shows the secret");
+    let none = "Origin: https://console.example\r\n";
+    refused(exchange(address, KEEP_ALIVE, none, b""), 401, "secret");
 }

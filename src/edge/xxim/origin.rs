@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::xxim::Network;
 use crate::wire::http;
+use crate::wire::origin::{self, Origins};
 use crate::wire::xxim::Identity;
 
 /// The address of the client: what a trusted proxy says, else the peer's. Of `X-Forwarded-For` the
@@ -109,21 +110,22 @@ fn decoded(value: &str) -> String {
 }
 
 /// Header lines that let a browser of another origin in: those that are listed, and `localhost`.
-pub fn cors(request: &http::Request<'_>, listed: &[String]) -> Box<str> {
-    let origin = request.header("Origin").and_then(|value| std::str::from_utf8(value).ok());
-    let plain = |origin: &&str| origin.bytes().all(|byte| byte.is_ascii_graphic());
-    let Some(origin) = origin.filter(plain) else { return Box::default() };
-    let local = origin.strip_prefix("http://localhost");
+/// `None`: there is a list, and the page is not in it.
+pub fn cors(request: &http::Request<'_>, listed: &Origins) -> Option<Box<str>> {
+    let origin = origin::of(request);
+    let text = std::str::from_utf8(&origin).unwrap_or_default();
+    let local = text.strip_prefix("http://localhost");
     let local = local.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-    if !local && !listed.iter().any(|part| origin.contains(&**part)) {
-        return Box::default();
+    if !local && !listed.lists(&origin) {
+        return (origin.is_empty() || listed.is_empty()).then(Box::default);
     }
-    format!(
-        "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\n\
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    let lines = format!(
+        "Access-Control-Allow-Origin: {text}\r\nAccess-Control-Allow-Credentials: true\r\n\
          Access-Control-Allow-Methods: POST, OPTIONS\r\n\
          Access-Control-Allow-Headers: Content-Type\r\nVary: Origin\r\n"
-    )
-    .into()
+    );
+    Some(if plain { lines.into() } else { Box::default() })
 }
 
 #[cfg(test)]

@@ -214,7 +214,9 @@ impl Shard {
             Ok(framing) => framing,
             Err(error) => return self.xxim_http_refuse(slot, status_of(error)),
         };
-        let cors = cors(request, &config.xxim.allow_origin);
+        let Some(cors) = cors(request, &config.xxim.allow_origin) else {
+            return self.xxim_http_refuse(slot, "403 Forbidden");
+        };
         let preflight = request.method == "OPTIONS";
         // The body of a preflight is not read, so nothing behind it can be a request.
         let unread = preflight && framing != Framing::Length(0);

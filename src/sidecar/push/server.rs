@@ -2,7 +2,7 @@
 //!
 //! Invariants: whoever comes finds a place, however many connections are silent ([`Places`]); a
 //! connection that does not finish its handshake and a head, or a body, in time is closed; without
-//! the secret nothing but a head is read.
+//! the secret nothing but a head is read; who needs none and is a page of a stranger is refused.
 //! Costs: a task per connection and, for HTTP/2, per request.
 
 use std::io;
@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,6 +35,7 @@ use crate::config::{push_connections_max, raise_nofile};
 use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEADERS_MAX, PUSH_BODY_TIME, PUSH_HEAD_TIME};
 use crate::sidecar::login::same;
+use crate::sidecar::origin::is_foreign;
 use crate::sidecar::places::{Place, Places, Tracked};
 use crate::wire::xxim::code;
 
@@ -114,7 +115,7 @@ impl Doors {
         let grpc = TowerToHyperService::new(Routes::new(grpc).into_axum_router());
         let both = http::routes(pushes).layer(from_fn_with_state(grpc, by_kind));
         let guarded = both.clone().layer(from_fn_with_state(secret, check));
-        Doors { open: both, guarded, settings }
+        Doors { open: both.layer(from_fn(no_strangers)), guarded, settings }
     }
 
     /// The door of a peer with this address (`xxim.push.allow_from`). No header counts.
@@ -142,6 +143,16 @@ async fn check(State(secret): State<Arc<str>>, request: Request, next: Next) -> 
         return Status::unauthenticated(TEXT).into_http::<Body>();
     }
     http::refusal(StatusCode::UNAUTHORIZED, code::AUTH, TEXT)
+}
+
+/// Where nothing has to be shown: refuses pages of strangers.
+async fn no_strangers(request: Request, next: Next) -> Response {
+    const TEXT: &str = "pages of another origin may not push; backends send no Origin";
+    match is_foreign(&request) {
+        false => next.run(request).await,
+        true if is_grpc(&request) => Status::permission_denied(TEXT).into_http::<Body>(),
+        true => http::refusal(StatusCode::FORBIDDEN, code::AUTH, TEXT),
+    }
 }
 
 /// Hands gRPC to its router, whose answers have forms of their own, and all else to that of HTTP.
