@@ -13,6 +13,7 @@ use crate::config::error::Complaint;
 use crate::config::model::MessageType;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
 use crate::wire::json::{push_string, quoted};
+use crate::wire::websocket::CloseCodes;
 
 /// Every action, in the words of errors.
 const ACTIONS: &str = "subscribe, unsubscribe, send, publish, push, set, unset, user, wait, http, \
@@ -416,7 +417,7 @@ fn goodbye(members: &Members<'_>) -> Result<Goodbye, Complaint> {
         None => 1000,
         Some(value) => {
             let code = value.as_integer().and_then(|code| u16::try_from(code).ok());
-            let sendable = |code: &u16| matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+            let sendable = |code: &u16| CloseCodes::Registered.accept(*code);
             code.filter(sendable).ok_or_else(|| {
                 Complaint::new(format!("code: {value} is not a close code that can be sent"))
                     .allowed("1000 to 1003, 1007 to 1014, 3000 to 4999")

@@ -59,7 +59,8 @@ pub enum CloseCodes {
 }
 
 impl CloseCodes {
-    fn accept(self, code: u16) -> bool {
+    /// Whether a close frame may have this code.
+    pub const fn accept(self, code: u16) -> bool {
         match self {
             CloseCodes::Registered => matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999),
             CloseCodes::Netsvr => {
