@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use ringway::wire::connmix::{self as wire, Answer, Call, Code, Request};
-use ringway::wire::http::body::{Body, BodyError, Framing};
+use ringway::wire::http::body::{Body, Framing};
+use ringway::wire::http::fault::Fault;
 use ringway::wire::json::Index;
 use ringway::wire::websocket::Opcode;
 use serde_json::Value;
@@ -192,14 +193,14 @@ fn chunks_that_lie_about_their_size_are_refused() {
         let mut body = Body::new(Framing::Chunked, 100);
         body.read(&mut &bytes[..])
     };
-    assert_eq!(read(b"65\r\n"), Err(BodyError::TooLarge));
+    assert_eq!(read(b"65\r\n"), Err(Fault::Body));
     assert_eq!(read(b"64\r\n"), Ok(false));
-    assert_eq!(read(b"fffffffffffffffffffffffff\r\n"), Err(BodyError::TooLarge));
-    assert_eq!(read(b"3\r\nabcd"), Err(BodyError::Bad));
-    assert_eq!(read(b"\r\n"), Err(BodyError::Bad));
-    assert_eq!(read(b"-1\r\n"), Err(BodyError::Bad));
-    assert_eq!(read(&[b"1;", &[b'x'; 300][..]].concat()), Err(BodyError::Bad));
-    assert_eq!(read(&[b"0\r\n", &[b'x'; 9000][..]].concat()), Err(BodyError::Bad));
+    assert_eq!(read(b"fffffffffffffffffffffffff\r\n"), Err(Fault::Body));
+    assert_eq!(read(b"3\r\nabcd"), Err(Fault::Chunk));
+    assert_eq!(read(b"\r\n"), Err(Fault::Chunk));
+    assert_eq!(read(b"-1\r\n"), Err(Fault::Chunk));
+    assert_eq!(read(&[b"1;", &[b'x'; 300][..]].concat()), Err(Fault::Chunk));
+    assert_eq!(read(&[b"0\r\n", &[b'x'; 9000][..]].concat()), Err(Fault::Chunk));
 }
 
 /// RFC 9112 section 7.1: who takes another line end for one sees other requests than a proxy does.
@@ -223,10 +224,10 @@ fn lines_of_chunks_end_with_cr_lf_and_nothing_else() {
         "0\r\n: b\r\n\r\n",
     ];
     for bad in bad {
-        assert_eq!(read(bad.as_bytes()), Err(BodyError::Bad), "{bad:?}");
+        assert_eq!(read(bad.as_bytes()), Err(Fault::Chunk), "{bad:?}");
     }
     let long = format!("{:065}\r\nx\r\n0\r\n\r\n", 1);
-    assert_eq!(read(long.as_bytes()), Err(BodyError::Bad));
+    assert_eq!(read(long.as_bytes()), Err(Fault::Chunk));
     let long = format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(5000));
-    assert_eq!(read(long.as_bytes()), Err(BodyError::Bad));
+    assert_eq!(read(long.as_bytes()), Err(Fault::Chunk));
 }

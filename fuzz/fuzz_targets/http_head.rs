@@ -4,7 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringway::wire::http::{HEAD_BYTES_MAX, Head, accept_key, parse, resume};
+use ringway::wire::http::fault::Fault;
+use ringway::wire::http::{HEAD_BYTES_MAX, accept_key, head};
 
 fuzz_target!(|input: &[u8]| {
     let [step, stream @ ..] = input else { return };
@@ -13,24 +14,21 @@ fuzz_target!(|input: &[u8]| {
     let mut in_pieces = None;
     while in_pieces.is_none() && seen < stream.len() {
         let end = (seen + step).min(stream.len());
-        in_pieces = outcome(&resume(&stream[..end], seen));
+        in_pieces = outcome(&stream[..end], seen);
         seen = end;
     }
-    assert_eq!(outcome(&parse(stream)), in_pieces);
+    assert_eq!(outcome(stream, 0), in_pieces);
 });
 
-/// `None` while the head is incomplete; its target and length, or the status of the refusal.
-fn outcome(head: &Head<'_>) -> Option<Result<(Vec<u8>, usize), u16>> {
-    match head {
-        Head::Partial => None,
-        Head::Complete { request, len } => {
-            assert!(*len <= HEAD_BYTES_MAX);
-            assert!(request.path.len() + request.query.len() <= request.target.len());
-            accept_key(request.header("Sec-WebSocket-Key").unwrap_or_default());
-            request.has_token("Connection", "upgrade");
-            Some(Ok((request.target.to_vec(), *len)))
-        }
-        Head::Bad => Some(Err(400)),
-        Head::TooLarge => Some(Err(431)),
-    }
+/// `None` while the head is incomplete; its target and length, or why it is refused.
+fn outcome(bytes: &[u8], seen: usize) -> Option<Result<(Vec<u8>, usize), Fault>> {
+    let result = head(bytes, seen).transpose()?;
+    Some(result.map(|(request, len)| {
+        assert!(len <= HEAD_BYTES_MAX && bytes[..len].ends_with(b"\r\n\r\n"));
+        assert!(request.query.len() <= request.target.len());
+        assert!(request.is_1_0 || !request.host.is_empty());
+        accept_key(request.header("Sec-WebSocket-Key").unwrap_or_default());
+        request.has_token("Connection", "upgrade");
+        (request.target.to_vec(), len)
+    }))
 }

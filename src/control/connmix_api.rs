@@ -16,6 +16,7 @@ use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
 use crate::wire::connmix::{self as wire, Answer, Code, Fault, Request};
+use crate::wire::http::fault::Fault as HttpFault;
 use crate::wire::http::{Request as Http, accept_key};
 use crate::wire::json::{self, Index, quoted};
 use crate::wire::websocket::Opcode;
@@ -45,6 +46,8 @@ pub struct Refusal {
     pub status: &'static str,
     /// Whole header lines.
     pub headers: &'static str,
+    /// Asks for a WebSocket.
+    pub upgrade: bool,
     /// `E.m`; `E.c` is always 101 (section 1.2).
     pub message: &'static str,
 }
@@ -72,31 +75,22 @@ pub enum About {
 }
 
 const fn refusal(status: &'static str, headers: &'static str, message: &'static str) -> Refusal {
-    Refusal { status, headers, message }
+    Refusal { status, headers, upgrade: false, message }
 }
 
-/// The answer to what is not HTTP.
-pub const BAD_REQUEST: Refusal = refusal("400 Bad Request", "", "bad request");
-/// The answer to a head that is too long.
-pub const HEAD_TOO_LARGE: Refusal =
-    refusal("431 Request Header Fields Too Large", "", "request head too large");
-/// The answer to a body that is too long.
-pub const BODY_TOO_LARGE: Refusal = refusal("413 Content Too Large", "", "body too large");
-/// The answer to a transfer coding that nobody knows.
-pub const UNKNOWN_CODING: Refusal =
-    refusal("501 Not Implemented", "", "unknown transfer coding: send Content-Length or chunked");
 /// The answer where the metrics can not be had at the moment.
 pub const BUSY: Refusal = refusal("503 Service Unavailable", "Retry-After: 1\r\n", "try again");
 
 const NOT_FOUND: Refusal = refusal("404 Not Found", "", "not found");
 const ONLY_POST: Refusal =
     refusal("405 Method Not Allowed", "Allow: POST\r\n", "method not allowed");
-const ONLY_GET: Refusal = refusal("405 Method Not Allowed", "Allow: GET\r\n", "method not allowed");
-const UPGRADE: Refusal = refusal(
-    "426 Upgrade Required",
-    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-    "websocket upgrade required",
-);
+const ONLY_GET: Refusal =
+    refusal("405 Method Not Allowed", "Allow: GET, HEAD\r\n", "method not allowed");
+const UPGRADE: Refusal = Refusal {
+    upgrade: true,
+    ..refusal("426 Upgrade Required", "Sec-WebSocket-Version: 13\r\n", "websocket upgrade required")
+};
+const HANDSHAKE_BODY: Refusal = refusal("400 Bad Request", "", "a handshake has no body");
 const UNAUTHORIZED: Refusal =
     refusal("401 Unauthorized", "WWW-Authenticate: Basic realm=\"connmix\"\r\n", "unauthorized");
 const FORBIDDEN: Refusal = refusal("403 Forbidden", "", "permission denied");
@@ -105,6 +99,12 @@ const FOREIGN: Refusal = refusal(
     "",
     "pages of this origin may not use the API: connmix.allow_origin lists those that may",
 );
+
+impl From<HttpFault> for Refusal {
+    fn from(fault: HttpFault) -> Refusal {
+        refusal(fault.status(), "", fault.text())
+    }
+}
 
 /// Which endpoint a request is for. `peer` is the address that it came from.
 pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint, Refusal> {
@@ -120,7 +120,9 @@ pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint,
         b"/ws/v1" => ("GET", Endpoint::WebSocket { response: Vec::new(), may_write: false }),
         _ => return Err(NOT_FOUND),
     };
-    if request.method != method {
+    // A HEAD is answered as a GET is.
+    let right = if method == "GET" { request.is_get() } else { request.method == method };
+    if !right {
         return Err(if method == "POST" { ONLY_POST } else { ONLY_GET });
     }
     let may_write = permission(request, peer, api).ok_or(UNAUTHORIZED)?;
@@ -139,7 +141,7 @@ pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint,
 fn comes_from_a_friend(request: &Http<'_>, api: &Api) -> bool {
     let origin = origin::of(request);
     match api.users.is_empty() {
-        true => api.allow_origin.trust(&origin, request.header("Host").unwrap_or_default()),
+        true => api.allow_origin.trust(&origin, request.host),
         false => origin.is_empty() || api.allow_origin.admit(&origin),
     }
 }
@@ -208,7 +210,7 @@ fn decode_percent(text: &[u8]) -> Option<String> {
 
 /// The host in the request, without port.
 fn host(request: &Http<'_>) -> Option<String> {
-    let host = std::str::from_utf8(request.header("Host")?).ok()?;
+    let host = std::str::from_utf8(request.host).ok()?;
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -220,12 +222,16 @@ fn host(request: &Http<'_>) -> Option<String> {
 /// The head of the 101 (sections 0 and 1.4). permessage-deflate is not negotiated: backends are
 /// near, and the PHP clients do not offer it.
 fn handshake(request: &Http<'_>) -> Result<Vec<u8>, Refusal> {
-    let key = request.header("Sec-WebSocket-Key").unwrap_or_default();
-    let upgrades = request.has_token("Upgrade", "websocket")
+    let key = request.single("Sec-WebSocket-Key").unwrap_or_default();
+    let upgrades = request.upgrades()
+        && request.has_token("Upgrade", "websocket")
         && request.has_token("Connection", "upgrade")
-        && request.header("Sec-WebSocket-Version") == Some(b"13");
+        && request.single("Sec-WebSocket-Version") == Some(b"13");
     if !upgrades || key.is_empty() {
         return Err(UPGRADE);
+    }
+    if request.has_body() {
+        return Err(HANDSHAKE_BODY);
     }
     let mut response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

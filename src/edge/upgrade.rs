@@ -1,14 +1,18 @@
 //! From an HTTP request to a WebSocket connection: the decision table of netsvr specification
 //! section 2.2 in its corrected form, for a listener with several paths.
 //!
-//! Invariants: every answer but the 101 ends the TCP connection, says so, and is exactly the bytes
-//! of the table. What a client wrote goes into a response only if it is a token.
+//! Invariants: every answer but the 101 ends the TCP connection and says so. On listeners and paths
+//! of netsvr it is exactly the bytes of the table; elsewhere it has what HTTP wants of an answer.
+//! What a client wrote goes into a response only if it is a token.
 //!
 //! Costs: a handful of allocations per handshake. No syscalls.
 
 use std::borrow::Cow;
 
 use crate::config::model::{ClientProtocol, NetsvrCustomer, Route};
+use crate::wire::http::answer::{Answer, Manner};
+use crate::wire::http::date::Date;
+use crate::wire::http::fault::Fault;
 use crate::wire::http::{Request, accept_key, is_token_byte};
 use crate::wire::origin::{self, Origins};
 use crate::wire::sub_protocols;
@@ -39,37 +43,112 @@ pub struct Opening {
     pub x_real_ip: String,
 }
 
+/// An answer instead of a WebSocket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status code and reason phrase.
+    status: &'static str,
+    body: &'static str,
+    /// Tells which version of WebSocket is spoken.
+    version: bool,
+    /// Whole header lines that netsvr's table does not know.
+    headers: &'static str,
+    /// Asks for a WebSocket, which netsvr's table does not.
+    upgrade: bool,
+}
+
+const METHOD: Refusal = Refusal {
+    headers: "Allow: GET, HEAD\r\n",
+    ..refusal("405 Method Not Allowed", "Method Not Allowed")
+};
+const NOT_FOUND: Refusal = refusal("404 Not Found", "Not Found");
+const FORBIDDEN: Refusal = refusal("403 Forbidden", "Forbidden");
+const UPGRADE: Refusal =
+    Refusal { upgrade: true, ..refusal("426 Upgrade Required", "Upgrade Required") };
+const HELLO: Refusal = refusal("200 OK", "Hello netsvr");
+
+const fn refusal(status: &'static str, body: &'static str) -> Refusal {
+    Refusal { status, body, version: false, headers: "", upgrade: false }
+}
+
+const fn bad(body: &'static str) -> Refusal {
+    refusal("400 Bad Request", body)
+}
+
+impl Refusal {
+    /// What is said of a request that can not be read.
+    pub fn of(fault: Fault) -> Refusal {
+        let status = fault.status();
+        refusal(status, status.split_once(' ').map_or(status, |(_, reason)| reason))
+    }
+
+    /// The answer to a request with this path; `None`: it could not be read. `bodiless`: to a HEAD.
+    /// The TCP connection is to be closed after it.
+    pub fn encode(
+        &self,
+        path: Option<&[u8]>,
+        routes: &[Route],
+        bodiless: bool,
+        date: &Date,
+    ) -> Vec<u8> {
+        let version = if self.version { "Sec-WebSocket-Version: 13\r\n" } else { "" };
+        if is_exact(path, routes) {
+            let body = if bodiless { "" } else { self.body };
+            let status = self.status;
+            let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{version}\r\n{body}");
+            return answer.into_bytes();
+        }
+        let headers = [version, self.headers].concat();
+        let content = Some(("text/plain; charset=utf-8", self.body.as_bytes()));
+        let answer =
+            Answer { status: self.status, headers: &headers, upgrade: self.upgrade, content };
+        answer.encode(Manner { bodiless, ..Manner::LAST }, date)
+    }
+}
+
+/// Whether answers are the bytes of netsvr's table: on its paths, and on any other of a listener
+/// that has one of them.
+fn is_exact(path: Option<&[u8]>, routes: &[Route]) -> bool {
+    let is_own =
+        |route: &Route| matches!(route.protocol, ClientProtocol::Netsvr | ClientProtocol::Echo);
+    match path.and_then(|path| route(path, routes)) {
+        Some(route) => is_own(route),
+        None => routes.iter().any(is_own),
+    }
+}
+
+fn route<'a>(path: &[u8], routes: &'a [Route]) -> Option<&'a Route> {
+    routes.iter().find(|route| route.path.as_bytes() == path)
+}
+
 /// Decides about a request. `routes` are those of the listener; the origin is checked for netsvr
 /// only.
-///
-/// # Errors
-/// The exact bytes of the refusal. The TCP connection is to be closed after them.
 pub fn upgrade(
     request: &Request<'_>,
     routes: &[Route],
     netsvr: &NetsvrCustomer,
-) -> Result<Opening, Vec<u8>> {
-    if request.method != "GET" {
-        return Err(refusal("405 Method Not Allowed", "", "Method Not Allowed"));
+) -> Result<Opening, Refusal> {
+    if !request.is_get() {
+        return Err(METHOD);
     }
-    let route = routes.iter().find(|route| route.path.as_bytes() == request.path);
-    if request.header("Upgrade").unwrap_or_default().is_empty() {
+    let route = route(request.path, routes);
+    if !request.upgrades() {
         return Err(not_an_upgrade(route, routes));
     }
-    let Some(route) = route else {
-        return Err(refusal("404 Not Found", "", "Not Found"));
-    };
+    let route = route.ok_or(NOT_FOUND)?;
+    // Whoever takes its body for frames hears something else than a proxy has sent.
+    if request.has_body() {
+        return Err(bad("Bad Request"));
+    }
     let origin = origin::of(request);
     if route.protocol == ClientProtocol::Netsvr && !netsvr.allow_origin.admit(&origin) {
-        return Err(refusal("403 Forbidden", "", "Forbidden"));
+        return Err(FORBIDDEN);
     }
     check_headers(request)?;
-    let Some(offer) = deflate_offer(request) else {
-        return Err(refusal("400 Bad Request", "", "invalid Sec-WebSocket-Extensions header"));
-    };
-    let key = request.header("Sec-WebSocket-Key").unwrap_or_default();
+    let offer = deflate_offer(request).ok_or(bad("invalid Sec-WebSocket-Extensions header"))?;
+    let key = request.single("Sec-WebSocket-Key").unwrap_or_default();
     if key.is_empty() {
-        return Err(refusal("400 Bad Request", "", "missing Sec-WebSocket-Key"));
+        return Err(bad("missing Sec-WebSocket-Key"));
     }
     let netsvrs = matches!(route.protocol, ClientProtocol::Netsvr | ClientProtocol::Echo);
     let compress = netsvr.compression_level != 0 && netsvrs;
@@ -97,51 +176,28 @@ fn forwarded_for(request: &Request<'_>, first_line: bool) -> String {
 }
 
 /// What a request for xxim is refused for beside what every request is (xxim section 1.1): its
-/// origin, another version of WebSocket or of HTTP. `None`: nothing of these.
-pub fn xxim_refusal(request: &Request<'_>, routes: &[Route], origins: &Origins) -> Option<Vec<u8>> {
-    let route = routes.iter().find(|route| route.path.as_bytes() == request.path)?;
-    let upgrades = !request.header("Upgrade").unwrap_or_default().is_empty();
-    if route.protocol != ClientProtocol::Xxim || request.method != "GET" || !upgrades {
+/// origin or another version of WebSocket. `None`: nothing of these.
+pub fn xxim_refusal(request: &Request<'_>, routes: &[Route], origins: &Origins) -> Option<Refusal> {
+    let route = route(request.path, routes)?;
+    if route.protocol != ClientProtocol::Xxim || !request.upgrades() {
         return None;
     }
-    if request.is_1_0 {
-        return Some(upgrade_required());
-    }
     if !origins.admit(&origin::of(request)) {
-        return Some(refusal("403 Forbidden", "", "Forbidden"));
+        return Some(FORBIDDEN);
     }
-    let version = "Sec-WebSocket-Version: 13\r\n";
-    let wrong = request.header("Sec-WebSocket-Version") != Some(b"13");
-    wrong.then(|| refusal("400 Bad Request", version, "unsupported Sec-WebSocket-Version"))
-}
-
-/// The answer to what is not HTTP (row 2).
-pub fn bad_request() -> Vec<u8> {
-    refusal("400 Bad Request", "", "Bad Request")
-}
-
-/// The answer to a head that is too long (row 1 has no answer of its own; RFC 6585 section 5).
-pub fn too_large() -> Vec<u8> {
-    refusal("431 Request Header Fields Too Large", "", "Request Header Fields Too Large")
+    let wrong = request.single("Sec-WebSocket-Version") != Some(b"13");
+    wrong.then(|| Refusal { version: true, ..bad("unsupported Sec-WebSocket-Version") })
 }
 
 /// The answer to a plain GET. Load balancers of netsvr look for its greeting; elsewhere the answer
 /// says what is missing (xxim section 1.1).
-fn not_an_upgrade(route: Option<&Route>, routes: &[Route]) -> Vec<u8> {
+fn not_an_upgrade(route: Option<&Route>, routes: &[Route]) -> Refusal {
     let greets = |route: &Route| matches!(route.protocol, ClientProtocol::Netsvr);
     match route {
-        Some(route) if !greets(route) && route.protocol != ClientProtocol::Echo => {
-            upgrade_required()
-        }
-        None if !routes.iter().any(greets) => refusal("404 Not Found", "", "Not Found"),
-        _ => refusal("200 OK", "", "Hello netsvr"),
+        Some(route) if !greets(route) && route.protocol != ClientProtocol::Echo => UPGRADE,
+        None if !routes.iter().any(greets) => NOT_FOUND,
+        _ => HELLO,
     }
-}
-
-fn upgrade_required() -> Vec<u8> {
-    b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-      Content-Length: 16\r\n\r\nUpgrade Required"
-        .to_vec()
 }
 
 /// The sub-protocol that the client is told: its first one, but IM has one of its own.
@@ -153,22 +209,16 @@ fn accepted<'a>(protocol: ClientProtocol, request: &Request<'a>) -> Option<&'a [
     }
 }
 
-/// `extra` is empty or whole header lines.
-fn refusal(status: &str, extra: &str, body: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\nConnection: close\r\n{extra}\r\n{body}").into_bytes()
-}
-
 /// Rows 7 to 9.
-fn check_headers(request: &Request<'_>) -> Result<(), Vec<u8>> {
+fn check_headers(request: &Request<'_>) -> Result<(), Refusal> {
     if !request.has_token("Upgrade", "websocket") {
-        return Err(refusal("400 Bad Request", "", "invalid Upgrade header"));
+        return Err(bad("invalid Upgrade header"));
     }
     if !request.has_token("Connection", "upgrade") {
-        return Err(refusal("400 Bad Request", "", "invalid Connection header"));
+        return Err(bad("invalid Connection header"));
     }
-    if request.header("Sec-WebSocket-Version") != Some(b"13") {
-        let version = "Sec-WebSocket-Version: 13\r\n";
-        return Err(refusal("426 Upgrade Required", version, "Upgrade Required"));
+    if request.single("Sec-WebSocket-Version") != Some(b"13") {
+        return Err(Refusal { version: true, ..UPGRADE });
     }
     Ok(())
 }

@@ -213,7 +213,8 @@ impl Shard {
         }
         if let Role::Greeting(greeting) = &conn.role {
             let most = HTTP_HEAD_BYTES_MAX + sizes.piece_bytes_max;
-            assert!(greeting.head.len() <= most, "slot {slot}: {} bytes", greeting.head.len());
+            let held = greeting.machine.held();
+            assert!(held <= most, "slot {slot}: {held} bytes of a head");
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::config::model::{ClientProtocol, Service, WorkerFull};
+use crate::config::model::{ClientProtocol, Route, Service, WorkerFull};
 use crate::edge::echo;
 use crate::edge::netsvr::{Client, Inbound};
-use crate::edge::upgrade::{self, Opening as Upgrade};
+use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
 use crate::hub::limits::WindowRules;
 use crate::hub::login;
@@ -21,7 +21,8 @@ use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::{Flags, Opening, Role};
 use crate::shard::links::EventKind;
 use crate::shard::ops::Op;
-use crate::wire::http::{self, Head};
+use crate::wire::http::Request;
+use crate::wire::http::machine::Event as Said;
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
 use crate::wire::websocket::{self, CloseCodes, Event, Opcode, Rules};
 
@@ -94,44 +95,67 @@ impl Shard {
         }
     }
 
-    /// Collects the request head; the bytes after it belong to the WebSocket stream.
+    /// Reads the request that a connection begins with.
     fn greet(&mut self, slot: u32, data: &[u8]) {
         let Role::Greeting(greeting) = &mut self.conns[slot].role else { return };
-        let mut head = std::mem::take(&mut greeting.head);
-        let seen = head.len();
-        head.extend_from_slice(data);
-        let refusal = match http::resume(&head, seen) {
-            Head::Partial => {
-                greeting.head = head;
-                return;
-            }
-            Head::Bad => upgrade::bad_request(),
-            Head::TooLarge => upgrade::too_large(),
-            Head::Complete { request, len } => {
-                let listener = &self.listeners[self.conns[slot].listener as usize];
-                let Service::Http(routes) = &listener.service else { return };
-                let xxim = routes.iter().any(|route| route.protocol == ClientProtocol::Xxim);
-                if xxim && self.config.xxim_upstreams.http_api && request.method != "GET" {
-                    return self.xxim_over_http(slot, &head);
-                }
-                let origins = &self.config.xxim.allow_origin;
-                let refusal = upgrade::xxim_refusal(&request, routes, origins);
-                let customer = &self.config.netsvr.customer;
-                match refusal.map_or_else(|| upgrade::upgrade(&request, routes, customer), Err) {
-                    Ok(upgrade) => return self.upgraded(slot, upgrade, &head[len..]),
-                    Err(refusal) => refusal,
-                }
-            }
+        let mut machine = std::mem::take(&mut greeting.machine);
+        let bytes = machine.resume(data);
+        let mut rest = &*bytes;
+        let Some(event) = machine.next(&mut rest, usize::MAX) else {
+            let unread = rest.len();
+            machine.keep(bytes, unread);
+            greeting.machine = machine;
+            return;
         };
+        match event {
+            Said::Request(request) if !request.is_get() && self.takes_xxim_http(slot) => {
+                self.xxim_over_http(slot, &bytes);
+            }
+            Said::Request(request) => self.greeted(slot, &request, rest),
+            Said::Refuse(fault) => self.turn_away(slot, Refusal::of(fault), None),
+            Said::Expect | Said::Body(_) => debug_assert!(false, "a request begins first"),
+        }
+    }
+
+    /// Upgrades to a WebSocket, or says why not and ends the connection; a body is not read then.
+    /// The bytes behind the request belong to the WebSocket.
+    pub(super) fn greeted(&mut self, slot: u32, request: &Request<'_>, rest: &[u8]) {
+        let config = self.config.clone();
+        let routes = self.routes(slot);
+        let refusal = upgrade::xxim_refusal(request, routes, &config.xxim.allow_origin);
+        let customer = &config.netsvr.customer;
+        let decided = refusal.map_or_else(|| upgrade::upgrade(request, routes, customer), Err);
+        match decided {
+            Ok(upgrade) => self.upgraded(slot, upgrade, rest),
+            Err(refusal) => self.turn_away(slot, refusal, Some(request)),
+        }
+    }
+
+    fn turn_away(&mut self, slot: u32, refusal: Refusal, request: Option<&Request<'_>>) {
         self.counters.upgrades_refused += 1;
-        self.push(slot, Bytes::from(refusal));
+        let date = self.http_date();
+        let path = request.map(|request| request.path);
+        let bodiless = request.is_some_and(|request| request.manner().bodiless);
+        let answer = refusal.encode(path, self.routes(slot), bodiless, &date);
+        self.push(slot, Bytes::from(answer));
         self.linger(slot);
+    }
+
+    /// What the listener of a connection serves.
+    pub(super) fn routes(&self, slot: u32) -> &[Route] {
+        match &self.listeners[self.conns[slot].listener as usize].service {
+            Service::Http(routes) => routes,
+            _ => &[],
+        }
     }
 
     fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
         let conn = &mut self.conns[slot];
-        let Role::Greeting(greeting) = &conn.role else { return };
-        let peer = greeting.peer;
+        let peer = match &conn.role {
+            Role::Greeting(greeting) => greeting.peer,
+            Role::XximHttp(http) => http.peer(),
+            _ => return,
+        };
         conn.decoder.stash(rest);
         conn.active_ms = self.now.ms;
         if upgrade.deflate {

@@ -239,8 +239,8 @@ impl Shard {
             self.api_send(slot, wire::text_frame(answer, id), false);
         } else {
             let form = form(id);
-            let ends = form.ends();
-            self.api_send(slot, form.encode(answer), ends);
+            let (ends, date) = (form.ends(), self.http_date());
+            self.api_send(slot, form.encode(answer, &date), ends);
         }
         let CloseReason { code, text } = TOO_MANY_ERRORS;
         if too_many && !self.api_says_last(slot, || websocket::close(code, text)) {
@@ -289,8 +289,9 @@ impl Shard {
 
     /// What a command of a connection came to.
     pub(super) fn connmix_api_told(&mut self, number: u64, outcome: Outcome) {
+        let date = self.http_date();
         let encode =
-            |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome));
+            |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome), &date);
         self.api_answered(number, encode);
     }
 
@@ -310,7 +311,8 @@ impl Shard {
     /// The text of the metrics, for a request of this number.
     pub(super) fn rendered(&mut self, number: u64, text: &str) {
         self.hooks.rendered();
-        self.api_answered(number, |pending| pending.form.metrics(text));
+        let date = self.http_date();
+        self.api_answered(number, |pending| pending.form.metrics(text, &date));
     }
 
     /// Sends the answers that wait for nothing any more, and goes on reading.
@@ -445,9 +447,10 @@ impl Shard {
 
     /// Answers the request that holds back what follows it; it is the last one.
     fn settle_barrier(&mut self, slot: u32, answer: Answer) {
+        let date = self.http_date();
         let Some(conn) = self.api(slot) else { return };
         if let Some(pending) = conn.pending.back_mut() {
-            pending.answer = Some(pending.form.encode(answer));
+            pending.answer = Some(pending.form.encode(answer, &date));
         }
         self.release(slot);
     }

@@ -12,6 +12,7 @@ use crate::hub::ConnId;
 use crate::shard::business::Business;
 use crate::shard::outbox::Outbox;
 use crate::shard::{connmix, connmix_api, im, xxim};
+use crate::wire::http::machine::Machine;
 use crate::wire::netsvr::{OpenInfo, Verdict};
 use crate::wire::tls::Tls;
 use crate::wire::websocket::Decoder;
@@ -119,7 +120,7 @@ impl Role {
 #[derive(Debug)]
 pub struct Greeting {
     pub peer: SocketAddr,
-    pub head: Vec<u8>,
+    pub machine: Machine,
 }
 
 /// A connection that was upgraded but not opened.

@@ -78,6 +78,8 @@ use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::deflate::{Deflater, Inflater};
+use crate::wire::http::date::Date;
+use crate::wire::http::machine::Machine;
 use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::{ServerConfig, Tls};
 
@@ -132,6 +134,8 @@ pub struct Shard {
     inflater: Inflater,
     deflater: Option<Deflater>,
     plain: Vec<u8>,
+    /// Of the last answer over HTTP.
+    date: Date,
     /// Operations for the driver, in order.
     pub ops: Vec<Op>,
     /// Mail for the other shards, by shard, in order.
@@ -193,6 +197,7 @@ impl Shard {
             inflater: Inflater::new(),
             deflater: (level != 0).then(|| Deflater::new(level)),
             plain: Vec::new(),
+            date: Date::default(),
             ops: Vec::new(),
             mesh: mesh.map(mesh::Mesh::new),
             mail: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -267,7 +272,9 @@ impl Shard {
     fn first_role(&self, listener: usize, peer: SocketAddr) -> Role {
         let settings = &self.listeners[listener];
         match settings.service {
-            Service::Http(_) => Role::Greeting(Box::new(Greeting { peer, head: Vec::new() })),
+            Service::Http(_) => {
+                Role::Greeting(Box::new(Greeting { peer, machine: Machine::default() }))
+            }
             Service::NetsvrWorker | Service::NetsvrTask => {
                 let worker = settings.service == Service::NetsvrWorker;
                 let name = Business::name(settings.address, peer, self.now.unix);
@@ -457,6 +464,11 @@ impl Shard {
             counters.count_dropped(DropReason::Shutdown, gauges.queue_messages);
         }
         (counters, gauges)
+    }
+
+    /// The `Date` of an answer over HTTP that is written now.
+    fn http_date(&mut self) -> Date {
+        self.date.at(self.now.unix_ms / 1000)
     }
 
     fn dropped(&mut self, reason: DropReason, count: u64) {

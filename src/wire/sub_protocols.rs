@@ -12,11 +12,7 @@ const NAME: &str = "Sec-WebSocket-Protocol";
 /// which empty elements are no part (RFC 9110 section 5.6.1); what is not a token can not be
 /// accepted, for it would stand in the response.
 pub fn offered<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> {
-    request
-        .header_lines(NAME)
-        .flat_map(|line| line.split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|name| !name.is_empty() && name.iter().all(|byte| is_token_byte(*byte)))
+    request.elements(NAME).filter(|name| name.iter().all(|byte| is_token_byte(*byte)))
 }
 
 /// Appends the header line that tells the client what was accepted, if something was.

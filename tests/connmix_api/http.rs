@@ -100,7 +100,7 @@ fn what_is_no_request_is_answered_and_ends_the_connection() {
         (format!("{head}{chunked}{large:x}\r\n"), 413),
         (format!("{head}{chunked}{}\r\n", "f".repeat(60)), 413),
         (format!("{head}X: {}\r\n\r\n", "x".repeat(20_000)), 431),
-        ("PUT /v1/mesh/send HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".to_owned(), 405),
+        ("PUT /v1/mesh/send HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc".to_owned(), 405),
     ];
     for (bytes, status) in cases {
         let mut http = api.http();
@@ -121,7 +121,7 @@ fn wrong_paths_and_methods_leave_the_connection_open() {
     for (method, path, status, header) in [
         ("GET", "/nothing", 404, ""),
         ("GET", PUBLISH, 405, "Allow: POST\r\n"),
-        ("POST", "/version", 405, "Allow: GET\r\n"),
+        ("POST", "/version", 405, "Allow: GET, HEAD\r\n"),
         ("GET", "/ws/v1", 426, "Upgrade: websocket\r\n"),
         ("GET", "/version", 200, ""),
     ] {

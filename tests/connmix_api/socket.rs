@@ -160,7 +160,7 @@ fn a_request_that_does_not_come_to_its_end_is_given_up() {
     settings.runtime.handshake_timeout = Duration::from_millis(200);
     let api = Api::start_with(settings, number);
     for start in
-        ["POST /v1/mesh/send HT", "POST /v1/mesh/send HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+        ["POST /v1/mesh/send HT", "POST /v1/mesh/send HTTP/1.0\r\nContent-Length: 9\r\n\r\n{"]
     {
         let mut http = api.http();
         http.write(start.as_bytes());

@@ -429,7 +429,7 @@ fn the_close_callback_is_for_those_who_were_opened_only() {
     let id = worker.opened();
     assert_eq!(server.client().frame().close().0, 1013, "refused");
     let mut health = Client::tcp(server.address(CLIENTS));
-    health.write(b"GET / HTTP/1.1\r\n\r\n");
+    health.write(b"GET / HTTP/1.0\r\n\r\n");
     assert!(health.rest().ends_with(b"Hello netsvr"));
     drop(Client::tcp(server.address(CLIENTS)));
     drop(client);

@@ -282,7 +282,7 @@ fn nobody_hears_of_connections_that_were_never_opened() {
     let mut half = Client::tcp(address);
     half.write(b"GET /netsvr HTTP/1.1\r\n");
     drop(half);
-    for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\n\r\n", "nonsense\r\n\r\n"] {
+    for request in ["GET / HTTP/1.0\r\n\r\n", "POST / HTTP/1.0\r\n\r\n", "nonsense\r\n\r\n"] {
         let mut client = Client::tcp(address);
         client.write(request.as_bytes());
         assert!(!client.rest().is_empty());

@@ -111,11 +111,14 @@ fn row_2_what_is_not_http_is_a_bad_request() {
 #[test]
 fn row_3_only_get_is_allowed() {
     let server = Server::start(config());
-    for method in ["POST", "HEAD", "OPTIONS", "PUT", "get", "FOO"] {
+    for method in ["POST", "OPTIONS", "PUT", "get", "FOO"] {
         let request = request(&format!("{method} /netsvr HTTP/1.1"), &[]);
         let expected = refusal("405 Method Not Allowed", "Method Not Allowed");
         assert_eq!(answer(&server, request), expected, "{method}");
     }
+    // A HEAD is answered as a GET without its body; it is never a handshake.
+    let head = request("HEAD /netsvr HTTP/1.1", &[]);
+    assert_eq!(answer(&server, head), refusal("200 OK", ""));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::requests;
-use crate::config::model::{XximMode, XximTarget};
+use crate::config::model::{ClientProtocol, XximMode, XximTarget};
 use crate::edge::xxim::{client_ip, cors, first_values};
 use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
@@ -24,14 +24,16 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
-use crate::wire::http::body::{self, Body, BodyError, Framing};
-use crate::wire::http::{self, Head};
+use crate::wire::http;
+use crate::wire::http::answer::{Answer, Manner};
+use crate::wire::http::fault::Fault;
+use crate::wire::http::machine::{CONTINUE, Event, Machine};
 use crate::wire::netsvr as worker;
 use crate::wire::xxim::proto::{CommonReq, CommonResp};
 use crate::wire::xxim::{self as wire, Identity, LocalMethod, code, text};
 
 const PROTOBUF: &str = "application/x-protobuf";
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const TEXT: &str = "text/plain; charset=utf-8";
 /// A connection without a request is closed after this time.
 const IDLE_MS: u64 = 60_000;
 
@@ -39,19 +41,14 @@ const IDLE_MS: u64 = 60_000;
 #[derive(Debug)]
 pub struct HttpConn {
     peer: SocketAddr,
-    /// Bytes that are not handled yet.
-    buffer: Vec<u8>,
-    /// How many of them were searched for the end of a head.
-    seen: usize,
-    /// The head is complete, the body is not.
-    body: Option<Box<(Plan, Body)>>,
+    machine: Machine,
+    /// What the head says of the request whose body is to come.
+    plan: Option<Box<Plan>>,
     /// When the first bytes of the request came, milliseconds of the process clock.
     since_ms: Option<u64>,
     pending: Option<Pending>,
     /// Of the question that is under way.
     number: u32,
-    /// Nothing is read any more.
-    over: bool,
 }
 
 /// What the head of a request says.
@@ -67,8 +64,7 @@ struct Plan {
 /// How a request is answered.
 #[derive(Clone, Debug)]
 struct Form {
-    /// The connection ends after it.
-    ends: bool,
+    manner: Manner,
     /// Header lines for browsers of other origins.
     cors: Box<str>,
 }
@@ -98,14 +94,17 @@ impl HttpConn {
     fn new(peer: SocketAddr) -> HttpConn {
         HttpConn {
             peer,
-            buffer: Vec::new(),
-            seen: 0,
-            body: None,
+            machine: Machine::default(),
+            plan: None,
             since_ms: None,
             pending: None,
             number: 0,
-            over: false,
         }
+    }
+
+    /// Address of the client or of the proxy before it.
+    pub(in crate::shard) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// Whether its request is not answered yet.
@@ -132,6 +131,13 @@ impl Shard {
         }
     }
 
+    /// Whether the listener of a connection takes requests of xxim.
+    pub(in crate::shard) fn takes_xxim_http(&self, slot: u32) -> bool {
+        let mut routes = self.routes(slot).iter();
+        self.config.xxim_upstreams.http_api
+            && routes.any(|route| route.protocol == ClientProtocol::Xxim)
+    }
+
     /// A connection whose first request, here with all that came, is none for a WebSocket.
     pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32, data: &[u8]) {
         let role = &mut self.conns[slot].role;
@@ -145,87 +151,74 @@ impl Shard {
     pub(in crate::shard) fn xxim_http_bytes(&mut self, slot: u32, data: &[u8]) {
         let now_ms = self.now.ms;
         self.conns[slot].active_ms = now_ms;
+        let body_bytes_max = self.config.xxim.message_bytes_max as usize;
         let Some(conn) = self.xxim_http(slot) else { return };
-        if conn.over {
-            return;
-        }
-        conn.buffer.extend_from_slice(data);
-        let mut buffer = std::mem::take(&mut conn.buffer);
-        let mut rest = &*buffer;
-        while !rest.is_empty() {
-            let stopped = Flags::GONE | Flags::DEAF | Flags::BLOCKED;
-            let over = self.xxim_http(slot).is_none_or(|conn| conn.over);
-            if over
-                || self.conns[slot].flags.has(stopped)
-                || self.outbox_blocks(slot)
-                || !self.xxim_http_step(slot, &mut rest)
-            {
-                break;
+        let mut machine = std::mem::take(&mut conn.machine);
+        let bytes = machine.resume(data);
+        let mut rest = &*bytes;
+        while self.xxim_http_goes_on(slot, &machine, rest)
+            && let Some(event) = machine.next(&mut rest, body_bytes_max)
+        {
+            match event {
+                // The WebSocket is on the same port, and a proxy may have kept the connection.
+                Event::Request(request) if request.is_get() => {
+                    return self.greeted(slot, &request, rest);
+                }
+                Event::Request(request) => self.xxim_http_head(slot, &request, &mut machine),
+                Event::Expect => self.push(slot, Bytes::from_static(CONTINUE)),
+                Event::Body(body) => {
+                    if let Some(plan) = self.xxim_http(slot).and_then(|conn| conn.plan.take()) {
+                        self.xxim_http_request(slot, *plan, &body);
+                    }
+                }
+                Event::Refuse(fault) => self.xxim_http_fault(slot, fault),
             }
         }
-        let used = buffer.len() - rest.len();
-        buffer.drain(..used);
+        let unread = rest.len();
+        machine.keep(bytes, unread);
         if let Some(conn) = self.xxim_http(slot) {
-            conn.buffer = buffer;
+            let runs = machine.is_partial();
+            conn.since_ms = runs.then(|| conn.since_ms.unwrap_or(now_ms));
+            conn.machine = machine;
             self.rearm(slot);
         }
     }
 
-    /// Reads one request, or a part of one. False: more bytes are needed, or none.
-    fn xxim_http_step(&mut self, slot: u32, rest: &mut &[u8]) -> bool {
-        let now_ms = self.now.ms;
-        let Some(conn) = self.xxim_http(slot) else { return false };
-        conn.since_ms.get_or_insert(now_ms);
-        if let Some(mut incomplete) = conn.body.take() {
-            return match incomplete.1.read(rest) {
-                Ok(true) => {
-                    let (plan, body) = *incomplete;
-                    self.xxim_http_request(slot, plan, body.bytes());
-                    true
-                }
-                Ok(false) => {
-                    conn.body = Some(incomplete);
-                    false
-                }
-                Err(error) => self.xxim_http_refuse(slot, status_of(error)),
-            };
-        }
-        let head = *rest;
-        match http::resume(head, std::mem::take(&mut conn.seen)) {
-            Head::Partial => {
-                conn.seen = head.len();
-                false
-            }
-            Head::Bad => self.xxim_http_refuse(slot, "400 Bad Request"),
-            Head::TooLarge => self.xxim_http_refuse(slot, "431 Request Header Fields Too Large"),
-            Head::Complete { request, len } => {
-                *rest = &head[len..];
-                self.xxim_http_head(slot, &request, rest.is_empty())
-            }
-        }
+    /// Whether there is something to read, and it is to be read now.
+    fn xxim_http_goes_on(&mut self, slot: u32, machine: &Machine, rest: &[u8]) -> bool {
+        let stopped = Flags::GONE | Flags::DEAF | Flags::BLOCKED;
+        let more = !rest.is_empty() || machine.is_partial();
+        more && !self.conns[slot].flags.has(stopped) && !self.outbox_blocks(slot)
     }
 
-    /// A head is complete; its body follows.
-    fn xxim_http_head(&mut self, slot: u32, request: &http::Request<'_>, alone: bool) -> bool {
+    /// A request begins; its body is to come.
+    fn xxim_http_head(&mut self, slot: u32, request: &http::Request<'_>, machine: &mut Machine) {
         let config = self.config.clone();
-        let Some(peer) = self.xxim_http(slot).map(|conn| conn.peer) else { return false };
-        let bytes_max = config.xxim.message_bytes_max as usize;
-        let framing = match body::framing(request, bytes_max) {
-            Ok(framing) => framing,
-            Err(error) => return self.xxim_http_refuse(slot, status_of(error)),
-        };
+        let Some(peer) = self.xxim_http(slot).map(|conn| conn.peer) else { return };
+        let manner = request.manner();
         let Some(cors) = cors(request, &config.xxim.allow_origin) else {
-            return self.xxim_http_refuse(slot, "403 Forbidden");
+            machine.end();
+            let text =
+                "pages of this origin are not let in: xxim.allow_origin lists those that are";
+            return self.xxim_http_refuse(slot, "403 Forbidden", "", text);
         };
-        let preflight = request.method == "OPTIONS";
-        // The body of a preflight is not read, so nothing behind it can be a request.
-        let unread = preflight && framing != Framing::Length(0);
-        let form = Form { ends: unread || !request.keeps_alive(), cors };
-        if preflight {
-            return self.xxim_http_options(slot, &form);
+        if request.method == "OPTIONS" {
+            // The body of a preflight is not read, so nothing behind it can be a request.
+            let manner = Manner { ends: manner.ends || request.has_body(), ..manner };
+            if manner.ends {
+                machine.end();
+            }
+            return self.xxim_http_options(slot, &Form { manner, cors });
         }
         if request.method != "POST" {
-            return self.xxim_http_refuse(slot, "405 Method Not Allowed");
+            machine.end();
+            let allow = "Allow: GET, HEAD, POST, OPTIONS\r\n";
+            return self.xxim_http_refuse(
+                slot,
+                "405 Method Not Allowed",
+                allow,
+                "method not allowed",
+            );
         }
         let value = |name: &str| {
             let line = request.header(name).unwrap_or_default();
@@ -238,25 +231,14 @@ impl Shard {
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
         let plan = Plan {
             method: String::from_utf8_lossy(request.path).into(),
-            form,
+            form: Form { manner, cors },
             ip: client_ip(peer, &forwarded, &real, &config.xxim.trusted_proxies),
             user_agent: value("User-Agent"),
             headers: headers.collect(),
         };
-        if alone && request.has_token("Expect", "100-continue") {
-            self.push(slot, Bytes::from_static(CONTINUE));
+        if let Some(conn) = self.xxim_http(slot) {
+            conn.plan = Some(Box::new(plan));
         }
-        let mut body = Body::new(framing, bytes_max);
-        // An empty body is complete without a byte.
-        match body.read(&mut &[][..]) {
-            Ok(true) => self.xxim_http_request(slot, plan, body.bytes()),
-            _ => {
-                if let Some(conn) = self.xxim_http(slot) {
-                    conn.body = Some(Box::new((plan, body)));
-                }
-            }
-        }
-        true
     }
 
     /// A request is complete.
@@ -455,7 +437,7 @@ impl Shard {
     /// The gateway ends: the request that is under way is the last of its connection.
     pub(in crate::shard) fn xxim_http_drain(&mut self, slot: u32) {
         match self.xxim_http(slot).and_then(|conn| conn.pending.as_mut()) {
-            Some(pending) => pending.form().ends = true,
+            Some(pending) => pending.form().manner.ends = true,
             None => self.linger(slot),
         }
     }
@@ -498,41 +480,39 @@ impl Shard {
             return;
         }
         let body = answer.encode_to_vec();
-        let answer = body::answer("200 OK", PROTOBUF, &form.cors, form.ends, &body);
-        self.push(slot, Bytes::from(answer));
-        if form.ends {
-            self.xxim_http_end(slot);
-        }
+        let content = Some((PROTOBUF, &*body));
+        self.xxim_http_write(
+            slot,
+            form.manner,
+            Answer { status: "200 OK", headers: &form.cors, content, ..Answer::default() },
+        );
     }
 
     /// Browsers ask before they send.
-    fn xxim_http_options(&mut self, slot: u32, form: &Form) -> bool {
-        let close = if form.ends { "Connection: close\r\n" } else { "" };
-        let answer = format!("HTTP/1.1 204 No Content\r\n{close}{}\r\n", form.cors);
-        self.push(slot, Bytes::from(answer));
-        if let Some(conn) = self.xxim_http(slot) {
-            conn.since_ms = None;
-        }
-        if form.ends {
-            self.xxim_http_end(slot);
-        }
-        !form.ends
+    fn xxim_http_options(&mut self, slot: u32, form: &Form) {
+        let answer = Answer { status: "204 No Content", headers: &form.cors, ..Answer::default() };
+        self.xxim_http_write(slot, form.manner, answer);
     }
 
-    /// What is not HTTP as it should be ends the connection.
-    fn xxim_http_refuse(&mut self, slot: u32, status: &str) -> bool {
+    /// What is not HTTP as it should be.
+    fn xxim_http_fault(&mut self, slot: u32, fault: Fault) {
+        self.xxim_http_refuse(slot, fault.status(), "", fault.text());
+    }
+
+    /// A request that is refused is the last of its connection.
+    fn xxim_http_refuse(&mut self, slot: u32, status: &str, headers: &str, text: &str) {
         self.counters.protocol_violations += 1;
-        let answer = body::answer(status, "text/plain", "", true, b"");
-        self.push(slot, Bytes::from(answer));
-        self.xxim_http_end(slot);
-        false
+        let content = Some((TEXT, text.as_bytes()));
+        let answer = Answer { status, headers, content, ..Answer::default() };
+        self.xxim_http_write(slot, Manner::LAST, answer);
     }
 
-    fn xxim_http_end(&mut self, slot: u32) {
-        if let Some(conn) = self.xxim_http(slot) {
-            conn.over = true;
+    fn xxim_http_write(&mut self, slot: u32, manner: Manner, answer: Answer<'_>) {
+        let answer = answer.encode(manner, &self.http_date());
+        self.push(slot, Bytes::from(answer));
+        if manner.ends {
+            self.linger(slot);
         }
-        self.linger(slot);
     }
 
     /// When something is due, milliseconds of the process clock.
@@ -580,12 +560,4 @@ fn success(data: Bytes) -> CommonResp {
 
 fn failure(code: i32, text: &str) -> CommonResp {
     CommonResp { code, msg: Some(text.to_owned()), data: Bytes::new() }
-}
-
-fn status_of(error: BodyError) -> &'static str {
-    match error {
-        BodyError::Bad => "400 Bad Request",
-        BodyError::Unsupported => "501 Not Implemented",
-        BodyError::TooLarge => "413 Content Too Large",
-    }
 }

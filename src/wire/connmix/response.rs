@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Code, Fault};
-use crate::wire::http::body::decimal;
+use crate::wire::http::answer::decimal;
 use crate::wire::json::quoted;
 use crate::wire::websocket::{self, Opcode};
 

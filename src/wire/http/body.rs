@@ -1,4 +1,4 @@
-//! The body of an HTTP/1.1 request, and answers with a body (RFC 9112 sections 6 and 7).
+//! The body of an HTTP/1.1 request (RFC 9112 sections 6 and 7).
 //!
 //! Invariants: a body that is longer than the limit is refused as soon as that is known, before
 //! memory is taken for it; a request whose length can be understood in two ways is refused, or a
@@ -7,7 +7,8 @@
 //! Costs: a body with a `Content-Length` that has arrived with its head is not copied; any other is
 //! copied once.
 
-use super::{Request, is_token_byte};
+use super::fault::Fault;
+use super::is_token_byte;
 
 /// Digits of the size of a chunk.
 const SIZE_DIGITS_MAX: u8 = 64;
@@ -25,39 +26,52 @@ pub enum Framing {
     Chunked,
 }
 
-/// Why a request with a body can not be read. The connection is of no use after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyError {
-    /// The length is missing, contradictory or not a number, or a chunk is malformed: 400.
-    Bad,
-    /// A transfer coding that this server does not know: 501.
-    Unsupported,
-    /// Longer than the limit: 413.
-    TooLarge,
+/// What the lines of a head say about its body.
+#[derive(Debug, Default)]
+pub(super) struct Lines<'a> {
+    length: Option<&'a [u8]>,
+    coding: Option<&'a [u8]>,
+    fault: Option<Fault>,
 }
 
-/// How long the body of this request is, which must not be longer than `bytes_max`.
-pub fn framing(request: &Request<'_>, bytes_max: usize) -> Result<Framing, BodyError> {
-    let mut lengths = request.header_lines("Content-Length");
-    let length = lengths.next();
-    let mut codings = request.header_lines("Transfer-Encoding");
-    if let Some(coding) = codings.next() {
-        // RFC 9112 section 6.3 permits to refuse both together, and HTTP/1.0 has no chunks.
-        if length.is_some() || request.is_1_0 {
-            return Err(BodyError::Bad);
+impl<'a> Lines<'a> {
+    /// A `Content-Length` line.
+    pub(super) fn length(&mut self, value: &'a [u8]) {
+        if self.length.is_some_and(|other| other != value) {
+            self.fault = Some(Fault::Lengths);
         }
-        let chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        return if chunked { Ok(Framing::Chunked) } else { Err(BodyError::Unsupported) };
+        self.length = Some(value);
     }
-    let Some(length) = length else { return Ok(Framing::Length(0)) };
-    if lengths.any(|other| other != length) {
-        return Err(BodyError::Bad);
+
+    /// A `Transfer-Encoding` line.
+    pub(super) fn coding(&mut self, value: &'a [u8]) {
+        if self.coding.is_some() {
+            self.fault = Some(Fault::Coding);
+        }
+        self.coding = Some(value);
     }
-    let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-    let length = std::str::from_utf8(length).ok().filter(|_| digits).ok_or(BodyError::Bad)?;
-    // Digits that are too many for the type are a number that is too large.
-    let length: usize = length.parse().map_err(|_| BodyError::TooLarge)?;
-    if length > bytes_max { Err(BodyError::TooLarge) } else { Ok(Framing::Length(length)) }
+
+    /// What they come to in a request of HTTP/1.1, or of HTTP/1.0, which has no chunks.
+    pub(super) fn framing(self, is_1_0: bool) -> Result<Framing, Fault> {
+        if self.coding.is_some() && (self.length.is_some() || is_1_0) {
+            // RFC 9112 section 6.3 permits to refuse both together.
+            return Err(Fault::LengthAndCoding);
+        }
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        match (self.coding, self.length) {
+            (Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+            (Some(_), _) => Err(Fault::Coding),
+            (None, None) => Ok(Framing::Length(0)),
+            (None, Some(length)) => {
+                let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+                let text = std::str::from_utf8(length).ok().filter(|_| digits);
+                // Digits that are too many for the type are a number that is too large.
+                text.ok_or(Fault::Length)?.parse().map(Framing::Length).map_err(|_| Fault::Body)
+            }
+        }
+    }
 }
 
 /// A body that arrives in pieces.
@@ -117,15 +131,15 @@ impl Body {
     ///
     /// # Errors
     /// A malformed chunk, or more bytes than the limit.
-    pub fn read(&mut self, input: &mut &[u8]) -> Result<bool, BodyError> {
+    pub fn read(&mut self, input: &mut &[u8]) -> Result<bool, Fault> {
         while self.state != State::Done {
             match self.state {
                 State::Plain(missing) => {
-                    let missing = self.take(input, missing);
+                    let missing = self.take_data(input, missing);
                     self.state = if missing == 0 { State::Done } else { State::Plain(missing) };
                 }
                 State::Chunk(missing) => {
-                    let missing = self.take(input, missing);
+                    let missing = self.take_data(input, missing);
                     self.state = match missing {
                         0 => State::ChunkEnd,
                         _ => State::Chunk(missing),
@@ -149,8 +163,13 @@ impl Body {
         &self.bytes
     }
 
+    /// Gives the bytes of the body away.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Moves up to `missing` bytes; returns how many are still missing.
-    fn take(&mut self, input: &mut &[u8], missing: usize) -> usize {
+    fn take_data(&mut self, input: &mut &[u8], missing: usize) -> usize {
         let (piece, rest) = input.split_at(missing.min(input.len()));
         self.bytes.extend_from_slice(piece);
         *input = rest;
@@ -158,7 +177,7 @@ impl Body {
     }
 
     /// A byte that is not data.
-    fn framing_byte(&mut self, byte: u8) -> Result<State, BodyError> {
+    fn framing_byte(&mut self, byte: u8) -> Result<State, Fault> {
         match (self.state, byte) {
             (State::Size { size, digits: 1.. } | State::Extension(size), b'\r') => {
                 Ok(State::SizeEnd(size))
@@ -171,7 +190,7 @@ impl Body {
             }
             (State::Size { size, digits }, _) => {
                 let digit = char::from(byte).to_digit(16).filter(|_| digits < SIZE_DIGITS_MAX);
-                let digit = digit.ok_or(BodyError::Bad)? as usize;
+                let digit = digit.ok_or(Fault::Chunk)? as usize;
                 // Beyond the limit the exact size does not matter, only that it is too large.
                 let size = size.saturating_mul(16).saturating_add(digit);
                 Ok(State::Size { size, digits: digits + 1 })
@@ -182,7 +201,7 @@ impl Body {
             (State::SizeEnd(0), b'\n') => Ok(State::Trailer),
             (State::SizeEnd(size), b'\n') => {
                 let room = self.bytes_max - self.bytes.len();
-                if size > room { Err(BodyError::TooLarge) } else { Ok(State::Chunk(size)) }
+                if size > room { Err(Fault::Body) } else { Ok(State::Chunk(size)) }
             }
             (State::ChunkEnd, b'\r') => Ok(State::ChunkEndLine),
             (State::ChunkEndLine, b'\n') => {
@@ -198,61 +217,22 @@ impl Body {
             (State::TrailerValue, _) if is_text_byte(byte) => self.trailer(State::TrailerValue),
             (State::TrailerEndLine, b'\n') => Ok(State::Trailer),
             (State::EndLine, b'\n') => Ok(State::Done),
-            _ => Err(BodyError::Bad),
+            _ => Err(Fault::Chunk),
         }
     }
 
-    fn extension(&mut self, state: State) -> Result<State, BodyError> {
+    fn extension(&mut self, state: State) -> Result<State, Fault> {
         self.extension_bytes += 1;
-        if self.extension_bytes > EXTENSION_BYTES_MAX { Err(BodyError::Bad) } else { Ok(state) }
+        if self.extension_bytes > EXTENSION_BYTES_MAX { Err(Fault::Chunk) } else { Ok(state) }
     }
 
-    fn trailer(&mut self, state: State) -> Result<State, BodyError> {
+    fn trailer(&mut self, state: State) -> Result<State, Fault> {
         self.trailer_bytes += 1;
-        if self.trailer_bytes > TRAILER_BYTES_MAX { Err(BodyError::Bad) } else { Ok(state) }
+        if self.trailer_bytes > TRAILER_BYTES_MAX { Err(Fault::Chunk) } else { Ok(state) }
     }
 }
 
 /// Whether the byte may stand in the value of a field (RFC 9110 section 5.5).
 fn is_text_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-/// An answer with a body. `headers` are whole lines. With `close` the connection ends after it.
-pub fn answer(
-    status: &str,
-    content_type: &str,
-    headers: &str,
-    close: bool,
-    body: &[u8],
-) -> Vec<u8> {
-    let mut length = [0; 20];
-    let length = decimal(body.len() as u64, &mut length);
-    let connection: &[u8] = if close { b"\r\nConnection: close\r\n" } else { b"\r\n" };
-    let parts: [&[u8]; 10] = [
-        b"HTTP/1.1 ",
-        status.as_bytes(),
-        b"\r\nContent-Type: ",
-        content_type.as_bytes(),
-        b"\r\nContent-Length: ",
-        length,
-        connection,
-        headers.as_bytes(),
-        b"\r\n",
-        body,
-    ];
-    parts.concat()
-}
-
-/// The digits of a number, at the end of `buffer`.
-pub fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
-    let mut at = buffer.len();
-    loop {
-        at -= 1;
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &buffer[at..];
-        }
-    }
 }
