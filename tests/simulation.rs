@@ -21,6 +21,8 @@ mod peers;
 mod plan;
 #[path = "simulation/scenes.rs"]
 mod scenes;
+#[path = "simulation/slow.rs"]
+mod slow;
 #[path = "simulation/story.rs"]
 mod story;
 #[path = "simulation/streams.rs"]

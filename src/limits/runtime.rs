@@ -28,9 +28,9 @@ pub(super) const ROWS: &[Limit] = &[
          may be larger if nothing else waits.",
         "`runtime.slow_client` decides what becomes of a push: close with 1008 `slow \
          consumer` (xxim clients without a word), or drop the frame. A client that has filled \
-         it with answers and pongs is not read until it has taken them; who takes nothing for \
-         its write deadline (netsvr and echo: `netsvr.customer.heartbeat_interval`) is closed \
-         as slow.",
+         it with answers and pongs is not read while more waits than that. Who takes nothing for \
+         its write deadline, or leaves more waiting than that for so long, is closed as slow \
+         (netsvr and echo: `netsvr.customer.heartbeat_interval`; the others: `write_timeout`).",
     ),
     row(
         "runtime.mailbox_messages_max",

@@ -128,6 +128,7 @@ impl Shard {
         let waits = !has(Flags::ENDED) || self.under_way(slot) || goes_on();
         assert!(waits, "{}", at("ended, does not wait"));
         assert!(!has(Flags::FULL) || has(Flags::BLOCKED), "{}", at("full and is read"));
+        assert!(!has(Flags::FULL) || goes_on(), "{}", at("full, and nothing is written"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));

@@ -338,18 +338,27 @@ impl Shard {
     /// Whether a client must wait because more waits for it than may; blocks it then. What it says
     /// now could only add to that, and nobody reads it.
     pub(super) fn outbox_blocks(&mut self, slot: u32) -> bool {
-        let conn = &mut self.conns[slot];
-        let bytes_max = match conn.role {
-            // Its responses go on where its notifications end.
-            Role::Im(_) => self.config.runtime.outbox_bytes_max.max(self.config.im.out_high_water),
-            _ => self.config.runtime.outbox_bytes_max,
-        };
-        let full = conn.outbox.is_full(bytes_max) && !conn.flags.has(Flags::CLOSING);
+        let full = self.outbox_is_full(slot) && !self.conns[slot].flags.has(Flags::CLOSING);
         if full {
-            conn.flags.set(Flags::FULL);
             self.block(slot, false);
+            let conn = &mut self.conns[slot];
+            if conn.flags.set(Flags::FULL) {
+                conn.stalled_ms = self.now.ms;
+            }
         }
         full
+    }
+
+    /// Whether more waits for a client than may.
+    pub(super) fn outbox_is_full(&self, slot: u32) -> bool {
+        let outbox_bytes_max = self.config.runtime.outbox_bytes_max;
+        let conn = &self.conns[slot];
+        match conn.role {
+            Role::Xxim(_) => self.xxim_queued(slot) > outbox_bytes_max,
+            // Its responses go on where its notifications end.
+            Role::Im(_) => conn.outbox.is_full(outbox_bytes_max.max(self.config.im.out_high_water)),
+            _ => conn.outbox.is_full(outbox_bytes_max),
+        }
     }
 
     fn rules(&self, slot: u32) -> Rules {

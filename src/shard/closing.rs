@@ -202,6 +202,7 @@ impl Shard {
     /// The last send was written: what the connection was waiting for happens now.
     pub(super) fn written_out(&mut self, slot: u32) {
         let under_way = self.under_way(slot);
+        let has_room = self.conns[slot].flags.has(Flags::FULL) && !self.outbox_is_full(slot);
         let conn = &mut self.conns[slot];
         let blocked = conn.flags.has(Flags::BLOCKED);
         let reads = blocked && !conn.flags.has(Flags::DEAF);
@@ -209,14 +210,14 @@ impl Shard {
             self.unblock_business(slot);
         } else if reads && matches!(conn.role, Role::ConnmixApi(_)) {
             self.connmix_api_room(slot);
+        } else if reads && has_room {
+            self.unblock_full(slot);
         } else if !conn.outbox.is_empty() || conn.flags.has(Flags::TOUCHED) {
             // More is under way, or the TLS session has something to say.
         } else if conn.flags.has(Flags::HANG_UP) || conn.flags.has(Flags::ENDED) && !under_way {
             self.finish(slot);
         } else if !under_way && conn.flags.clear(Flags::LINGER) {
             self.ops.push(Op::Shutdown { slot });
-        } else if conn.flags.has(Flags::FULL) {
-            self.unblock(slot);
         } else if blocked && matches!(conn.role, Role::Xxim(_)) {
             self.xxim_resume(slot);
         }
@@ -253,7 +254,7 @@ impl Shard {
     pub(super) fn rearm(&mut self, slot: u32) {
         let conn = &self.conns[slot];
         if conn.flags.has(Flags::ENDED) {
-            // Its time runs, whatever happens.
+            // Its time runs, whatever happens; it needs no write deadline beside that.
             return;
         }
         let runtime = &self.config.runtime;
@@ -275,8 +276,9 @@ impl Shard {
         self.timers.arm(slot, deadline_ms);
     }
 
-    /// When a connection must have taken the send that is stalled, if one is. Who takes nothing for
-    /// so long is too slow, whatever waits for it and whether it is read.
+    /// When a connection must have taken the send that is stalled, if one is, and if its outbox is
+    /// full so much that it is not. Who does not is too slow, whatever waits for it and whether it
+    /// is read.
     pub(super) fn write_due_ms(&self, slot: u32) -> u64 {
         let conn = &self.conns[slot];
         if !conn.flags.has(Flags::STALLED) {
@@ -306,7 +308,8 @@ impl Shard {
             // Whether the last send has stalled is told after the timers of a turn.
             Role::Business(business) if business.is_unsettled() => self.soon(slot),
             Role::ConnmixApi(api) if api.is_unsettled() => self.soon(slot),
-            // What it sent before it left counts, whenever there is room for it.
+            // What it sent before it left counts, whenever there is room for it. It will be: a
+            // worker takes its events within its send deadline, or others get them.
             _ if conn.flags.has(Flags::ENDED)
                 && conn.flags.has(Flags::WAITING)
                 && self.keeps_input(slot) =>

@@ -24,8 +24,9 @@ pub struct Conn {
     pub flags: Flags,
     /// When the peer last showed life, milliseconds of the process clock.
     pub active_ms: u64,
-    /// When the send under way stalled, milliseconds of the process clock; of no meaning without
-    /// [`Flags::STALLED`].
+    /// Since when the write deadline runs, milliseconds of the process clock: the send under way
+    /// has stalled, or, if that was later, the outbox has become full and has been since. Of no
+    /// meaning without [`Flags::STALLED`].
     pub stalled_ms: u64,
     pub outbox: Outbox,
     pub decoder: Decoder,
@@ -165,7 +166,7 @@ impl Flags {
     pub const WAITING: u16 = 1 << 12;
     /// Upgraded to a WebSocket; without it the protocol runs on the bare stream.
     pub const WEBSOCKET: u16 = 1 << 13;
-    /// Blocked because its outbox is full; goes on when that is written.
+    /// Blocked because its outbox is full; goes on when it is not any more.
     pub const FULL: u16 = 1 << 14;
 
     /// Whether any of the bits is set.

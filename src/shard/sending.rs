@@ -18,7 +18,9 @@ impl Shard {
             return;
         }
         conn.flags.set(Flags::STALLED);
-        conn.stalled_ms = self.now.ms;
+        if !conn.flags.has(Flags::FULL) {
+            conn.stalled_ms = self.now.ms;
+        }
         conn.outbox.stall();
         self.stalls += 1;
         self.counters.sends_stalled += 1;

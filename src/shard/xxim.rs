@@ -220,7 +220,9 @@ impl Shard {
         if self.conns[slot].flags.has(Flags::CLOSING) || self.xxim_can_go_on(slot) {
             return true;
         }
-        self.block(slot, false);
+        if !self.outbox_blocks(slot) {
+            self.block(slot, false);
+        }
         self.xxim_await_room(slot);
         false
     }
@@ -249,11 +251,11 @@ impl Shard {
             && conn.check.is_none()
             && conn.in_flight.len() < config.requests_max as usize
             && self.xxim.under_way < config.shard_requests_max
-            && self.xxim_queued(slot) <= self.config.runtime.outbox_bytes_max
+            && !self.outbox_is_full(slot)
     }
 
     /// What is charged for that which waits for a client.
-    fn xxim_queued(&self, slot: u32) -> u32 {
+    pub(super) fn xxim_queued(&self, slot: u32) -> u32 {
         let conn = &self.conns[slot];
         let Role::Xxim(own) = &conn.role else { return 0 };
         conn.outbox.charge().saturating_add(own.unsealed.charge())
@@ -268,8 +270,11 @@ impl Shard {
         }
         match self.xxim_can_go_on(slot) {
             true => self.unblock(slot),
-            // Its own reason may be gone while others have taken the room.
-            false => self.xxim_await_room(slot),
+            // Its own reason may be gone while its outbox is full or others have taken the room.
+            false => {
+                self.outbox_blocks(slot);
+                self.xxim_await_room(slot);
+            }
         }
     }
 

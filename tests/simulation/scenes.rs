@@ -31,7 +31,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    fn new(change: impl FnOnce(&mut Config, &mut Weather)) -> Scene {
+    pub fn new(change: impl FnOnce(&mut Config, &mut Weather)) -> Scene {
         Scene::on(1, change)
     }
 
@@ -63,7 +63,7 @@ impl Scene {
         Scene { world: World::new(seed, shards, config, listeners, weather), ids, clients: 0 }
     }
 
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.world.settle(ROUNDS_MAX);
         self.world.audit(FRAME_BYTES_MAX, 1);
     }
@@ -117,7 +117,7 @@ impl Scene {
         String::from_utf8_lossy(&self.ids.encode(id)).into_owned()
     }
 
-    fn counters(&self) -> Counters {
+    pub fn counters(&self) -> Counters {
         self.world.shards().next().expect("there is one shard").report().0
     }
 }
