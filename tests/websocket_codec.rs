@@ -6,7 +6,6 @@ mod strict;
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 use ringway::wire::deflate::{Deflater, InflateError, Inflater};
 use ringway::wire::websocket::{
@@ -255,7 +254,7 @@ struct Message {
 impl Message {
     /// Appends the frames to a stream and the events to what is expected of it.
     fn send(&self, deflater: &mut Deflater, stream: &mut Vec<u8>, expected: &mut Vec<Seen>) {
-        let mut payload = BytesMut::from(&self.data[..]);
+        let mut payload = self.data.clone();
         if self.compressed {
             payload.clear();
             deflater.compress(&self.data, &mut payload);

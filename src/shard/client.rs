@@ -24,7 +24,7 @@ use crate::shard::ops::Op;
 use crate::wire::http::Request;
 use crate::wire::http::machine::Event as Said;
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
-use crate::wire::websocket::{self, CloseCodes, Event, Opcode, Rules};
+use crate::wire::websocket::{self, CloseCodes, Decoder, Event, Opcode, Rules};
 
 /// Close reasons of a refused open (section 2.4).
 const RATE_LIMITED: CloseReason =
@@ -301,6 +301,10 @@ impl Shard {
                 Ok(Some(event)) => self.frame(slot, event),
                 Err(violation) => {
                     self.violated(slot, violation);
+                    // Nothing is read any more; what was read does not wait for the end.
+                    if self.conns[slot].flags.has(Flags::DEAF) {
+                        decoder = Decoder::default();
+                    }
                     break;
                 }
             }

@@ -3,12 +3,14 @@
 //!
 //! Invariants: inflating stops one byte after the limit, whatever the input claims, and the output
 //! buffer is never larger than that. Both sides keep at most 64 KiB of buffer between
-//! messages of ordinary size.
+//! messages of ordinary size; a larger one goes with [`Inflater::give_back`], at the latest before
+//! the next message.
 //!
-//! Costs: no allocation per message once the buffers have grown. The state of the compressor (about
-//! 300 KiB) and of the decompressor (about 48 KiB) is allocated when the first message needs it.
+//! Costs: no allocation per message once the buffers have grown; a large message takes a third more
+//! than its size while it is inflated, and nothing beside what it becomes while it is compressed.
+//! The state of the compressor (about 300 KiB) and of the decompressor (about 48 KiB) is allocated
+//! when the first message needs it.
 
-use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 /// What a sync flush ends with, and what is left away on the wire (RFC 7692 section 7.2.1).
@@ -21,8 +23,8 @@ const WINDOW_BYTES: usize = 32 * 1024;
 const FINAL_BLOCKS_MAX: usize = 64;
 /// Output space to begin with.
 const FIRST_BYTES: usize = 4 * 1024;
-/// Buffers larger than this are given back before the next message.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// Buffers larger than this are given back.
+pub(in crate::wire) const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// Compresses messages.
 #[derive(Debug)]
@@ -44,19 +46,28 @@ impl Deflater {
         Deflater { level, engine: None, scratch: Vec::new() }
     }
 
-    /// Appends the compressed form of `data`, without the tail `00 00 ff ff`.
-    pub fn compress(&mut self, data: &[u8], out: &mut BytesMut) {
-        out.extend_from_slice(self.deflate(data));
-    }
-
     /// The compressed form of `data`, without the tail `00 00 ff ff`.
     pub fn deflate(&mut self, data: &[u8]) -> &[u8] {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        prepare(&mut scratch);
+        self.compress(data, &mut scratch);
+        self.scratch = scratch;
+        &self.scratch
+    }
+
+    /// Gives back what an unusually large message took.
+    pub fn give_back(&mut self) {
+        prepare(&mut self.scratch);
+    }
+
+    /// Appends the compressed form of `data`, without the tail `00 00 ff ff`. The room that `out`
+    /// has then is more than that takes.
+    pub fn compress(&mut self, data: &[u8], out: &mut Vec<u8>) {
         let level = self.level;
         let engine = self.engine.get_or_insert_with(|| Compress::new(level, false));
-        let out = &mut self.scratch;
         engine.reset();
-        prepare(out);
-        // Nearly always enough, also for data that does not compress.
+        // Nearly always enough, also for data that does not compress. What is not written to takes
+        // no memory of the system.
         out.reserve(data.len() + data.len() / 8 + 64);
         loop {
             let done = engine.total_in() as usize;
@@ -69,7 +80,8 @@ impl Deflater {
             }
             out.reserve(out.capacity());
         }
-        out.strip_suffix(&TAIL).expect("a sync flush ends with an empty stored block")
+        debug_assert!(out.ends_with(&TAIL), "a sync flush ends with an empty stored block");
+        out.truncate(out.len() - TAIL.len());
     }
 }
 
@@ -96,6 +108,11 @@ impl Inflater {
     /// A decompressor without memory.
     pub fn new() -> Inflater {
         Inflater::default()
+    }
+
+    /// Gives back what an unusually large message took.
+    pub fn give_back(&mut self) {
+        prepare(&mut self.scratch);
     }
 
     /// Inflates the payload of one message, which is `limit` bytes at the most.
@@ -130,7 +147,7 @@ impl Stream<'_> {
     /// Inflates all of `input`; tells whether a final block ended with its last byte.
     fn feed(&mut self, mut input: &[u8]) -> Result<bool, InflateError> {
         loop {
-            self.grow();
+            grow(self.out, self.limit);
             let before = (self.engine.total_in(), self.out.len());
             let status = self
                 .engine
@@ -153,16 +170,6 @@ impl Stream<'_> {
         }
     }
 
-    /// Makes sure that there is space for output. The last byte of the largest buffer is beyond the
-    /// limit, so that a message of just the limit is told from a longer one.
-    fn grow(&mut self) {
-        let (len, capacity) = (self.out.len(), self.out.capacity());
-        if len == capacity {
-            let wanted = (2 * capacity).max(FIRST_BYTES).min(self.limit.saturating_add(1));
-            self.out.reserve_exact(wanted.max(len + 1) - len);
-        }
-    }
-
     /// Goes on after a final block: more blocks may follow, and they may refer to what was before
     /// (RFC 7692 section 7.2.3.4).
     fn restart(&mut self) -> Result<(), InflateError> {
@@ -179,10 +186,24 @@ impl Stream<'_> {
     }
 }
 
+/// Makes sure that there is space for output. The last byte of the largest buffer is beyond the
+/// limit, so that a message of just the limit is told from a longer one. Buffers quadruple: what
+/// was held before is a third of the last one, and what is not written to takes no memory of the
+/// system.
+pub(in crate::wire) fn grow(out: &mut Vec<u8>, limit: usize) {
+    let (len, capacity) = (out.len(), out.capacity());
+    if len == capacity {
+        let wanted = capacity.saturating_mul(4).max(FIRST_BYTES).min(limit.saturating_add(1));
+        out.reserve_exact(wanted.max(len + 1) - len);
+    }
+}
+
 /// Empties a buffer for the next message and gives an unusually large one back.
-fn prepare(scratch: &mut Vec<u8>) {
+pub(in crate::wire) fn prepare(scratch: &mut Vec<u8>) {
     scratch.clear();
-    scratch.shrink_to(KEPT_BYTES_MAX);
+    if scratch.capacity() > KEPT_BYTES_MAX {
+        *scratch = Vec::new();
+    }
 }
 
 #[cfg(test)]
@@ -193,7 +214,7 @@ mod tests {
 
     #[test]
     fn inflating_stops_at_the_limit() {
-        let mut bomb = BytesMut::new();
+        let mut bomb = Vec::new();
         Deflater::new(9).compress(&vec![0; 16 << 20], &mut bomb);
         let mut inflater = Inflater::new();
         let limit = 1 << 20;
@@ -201,6 +222,12 @@ mod tests {
         assert!(inflater.scratch.capacity() <= limit + 1);
         assert_eq!(inflater.inflate(HELLO, 5), Ok(&b"Hello"[..]));
         assert!(inflater.scratch.capacity() <= KEPT_BYTES_MAX);
+        assert_eq!(inflater.inflate(&bomb, limit), Err(InflateError::TooBig));
+        inflater.give_back();
+        assert_eq!(inflater.scratch.capacity(), 0);
+        assert_eq!(inflater.inflate(HELLO, 5), Ok(&b"Hello"[..]));
+        inflater.give_back();
+        assert!(inflater.scratch.capacity() > 0, "what is usual is kept");
     }
 
     #[test]
@@ -211,6 +238,9 @@ mod tests {
         assert!(deflater.deflate(&large).len() > KEPT_BYTES_MAX);
         assert!(deflater.deflate(b"Hello").len() < 10);
         assert!(deflater.scratch.capacity() <= KEPT_BYTES_MAX);
+        assert!(deflater.deflate(&large).len() > KEPT_BYTES_MAX);
+        deflater.give_back();
+        assert_eq!(deflater.scratch.capacity(), 0);
     }
 
     #[test]

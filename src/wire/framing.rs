@@ -90,6 +90,10 @@ impl Framer {
 
     /// Keeps input for later calls, which see it before theirs. For a connection that must wait.
     pub fn stash(&mut self, rest: &[u8]) {
+        // What was handed out does not stay with a connection that waits.
+        if mem::take(&mut self.whole) {
+            self.partial = Vec::new();
+        }
         if rest.is_empty() {
             return;
         }

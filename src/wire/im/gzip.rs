@@ -9,15 +9,13 @@
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompress, Status};
 
+use crate::wire::deflate::{grow, prepare};
+
 /// Magic, deflate, no flags, no time, no extra flags, Unix.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 const TRAILER_BYTES: usize = 8;
 /// The level of the test vectors.
 const LEVEL: u32 = 6;
-/// Output space to begin with.
-const FIRST_BYTES: usize = 4 * 1024;
-/// Buffers larger than this are given back before the next body.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// Flags of a gzip header (RFC 1952 section 2.3.1).
 const FHCRC: u8 = 1 << 1;
@@ -75,6 +73,11 @@ impl Gzip {
         Bytes::from(out)
     }
 
+    /// Gives back what an unusually large body took.
+    pub fn give_back(&mut self) {
+        prepare(&mut self.scratch);
+    }
+
     /// The body of exactly one member; `limit` bytes at the most.
     ///
     /// # Errors
@@ -84,13 +87,9 @@ impl Gzip {
         let engine = self.decompress.get_or_insert_with(|| Box::new(Decompress::new(false)));
         engine.reset(false);
         let out = &mut self.scratch;
-        out.clear();
-        out.shrink_to(KEPT_BYTES_MAX);
+        prepare(out);
         loop {
-            if out.len() == out.capacity() {
-                let wanted = (2 * out.capacity()).max(FIRST_BYTES).min(limit.saturating_add(1));
-                out.reserve_exact(wanted.max(out.len() + 1) - out.len());
-            }
+            grow(out, limit);
             let input = &deflated[engine.total_in() as usize..];
             let status = engine
                 .decompress_vec(input, out, FlushDecompress::None)
@@ -151,6 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::deflate::KEPT_BYTES_MAX;
 
     #[test]
     fn inflating_stops_at_the_limit_and_a_body_of_just_the_limit_passes() {
@@ -162,6 +162,8 @@ mod tests {
         let exact = gzip.compress(&vec![7; limit]);
         assert_eq!(gzip.inflate(&exact, limit), Ok(&vec![7; limit][..]));
         assert_eq!(gzip.inflate(&exact, limit - 1), Err(GzipError::TooLarge));
+        gzip.give_back();
+        assert_eq!(gzip.scratch.capacity(), 0);
         let small = gzip.compress(b"x");
         assert_eq!(gzip.inflate(&small, 1), Ok(&b"x"[..]));
         assert!(gzip.scratch.capacity() <= KEPT_BYTES_MAX);

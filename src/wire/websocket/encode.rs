@@ -1,7 +1,8 @@
 //! Writing of frames: those of a server, and masked ones for everything that plays a client.
 //!
 //! Every frame of a server is unmasked and unfragmented (section 2.7). Costs: one allocation per
-//! frame, of exactly its size; a compressed one is first made in the deflater's buffer.
+//! frame, of exactly its size; a compressed one is first made in the deflater's buffer, or, if it
+//! is large, where it stays, so that it never is in memory twice.
 
 use bytes::Bytes;
 
@@ -17,6 +18,10 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const MASKED: u8 = 0x80;
+/// Of a frame that is not masked: two bytes, and eight of length.
+const HEADER_BYTES_MAX: usize = 10;
+/// Payloads of so many bytes are copied once more after they were compressed.
+const COPIED_BYTES_MAX: usize = 64 * 1024;
 
 /// A data message.
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
@@ -39,7 +44,20 @@ pub fn begin_frame(opcode: Opcode, len: usize) -> Vec<u8> {
 
 /// A data message compressed with permessage-deflate, whether that makes it smaller or not.
 pub fn frame_compressed(opcode: Opcode, payload: &[u8], deflater: &mut Deflater) -> Bytes {
-    server_frame(FIN | RSV1 | opcode.bits(), deflater.deflate(payload))
+    let first_byte = FIN | RSV1 | opcode.bits();
+    if payload.len() <= COPIED_BYTES_MAX {
+        return server_frame(first_byte, deflater.deflate(payload));
+    }
+    let mut frame = vec![0; HEADER_BYTES_MAX];
+    deflater.compress(payload, &mut frame);
+    let (header, size) = header_bytes(first_byte, 0, frame.len() - HEADER_BYTES_MAX);
+    let start = HEADER_BYTES_MAX - size;
+    frame[start..HEADER_BYTES_MAX].copy_from_slice(&header[..size]);
+    // It may wait for long.
+    if frame.len() < frame.capacity() / 2 {
+        frame.shrink_to_fit();
+    }
+    Bytes::from(frame).slice(start..)
 }
 
 /// A ping without payload, with which an idle peer shows that it is there.
@@ -90,23 +108,30 @@ fn server_frame(first_byte: u8, payload: &[u8]) -> Bytes {
 
 /// Starts a frame in a buffer of its final size; `extra` bytes stand between header and payload.
 fn header(first_byte: u8, masked: u8, len: usize, extra: usize) -> Vec<u8> {
-    let size = match len {
-        0..126 => 2,
-        126..0x1_0000 => 4,
-        _ => 10,
-    };
+    let (header, size) = header_bytes(first_byte, masked, len);
     let mut frame = Vec::with_capacity(size + extra + len);
-    frame.push(first_byte);
-    match size {
-        2 => frame.push(masked | len as u8),
-        4 => {
-            frame.push(masked | 126);
-            frame.extend_from_slice(&(len as u16).to_be_bytes());
+    frame.extend_from_slice(&header[..size]);
+    frame
+}
+
+/// The header of a frame whose payload has `len` bytes, without the mask, and its size.
+fn header_bytes(first_byte: u8, masked: u8, len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+    let mut header = [0; HEADER_BYTES_MAX];
+    header[0] = first_byte;
+    match len {
+        0..126 => {
+            header[1] = masked | len as u8;
+            (header, 2)
+        }
+        126..0x1_0000 => {
+            header[1] = masked | 126;
+            header[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+            (header, 4)
         }
         _ => {
-            frame.push(masked | 127);
-            frame.extend_from_slice(&(len as u64).to_be_bytes());
+            header[1] = masked | 127;
+            header[2..].copy_from_slice(&(len as u64).to_be_bytes());
+            (header, 10)
         }
     }
-    frame
 }
