@@ -21,6 +21,7 @@ pub mod push;
 pub mod queries;
 pub mod queues;
 pub mod rooms;
+mod segments;
 mod sessions;
 mod topics;
 mod users;
