@@ -22,6 +22,8 @@
 
 #![deny(unsafe_code)]
 
+#[allow(unsafe_code)]
+pub mod allocator;
 pub mod config;
 pub mod control;
 pub mod demo;
@@ -36,5 +38,6 @@ pub mod metrics;
 pub mod rsa_keys;
 pub mod shard;
 pub mod sidecar;
+pub mod spare;
 pub mod tls_files;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use ringway::allocator;
 use ringway::config::{self, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
@@ -18,6 +19,7 @@ use ringway::rsa_keys;
 use ringway::shard::ring::PageAllocator;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 
 #[global_allocator]
 static ALLOCATOR: PageAllocator<mimalloc::MiMalloc> = PageAllocator(mimalloc::MiMalloc);
@@ -298,10 +300,14 @@ impl Signals {
         }
     }
 
-    /// Waits for the end; SIGHUP reloads certificates meanwhile.
+    /// Waits for the end; SIGHUP reloads certificates meanwhile, and memory that is free goes back
+    /// to the system.
     async fn watch(&mut self, gateway: &Gateway) {
+        let mut memory = tokio::time::interval(allocator::INTERVAL);
+        memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = memory.tick() => allocator::give_back(),
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.quit.recv() => return,

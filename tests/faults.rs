@@ -14,6 +14,8 @@ mod clients;
 mod descriptors;
 #[path = "faults/garbage.rs"]
 mod garbage;
+#[path = "faults/memory.rs"]
+mod memory;
 #[path = "faults/shards.rs"]
 mod shards;
 #[path = "faults/storms.rs"]

@@ -15,7 +15,8 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const CRATES: [&str; 7] =
     ["ringway", "async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
 /// Modules of this crate, from which its targets begin.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 18] = [
+    "allocator",
     "config",
     "control",
     "demo",
@@ -30,6 +31,7 @@ const MODULES: [&str; 16] = [
     "rsa_keys",
     "shard",
     "sidecar",
+    "spare",
     "tls_files",
     "wire",
 ];

@@ -38,6 +38,8 @@ use sessions::Members;
 use topics::{Subscriber, Subscription, Topics};
 use users::{UserSeat, Users};
 
+use crate::spare::Look;
+
 /// See the module. Methods that take a slot do nothing, or return nothing, when no connection is
 /// registered there.
 pub struct Hub {
@@ -97,6 +99,13 @@ impl Hub {
     /// Takes a token for a message to a room that has members here; true if rooms are not counted.
     pub fn room_message(&self, topic: &str, now_ms: u64, rules: BucketRules) -> bool {
         self.rooms.as_ref().is_none_or(|rooms| rooms.message(topic, now_ms, rules))
+    }
+
+    /// Gives back what a peak took, beside the users and topics, whose tables shrink by themselves.
+    pub fn give_back(&mut self, look: &mut Look) {
+        if let Some(occupancy) = &mut self.occupancy {
+            occupancy.give_back(look);
+        }
     }
 
     /// Registers a connection, without user, session and topics. Its slot must be free.

@@ -32,6 +32,7 @@ use bytes::Bytes;
 use slab::Slab;
 
 use crate::hub::ConnId;
+use crate::spare::{self, Look};
 
 pub use push::{Homes, Outcome, Push, PushError, Waiter};
 pub use room::Room;
@@ -185,6 +186,16 @@ impl Queues {
         }
     }
 
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.names);
+        look.at(&mut self.topics);
+        look.at(&mut self.conns);
+        look.at(&mut self.consumers);
+        look.at(&mut self.ready);
+        look.at(&mut self.accepted);
+    }
+
     /// The shard that is the home of a topic (FNV-1a over its name).
     pub fn home(topic: &str, shards: usize) -> u8 {
         let hash = topic.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -308,6 +319,7 @@ impl Queues {
             self.note_written(key, message.number);
             self.free(key);
         }
+        spare::emptied(&mut self.consumers[place].unwritten);
         self.reopen(place);
         self.forget(place);
     }
@@ -351,6 +363,7 @@ impl Queues {
                 topic.given += 1;
                 self.depth -= 1;
                 if let Some(from) = topic.beyond.pop_front() {
+                    spare::emptied(&mut topic.beyond);
                     self.accepted.push((from, topic.name.clone()));
                 }
                 let consumer = &mut self.consumers[place];
@@ -521,6 +534,7 @@ impl Queues {
         let mut turns = (0..count).map(|step| (topic.turn + step) % count);
         let at = turns.find(|&at| self.consumers[topic.consumers[at]].open)?;
         let message = topic.waiting.pop_front()?;
+        spare::emptied(&mut topic.waiting);
         topic.turn = at + 1;
         Some((topic.consumers[at], message))
     }

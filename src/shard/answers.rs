@@ -25,6 +25,7 @@ use crate::shard::Shard;
 use crate::shard::conns::Role;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::shard::queries::{Asks, Question};
+use crate::spare::Look;
 use crate::wire::netsvr::{UniqId, UniqIds};
 
 /// What a question may find at once in any turn, however many there are.
@@ -101,6 +102,12 @@ impl Making {
             now: None,
             bytes: 0,
         }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.pieces);
+        look.at(&mut self.waiting);
     }
 
     /// Something is answered, written or gone: another answer may have its turn.

@@ -22,6 +22,7 @@ use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
 use crate::shard::outbox::{Outbox, charge};
+use crate::spare;
 use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
 
 /// Events a worker can ask for; other bits are kept and ignored.
@@ -492,6 +493,7 @@ impl Shard {
                 None => business.answer_bytes -= charge(len as usize),
             }
         }
+        spare::emptied(&mut business.order);
         let answered = before - business.answer_bytes;
         self.asks.written(answered);
         for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {

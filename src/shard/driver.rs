@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement};
 
+use crate::allocator;
 use crate::life::{Heart, Phase, shard_name};
 use crate::log::Every;
 use crate::metrics::Published;
@@ -36,6 +37,7 @@ use crate::shard::mailbox::{
 };
 use crate::shard::ops::Op;
 use crate::shard::ring::{Event, Locked, Ring, Settings, ring_bytes};
+use crate::spare::{EVERY_MS, Look};
 
 /// Mail that is handled before the sockets get another look.
 const MAIL_PER_TURN: usize = 1024;
@@ -182,6 +184,10 @@ struct Driver {
     /// A request that the channel to the sidecar had no room for.
     unsent: Option<Request>,
     relisten_ms: Vec<(usize, u64)>,
+    /// When the next look for room that nobody needs is due.
+    spare_ms: u64,
+    /// When the allocator may be asked again to let go what it keeps.
+    let_go_ms: u64,
     complaints: Every,
     published_ms: u64,
     drained: bool,
@@ -205,6 +211,8 @@ impl Driver {
             congested: false,
             unsent: None,
             relisten_ms: Vec::new(),
+            spare_ms: 0,
+            let_go_ms: 0,
             complaints: Every::new(1000),
             published_ms: 0,
             drained: false,
@@ -222,6 +230,7 @@ impl Driver {
             }
             if !active && !self.rest(PAUSE)? {
                 self.publish(self.parts.clock.ms());
+                self.let_go();
                 self.rest(WAIT_MAX)?;
             }
         }
@@ -233,6 +242,7 @@ impl Driver {
         self.parts.heart.turn(now.ms, Phase::Receive);
         self.parts.shard.begin_turn(now);
         self.relisten(now.ms);
+        self.look_for_spare(now.ms);
         let mut active = self.collect(now.ms);
         self.parts.heart.enter(Phase::Mail);
         for _ in 0..MAIL_PER_TURN {
@@ -378,6 +388,26 @@ impl Driver {
             }
             !due
         });
+    }
+
+    /// Gives back what the allocator keeps for this thread, while it has nothing else to do. Under
+    /// load the allocator does so by itself.
+    fn let_go(&mut self) {
+        let now_ms = self.parts.clock.ms();
+        if now_ms >= self.let_go_ms {
+            self.let_go_ms = now_ms + EVERY_MS;
+            allocator::let_go();
+        }
+    }
+
+    /// Gives back what a peak took, if it is time; the shard does so by itself.
+    fn look_for_spare(&mut self, now_ms: u64) {
+        if now_ms >= self.spare_ms {
+            self.spare_ms = now_ms + EVERY_MS;
+            let mut look = Look::default();
+            look.at(&mut self.held);
+            self.ring.shrink(&mut look);
+        }
     }
 
     fn publish(&mut self, now_ms: u64) {

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::shard::outbox::charge;
+use crate::spare;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -71,6 +72,7 @@ impl Flight {
                 None => self.own_bytes -= charge(bytes as usize),
             }
         }
+        spare::emptied(&mut self.order);
     }
 
     /// The connection is gone. Calls `f` with the shard of each event that was written and not

@@ -14,6 +14,7 @@ use crate::hub::ConnId;
 use crate::limits::CLOSE_CALLBACKS_WAITING_MAX;
 use crate::shard::links::Event;
 use crate::shard::mailbox::Request;
+use crate::spare::Look;
 
 /// The callbacks of one shard.
 #[derive(Debug)]
@@ -119,6 +120,12 @@ impl Hooks {
         self.under_way += 1;
         self.opens -= matches!(request, Request::OnOpen { .. }) as usize;
         Some(request)
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.queue);
+        look.at(&mut self.closes);
     }
 
     /// Callbacks that wait or are under way.

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use crate::config::model::WorkerPick;
 use crate::hub::ConnId;
+use crate::spare::Look;
 
 /// netsvr section 4.2; the values are the bits of a worker's mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +212,12 @@ impl Links {
         for event in link.unwritten.drain(..count) {
             link.bytes -= event.frame.len();
         }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.backlog);
+        self.links.iter_mut().for_each(|link| look.at(&mut link.unwritten));
     }
 
     /// Gives the worker nothing more; what it has been given stays until written.

@@ -12,6 +12,7 @@ use crate::limits::LOGINS_UNDER_WAY_MAX;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::mailbox::Request;
+use crate::spare::Look;
 
 /// The logins of one shard.
 #[derive(Debug, Default)]
@@ -21,6 +22,11 @@ pub struct Logins {
 }
 
 impl Logins {
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.queue);
+    }
+
     /// Logins that wait for their turn.
     pub fn waiting(&self) -> usize {
         self.queue.len()

@@ -25,6 +25,7 @@ use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::commands::Job;
 use crate::shard::mailbox::{MeshRequest, Reach, Reply};
+use crate::spare::Look;
 use crate::wire::netsvr::{Cmd, UniqIds};
 
 /// What a command costs of the room for what waits, beside its payloads and names.
@@ -48,6 +49,11 @@ impl Mesh {
     /// No other node is known yet.
     pub fn new(interest: Arc<Interest>) -> Mesh {
         Mesh { interest, nodes: Arc::default(), uniq_ids: Vec::new(), out: VecDeque::new() }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.out);
     }
 }
 

@@ -49,6 +49,7 @@ pub mod ring;
 mod sending;
 mod shared;
 pub mod sim;
+mod spare;
 pub mod timers;
 pub mod xxim;
 
@@ -147,6 +148,8 @@ pub struct Shard {
     workers: usize,
     /// Connections with a stalled send.
     stalls: usize,
+    /// When the next look for room that nobody needs is due.
+    spare_ms: u64,
     draining: bool,
     stopping: bool,
 }
@@ -161,7 +164,6 @@ impl Shard {
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Shard {
-        let pick = config.netsvr.worker.pick;
         let limits = link_limits(&config.netsvr.worker, shards);
         let (topics, room) = (shared.queue_topics.clone(), shared.queue_room.clone());
         let queueing = queues::Queueing::new(&config.connmix, topics, room);
@@ -181,7 +183,7 @@ impl Shard {
             timers: Wheel::new(),
             jobs: Slab::new(),
             job_timers: Wheel::new(),
-            links: Links::new(limits, pick, seed),
+            links: Links::new(limits, config.netsvr.worker.pick, seed),
             queueing,
             asks: Asks::new(shards, seed as u64),
             hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
@@ -206,6 +208,7 @@ impl Shard {
             complaints: Every::new(1000),
             workers: 0,
             stalls: 0,
+            spare_ms: 0,
             draining: false,
             stopping: false,
             config,
@@ -232,6 +235,7 @@ impl Shard {
             }
         }
         self.im_tick();
+        self.look_for_spare();
         self.go_on_answering();
     }
 

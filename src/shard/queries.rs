@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::shard::answers::Making;
 use crate::shard::commands::Spread;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
+use crate::spare::Look;
 use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId};
 
 /// Questions of this shard's backend connections that are not answered yet, and what this shard
@@ -93,6 +94,12 @@ pub(super) struct Wide {
 }
 
 impl Asks {
+    /// Gives back what a peak took.
+    pub(super) fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.open);
+        self.making.give_back(look);
+    }
+
     /// For a process of so many shards. `seed` must not be known outside.
     pub fn new(shards: usize, seed: u64) -> Asks {
         Asks { shards, number: 0, open: HashMap::new(), making: Making::new(seed) }

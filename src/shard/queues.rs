@@ -32,6 +32,7 @@ use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::Mail;
+use crate::spare::Look;
 use crate::wire::connmix;
 use cluster::Cluster;
 
@@ -107,6 +108,18 @@ impl Queueing {
     /// Whether messages are kept elsewhere, so that the end of the process does not lose them.
     pub fn is_stored(&self) -> bool {
         self.cluster.is_some()
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        self.queues.give_back(look);
+        look.at(&mut self.pushes);
+        look.at(&mut self.outcomes);
+        look.at(&mut self.events);
+        look.at(&mut self.unaccepted);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.give_back(look);
+        }
     }
 
     /// Nothing queued; `count` is shared by the shards of the process, and so is `room`, which

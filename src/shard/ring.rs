@@ -68,6 +68,7 @@ use self::queue::{Completion, Queue};
 use self::sockets::{GENERATIONS, Gather, Inline, Kind, Life, Receive, Socket, Tag};
 use crate::shard::buffers::Buffers;
 use crate::shard::ops::Batch;
+use crate::spare::Look;
 
 pub(in crate::shard) use self::pages::Mapping;
 pub use self::pages::PageAllocator;
@@ -390,6 +391,19 @@ impl Ring {
     /// Returns a buffer to the kernel, which sees it with the next `submit`.
     pub fn give_back(&mut self, received: Received) {
         self.buffers.give_back(received);
+    }
+
+    /// Gives back memory that a peak took: half of what is kept for sends of several parts, and the
+    /// room of lists.
+    pub fn shrink(&mut self, look: &mut Look) {
+        self.spare.truncate(self.spare.len() / 2);
+        self.queue.give_back(look);
+        look.at(&mut self.inline);
+        look.at(&mut self.failed);
+        look.at(&mut self.completions);
+        look.at(&mut self.stalls);
+        look.at(&mut self.starved);
+        look.at(&mut self.fins);
     }
 
     /// Whether `submit` or `next` has something to do. Only if not may the shard wait.

@@ -20,6 +20,8 @@
 //! `arm`, `cancel`, `expired` are O(1); `advance` is O(levels) per occupied bucket that it passes,
 //! plus the timers in those: each timer is looked at no more than once per level.
 
+use crate::spare::Look;
+
 /// Milliseconds in a tick, as a power of two: timers expire up to 15 ms late, never early.
 const TICK_SHIFT: u32 = 4;
 /// Bits of a tick that select the bucket in one level.
@@ -151,6 +153,14 @@ impl Wheel {
     /// Timers that [`Wheel::advance`] has looked at so far: the measure of its cost.
     pub fn work(&self) -> u64 {
         self.work
+    }
+
+    /// Gives back the room for keys that have had a timer, while none has.
+    pub fn give_back(&mut self, look: &mut Look) {
+        if self.is_empty() {
+            self.nodes.clear();
+            look.at(&mut self.nodes);
+        }
     }
 
     /// The occupied bucket that begins first.

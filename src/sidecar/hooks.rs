@@ -36,6 +36,7 @@ use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HookKind;
 use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream::{self, Upstream};
+use crate::spare;
 use crate::wire::netsvr::Verdict;
 use crate::wire::xxim::Identity;
 
@@ -264,6 +265,7 @@ impl Told {
             next = all.get_mut(&conn).and_then(VecDeque::pop_front);
             if next.is_none() {
                 all.remove(&conn);
+                spare::emptied(&mut *all);
             }
         }
     }

@@ -30,6 +30,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
+use crate::allocator;
 use crate::config::model::{LoginSettings, XximUpstreams};
 use crate::life::{Heart, Life, peer};
 use crate::metrics::Registry;
@@ -142,6 +143,7 @@ async fn beat(heart: Heart, mut others: Workers) {
         turns.tick().await;
         heart.beat();
         others.look();
+        allocator::let_go();
     }
 }
 

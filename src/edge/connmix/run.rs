@@ -18,6 +18,7 @@ use crate::config::model::{
 };
 use crate::hub::context::{Context, ContextValue};
 use crate::limits::{CHANNEL_BYTES_MAX, HTTP_REQUEST_BYTES_MAX};
+use crate::spare::Look;
 use crate::wire::json::{self, Index, Kind};
 
 /// What closes a client of a strict server.
@@ -75,6 +76,13 @@ impl Effects {
     pub fn clear(&mut self) {
         self.list.clear();
         self.text.clear();
+    }
+
+    /// Gives back what a peak took; between two events.
+    pub fn give_back(&mut self, look: &mut Look) {
+        self.clear();
+        look.at(&mut self.list);
+        look.at(&mut self.text);
     }
 }
 

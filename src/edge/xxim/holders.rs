@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use crate::hub::ConnId;
+use crate::spare::Look;
 use crate::wire::xxim::Identity;
 
 /// What a connection is known by after login. Cheap to copy.
@@ -64,6 +65,11 @@ pub enum Claimed {
 pub struct Holders(HashMap<Triple, (ConnId, u64)>);
 
 impl Holders {
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.0);
+    }
+
     /// Makes a connection the holder, unless one that was accepted later is. `order` is the same
     /// for no two connections.
     pub fn claim(&mut self, triple: Triple, conn: ConnId, order: u64) -> Claimed {

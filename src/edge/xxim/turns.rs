@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::hub::limits::{Bucket, BucketRules};
+use crate::spare::Look;
 
 /// Sources that may be in the table before it is searched for those that can be forgotten.
 const SOURCES_KEPT: usize = 1024;
@@ -60,6 +61,12 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T> Turns<T> {
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.sources);
+        look.at(&mut self.ready);
+    }
+
     /// Entries that wait.
     pub fn len(&self) -> usize {
         self.len

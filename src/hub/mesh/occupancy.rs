@@ -6,6 +6,7 @@
 //! Costs: 33 KiB per shard; a hash of the name per name that begins or ends to exist.
 
 use super::{BUCKETS, Bitmap, Bucket, Space};
+use crate::spare::Look;
 
 /// A bucket got its first name, or lost its last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ impl Counts {
 }
 
 impl Occupancy {
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.turned);
+    }
+
     /// Everything is empty.
     pub fn new() -> Box<Occupancy> {
         let (topics, users) = (Counts::new(), Counts::new());

@@ -16,6 +16,7 @@ use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
 use crate::shard::mailbox::{HttpCall, Request};
+use crate::spare::Look;
 
 /// The requests of one shard.
 #[derive(Debug, Default)]
@@ -25,6 +26,11 @@ pub struct Calls {
 }
 
 impl Calls {
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.queue);
+    }
+
     /// Requests that wait or are under way.
     pub fn len(&self) -> usize {
         self.queue.len() + self.under_way

@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::fan_out::{opcode_of, plain};
 use crate::shard::ops::Frame;
+use crate::spare::Look;
 use crate::wire::framing::{self, Framer, Framing};
 use crate::wire::json::Index;
 use crate::wire::websocket::{self, Opcode};
@@ -148,6 +149,15 @@ pub(super) struct Desk {
     pub leaving: VecDeque<effects::Leaving>,
     /// Clients that have left, as long as their rules about that wait for a push.
     pub departed: HashMap<ConnId, Box<effects::Departed>>,
+}
+
+impl Desk {
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        self.effects.give_back(look);
+        self.calls.give_back(look);
+        look.at(&mut self.departed);
+    }
 }
 
 /// The wire formats of one payload that clients of this protocol share.

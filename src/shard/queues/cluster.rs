@@ -15,6 +15,7 @@ use crate::hub::queues::{Full, Outcome, Push, PushError, Room, Waiter};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::mailbox::QueueRequest;
+use crate::spare::Look;
 use crate::wire::connmix;
 
 /// See the module.
@@ -27,6 +28,11 @@ pub(super) struct Cluster {
 impl Cluster {
     pub fn new(room: Arc<Room>) -> Cluster {
         Cluster { room, out: VecDeque::new() }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.out);
     }
 
     pub fn push(&mut self, from: u8, topic: Arc<str>, messages: Vec<Push>) {

@@ -12,6 +12,8 @@ use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring};
 
+use crate::spare::Look;
+
 /// A completion as the kernel laid it down.
 #[derive(Clone, Copy)]
 pub(super) struct Completion {
@@ -32,6 +34,11 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(uring: IoUring) -> Queue {
         Queue { uring, backlog: VecDeque::new() }
+    }
+
+    /// Gives back what a peak took.
+    pub(super) fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.backlog);
     }
 
     pub(super) fn uring(&self) -> &IoUring {

@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
+use crate::spare::Look;
 use crate::wire::xxim::cipher::Seeds;
 use crate::wire::xxim::{Identity, after_connect, after_disconnect};
 
@@ -42,6 +43,11 @@ struct Unwrap {
 }
 
 impl Unwraps {
+    /// Gives back what a peak took.
+    pub(super) fn give_back(&mut self, look: &mut Look) {
+        self.waiting.give_back(look);
+    }
+
     /// Whether nothing waits or is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way == 0 && self.waiting.is_empty()

@@ -19,6 +19,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
+use crate::spare::Look;
 use crate::wire::netsvr as worker;
 use crate::wire::xxim::{self as wire, Body, Malformed, Response, code, text};
 
@@ -50,6 +51,15 @@ impl State {
     /// What is to be asked next.
     pub fn next_request(&mut self) -> Option<Request> {
         self.outgoing.pop_front()
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        self.holders.give_back(look);
+        self.unwraps.give_back(look);
+        look.at(&mut self.outgoing);
+        look.at(&mut self.left);
+        look.at(&mut self.waiting);
     }
 
     /// Whether nothing waits for the sidecar.

@@ -30,6 +30,7 @@ use crate::hub::ConnId;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult};
 use crate::sidecar::Shards;
+use crate::spare;
 use crate::wire::xxim::Identity;
 use crate::wire::xxim::code::{INTERNAL, REQUEST, RETRY};
 
@@ -126,7 +127,12 @@ impl Dispatch {
 
     /// The connection has gone: gives up those of its calls that do not go on without it.
     pub(super) fn cancel(&self, conn: ConnId) {
-        let calls = self.calls().remove(&conn);
+        let calls = {
+            let mut all = self.calls();
+            let calls = all.remove(&conn);
+            spare::emptied(&mut *all);
+            calls
+        };
         let calls = calls.into_iter().flat_map(|calls| calls.under_way);
         calls.filter_map(|(_, call)| call).for_each(|call| call.abort());
     }
@@ -139,6 +145,7 @@ impl Dispatch {
         }
         if entry.under_way.is_empty() {
             calls.remove(&conn);
+            spare::emptied(&mut *calls);
         }
     }
 

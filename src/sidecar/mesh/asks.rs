@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::hub::push::Outcome;
 use crate::limits::{MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
+use crate::spare::Look;
 
 /// See the module.
 #[derive(Debug)]
@@ -67,6 +68,13 @@ impl Asks {
             open: HashMap::new(),
             deadlines: VecDeque::new(),
         }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.messages);
+        look.at(&mut self.open);
+        look.at(&mut self.deadlines);
     }
 
     /// Begins a question; each message then needs [`Asks::message`]. `None`: too many are open.

@@ -14,6 +14,7 @@ use super::Mesh;
 use super::codec::Lane;
 use crate::limits::{MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
 use crate::shard::mailbox::MeshCall;
+use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
 
 /// Calls of this node that wait for answers.
@@ -42,6 +43,12 @@ impl Calls {
     /// When the next call is over at the latest.
     pub fn due(&self) -> Option<Instant> {
         self.deadlines.front().map(|(due, _)| *due)
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.open);
+        look.at(&mut self.deadlines);
     }
 
     /// Takes the answer of a node; false if it is to no call.

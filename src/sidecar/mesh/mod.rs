@@ -61,6 +61,7 @@ use async_nats::Event;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 
+use crate::allocator;
 use crate::config::model;
 use crate::hub::mesh::Interest;
 use crate::life::{Heart, Life};
@@ -68,6 +69,7 @@ use crate::limits::{MESH_FORGET_TIME, MESH_HELLO_INTERVAL, MESH_JOIN_TIME};
 use crate::log::Every;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshRequest, MeshSender};
+use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, Subjects};
 use asks::Asks;
 use calls::Calls;
@@ -367,9 +369,19 @@ impl Mesh {
             self.nodes_changed();
         }
         self.retire_buckets(now);
+        self.give_back(&mut Look::default());
         self.say_hello(false, false);
         self.meters.connected.set(f64::from(u8::from(self.link.is_up())));
         self.meters.queued.set(self.settings.interest.queued() as f64);
+    }
+
+    /// Gives back what a peak took.
+    fn give_back(&mut self, look: &mut Look) {
+        self.asks.give_back(look);
+        self.calls.give_back(look);
+        self.questions.give_back(look);
+        self.shards.give_back(look);
+        allocator::let_go();
     }
 
     fn event(&mut self, event: &Event) {

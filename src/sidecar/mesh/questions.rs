@@ -18,6 +18,7 @@ use super::finds;
 use crate::hub::queries::{Answer, Query};
 use crate::limits::{MESH_QUERY_BYTES, MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
 use crate::shard::mailbox::{Mail, Reply};
+use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
 
 /// See the module.
@@ -62,6 +63,13 @@ impl Questions {
     /// When the next question is over at the latest.
     pub fn due(&self) -> Option<Instant> {
         self.deadlines.front().map(|(due, _)| *due)
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.open);
+        look.at(&mut self.deadlines);
+        look.at(&mut self.arrived);
     }
 
     /// Whether questions of other nodes wait.

@@ -13,6 +13,7 @@ use crate::hub::queries::Query;
 use crate::hub::rooms;
 use crate::hub::walk::Cursor;
 use crate::shard::mailbox::{Mail, MailSender, ReplyTo};
+use crate::spare::Look;
 
 /// What a message in a queue costs beside its payload.
 const MAIL_BYTES: usize = 256;
@@ -65,6 +66,12 @@ impl Shards {
     pub fn new(senders: Vec<MailSender>, bytes: Arc<AtomicUsize>, bytes_max: usize) -> Shards {
         let waiting = senders.iter().map(|_| VecDeque::new()).collect();
         Shards { senders, waiting, bytes, bytes_max, number: 0, served: HashMap::new() }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        self.waiting.iter_mut().for_each(|queue| look.at(queue));
+        look.at(&mut self.served);
     }
 
     /// Whether too much waits.

@@ -46,6 +46,7 @@ use crate::limits::QUEUE_ANSWER_TIME;
 use crate::log::Every;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MailSender, QueueMail, QueueRequest};
+use crate::spare::Look;
 use meters::Meters;
 use names::{About, Names, Refusal, Stored, answer};
 use nats::{Input, Out, Sources, Writer};
@@ -412,6 +413,10 @@ impl Worker {
             return;
         }
         self.tick_ms = now_ms;
+        let mut look = Look::default();
+        self.pushes.give_back(&mut look);
+        self.supplies.give_back(&mut look);
+        self.shards.give_back(&mut look);
         if self.is_ready() {
             self.supplies.tick(&self.names, now_ms, &mut self.out);
         }

@@ -26,6 +26,7 @@ use crate::config::connmix::QueueFull;
 use crate::hub::ConnId;
 use crate::hub::queues::{Outcome, Push, PushError, Room, Waiter};
 use crate::limits::{QUEUE_ANSWER_TIME, QUEUE_PUSH_TIME, QUEUE_PUSHES_MAX};
+use crate::spare::Look;
 
 const PUSH_MS: u64 = QUEUE_PUSH_TIME.as_millis() as u64;
 /// A message that is under way for so long is sent once more.
@@ -146,6 +147,17 @@ impl Pushes {
             waiting: 0,
             dropped: 0,
         }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.names);
+        look.at(&mut self.topics);
+        look.at(&mut self.lanes);
+        look.at(&mut self.index);
+        look.at(&mut self.ready);
+        look.at(&mut self.later);
+        look.at(&mut self.flying);
     }
 
     /// Messages that are not settled.

@@ -28,6 +28,7 @@ use super::names::{About, Names, delivery, token};
 use super::nats::Out;
 use crate::hub::queues::{Queues, Report};
 use crate::limits::QUEUE_ACK_TIME;
+use crate::spare::Look;
 use crate::wire::connmix;
 
 /// Pulls that bring together what may be held.
@@ -156,6 +157,11 @@ impl Supplies {
             number: 0,
             tally,
         }
+    }
+
+    /// Gives back what a peak took.
+    pub fn give_back(&mut self, look: &mut Look) {
+        look.at(&mut self.topics);
     }
 
     /// Messages and bytes that are held.
