@@ -3,8 +3,7 @@
 //!
 //! Invariants: inflating stops one byte after the limit, whatever the input claims, and the output
 //! buffer is never larger than that. Both sides keep at most 64 KiB of buffer between
-//! messages of ordinary size; a larger one goes with [`Inflater::give_back`], at the latest before
-//! the next message.
+//! messages of ordinary size; a larger one goes with [`Inflater::give_back`].
 //!
 //! Costs: no allocation per message once the buffers have grown; a large message takes a third more
 //! than its size while it is inflated, and nothing beside what it becomes while it is compressed.
@@ -49,7 +48,7 @@ impl Deflater {
     /// The compressed form of `data`, without the tail `00 00 ff ff`.
     pub fn deflate(&mut self, data: &[u8]) -> &[u8] {
         let mut scratch = std::mem::take(&mut self.scratch);
-        prepare(&mut scratch);
+        prepare(&mut scratch, 0);
         self.compress(data, &mut scratch);
         self.scratch = scratch;
         &self.scratch
@@ -57,7 +56,7 @@ impl Deflater {
 
     /// Gives back what an unusually large message took.
     pub fn give_back(&mut self) {
-        prepare(&mut self.scratch);
+        prepare(&mut self.scratch, 0);
     }
 
     /// Appends the compressed form of `data`, without the tail `00 00 ff ff`. The room that `out`
@@ -112,7 +111,7 @@ impl Inflater {
 
     /// Gives back what an unusually large message took.
     pub fn give_back(&mut self) {
-        prepare(&mut self.scratch);
+        prepare(&mut self.scratch, 0);
     }
 
     /// Inflates the payload of one message, which is `limit` bytes at the most.
@@ -120,7 +119,7 @@ impl Inflater {
     /// # Errors
     /// See [`InflateError`]; the next message is not affected.
     pub fn inflate(&mut self, data: &[u8], limit: usize) -> Result<&[u8], InflateError> {
-        prepare(&mut self.scratch);
+        prepare(&mut self.scratch, limit);
         // RFC 7692 wants at least one byte here, but senders of nothing at all exist.
         if data.is_empty() {
             return Ok(&self.scratch);
@@ -198,10 +197,11 @@ pub(in crate::wire) fn grow(out: &mut Vec<u8>, limit: usize) {
     }
 }
 
-/// Empties a buffer for the next message and gives an unusually large one back.
-pub(in crate::wire) fn prepare(scratch: &mut Vec<u8>) {
+/// Empties a buffer for a message of at most so many bytes and one more, and gives it back if it is
+/// unusually large for that. Several large messages one after the other have the same buffer.
+pub(in crate::wire) fn prepare(scratch: &mut Vec<u8>, limit: usize) {
     scratch.clear();
-    if scratch.capacity() > KEPT_BYTES_MAX {
+    if scratch.capacity() > KEPT_BYTES_MAX.max(limit.saturating_add(1)) {
         *scratch = Vec::new();
     }
 }

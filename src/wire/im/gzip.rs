@@ -75,7 +75,7 @@ impl Gzip {
 
     /// Gives back what an unusually large body took.
     pub fn give_back(&mut self) {
-        prepare(&mut self.scratch);
+        prepare(&mut self.scratch, 0);
     }
 
     /// The body of exactly one member; `limit` bytes at the most.
@@ -87,7 +87,7 @@ impl Gzip {
         let engine = self.decompress.get_or_insert_with(|| Box::new(Decompress::new(false)));
         engine.reset(false);
         let out = &mut self.scratch;
-        prepare(out);
+        prepare(out, limit);
         loop {
             grow(out, limit);
             let input = &deflated[engine.total_in() as usize..];
