@@ -344,8 +344,8 @@ fn written(limit: &Limit, value: i64) -> Option<String> {
     match limit.key {
         "runtime.receive_buffers" | "runtime.connections_max" => None,
         "netsvr.metrics_items" | "im.versions" => Some(format!("[{value}]")),
-        // Two requests may not have one number.
-        key if key.starts_with("im.commands.") => None,
+        // Two requests, or two fields, may not have one number.
+        key if key.starts_with("im.commands.") || key.starts_with("im.login_fields.") => None,
         key if key.ends_with("heartbeat_message") => {
             Some(format!("{:?}", "x".repeat(usize::try_from(value).ok()?)))
         }

@@ -24,6 +24,8 @@
 mod common;
 #[path = "im/crowd.rs"]
 mod crowd;
+#[path = "im/dialects.rs"]
+mod dialects;
 #[path = "im/frames.rs"]
 mod frames;
 #[path = "im/limits.rs"]

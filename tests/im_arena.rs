@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use prost::Message;
 use ringway::config::raise_nofile;
 use ringway::wire::im::proto::{ChatroomRequest, CrMessage, CrMessageResponse, LoginRequest};
-use ringway::wire::im::{HEADER_BYTES, Header};
+use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header};
 
 use binary::Binary;
 use common::connect;
@@ -37,7 +37,7 @@ cms_rate = 0
 fn frame(command: u8, message: &impl Message) -> Vec<u8> {
     let body = message.encode_to_vec();
     let header = Header { len: body.len() as u32, seq: 1, command, flag: 0x10, status: 0 };
-    [&header.bytes()[..], &body].concat()
+    [&header.bytes(ByteOrder::Big)[..], &body].concat()
 }
 
 fn enter(user: Option<String>) -> Vec<u8> {
@@ -52,7 +52,7 @@ fn enter(user: Option<String>) -> Vec<u8> {
 fn read(socket: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut header = [0; HEADER_BYTES];
     socket.read_exact(&mut header).expect("the gateway stays");
-    let header = Header::parse(&header);
+    let header = Header::parse(&header, ByteOrder::Big);
     assert_eq!(header.status, 0);
     let mut body = vec![0; header.len as usize];
     socket.read_exact(&mut body).expect("the gateway stays");

@@ -13,8 +13,8 @@ use prost::Message;
 use ringway::config::model::{Config, Forward, Listener, Service};
 use ringway::shard::ListenerSettings;
 use ringway::shard::sim::{Peer, Weather, World};
-use ringway::wire::im::proto::{ChatroomRequest, CrMessage, CrMessageResponse, LoginRequest};
-use ringway::wire::im::{HEADER_BYTES, Header};
+use ringway::wire::im::proto::{ChatroomRequest, CrMessage, CrMessageResponse};
+use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header, LenMode, LenRule, LoginFields, Modes};
 use ringway::wire::netsvr::Verdict;
 
 const LOGIN: u8 = 1;
@@ -66,38 +66,51 @@ const FAIR: Weather = Weather {
     callback_verdict: Verdict::default,
 };
 
-fn frame(command: u8, message: &impl Message) -> Vec<u8> {
-    let body = message.encode_to_vec();
-    let header = Header { len: body.len() as u32, seq: 1, command, flag: 0x10, status: 0 };
-    [&header.bytes()[..], &body].concat()
+/// How a client writes what the document leaves open.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dialect {
+    mode: LenMode,
+    order: ByteOrder,
+    fields: LoginFields,
 }
 
-fn login(user: &str) -> Vec<u8> {
-    match user {
-        "" => frame(LOGIN, &()),
-        user => {
-            let (token, user_id) = ("token".to_owned(), user.to_owned());
-            frame(LOGIN, &LoginRequest { token, user_id })
-        }
+impl Dialect {
+    fn frame(self, command: u8, body: &[u8]) -> Vec<u8> {
+        let header =
+            Header { len: self.mode.len(body.len()), seq: 1, command, flag: 0x10, status: 0 };
+        [&header.bytes(self.order)[..], body].concat()
     }
-}
 
-fn room(command: u8, room: &str) -> Vec<u8> {
-    frame(command, &ChatroomRequest { chatroom_id: room.to_owned() })
-}
+    fn login(self, user: &str) -> Vec<u8> {
+        let mut body = Vec::new();
+        if !user.is_empty() {
+            let (token, user) = ("a-token-of-usual-length".to_owned(), user.to_owned());
+            prost::encoding::string::encode(self.fields.token, &token, &mut body);
+            prost::encoding::string::encode(self.fields.user_id, &user, &mut body);
+        }
+        self.frame(LOGIN, &body)
+    }
 
-fn say(room: &str, content: &str) -> Vec<u8> {
-    let message_content = content.as_bytes().to_vec().into();
-    frame(CMS, &CrMessage { message_content, to: room.to_owned(), ..CrMessage::default() })
+    fn room(self, command: u8, room: &str) -> Vec<u8> {
+        let request = ChatroomRequest { chatroom_id: room.to_owned() };
+        self.frame(command, &request.encode_to_vec())
+    }
+
+    fn say(self, room: &str, content: &str) -> Vec<u8> {
+        let message_content = content.as_bytes().to_vec().into();
+        let message = CrMessage { message_content, to: room.to_owned(), ..CrMessage::default() };
+        self.frame(CMS, &message.encode_to_vec())
+    }
 }
 
 /// The messages that a client got, as (room, sender, content); fails if a frame is wrong or a
 /// response is an error.
-fn heard(mut written: &[u8], whole: bool) -> Vec<(String, String, String)> {
+fn heard(dialect: Dialect, mut written: &[u8], whole: bool) -> Vec<(String, String, String)> {
     let mut heard = Vec::new();
     while let Some(head) = written.first_chunk::<HEADER_BYTES>() {
-        let header = Header::parse(head);
-        let Some(frame) = written.get(..HEADER_BYTES + header.len as usize) else { break };
+        let header = Header::parse(head, dialect.order);
+        let body_bytes = header.len.checked_sub(dialect.mode.extra()).expect("the client's mode");
+        let Some(frame) = written.get(..HEADER_BYTES + body_bytes as usize) else { break };
         written = &written[frame.len()..];
         if header.command != NOTIFY {
             assert_eq!((header.flag, header.status), (0x11, 0), "{header:?}");
@@ -121,13 +134,14 @@ fn a_room_of_fifty_thousand_members_on_four_shards() {
     const MEMBERS: usize = 50_000;
     const SENDERS: usize = 10;
     const MESSAGES: usize = 2;
+    let usual = Dialect::default();
     let mut config = config();
     config.runtime.connections_max = MEMBERS as u32;
     let (mut world, im) = world(1, 4, config, FAIR);
     let members: Vec<Peer> = (0..MEMBERS).map(|_| world.connect(im)).collect();
     for (number, &member) in members.iter().enumerate() {
         let user = if number < SENDERS { format!("user-{number}") } else { String::new() };
-        world.write(member, &[login(&user), room(JOIN, "arena")].concat());
+        world.write(member, &[usual.login(&user), usual.room(JOIN, "arena")].concat());
     }
     world.settle(10_000);
     // Logins are verified outside; their frames behind it come after that.
@@ -135,7 +149,7 @@ fn a_room_of_fifty_thousand_members_on_four_shards() {
     world.settle(10_000);
     for number in 0..MESSAGES {
         for (sender, &member) in members.iter().enumerate().take(SENDERS) {
-            world.write(member, &say("arena", &format!("{sender}.{number}")));
+            world.write(member, &usual.say("arena", &format!("{sender}.{number}")));
         }
         world.settle(10_000);
         world.pass(100);
@@ -144,8 +158,8 @@ fn a_room_of_fifty_thousand_members_on_four_shards() {
     world.audit(FRAME_BYTES_MAX, 1);
     let mut order: Option<Vec<String>> = None;
     for (number, &member) in members.iter().enumerate() {
-        let contents: Vec<String> =
-            heard(&world.socket(member).written, true).into_iter().map(|heard| heard.2).collect();
+        let heard = heard(usual, &world.socket(member).written, true);
+        let contents: Vec<String> = heard.into_iter().map(|heard| heard.2).collect();
         if number < SENDERS {
             let own = format!("{number}.");
             assert!(!contents.iter().any(|content| content.starts_with(&own)));
@@ -163,6 +177,7 @@ fn a_room_of_fifty_thousand_members_on_four_shards() {
 /// One client of a story.
 struct Member {
     peer: Peer,
+    dialect: Dialect,
     user: String,
     /// It stays, reads and is in every room.
     steady: bool,
@@ -176,6 +191,10 @@ const ROOMS: [&str; 3] = ["a", "b", "a-room-with-a-longer-name"];
 struct Story {
     world: World,
     im: usize,
+    /// What members may count in `len`.
+    modes: Vec<LenMode>,
+    order: ByteOrder,
+    fields: LoginFields,
     members: Vec<Member>,
     rng: fastrand::Rng,
 }
@@ -187,6 +206,7 @@ impl Story {
         config.im.batch_delay = Duration::from_millis(*pick(&mut rng, &[0, 1, 50, 400]));
         config.im.batch_max_messages = *pick(&mut rng, &[1, 2, 5, 64]);
         config.im.batch_max_bytes = *pick(&mut rng, &[64, 300, 32_768]);
+        let modes = dialect(&mut rng, &mut config);
         if rng.bool() {
             config.im.max_room_members = 1000;
             config.im.room_rate = 1_000_000;
@@ -202,8 +222,9 @@ impl Story {
             ..FAIR
         };
         let shards = rng.usize(1..=4);
+        let (order, fields) = (config.im.byte_order, config.im.login_fields);
         let (world, im) = world(seed, shards, config, weather);
-        Story { world, im, members: Vec::new(), rng }
+        Story { world, im, modes, order, fields, members: Vec::new(), rng }
     }
 
     fn enter(&mut self, steady: bool) {
@@ -211,12 +232,14 @@ impl Story {
         // Some users have several devices.
         let number = self.rng.usize(..=self.members.len());
         let user = if steady { format!("s{}", self.members.len()) } else { format!("u{number}") };
-        let mut bytes = login(&user);
+        let mode = *pick(&mut self.rng, &self.modes);
+        let dialect = Dialect { mode, order: self.order, fields: self.fields };
+        let mut bytes = dialect.login(&user);
         for name in ROOMS.into_iter().filter(|_| steady) {
-            bytes.extend(room(JOIN, name));
+            bytes.extend(dialect.room(JOIN, name));
         }
         self.world.write(peer, &bytes);
-        self.members.push(Member { peer, user, steady, gone: false, said: Vec::new() });
+        self.members.push(Member { peer, dialect, user, steady, gone: false, said: Vec::new() });
     }
 
     /// Everybody who stays reads; the gateway goes on.
@@ -261,13 +284,15 @@ impl Story {
         match what {
             0..12 => {
                 let content = format!("{content}.{padding}");
-                self.world.write(member.peer, &say(name, &content));
+                self.world.write(member.peer, &member.dialect.say(name, &content));
                 member.said.push((name.to_owned(), content));
             }
-            12..15 if !member.steady => self.world.write(member.peer, &room(JOIN, name)),
-            15..17 if !member.steady => self.world.write(member.peer, &room(LEAVE, name)),
+            12..17 if !member.steady => {
+                let command = if what < 15 { JOIN } else { LEAVE };
+                self.world.write(member.peer, &member.dialect.room(command, name));
+            }
             17 if !member.steady => {
-                self.world.write(member.peer, &frame(LOGOUT, &()));
+                self.world.write(member.peer, &member.dialect.frame(LOGOUT, &[]));
                 member.gone = true;
             }
             18 if !member.steady => {
@@ -296,7 +321,9 @@ impl Story {
         let all: Vec<Vec<(String, String, String)>> = self
             .members
             .iter()
-            .map(|member| heard(&self.world.socket(member.peer).written, member.steady))
+            .map(|member| {
+                heard(member.dialect, &self.world.socket(member.peer).written, member.steady)
+            })
             .collect();
         for (at, member) in self.members.iter().enumerate() {
             self.check_senders(at, member, &all[at]);
@@ -349,6 +376,30 @@ impl Story {
     }
 }
 
+/// Chooses what is left open; gives the modes that clients may have.
+fn dialect(rng: &mut fastrand::Rng, config: &mut Config) -> Vec<LenMode> {
+    const MODES: [LenMode; 3] = [LenMode::Frame, LenMode::Rest, LenMode::Body];
+    let modes = match rng.u8(..6) {
+        0..2 => vec![LenMode::Body],
+        2 => vec![LenMode::Rest],
+        3 => vec![LenMode::Frame],
+        4 => MODES[rng.usize(..2)..].to_vec(),
+        _ => {
+            let mut modes = MODES.to_vec();
+            rng.shuffle(&mut modes);
+            modes
+        }
+    };
+    config.im.len_mode = match modes[..] {
+        [mode] => LenRule::Always(mode),
+        _ => LenRule::Auto(Modes::of(&modes).expect("they differ")),
+    };
+    config.im.byte_order = *pick(rng, &[ByteOrder::Big, ByteOrder::Little]);
+    let (token, user_id) = *pick(rng, &[(1, 2), (1, 2), (2, 1), (3, 70_000)]);
+    config.im.login_fields = LoginFields { token, user_id };
+    modes
+}
+
 fn pick<'a, T>(rng: &mut fastrand::Rng, from: &'a [T]) -> &'a T {
     &from[rng.usize(..from.len())]
 }
@@ -371,7 +422,8 @@ fn run(seed: u64) -> usize {
     story.tell();
     story.check();
     let written = |member: &Member| &story.world.socket(member.peer).written;
-    story.members.iter().map(|member| heard(written(member), false).len()).sum()
+    let heard = |member: &Member| heard(member.dialect, written(member), false).len();
+    story.members.iter().map(heard).sum()
 }
 
 fn chapter(number: u64) {

@@ -8,20 +8,34 @@ use libfuzzer_sys::fuzz_target;
 use ringway::config::Config;
 use ringway::edge::im::{Around, Session};
 use ringway::hub::{ConnId, Hub};
-use ringway::wire::im::{Decoder, Gzip, Header, LenRule, Refusal, Rules, Versions};
+use ringway::wire::im::{
+    ByteOrder, Decoder, Gzip, Header, LenMode, LenRule, LoginFields, Modes, Refusal, Rules,
+    Versions,
+};
 
 /// The frames of a stream, and how it ended.
 type Seen = (Vec<(Header, Vec<u8>)>, Option<Refusal>);
 
 fuzz_target!(|input: &[u8]| {
     let [len, flags, step, stream @ ..] = input else { return };
-    let len = match len % 3 {
-        0 => LenRule::Body,
-        1 => LenRule::Rest,
-        _ => LenRule::Auto,
+    let auto = |modes: &[LenMode]| LenRule::Auto(Modes::of(modes).expect("they differ"));
+    let len = match len % 6 {
+        0 => LenRule::Always(LenMode::Body),
+        1 => LenRule::Always(LenMode::Rest),
+        2 => LenRule::Always(LenMode::Frame),
+        3 => auto(&[LenMode::Rest, LenMode::Body]),
+        4 => auto(&[LenMode::Body, LenMode::Frame]),
+        _ => auto(&[LenMode::Body, LenMode::Frame, LenMode::Rest]),
+    };
+    let order = if flags & 4 != 0 { ByteOrder::Little } else { ByteOrder::Big };
+    let login = match flags & 8 {
+        0 => LoginFields::default(),
+        _ => LoginFields { token: 2, user_id: 300 },
     };
     let rules = Rules {
         len,
+        order,
+        login,
         body_bytes_max: 4096,
         plain_bytes_max: 8192,
         versions: Versions::CURRENT,
@@ -30,7 +44,7 @@ fuzz_target!(|input: &[u8]| {
     let whole = decode(stream, rules, stream.len().max(1), false);
     let pieces = decode(stream, rules, usize::from(*step).max(1), flags & 2 != 0);
     assert_eq!(whole, pieces);
-    session(stream, len);
+    session(stream, len, order);
 });
 
 fn decode(stream: &[u8], rules: Rules, step: usize, stash: bool) -> Seen {
@@ -52,9 +66,10 @@ fn decode(stream: &[u8], rules: Rules, step: usize, stash: bool) -> Seen {
 }
 
 /// What clients send never makes a session panic.
-fn session(stream: &[u8], len: LenRule) {
+fn session(stream: &[u8], len: LenRule, order: ByteOrder) {
     let mut config = Config::demo().im;
     config.len_mode = len;
+    config.byte_order = order;
     let mut hub = Hub::new();
     hub.insert(ConnId::new(0, 0, 1));
     hub.subscribe(0, "cr:room-7");
@@ -66,7 +81,7 @@ fn session(stream: &[u8], len: LenRule) {
             Ok(Some(frame)) => _ = session.frame(frame, &around, &mut gzip),
             Ok(None) => break,
             Err(refusal) => {
-                session.refused(refusal, decoder.mode().unwrap_or_default(), &config);
+                session.refused(refusal, decoder.mode(len), &config);
                 break;
             }
         }

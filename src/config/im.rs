@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
 use super::settings::Settings;
-use crate::wire::im::{Commands, LenRule, Status, Statuses, Versions};
+use crate::wire::im::{
+    ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
+};
 
 /// Bytes of the name of a queue topic (connmix section 3.1).
 const QUEUE_TOPIC_BYTES_MAX: usize = 255;
@@ -15,9 +17,25 @@ pub(super) const KEYS: &[Key] = &[
     choice(
         "im.len_mode",
         "\"body\"",
-        &["body", "rest", "auto"],
-        "What `len` counts. body: the bytes of the body; rest: everything after `len`; auto: the \
-         first frame of a connection decides.",
+        &["body", "rest", "frame", "auto"],
+        "What `len` counts. body: the bytes of the body; rest: everything after `len`; frame: \
+         header and body; auto: the first frame of a connection decides.",
+    ),
+    Key {
+        kind: Kind::Texts,
+        allowed: "list of two or three of \"body\", \"rest\", \"frame\"",
+        ..text(
+            "im.len_auto",
+            "[\"rest\", \"body\"]",
+            "What `len` may count with `len_mode = \"auto\"`. A first frame that may be a guest's \
+             by one and a user's by another is read by the one that stands first.",
+        )
+    },
+    choice(
+        "im.byte_order",
+        "\"big\"",
+        &["big", "little"],
+        "Which byte of `len` and `seq` comes first, on both ways. big: the highest.",
     ),
     Key { kind: Kind::Numbers, ..text("im.versions", "[0, 1]", "") },
     choice(
@@ -53,12 +71,14 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ("im", "`[im]`", "Clients of the IM protocol. Room X is the topic `cr:X`."),
     ("im.commands", "`[im.commands]`", "For fleets of clients that were built with other numbers."),
     ("im.statuses", "`[im.statuses]`", "The same for the status codes."),
+    ("im.login_fields", "`[im.login_fields]`", "The same for the fields in the body of a LOGIN."),
 ];
 
 /// `[im]`. Rates of 0 are no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Im {
     pub len_mode: LenRule,
+    pub byte_order: ByteOrder,
     pub versions: Versions,
     pub gzip_server: GzipServer,
     pub cms_error_reply: bool,
@@ -70,6 +90,7 @@ pub struct Im {
     pub queue: String,
     pub commands: Commands,
     pub statuses: Statuses,
+    pub login_fields: LoginFields,
     pub idle_timeout: Duration,
     pub login_timeout: Duration,
     pub frame_timeout: Duration,
@@ -125,10 +146,10 @@ const fn off(key: &'static str, what: &'static str) -> Key {
 /// Reads it.
 pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
     Ok(Im {
-        len_mode: match settings.choice("im.len_mode")? {
-            "rest" => LenRule::Rest,
-            "auto" => LenRule::Auto,
-            _ => LenRule::Body,
+        len_mode: len_mode(settings)?,
+        byte_order: match settings.choice("im.byte_order")? {
+            "little" => ByteOrder::Little,
+            _ => ByteOrder::Big,
         },
         versions: versions(settings)?,
         gzip_server: match settings.choice("im.gzip_server")? {
@@ -148,6 +169,7 @@ pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
         queue: queue(settings)?,
         commands: commands(settings)?,
         statuses: statuses(settings)?,
+        login_fields: login_fields(settings)?,
         idle_timeout: settings.duration("im.idle_timeout")?,
         login_timeout: settings.duration("im.login_timeout")?,
         frame_timeout: settings.duration("im.frame_timeout")?,
@@ -174,6 +196,39 @@ pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
         max_errors: settings.number("im.max_errors")?,
         out_high_water: settings.number("im.out_high_water")?,
     })
+}
+
+fn len_mode(settings: &Settings) -> Result<LenRule, ConfigError> {
+    const AUTO: &str = "im.len_auto";
+    let of = |name: &str| match name {
+        "body" => Some(LenMode::Body),
+        "rest" => Some(LenMode::Rest),
+        "frame" => Some(LenMode::Frame),
+        _ => None,
+    };
+    let listed: Option<Vec<LenMode>> = settings.texts(AUTO)?.iter().map(|name| of(name)).collect();
+    // What is not used is checked as well.
+    let Some(modes) = listed.and_then(|listed| Modes::of(&listed)) else {
+        let complaint = Complaint::new("these are not two or three different modes")
+            .allowed(super::settings::allowed(AUTO))
+            .advise("For clients of one kind set `im.len_mode` to what they count");
+        return Err(settings.error(AUTO, complaint));
+    };
+    let name = settings.choice("im.len_mode")?;
+    Ok(of(name).map_or(LenRule::Auto(modes), LenRule::Always))
+}
+
+fn login_fields(settings: &Settings) -> Result<LoginFields, ConfigError> {
+    let fields = LoginFields {
+        token: settings.number("im.login_fields.token")?,
+        user_id: settings.number("im.login_fields.user_id")?,
+    };
+    if fields.token == fields.user_id {
+        let complaint = Complaint::new(format!("{} is the number of token, too", fields.user_id))
+            .allowed("a number of its own for each field");
+        return Err(settings.error("im.login_fields.user_id", complaint));
+    }
+    Ok(fields)
 }
 
 fn queue(settings: &Settings) -> Result<String, ConfigError> {

@@ -220,7 +220,14 @@ pub(super) const ROWS: &[Limit] = &[
     status("im.statuses.rate_limited", 48, "Status number of RATE_LIMITED."),
     status("im.statuses.busy", 49, "Status number of BUSY."),
     status("im.statuses.internal", 63, "Status number of INTERNAL."),
+    field("im.login_fields.token", 1, "Field number of `token`."),
+    field("im.login_fields.user_id", 2, "Field number of `userId`."),
 ];
+
+/// A field number of protobuf.
+const fn field(key: &'static str, default: i64, what: &'static str) -> Limit {
+    row(key, Unit::Number, [default, 1, (1 << 29) - 1], what, "")
+}
 
 /// A status number; 0 means success.
 const fn status(key: &'static str, default: i64, what: &'static str) -> Limit {

@@ -182,7 +182,7 @@ impl Shard {
                     conn.session.frame(frame, &around, gzip)
                 }
                 Err(refusal) => {
-                    let mode = decoder.mode().unwrap_or_default();
+                    let mode = decoder.mode(config.im.len_mode);
                     conn.session.refused(refusal, mode, &config.im)
                 }
             };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use ringway::wire::im::proto::CrMessageResponse;
-use ringway::wire::im::{Decoder, Gzip, HEADER_BYTES, Header};
+use ringway::wire::im::{ByteOrder, Decoder, Gzip, HEADER_BYTES, Header, LenMode, LenRule};
 
 use crate::common::Server;
 use crate::support::*;
@@ -38,7 +38,7 @@ impl Seen {
             Err(error) => panic!("{error}"),
         }
         while let Some(head) = self.buffer.first_chunk::<HEADER_BYTES>() {
-            let header = Header::parse(head);
+            let header = Header::parse(head, ByteOrder::Big);
             let total = HEADER_BYTES + header.len as usize;
             let Some(frame) = self.buffer.get(..total) else { break };
             if header.command == NOTIFY {
@@ -170,9 +170,11 @@ fn the_wire_of_a_crowd_is_well_formed() {
         count += frame.notify().messages.len();
         let mut header = frame.header;
         header.flag &= 0xf0;
-        let bytes = [&header.bytes()[..], &frame.body].concat();
+        let bytes = [&header.bytes(ByteOrder::Big)[..], &frame.body].concat();
         let rules = ringway::wire::im::Rules {
-            len: ringway::wire::im::LenRule::Body,
+            len: LenRule::Always(LenMode::Body),
+            order: ByteOrder::Big,
+            login: ringway::wire::im::LoginFields::default(),
             body_bytes_max: 1 << 20,
             plain_bytes_max: 1 << 20,
             versions: ringway::wire::im::Versions::CURRENT,

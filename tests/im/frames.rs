@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message;
 use ringway::config::model::GzipServer;
 use ringway::wire::im::proto::LoginRequest;
-use ringway::wire::im::{Gzip, LenRule};
+use ringway::wire::im::{Gzip, LenMode, LenRule, Modes};
 
 use crate::common::{Server, wait_until};
 use crate::support::*;
@@ -146,10 +146,11 @@ fn notifications_are_compressed_for_those_who_read_that() {
 #[test]
 fn the_first_frame_decides_what_len_counts() {
     let mut config = config();
-    config.im.len_mode = LenRule::Auto;
+    let modes = Modes::of(&[LenMode::Rest, LenMode::Body]).expect("they differ");
+    config.im.len_mode = LenRule::Auto(modes);
     let server = Server::start(config);
     let mut rest = Im::tcp(&server);
-    rest.extra = 7;
+    rest.dialect.mode = LenMode::Rest;
     rest.log_in_as_guest();
     rest.join("room-7");
     let mut body = Im::tcp(&server);
@@ -159,7 +160,7 @@ fn the_first_frame_decides_what_len_counts() {
     user.log_in("u1001");
     user.join("room-7");
     let mut rest_user = Im::tcp(&server);
-    rest_user.extra = 7;
+    rest_user.dialect.mode = LenMode::Rest;
     rest_user.log_in("u2002");
     rest_user.join("room-7");
     user.say("room-7", "hello");

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ringway::config::model::{Config, Forward, GzipServer, Im};
 use ringway::config::{self, ConfigError};
-use ringway::wire::im::{Commands, LenRule, Status, Statuses, Versions};
+use ringway::wire::im::{
+    ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
+};
 
 fn load(im: &str) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().expect("there is a directory for temporary files");
@@ -18,6 +20,8 @@ fn load(im: &str) -> Result<Config, ConfigError> {
 const EVERYTHING: &str = r#"
 [im]
 len_mode = "auto"
+len_auto = ["frame", "body"]
+byte_order = "little"
 versions = [1, 2]
 gzip_server = "never"
 cms_error_reply = true
@@ -66,20 +70,29 @@ kick = 29
 
 [im.statuses]
 kicked = 99
+
+[im.login_fields]
+token = 3
+user_id = 536870911
 "#;
 
 #[test]
-fn every_key_reaches_the_configuration() {
+fn every_key_is_in_the_text() {
     let here = config::keys().filter(|key| key.starts_with("im.") && !key.contains("statuses"));
     for key in here {
         let name = key.rsplit('.').next().unwrap_or(key);
         assert!(EVERYTHING.contains(&format!("{name} = ")), "{key} is not in the text");
     }
+}
+
+#[test]
+fn every_key_reaches_the_configuration() {
     let seconds = Duration::from_secs;
     let mut statuses = Statuses::default();
     statuses.set(Status::Kicked, 99);
     let expected = Im {
-        len_mode: LenRule::Auto,
+        len_mode: LenRule::Auto(Modes::of(&[LenMode::Frame, LenMode::Body]).expect("they differ")),
+        byte_order: ByteOrder::Little,
         versions: Versions::of(&[1, 2]),
         gzip_server: GzipServer::Never,
         cms_error_reply: true,
@@ -101,6 +114,7 @@ fn every_key_reaches_the_configuration() {
             kick: 29,
         },
         statuses,
+        login_fields: LoginFields { token: 3, user_id: 536_870_911 },
         idle_timeout: seconds(31),
         login_timeout: seconds(11),
         frame_timeout: seconds(12),
@@ -133,7 +147,12 @@ fn every_key_reaches_the_configuration() {
 #[test]
 fn the_defaults_are_those_of_the_specification() {
     let im = load("").expect("it is valid").im;
-    assert_eq!((im.len_mode, im.versions), (LenRule::Body, Versions::CURRENT));
+    assert_eq!((im.len_mode, im.byte_order), (LenRule::Always(LenMode::Body), ByteOrder::Big));
+    assert_eq!(im.versions, Versions::CURRENT);
+    assert_eq!(im.login_fields, LoginFields { token: 1, user_id: 2 });
+    let auto = load("[im]\nlen_mode = \"auto\"\n").expect("it is valid").im.len_mode;
+    let modes = Modes::of(&[LenMode::Rest, LenMode::Body]).expect("they differ");
+    assert_eq!(auto, LenRule::Auto(modes));
     let timeouts = [im.idle_timeout, im.login_timeout, im.frame_timeout];
     assert_eq!(timeouts, [30, 10, 10].map(Duration::from_secs));
     assert_eq!(im.batch_delay, Duration::from_millis(50));
@@ -156,6 +175,13 @@ fn what_can_not_be_is_said() {
         ("[im.commands]\nping = 1\n", ["im.commands.ping", "the number of login"]),
         ("[im.statuses]\nbusy = 0\n", ["im.statuses.busy", "too small"]),
         ("[im]\nlen_mode = \"all\"\n", ["im.len_mode", "\"rest\""]),
+        ("[im]\nlen_auto = [\"body\"]\n", ["im.len_auto", "two or three"]),
+        ("[im]\nlen_auto = [\"body\", \"body\"]\n", ["im.len_auto", "two or three"]),
+        ("[im]\nlen_auto = [\"body\", \"auto\"]\n", ["im.len_auto", "two or three"]),
+        ("[im]\nbyte_order = \"native\"\n", ["im.byte_order", "\"little\""]),
+        ("[im.login_fields]\ntoken = 0\n", ["im.login_fields.token", "too small"]),
+        ("[im.login_fields]\ntoken = 536870912\n", ["im.login_fields.token", "too large"]),
+        ("[im.login_fields]\ntoken = 2\n", ["im.login_fields.user_id", "number of token"]),
     ] {
         let error = load(text).expect_err(text).to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");

@@ -8,9 +8,9 @@ use std::time::Duration;
 use prost::Message;
 use ringway::config::model::{ClientProtocol, Config, Forward, Service, Verifier};
 use ringway::wire::im::proto::{
-    ChatroomRequest, CrMessage, CrMessageResponse, LoginRequest, cr_message::UserInfo,
+    ChatroomRequest, CrMessage, CrMessageResponse, cr_message::UserInfo,
 };
-use ringway::wire::im::{Gzip, HEADER_BYTES, Header};
+use ringway::wire::im::{ByteOrder, Gzip, HEADER_BYTES, Header, LenMode, LoginFields};
 use ringway::wire::websocket::mask_frame;
 
 use crate::common::{self, Client, PATIENCE, Server, connect};
@@ -100,12 +100,19 @@ impl Frame {
     }
 }
 
+/// What a fleet of clients has made of what the document leaves open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dialect {
+    pub mode: LenMode,
+    pub order: ByteOrder,
+    pub fields: LoginFields,
+}
+
 /// An IM client, over TCP or WebSocket.
 pub struct Im {
     socket: Socket,
     buffer: Vec<u8>,
-    /// How much more `len` counts than the body.
-    pub extra: u32,
+    pub dialect: Dialect,
     /// Version and compression that it announces.
     pub flag: u8,
     seq: u32,
@@ -135,7 +142,8 @@ impl Im {
     }
 
     fn over(socket: Socket) -> Im {
-        Im { socket, buffer: Vec::new(), extra: 0, flag: 0x10, seq: 0, early: Vec::new() }
+        let dialect = Dialect::default();
+        Im { socket, buffer: Vec::new(), dialect, flag: 0x10, seq: 0, early: Vec::new() }
     }
 
     /// A guest over TCP.
@@ -169,8 +177,15 @@ impl Im {
 
     /// The status of a LOGIN.
     pub fn try_log_in(&mut self, user: &str, token: &str) -> u8 {
-        let request = LoginRequest { token: token.to_owned(), user_id: user.to_owned() };
-        self.ask(LOGIN, &request.encode_to_vec())
+        let mut body = Vec::new();
+        for (field, text) in
+            [(self.dialect.fields.token, token), (self.dialect.fields.user_id, user)]
+        {
+            if !text.is_empty() {
+                prost::encoding::string::encode(field, &text.to_owned(), &mut body);
+            }
+        }
+        self.ask(LOGIN, &body)
     }
 
     pub fn join(&mut self, room: &str) {
@@ -216,9 +231,9 @@ impl Im {
     /// The next frame as bytes.
     pub fn framed(&mut self, command: u8, body: &[u8]) -> Vec<u8> {
         self.seq += 1;
-        let len = body.len() as u32 + self.extra;
+        let len = self.dialect.mode.len(body.len());
         let header = Header { len, seq: self.seq, command, flag: self.flag, status: 0 };
-        [&header.bytes()[..], body].concat()
+        [&header.bytes(self.dialect.order)[..], body].concat()
     }
 
     /// Sends bytes: over WebSocket as one binary message.
@@ -347,8 +362,9 @@ impl Im {
 
     /// Takes a complete frame from what has come.
     fn take(&mut self) -> Option<Frame> {
-        let header = Header::parse(self.buffer.first_chunk::<HEADER_BYTES>()?);
-        let len = header.len.checked_sub(self.extra).expect("`len` counts the header") as usize;
+        let Dialect { mode, order, .. } = self.dialect;
+        let header = Header::parse(self.buffer.first_chunk::<HEADER_BYTES>()?, order);
+        let len = header.len.checked_sub(mode.extra()).expect("`len` counts the header") as usize;
         let body = self.buffer.get(HEADER_BYTES..HEADER_BYTES + len)?.to_vec();
         self.buffer.drain(..HEADER_BYTES + len);
         Some(Frame { header, body })

@@ -8,8 +8,8 @@ use prost::Message;
 use ringway::config::model::Config;
 use ringway::wire::im::proto::{CrMessage, CrMessageResponse};
 use ringway::wire::im::{
-    Gzip, HEADER_BYTES, Header, LenMode, LenRule, NotifyBody, Wire, element, kick, notification,
-    notify_body,
+    ByteOrder, Gzip, HEADER_BYTES, Header, LenMode, LenRule, NotifyBody, Wire, element, kick,
+    notification, notify_body,
 };
 
 use crate::common::{Server, connect};
@@ -129,7 +129,7 @@ fn errors_that_end_the_connection() {
 #[test]
 fn the_other_length_mode() {
     let mut config = config();
-    config.im.len_mode = LenRule::Rest;
+    config.im.len_mode = LenRule::Always(LenMode::Rest);
     let server = Server::start(config);
     let mut rest = Raw::new(&server);
     let (sent, got) = vectors()["A1"].clone();
@@ -145,7 +145,7 @@ fn the_other_length_mode() {
 
 fn body_of(number: &str) -> (Header, CrMessageResponse) {
     let frame = got(number);
-    let header = Header::parse(frame.first_chunk().expect("a header"));
+    let header = Header::parse(frame.first_chunk().expect("a header"), ByteOrder::Big);
     let body = frame[HEADER_BYTES..].to_vec();
     let plain = match header.flag >> 2 & 3 {
         1 => Gzip::new().inflate(&body, 1 << 20).expect("a gzip member").to_vec(),
@@ -153,6 +153,9 @@ fn body_of(number: &str) -> (Header, CrMessageResponse) {
     };
     (header, CrMessageResponse::decode(&*plain).expect("a CRMessageResponse"))
 }
+
+const PLAIN: Wire =
+    Wire { version: 1, mode: LenMode::Body, order: ByteOrder::Big, gzip: false, websocket: false };
 
 /// V8 to V10 with the server's own code, byte for byte where gzip has no choice.
 #[test]
@@ -164,10 +167,10 @@ fn notifications_are_encoded_as_the_vectors_are() {
         let elements = elements.iter().map(|element| &element[..]);
         let mut body = NotifyBody::new(notify_body(elements, &response.chatroom));
         let gzip = number == "V10";
-        let wire = Wire { version: 1, mode: LenMode::Body, gzip, websocket: false };
+        let wire = Wire { gzip, ..PLAIN };
         body.pack(config.im.gzip_min as usize, &mut Gzip::new());
         let frame = notification(wire, NOTIFY, &body);
-        let made = Header::parse(frame.first_chunk().expect("a header"));
+        let made = Header::parse(frame.first_chunk().expect("a header"), ByteOrder::Big);
         assert_eq!(made.flag, header.flag, "{number}");
         if gzip {
             let plain = Gzip::new().inflate(&frame[HEADER_BYTES..], 1 << 20).unwrap().to_vec();
@@ -177,8 +180,7 @@ fn notifications_are_encoded_as_the_vectors_are() {
             assert_eq!(frame[..], got(number)[..], "{number}");
         }
     }
-    let wire = Wire { version: 1, mode: LenMode::Body, gzip: false, websocket: false };
-    assert_eq!(kick(wire, KICK, 0x14)[..], got("V16")[..]);
+    assert_eq!(kick(PLAIN, KICK, 0x14)[..], got("V16")[..]);
 }
 
 #[test]

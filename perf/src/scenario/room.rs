@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use ringway::wire::im::proto::{ChatroomRequest, CrMessage, LoginRequest};
-use ringway::wire::im::{HEADER_BYTES, Header};
+use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header};
 use ringway::wire::websocket::mask_frame;
 
 use super::{Figure, Load};
@@ -163,7 +163,7 @@ fn enter(user: Option<String>) -> Vec<u8> {
 fn frame(command: u8, message: &impl prost::Message) -> Vec<u8> {
     let body = message.encode_to_vec();
     let header = Header { len: body.len() as u32, seq: 1, command, flag: 0x10, status: 0 };
-    [&header.bytes()[..], &body].concat()
+    [&header.bytes(ByteOrder::Big)[..], &body].concat()
 }
 
 /// As one binary message of a client.

@@ -1,7 +1,5 @@
 //! LOGIN: as a guest, as a user, and from one to the other (IM section 8).
 
-use prost::Message;
-
 use super::{Around, Session, State, Step, ok};
 use crate::hub::login::{Profile, Verdict};
 use crate::wire::im::proto::{LoginRequest, cr_message::UserInfo};
@@ -41,7 +39,8 @@ impl Session {
             let answer = ok(header);
             return if first { Step::Guest(answer) } else { Step::Answer(Some(answer), None) };
         }
-        let Ok(LoginRequest { token, user_id: user }) = LoginRequest::decode(body) else {
+        let Ok(LoginRequest { token, user_id: user }) = around.rules.login_fields.decode(body)
+        else {
             return self.refuse(header, Status::BadBody, around);
         };
         let (token_max, user_max) = (around.rules.max_token, around.rules.max_user_id);

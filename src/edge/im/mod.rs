@@ -160,6 +160,8 @@ impl Session {
     pub fn decoding(&self, rules: &Im) -> Rules {
         Rules {
             len: rules.len_mode,
+            order: rules.byte_order,
+            login: rules.login_fields,
             body_bytes_max: rules.max_body,
             plain_bytes_max: rules.max_plain,
             versions: rules.versions,
@@ -174,7 +176,13 @@ impl Session {
             GzipServer::Negotiated => self.gzip,
             GzipServer::Never => false,
         };
-        Wire { version: self.version, mode: self.mode, gzip, websocket: self.websocket }
+        Wire {
+            version: self.version,
+            mode: self.mode,
+            order: rules.byte_order,
+            gzip,
+            websocket: self.websocket,
+        }
     }
 
     /// A frame whose header passed.

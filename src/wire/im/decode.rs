@@ -7,12 +7,8 @@
 //! pieces is copied once and its buffer grown a logarithmic number of times. An idle connection
 //! holds nothing.
 
-use prost::Message;
+use super::{ByteOrder, Flow, Gzip, HEADER_BYTES, Header, LenMode, LenRule, LoginFields, Versions};
 
-use super::{Flow, Gzip, HEADER_BYTES, Header, LenMode, LenRule, Versions, proto};
-
-/// How much more `len` counts in the mode `rest`: the header after `len`.
-pub(super) const REST: u32 = 7;
 /// Where the command stands.
 const COMMAND_AT: usize = 8;
 
@@ -20,6 +16,9 @@ const COMMAND_AT: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     pub len: LenRule,
+    pub order: ByteOrder,
+    /// How the mode `auto` reads a LOGIN.
+    pub login: LoginFields,
     /// Bytes of one body as transmitted; exactly as many are allowed.
     pub body_bytes_max: u32,
     /// Bytes of a LOGIN body after inflating, to which the mode `auto` looks.
@@ -117,9 +116,9 @@ impl Decoder {
         self.pending.extend_from_slice(rest);
     }
 
-    /// What `len` counts, once that is decided.
-    pub fn mode(&self) -> Option<LenMode> {
-        self.mode
+    /// What `len` counts, as far as that is decided.
+    pub fn mode(&self, rule: LenRule) -> LenMode {
+        self.mode.unwrap_or(rule.undecided())
     }
 
     /// Bytes of memory that are held.
@@ -168,7 +167,7 @@ impl Decoder {
         let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(Need::Bytes(HEADER_BYTES));
         };
-        let header = Header::parse(header);
+        let header = Header::parse(header, rules.order);
         if !rules.versions.has(header.version()) {
             return Err(Refusal::Version(header));
         }
@@ -176,19 +175,14 @@ impl Decoder {
             return Err(Refusal::Flow(header));
         }
         let mode = match (self.mode, rules.len) {
-            (Some(mode), _) => mode,
-            (None, LenRule::Body) => LenMode::Body,
-            (None, LenRule::Rest) => LenMode::Rest,
-            (None, LenRule::Auto) => match guess(header, body, rules, gzip)? {
-                Some(mode) => mode,
-                None => return Ok(Need::Bytes(HEADER_BYTES + (header.len - REST) as usize)),
+            (Some(mode), _) | (None, LenRule::Always(mode)) => mode,
+            (None, LenRule::Auto(modes)) => match modes.judge(header, body, &rules, gzip) {
+                Ok(mode) => mode,
+                Err(bytes) => return Ok(Need::Bytes(HEADER_BYTES + bytes)),
             },
         };
         self.mode = Some(mode);
-        let len = match mode {
-            LenMode::Body => header.len,
-            LenMode::Rest => header.len.checked_sub(REST).ok_or(Refusal::Len(header))?,
-        };
+        let len = header.len.checked_sub(mode.extra()).ok_or(Refusal::Len(header))?;
         if len > rules.body_bytes_max {
             return Err(Refusal::TooLarge(header));
         }
@@ -205,43 +199,18 @@ enum Need {
     Frame(Header, usize),
 }
 
-/// The mode of a connection whose first frame this is (section 2, `auto`). `None`: more of the body
-/// is needed.
-fn guess(
-    header: Header,
-    body: &[u8],
-    rules: Rules,
-    gzip: &mut Gzip,
-) -> Result<Option<LenMode>, Refusal> {
-    let Some(len) = header.len.checked_sub(REST) else { return Ok(Some(LenMode::Body)) };
-    if len > rules.body_bytes_max {
-        return Err(Refusal::TooLarge(header));
-    }
-    let Some(body) = body.get(..len as usize) else { return Ok(None) };
-    let rest = len == 0 || is_login(header, body, rules, gzip);
-    Ok(Some(if rest { LenMode::Rest } else { LenMode::Body }))
-}
-
-/// Whether these bytes are a complete LOGIN of a user.
-fn is_login(header: Header, body: &[u8], rules: Rules, gzip: &mut Gzip) -> bool {
-    let plain = match header.compression() {
-        super::Compression::None => Ok(body),
-        super::Compression::Gzip => gzip.inflate(body, rules.plain_bytes_max as usize),
-        super::Compression::Reserved => return false,
-    };
-    let login = plain.ok().and_then(|plain| proto::LoginRequest::decode(plain).ok());
-    login.is_some_and(|login| !login.token.is_empty() && !login.user_id.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::im::Modes;
 
     const RULES: Rules = Rules {
-        len: LenRule::Body,
+        len: LenRule::Always(LenMode::Body),
+        order: ByteOrder::Big,
+        login: LoginFields { token: 1, user_id: 2 },
         body_bytes_max: 64,
         plain_bytes_max: 256,
         versions: Versions::CURRENT,
@@ -250,11 +219,11 @@ mod tests {
 
     fn frame(len: u32, flag: u8, body: &[u8]) -> Vec<u8> {
         let header = Header { len, seq: 5, command: 1, flag, status: 0 };
-        [&header.bytes(), body].concat()
+        [&header.bytes(ByteOrder::Big), body].concat()
     }
 
     /// Frames as (header, body), and how the stream ended.
-    type Seen = (Vec<(Header, Vec<u8>)>, Option<Refusal>, Option<LenMode>);
+    type Seen = (Vec<(Header, Vec<u8>)>, Option<Refusal>, LenMode);
 
     /// With `pause`, all input is stashed before it is looked at.
     fn all(pieces: &[&[u8]], rules: Rules, pause: bool) -> Seen {
@@ -267,14 +236,14 @@ mod tests {
                 match decoder.next(&mut piece, rules, &mut gzip) {
                     Ok(Some(frame)) => seen.push((frame.header, frame.body.to_vec())),
                     Ok(None) => break,
-                    Err(refusal) => return (seen, Some(refusal), decoder.mode()),
+                    Err(refusal) => return (seen, Some(refusal), decoder.mode(rules.len)),
                 }
             }
             assert!(piece.is_empty(), "nothing is left over when more is needed");
-            let most = HEADER_BYTES + (RULES.body_bytes_max + REST) as usize;
+            let most = HEADER_BYTES + (RULES.body_bytes_max + LenMode::Frame.extra()) as usize;
             assert!(pause || decoder.held() <= most, "{} bytes are held", decoder.held());
         }
-        (seen, None, decoder.mode())
+        (seen, None, decoder.mode(rules.len))
     }
 
     #[test]
@@ -288,21 +257,19 @@ mod tests {
 
     #[test]
     fn the_limit_is_that_of_the_body_in_every_mode() {
-        for (len, extra) in [(LenRule::Body, 0), (LenRule::Rest, REST), (LenRule::Auto, 0)] {
-            let rules = Rules { len, ..RULES };
-            let exact = frame(64 + extra, 0x10, &[0; 64]);
-            assert_eq!(all(&[&exact], rules, false).0.len(), 1, "{len:?}");
-            let above = frame(64 + extra + 1, 0x10, &[0; 65]);
+        for mode in MODES {
+            let rules = Rules { len: LenRule::Always(mode), ..RULES };
+            let exact = frame(64 + mode.extra(), 0x10, &[0; 64]);
+            assert_eq!(all(&[&exact], rules, false).0.len(), 1, "{mode:?}");
+            let above = frame(64 + mode.extra() + 1, 0x10, &[0; 65]);
             assert!(matches!(all(&[&above], rules, false).1, Some(Refusal::TooLarge(_))));
-        }
-        let huge = frame(u32::MAX, 0x10, b"");
-        for len in [LenRule::Body, LenRule::Rest, LenRule::Auto] {
-            let end = all(&[&huge], Rules { len, ..RULES }, false).1;
-            assert!(matches!(end, Some(Refusal::TooLarge(_))), "{len:?}: {end:?}");
-        }
-        for len in 0..REST {
-            let end = all(&[&frame(len, 0x10, b"")], Rules { len: LenRule::Rest, ..RULES }, false);
-            assert!(matches!(end.1, Some(Refusal::Len(_))));
+            let huge = frame(u32::MAX, 0x10, b"");
+            assert!(matches!(all(&[&huge], rules, false).1, Some(Refusal::TooLarge(_))));
+            for len in 0..mode.extra() {
+                let end = all(&[&frame(len, 0x10, b"")], rules, false);
+                assert!(matches!(end.1, Some(Refusal::Len(_))), "{mode:?}: {len}");
+            }
+            assert_eq!(all(&[&frame(mode.extra(), 0x10, b"")], rules, false).0.len(), 1);
         }
     }
 
@@ -312,27 +279,6 @@ mod tests {
         assert!(matches!(end(0xf3), Some(Refusal::Version(_))));
         assert!(matches!(end(0x13), Some(Refusal::Flow(_))));
         assert!(matches!(end(0x10), Some(Refusal::TooLarge(_))));
-    }
-
-    #[test]
-    fn the_first_frame_decides_the_mode_for_good() {
-        let auto = Rules { len: LenRule::Auto, ..RULES };
-        let user = b"\x0a\x01t\x12\x01u";
-        let mode = |bytes: &[u8]| all(&[bytes], auto, false).2;
-        for len in 0..REST {
-            assert_eq!(mode(&frame(len, 0x10, b"")), Some(LenMode::Body));
-        }
-        assert_eq!(mode(&frame(REST, 0x10, b"")), Some(LenMode::Rest));
-        assert_eq!(mode(&frame(6 + REST, 0x10, user)), Some(LenMode::Rest));
-        // The beginning of a longer login of the other mode is no login.
-        let long = b"\x0a\x06tok-42\x12\x05u1001";
-        assert_eq!(mode(&frame(15, 0x10, &long[..8])), Some(LenMode::Body));
-        assert_eq!(mode(&frame(15, 0x10, &long[..7])), None);
-        let member = Gzip::new().compress(user);
-        let packed = frame(member.len() as u32 + REST, 0x14, &member);
-        assert_eq!(mode(&packed), Some(LenMode::Rest));
-        let guest = [frame(REST, 0x10, b""), frame(REST + 1, 0x10, b"x")].concat();
-        assert_eq!(all(&[&guest], auto, false).0[1].1, b"x");
     }
 
     #[test]
@@ -354,20 +300,69 @@ mod tests {
         assert_eq!((decoder.held(), decoder.mid_frame()), (0, false));
     }
 
+    const MODES: [LenMode; 3] = [LenMode::Body, LenMode::Rest, LenMode::Frame];
+
+    fn modes() -> impl Strategy<Value = LenMode> {
+        prop::sample::select(&MODES[..])
+    }
+
+    fn orders() -> impl Strategy<Value = ByteOrder> {
+        prop_oneof![Just(ByteOrder::Big), Just(ByteOrder::Little)]
+    }
+
+    fn rules() -> impl Strategy<Value = Rules> {
+        let auto = prop::sample::subsequence(&MODES[..], 2..=3).prop_shuffle();
+        let auto = auto.prop_map(|modes| LenRule::Auto(Modes::of(&modes).expect("they differ")));
+        let len = prop_oneof![modes().prop_map(LenRule::Always), auto];
+        let fields = prop_oneof![Just((1, 2)), Just((2, 1)), Just((5, 4000))];
+        let only = prop::option::of(any::<u8>());
+        (len, orders(), fields, only).prop_map(|(len, order, (token, user_id), only)| Rules {
+            len,
+            order,
+            login: LoginFields { token, user_id },
+            only,
+            ..RULES
+        })
+    }
+
+    /// The body of a user's LOGIN, which makes `auto` look further.
+    fn login() -> impl Strategy<Value = Vec<u8>> {
+        let fields = prop_oneof![Just((1, 2)), Just((2, 1)), Just((5, 4000))];
+        (fields, "[a-z]{1,9}", "[a-z]{1,9}", any::<bool>()).prop_map(
+            |(fields, token, user, more)| {
+                let mut body = Vec::new();
+                prost::encoding::string::encode(fields.0, &token, &mut body);
+                prost::encoding::string::encode(fields.1, &user, &mut body);
+                if more {
+                    prost::encoding::string::encode(9, &user, &mut body);
+                }
+                body
+            },
+        )
+    }
+
     /// Streams of good frames, and now and then something else.
-    fn streams() -> impl Strategy<Value = Vec<u8>> {
+    fn streams() -> impl Strategy<Value = (Rules, Vec<u8>)> {
         let flag = prop_oneof![9 => Just(0x10_u8), 3 => Just(0), 1 => any::<u8>()];
-        let good = (any::<u32>(), any::<u8>(), flag, vec(any::<u8>(), 0..40));
-        let good = good.prop_flat_map(|(seq, command, flag, body)| {
-            let len = body.len() as u32;
-            let len = prop_oneof![8 => Just(len), 3 => Just(len + REST), 1 => 0..90_u32];
-            len.prop_map(move |len| {
-                let header = Header { len, seq, command, flag, status: 0 };
-                [&header.bytes()[..], &body].concat()
-            })
+        let body = prop_oneof![vec(any::<u8>(), 0..40), login()];
+        let good = (any::<u32>(), any::<u8>(), flag, body, modes(), 0..90_u32, 0..12);
+        let good = good.prop_map(|(seq, command, flag, body, mode, wrong, odd)| {
+            let len = if odd == 0 { wrong } else { mode.len(body.len()) };
+            (Header { len, seq, command, flag, status: 0 }, body)
         });
-        let frame = prop_oneof![12 => good, 1 => vec(any::<u8>(), 0..12)];
-        vec(frame, 0..8).prop_map(|frames| frames.concat())
+        let noise = vec(any::<u8>(), 0..12).prop_map(|noise| (Header::NONE, noise));
+        let frames = vec(prop_oneof![12 => good, 1 => noise], 0..8);
+        (rules(), frames).prop_map(|(rules, frames)| {
+            let bytes = frames.into_iter().map(|(header, body)| match header {
+                Header::NONE => body,
+                header => [&header.bytes(rules.order)[..], &body].concat(),
+            });
+            (rules, bytes.collect::<Vec<_>>().concat())
+        })
+    }
+
+    impl Header {
+        const NONE: Header = Header { len: 0, seq: 0, command: 0, flag: 0, status: 0xff };
     }
 
     proptest! {
@@ -375,10 +370,8 @@ mod tests {
 
         #[test]
         fn any_split_of_the_stream_gives_the_same_frames(
-            stream in streams(),
+            (rules, stream) in streams(),
             cuts in vec(any::<prop::sample::Index>(), 0..20),
-            len in prop_oneof![Just(LenRule::Body), Just(LenRule::Rest), Just(LenRule::Auto)],
-            only in prop::option::of(any::<u8>()),
         ) {
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
             cuts.push(stream.len());
@@ -389,11 +382,31 @@ mod tests {
                 .map(|&cut| &stream[std::mem::replace(&mut from, cut)..cut])
                 .collect();
             let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-            let rules = Rules { len, only, ..RULES };
             let whole = all(&[&stream], rules, false);
             prop_assert_eq!(&all(&pieces, rules, false), &whole);
             prop_assert_eq!(&all(&bytes, rules, false), &whole);
             prop_assert_eq!(&all(&pieces, rules, true), &whole);
+        }
+
+        #[test]
+        fn what_is_encoded_is_decoded_in_every_mode_and_order(
+            mode in modes(),
+            order in orders(),
+            frames in vec((any::<u32>(), any::<u8>(), 0..2_u8, vec(any::<u8>(), 0..65)), 0..8),
+        ) {
+            let frames: Vec<(Header, Vec<u8>)> = frames
+                .into_iter()
+                .map(|(seq, command, version, body)| {
+                    let (len, flag) = (mode.len(body.len()), version << 4);
+                    (Header { len, seq, command, flag, status: 0 }, body)
+                })
+                .collect();
+            let mut stream = Vec::new();
+            for (header, body) in &frames {
+                stream.extend([&header.bytes(order)[..], body].concat());
+            }
+            let rules = Rules { len: LenRule::Always(mode), order, ..RULES };
+            prop_assert_eq!(all(&[&stream], rules, false), (frames, None, mode));
         }
     }
 }

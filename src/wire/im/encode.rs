@@ -11,7 +11,7 @@ use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::header::flag;
-use super::{FRAME_BYTES_MAX, Flow, Gzip, HEADER_BYTES, Header, LenMode, proto};
+use super::{ByteOrder, FRAME_BYTES_MAX, Flow, Gzip, HEADER_BYTES, Header, LenMode, proto};
 use crate::wire::websocket::{self, Opcode};
 
 /// How frames to one connection look; connections of the same `Wire` share them.
@@ -20,6 +20,7 @@ pub struct Wire {
     /// That of the client's LOGIN, four bits.
     pub version: u8,
     pub mode: LenMode,
+    pub order: ByteOrder,
     /// Whether the client reads gzip.
     pub gzip: bool,
     /// Whether a frame is one binary message of a WebSocket.
@@ -51,7 +52,7 @@ impl Wire {
         let Answer { seq, command, status } = answer;
         let flag = flag(self.version, false, flow);
         let header = Header { len: self.mode.len(0), seq, command, flag, status };
-        self.wrapped(header.bytes().to_vec())
+        self.wrapped(header.bytes(self.order).to_vec())
     }
 
     /// A frame as the transport takes it.
@@ -157,7 +158,7 @@ pub fn notification(wire: Wire, command: u8, body: &NotifyBody) -> Bytes {
     let flag = flag(wire.version, packed.is_some(), Flow::Notification);
     let header = Header { len: wire.mode.len(bytes.len()), seq: 0, command, flag, status: 0 };
     let mut frame = Vec::with_capacity(HEADER_BYTES + bytes.len());
-    frame.extend_from_slice(&header.bytes());
+    frame.extend_from_slice(&header.bytes(wire.order));
     frame.extend_from_slice(bytes);
     wire.wrapped(frame)
 }
@@ -168,7 +169,13 @@ mod tests {
 
     use super::*;
 
-    const TCP: Wire = Wire { version: 1, mode: LenMode::Body, gzip: true, websocket: false };
+    const TCP: Wire = Wire {
+        version: 1,
+        mode: LenMode::Body,
+        order: ByteOrder::Big,
+        gzip: true,
+        websocket: false,
+    };
 
     fn message(content: &[u8], to: &str, timestamp: u64) -> proto::CrMessage {
         proto::CrMessage {
@@ -231,13 +238,24 @@ mod tests {
         }
 
         #[test]
-        fn lengths_count_what_the_mode_says(content in any::<Vec<u8>>()) {
+        fn frames_count_and_are_written_as_the_connection_says(
+            content in any::<Vec<u8>>(),
+            seq in any::<u32>(),
+            little in any::<bool>(),
+        ) {
             let body = NotifyBody::new(Bytes::from(content));
-            for (mode, more) in [(LenMode::Body, 0), (LenMode::Rest, 7)] {
-                let frame = notification(Wire { mode, ..TCP }, 8, &body);
-                let header = Header::parse(frame.first_chunk().unwrap());
+            let order = if little { ByteOrder::Little } else { ByteOrder::Big };
+            for (mode, more) in [(LenMode::Body, 0), (LenMode::Rest, 7), (LenMode::Frame, 11)] {
+                let wire = Wire { mode, order, ..TCP };
+                let frame = notification(wire, 8, &body);
+                let header = Header::parse(frame.first_chunk().unwrap(), order);
                 prop_assert_eq!(header.len as usize, frame.len() - HEADER_BYTES + more);
                 prop_assert_eq!((header.seq, header.status, header.command), (0, 0, 8));
+                prop_assert_eq!(&frame[HEADER_BYTES..], &body.plain[..]);
+                let frame = wire.response(Answer { seq, command: 5, status: 6 });
+                let header = Header::parse(frame.first_chunk().unwrap(), order);
+                prop_assert_eq!(header.len as usize, frame.len() - HEADER_BYTES + more);
+                prop_assert_eq!((header.seq, header.status, header.command), (seq, 6, 5));
             }
         }
     }

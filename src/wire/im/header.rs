@@ -1,11 +1,15 @@
 //! The 11 bytes before every body (sections 2 and 3).
 //!
 //! ```text
-//! len u32 BE | seq u32 BE | command u8 | flag u8 | status u8
+//! len u32 | seq u32 | command u8 | flag u8 | status u8
 //! flag: bits 7..4 version, bits 3..2 compression, bits 1..0 flow
 //! ```
+//!
+//! The document leaves open in which order the bytes of a number come and what `len` counts; both
+//! are configured.
 
 use super::HEADER_BYTES;
+use super::auto::Modes;
 
 /// The highest version that the server speaks.
 pub const VERSION_MAX: u8 = 1;
@@ -39,6 +43,15 @@ pub enum Flow {
     Unassigned = 3,
 }
 
+/// How the numbers of a header are written (`im.byte_order`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// The highest byte first.
+    #[default]
+    Big,
+    Little,
+}
+
 /// What `len` counts on a connection (section 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LenMode {
@@ -47,15 +60,16 @@ pub enum LenMode {
     Body,
     /// Everything after `len`: 7 bytes more.
     Rest,
+    /// Header and body: 11 bytes more.
+    Frame,
 }
 
 /// What `len` of a new connection counts (`im.len_mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LenRule {
-    Body,
-    Rest,
+    Always(LenMode),
     /// The first frame decides.
-    Auto,
+    Auto(Modes),
 }
 
 /// The versions that clients may speak (`im.versions`), as bits.
@@ -64,21 +78,23 @@ pub struct Versions(u16);
 
 impl Header {
     /// Reads a header.
-    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Header {
+    pub fn parse(bytes: &[u8; HEADER_BYTES], order: ByteOrder) -> Header {
         let [l0, l1, l2, l3, s0, s1, s2, s3, command, flag, status] = *bytes;
-        Header {
-            len: u32::from_be_bytes([l0, l1, l2, l3]),
-            seq: u32::from_be_bytes([s0, s1, s2, s3]),
-            command,
-            flag,
-            status,
-        }
+        let number = match order {
+            ByteOrder::Big => u32::from_be_bytes,
+            ByteOrder::Little => u32::from_le_bytes,
+        };
+        let (len, seq) = (number([l0, l1, l2, l3]), number([s0, s1, s2, s3]));
+        Header { len, seq, command, flag, status }
     }
 
     /// The header as bytes.
-    pub fn bytes(self) -> [u8; HEADER_BYTES] {
-        let [l0, l1, l2, l3] = self.len.to_be_bytes();
-        let [s0, s1, s2, s3] = self.seq.to_be_bytes();
+    pub fn bytes(self, order: ByteOrder) -> [u8; HEADER_BYTES] {
+        let number = match order {
+            ByteOrder::Big => u32::to_be_bytes,
+            ByteOrder::Little => u32::to_le_bytes,
+        };
+        let ([l0, l1, l2, l3], [s0, s1, s2, s3]) = (number(self.len), number(self.seq));
         [l0, l1, l2, l3, s0, s1, s2, s3, self.command, self.flag, self.status]
     }
 
@@ -113,12 +129,28 @@ pub(super) fn flag(version: u8, gzip: bool, flow: Flow) -> u8 {
 }
 
 impl LenMode {
+    /// How much more `len` counts than the body; a smaller `len` is impossible.
+    pub const fn extra(self) -> u32 {
+        match self {
+            LenMode::Body => 0,
+            LenMode::Rest => 7,
+            LenMode::Frame => HEADER_BYTES as u32,
+        }
+    }
+
     /// What `len` says about a body of so many bytes.
     pub fn len(self, body_bytes: usize) -> u32 {
         debug_assert!(body_bytes <= super::FRAME_BYTES_MAX, "a body of {body_bytes} bytes");
+        body_bytes as u32 + self.extra()
+    }
+}
+
+impl LenRule {
+    /// How a client is answered whose first frame was refused before it decided.
+    pub(super) fn undecided(self) -> LenMode {
         match self {
-            LenMode::Body => body_bytes as u32,
-            LenMode::Rest => body_bytes as u32 + super::decode::REST,
+            LenRule::Always(mode) => mode,
+            LenRule::Auto(modes) => modes.least(),
         }
     }
 }

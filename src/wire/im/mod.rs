@@ -7,10 +7,12 @@
 //! Costs: a frame that lies complete in the input is decoded without allocation and without copy.
 //! A notification is one allocation for the body and one per wire format.
 
+mod auto;
 mod decode;
 mod encode;
 mod gzip;
 mod header;
+mod login;
 mod numbers;
 
 /// The messages as prost types.
@@ -19,12 +21,14 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/im.v1.rs"));
 }
 
+pub use auto::Modes;
 pub use decode::{Decoder, Frame, Refusal, Rules};
 pub use encode::{
     Answer, NotifyBody, Wire, chatroom_bytes, element, kick, notification, notify_body,
 };
 pub use gzip::{Gzip, GzipError};
-pub use header::{Compression, Flow, Header, LenMode, LenRule, VERSION_MAX, Versions};
+pub use header::{ByteOrder, Compression, Flow, Header, LenMode, LenRule, VERSION_MAX, Versions};
+pub use login::LoginFields;
 pub use numbers::{Commands, Request, Status, Statuses};
 
 /// Bytes of the header of every frame.
