@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use prost::Message;
 use ringway::config::model::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
@@ -92,6 +94,15 @@ fn hs256(claims: &Value) -> String {
     signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), claims)
 }
 
+/// A token of these texts.
+fn hs256_of(header: &str, claims: &str) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", part(header), part(claims));
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256);
+    format!("{signed}.{}", signature.expect("a signature"))
+}
+
 #[test]
 fn a_token_signed_with_the_secret_is_good_until_it_expires() {
     let sidecar = sidecar(Verifier::Jwt(Box::new(jwt(JwtAlgorithm::Hs256))));
@@ -122,6 +133,52 @@ fn a_token_signed_with_the_secret_is_good_until_it_expires() {
     assert_eq!(xxim(&sidecar, "ann", &other), refused(FAILED), "another algorithm");
     let nobody = hs256(&json!({ "sub": "", "exp": soon }));
     assert_eq!(xxim(&sidecar, "", &nobody), refused(FAILED));
+}
+
+/// Issuers with numeric ids (SQL) write them as numbers.
+#[test]
+fn a_user_may_be_a_whole_number() {
+    let sidecar = sidecar(Verifier::Jwt(Box::new(jwt(JwtAlgorithm::Hs256))));
+    let token = |sub: &str| {
+        let claims = format!(r#"{{"sub":{sub},"exp":{}}}"#, unix_now() + 60);
+        hs256_of(r#"{"alg":"HS256"}"#, &claims)
+    };
+    for (sub, user) in [
+        ("42", "42"),
+        ("-42", "-42"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("\"0042\"", "0042"),
+    ] {
+        assert_eq!(im(&sidecar, user, &token(sub)), ACCEPTED, "{sub}");
+        assert_eq!(xxim(&sidecar, user, &token(sub)), ACCEPTED, "{sub}");
+    }
+    for (sub, user) in [
+        ("42", "43"),
+        ("42", "042"),
+        ("42.0", "42"),
+        ("42.0", "42.0"),
+        ("1e3", "1000"),
+        ("-0", "0"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("true", "true"),
+        ("[42]", "42"),
+        ("null", "null"),
+    ] {
+        assert_eq!(im(&sidecar, user, &token(sub)), refused(FAILED), "{sub}");
+    }
+}
+
+/// RFC 7515 section 4.1.11: who does not know what is critical must refuse.
+#[test]
+fn tokens_with_crit_are_refused() {
+    let sidecar = sidecar(Verifier::Jwt(Box::new(jwt(JwtAlgorithm::Hs256))));
+    let claims = format!(r#"{{"sub":"ann","exp":{}}}"#, unix_now() + 60);
+    let good = hs256_of(r#"{"alg":"HS256","kid":"1","b64":true}"#, &claims);
+    assert_eq!(im(&sidecar, "ann", &good), ACCEPTED);
+    for crit in [r#"["b64"]"#, r#"["exp"]"#, "[]", "null", "\"b64\"", r#"{"b64":true}"#] {
+        let header = format!(r#"{{"alg":"HS256","crit":{crit},"b64":true}}"#);
+        assert_eq!(im(&sidecar, "ann", &hs256_of(&header, &claims)), refused(FAILED), "{crit}");
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod life;
 mod memory;
 #[path = "process/start.rs"]
 mod start;
+#[path = "process/tokens.rs"]
+mod tokens;
 
 use std::collections::HashSet;
 use std::io::Write;

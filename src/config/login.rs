@@ -134,7 +134,12 @@ pub(super) const KEYS: &[Key] = &[
         allowed: "path of a PEM file, relative to the working directory",
         ..text("login.jwt.key_file", "\"\"", "Public key of RS256 and ES256.")
     },
-    claim("login.jwt.user_claim", "\"sub\"", "Claim that must be the user id of the client."),
+    claim(
+        "login.jwt.user_claim",
+        "\"sub\"",
+        "Claim that must be the user id of the client: a text, or a whole number of 64 bits \
+         without fraction and exponent.",
+    ),
     claim("login.jwt.level_claim", "\"level\"", "Claim with the level of the user, a number."),
     claim("login.jwt.nickname_claim", "\"nickname\"", "Claim with the nickname of the user."),
     claim("login.jwt.tags_claim", "\"tags\"", "Claim with the tags of the user, a list of texts."),
