@@ -6,7 +6,7 @@
 //! of a connection; `netsvr` the frames of business processes; `xxim` the messages and the cipher
 //! of xxim clients; `connmix` the requests, answers and events of its API; `im` the frames of the
 //! IM protocol; `mesh` what nodes say to each other; `json` what all of them read and write as
-//! JSON.
+//! JSON; `path` how servers read paths of URLs.
 
 pub mod connmix;
 pub mod deflate;
@@ -17,6 +17,7 @@ pub mod json;
 pub mod mesh;
 pub mod netsvr;
 pub mod origin;
+pub mod path;
 pub mod sub_protocols;
 pub mod tls;
 pub mod websocket;

@@ -78,6 +78,30 @@ fn a_login_that_the_backend_does_not_confirm_closes_the_client() {
     assert_eq!(client.frame().close(), (1008, ""));
 }
 
+/// What a client says is one segment of the path, or nobody is asked.
+#[test]
+fn a_request_never_climbs_out_of_the_path_of_its_rule() {
+    let backend = HttpServer::start();
+    let url = backend.url("/users/${data}/name");
+    let gateway = Gateway::start(&format!(
+        "[[connmix.server.rule]]\non = \"message\"\ndo = [ {{ http = {{ method = \"GET\", \
+         url = \"{url}\", timeout = 20, on_error = [ {{ send = \"failed\" }} ] }} }}, \
+         {{ send = \"asked\" }} ]\n"
+    ));
+    let mut client = gateway.client();
+    for climbs in ["..", ".", "%2e%2e", "../../admin", "a/..", "..\\admin", ".%2E", "..;a"] {
+        client.send_text(climbs);
+        assert_eq!(text(&mut client), "failed", "{climbs}");
+    }
+    for (says, path) in [("ann", "ann"), ("a.b/c", "a.b%2Fc"), ("...", "...")] {
+        client.send_text(says);
+        let request = backend.request();
+        assert_eq!(request.line, format!("GET /users/{path}/name HTTP/1.1"), "the next one");
+        request.answer("200 OK", b"");
+        assert_eq!(text(&mut client), "asked");
+    }
+}
+
 #[test]
 fn a_client_that_leaves_during_its_login_is_forgotten() {
     let backend = HttpServer::start();

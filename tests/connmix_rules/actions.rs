@@ -198,6 +198,53 @@ fn an_event_goes_on_where_it_waited() {
     assert!(late.waits.is_some());
 }
 
+/// What a client says never leads a request to another path.
+#[test]
+fn a_reference_makes_no_segment_that_climbs() {
+    let url = |template: &str, value: &str| {
+        let url = format!("http://h/{template}");
+        let mut client = does(&format!(
+            r#"[ {{ http = {{ url = "{url}", on_error = [ {{ send = "no" }} ] }} }} ]"#
+        ));
+        let effects = client.text(&serde_json::json!({ "a": value }).to_string());
+        match client.waits.map(|waits| waits.awaits) {
+            Some(Answer::Call(call)) => Ok(call.url),
+            _ => Err(effects),
+        }
+    };
+    let failed = Err(vec!["failed 0 http".to_owned(), "send no".to_owned()]);
+    for (template, value) in [
+        ("users/${json.a}/name", ".."),
+        ("users/${json.a}/name", "."),
+        ("users/${json.a}", ".."),
+        ("users/${json.a}", "../admin"),
+        ("users/${json.a}", "x/../../admin"),
+        ("users/${json.a}", "..\\admin"),
+        ("users/${json.a}", "%2e%2e"),
+        ("users/${json.a}", "%2E."),
+        ("users/${json.a}", "%252e%252e"),
+        ("users/${json.a}", "..;x"),
+        ("users/.${json.a}/name", "."),
+        ("users/.${json.a}/name", ""),
+        ("users/%2e${json.a}/name", "%2e"),
+        ("users/${json.a}${json.a}", "."),
+        ("users/${json.a}?x=1", ".."),
+    ] {
+        assert_eq!(url(template, value), failed, "{template} {value}");
+    }
+    for (template, value, expected) in [
+        ("users/${json.a}/name", "...", "users/.../name"),
+        ("users/${json.a}", "a.b", "users/a.b"),
+        ("users/${json.a}", "..a", "users/..a"),
+        ("users/x${json.a}", "..", "users/x.."),
+        ("users/${json.a}", "", "users/"),
+        ("users?path=${json.a}", "/../..", "users?path=%2F..%2F.."),
+        ("users#${json.a}", "..", "users#.."),
+    ] {
+        assert_eq!(url(template, value), Ok(format!("http://h/{expected}")), "{template} {value}");
+    }
+}
+
 #[test]
 fn text_ping_is_answered_before_the_rules() {
     let rules = "text_ping = true\n[[connmix.server.rule]]\non = \"message\"\n\

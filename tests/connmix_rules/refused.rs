@@ -68,6 +68,11 @@ const MISTAKES: &[(&str, [&str; 2])] = &[
         ["host and port are not known at start", ""],
     ),
     (
+        "do = [ { http = { url = \"http://h/a/../${json.x}\" } } ]",
+        ["url: its path has a segment `.` or `..`", "the path that it stands for"],
+    ),
+    ("do = [ { http = { url = \"http://h/%2e/b\" } } ]", ["has a segment `.` or `..`", ""]),
+    (
         "do = [ { http = { url = \"http://h/\", set = { a = \"uid\" } } } ]",
         ["not a JSON pointer", "/uid"],
     ),

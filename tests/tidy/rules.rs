@@ -28,6 +28,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "wire::im",
             "wire::json",
             "wire::origin",
+            "wire::path",
             "wire::websocket",
         ],
     ),

@@ -13,6 +13,7 @@ use crate::config::error::Complaint;
 use crate::config::model::MessageType;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
 use crate::wire::json::{push_string, quoted};
+use crate::wire::path::has_dot_segment;
 use crate::wire::websocket::CloseCodes;
 
 /// Every action, in the words of errors.
@@ -373,6 +374,15 @@ fn http(members: &Members<'_>) -> Result<Http, Complaint> {
         let complaint = Complaint::new("url: host and port are not known at start")
             .allowed("http://host:port/path or https://host:port/path; references after the host");
         return Err(complaint.advise("Write the host out, or clients could choose whom to call"));
+    }
+    // With something harmless for each reference.
+    let constants = url.pieces.iter().map(|piece| match piece {
+        Piece::Text(text) => &**text,
+        Piece::Reference(_) => "x",
+    });
+    if has_dot_segment(&constants.collect::<String>()) {
+        let complaint = Complaint::new("url: its path has a segment `.` or `..`");
+        return Err(complaint.advise("Write the path that it stands for"));
     }
     let mut set = Vec::new();
     if let Some(value) = members.get("set") {

@@ -20,6 +20,7 @@ use crate::hub::context::{Context, ContextValue};
 use crate::limits::{CHANNEL_BYTES_MAX, HTTP_REQUEST_BYTES_MAX};
 use crate::spare::Look;
 use crate::wire::json::{self, Index, Kind};
+use crate::wire::path::has_dot_segment;
 
 /// What closes a client of a strict server.
 const STRICT: Goodbye = Goodbye { code: 1008, reason: "rule failed" };
@@ -509,6 +510,10 @@ impl<'a> Run<'a> {
     fn call(&self, http: &Http) -> Option<Call> {
         let mut url = String::new();
         self.render(&http.url, Style::Url, &mut url)?;
+        // The constants have none: it could only come from a reference, and lead anywhere.
+        if has_dot_segment(&url) {
+            return None;
+        }
         let body = self.rendered(&http.body)?;
         if url.len() + body.len() > HTTP_REQUEST_BYTES_MAX {
             return None;
