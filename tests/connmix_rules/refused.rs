@@ -164,6 +164,49 @@ fn clients_choose_names_only_behind_a_prefix_or_a_pattern() {
     read(&rule("{}", "{ subscribe = [\"${json.l[*]}\"] }")).expect_err("any name of a list");
 }
 
+/// An expression that everything matches holds nobody to anything.
+#[test]
+fn a_pattern_that_lets_everything_through_is_none() {
+    let rule = |when: &str, name: &str| {
+        read(&format!(
+            "[[connmix.server.rule]]\non = \"message\"\nwhen = {when}\n\
+             do = [ {{ subscribe = [\"{name}\"] }} ]\n"
+        ))
+    };
+    for pattern in ["", ".*", ".+", "^.*$", "^[^ ]{1,64}$", "^.{8}$", "room|.*", "\\\\S"] {
+        for test in [format!("\"re:{pattern}\""), format!("[\"a\", \"re:{pattern}\"]")] {
+            let when = format!("{{ \"json.c\" = {test} }}");
+            let text = rule(&when, "${json.c}").expect_err(&when).to_string();
+            assert!(text.contains("could choose any name with ${json.c}"), "{text}");
+            assert!(text.contains("does not let everything through"), "{text}");
+            rule(&when, "room:${json.c}").expect("behind a prefix");
+        }
+    }
+    for pattern in ["^[a-z]+$", "^room", "room", "^[^@ ]+@depth$", "\\\\d"] {
+        rule(&format!("{{ \"json.c\" = \"re:{pattern}\" }}"), "${json.c}").expect(pattern);
+    }
+    let data = |pattern: &str, name: &str| rule(&format!("{{ data = \"re:{pattern}\" }}"), name);
+    for (pattern, name) in [
+        ("^join (.*)$", "${m.1}"),
+        (".*", "${m.0}"),
+        ("^join (\\\\S+)$", "${m.1|base64}"),
+        ("^join@.*$", "${data|part:@:2}"),
+        ("^(join|leave) (.+)$", "${m.2}"),
+    ] {
+        assert!(data(pattern, name).is_err(), "{pattern} {name}");
+    }
+    for (pattern, name) in [
+        ("^join (room-.*)$", "${m.1}"),
+        ("^join (.*)$", "${m.0|part: :1}"),
+        ("^join@[a-z]+$", "${data|part:@:2}"),
+        ("^(join|leave) (.+)$", "${m.1}"),
+        ("^join (.*)$", "x${m.1}"),
+    ] {
+        data(pattern, name).expect(pattern);
+    }
+    rule("{ \"ctx.uid\" = \"re:(.*)\" }", "${m.1}").expect("a backend has set it");
+}
+
 #[test]
 fn what_a_client_has_put_into_the_context_is_its_choice_too() {
     let rules = |set: &str, when: &str| {

@@ -1,12 +1,14 @@
 //! What clients may choose: channels and queues whose name comes from a client.
 //!
 //! A name that a rule makes is safe if it begins with a constant, or if everything in it that a
-//! client can choose is held to a constant or to a regular expression by the same rule. Context
-//! values that some rule copies from the client count as chosen by the client; those that backends
-//! set do not. Captures are parts of what a regular expression has let through.
+//! client can choose is held to a constant or to a regular expression by the same rule. An
+//! expression that lets every name through ([`leaves_any`]) holds to nothing; of a capture or a
+//! part the same is asked of what can stand there. Context values that some rule copies from the
+//! client count as chosen by the client; those that backends set do not.
 
 use super::model::*;
-use super::rule::{in_assigned, named};
+use super::reach::{group_leaves_any, leaves_any};
+use super::rule::{capturing, named};
 use crate::config::error::{Complaint, ConfigError};
 use crate::config::settings::Settings;
 
@@ -28,8 +30,9 @@ pub(super) fn channels(
                 let complaint = complaint
                     .allowed("a name that begins with a constant, e.g. \"room:${json.room}\"")
                     .advise(format!(
-                        "Begin the name with a constant, or hold {free} to constants or a \"re:\" \
-                         in `when`, or set allow_any_channel = true for this server"
+                        "Begin the name with a constant, or hold {free} to constants in `when`, or \
+                         to a \"re:\" that does not let everything through, or set \
+                         allow_any_channel = true for this server"
                     ));
                 let path = format!("{path}.rule.{index}");
                 return Err(named(settings, &path, list, rule.on, complaint));
@@ -73,9 +76,13 @@ fn copied(server: &ConnmixServer) -> Vec<&str> {
             for (list, action) in actions(rule) {
                 let Action::Set(values) = action else { continue };
                 for (key, value) in values {
-                    let mut sources = Vec::new();
-                    in_assigned(value, &mut sources);
-                    let free = sources.iter().any(|source| is_free(rule, list, source, &keys));
+                    let free = match value {
+                        Assigned::Fixed(_) => false,
+                        Assigned::Copy(source) => is_free(rule, list, source, &[], &keys),
+                        Assigned::Text(template) => template.references().any(|reference| {
+                            is_free(rule, list, &reference.source, &reference.filters, &keys)
+                        }),
+                    };
                     if free && !keys.contains(&&**key) {
                         keys.push(key);
                     }
@@ -96,13 +103,30 @@ fn free(rule: &Rule, list: &str, template: &Template, copied: &[&str]) -> Option
     let mut references = template.references();
     let free = references.find(|reference| {
         reference.each && !matches!(reference.source, Source::Context(_))
-            || is_free(rule, list, &reference.source, copied)
+            || is_free(rule, list, &reference.source, &reference.filters, copied)
     });
     free.map(|reference| shown(&reference.source))
 }
 
-fn is_free(rule: &Rule, list: &str, source: &Source, copied: &[&str]) -> bool {
-    let of_client = match source {
+/// Whether a client can choose freely what a reference gives.
+fn is_free(rule: &Rule, list: &str, source: &Source, filters: &[Filter], copied: &[&str]) -> bool {
+    if let Source::Capture(number) = source {
+        let Some(Condition { source, test: Test::Matches(pattern) }) = capturing(rule) else {
+            return false;
+        };
+        let pattern = pattern.0.as_str();
+        return is_of_client(source, copied) && group_leaves_any(pattern, *number, filters);
+    }
+    let held =
+        |condition: &Condition| condition.source == *source && holds(&condition.test, filters);
+    // In `else` the conditions about the context do not hold.
+    let in_context = rule.when_context.iter().filter(|_| list != "else");
+    is_of_client(source, copied) && !rule.when.iter().chain(in_context).any(held)
+}
+
+/// Whether a value comes from the client.
+fn is_of_client(source: &Source, copied: &[&str]) -> bool {
+    match source {
         Source::Data | Source::Json(_) | Source::Header(_) | Source::Query(_) => true,
         Source::Context(place) if place.key.is_empty() => !copied.is_empty(),
         Source::Context(place) => copied.contains(&&*place.key),
@@ -111,18 +135,15 @@ fn is_free(rule: &Rule, list: &str, source: &Source, copied: &[&str]) -> bool {
         | Source::RemoteAddr
         | Source::Path
         | Source::Capture(_) => false,
-    };
-    let held = |condition: &Condition| condition.source == *source && holds(&condition.test);
-    // In `else` the conditions about the context do not hold.
-    let in_context = rule.when_context.iter().filter(|_| list != "else");
-    of_client && !rule.when.iter().chain(in_context).any(held)
+    }
 }
 
 /// Whether a test lets through only what the operator has thought of.
-fn holds(test: &Test) -> bool {
+fn holds(test: &Test, filters: &[Filter]) -> bool {
     match test {
-        Test::Is(_) | Test::Matches(_) => true,
-        Test::Any(tests) => tests.iter().all(holds),
+        Test::Is(_) => true,
+        Test::Matches(pattern) => !leaves_any(pattern.0.as_str(), filters),
+        Test::Any(tests) => tests.iter().all(|test| holds(test, filters)),
         Test::Exists | Test::Missing => false,
     }
 }

@@ -7,6 +7,7 @@
 mod action;
 mod checks;
 mod model;
+mod reach;
 mod rule;
 mod template;
 
@@ -64,8 +65,8 @@ pub(super) const KEYS: &[Key] = &[
         default: "false",
         ..flag(
             "connmix.server.allow_any_channel",
-            "Let rules use channels that a client names without a prefix or a pattern. Then \
-             clients can join topics that are meant for others.",
+            "Let rules use channels that a client names without a prefix or a pattern that holds \
+             it to something. Then clients can join topics that are meant for others.",
         )
     },
     choice("connmix.server.rule.on", "", &["open", "message", "close"], "The event of the rule."),

@@ -318,7 +318,7 @@ fn in_content<'a>(content: &'a Content, found: &mut Vec<&'a Source>) {
 }
 
 /// What a stored value refers to.
-pub(super) fn in_assigned<'a>(assigned: &'a Assigned, found: &mut Vec<&'a Source>) {
+fn in_assigned<'a>(assigned: &'a Assigned, found: &mut Vec<&'a Source>) {
     match assigned {
         Assigned::Fixed(_) => {}
         Assigned::Copy(source) => found.push(source),
