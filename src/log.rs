@@ -1,9 +1,11 @@
 //! Logging: the subscriber of the process, and a brake for lines that could repeat without end.
 //!
-//! Lines go to standard error, as text or as JSON, one per event. Costs: nothing for a line that
-//! the filter rejects; a line that [`Every`] holds back costs one comparison.
+//! Lines go to standard error, as text or as JSON, one per event: a line break in what an event
+//! says (an error of a peer, a panic) is shown as `\n`, so that nobody can forge a line. Costs:
+//! nothing for a line that the filter rejects; a line that [`Every`] holds back costs one
+//! comparison.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
@@ -29,10 +31,38 @@ pub fn init(filter: &str, json: bool) -> Result<(), InitError> {
     }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLine(io::stderr()))
         .with_ansi(!json && std::io::stderr().is_terminal());
     if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() }
         .map_err(InitError::Taken)
+}
+
+/// Keeps each event, which comes in one write, in one line.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = event.strip_suffix(b"\n").unwrap_or(event);
+        if text.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            let mut line = Vec::with_capacity(event.len() + 16);
+            for byte in text {
+                match byte {
+                    b'\n' => line.extend_from_slice(b"\\n"),
+                    b'\r' => line.extend_from_slice(b"\\r"),
+                    byte => line.push(*byte),
+                }
+            }
+            line.extend_from_slice(&event[text.len()..]);
+            self.0.write_all(&line)?;
+        } else {
+            self.0.write_all(event)?;
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Lets one event through per interval and counts the others.
@@ -75,6 +105,16 @@ mod tests {
         assert_eq!(every.allow(1999), None);
         assert_eq!(every.allow(9000), Some(1));
         assert_eq!(every.allow(u64::MAX), Some(0));
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_says() {
+        let forged = "x\r\n2026-01-01 ERROR forged";
+        let mut out = OneLine(Vec::new());
+        out.write_all(format!("INFO one error={forged}\n").as_bytes()).expect("room");
+        out.write_all(b"INFO two\n").expect("room");
+        let text = String::from_utf8(out.0).expect("UTF-8");
+        assert_eq!(text, "INFO one error=x\\r\\n2026-01-01 ERROR forged\nINFO two\n");
     }
 
     #[test]
