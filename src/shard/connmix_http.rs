@@ -1,8 +1,8 @@
 //! The connmix API over HTTP: requests with their bodies, and answers (connmix section 1.2).
 //!
 //! A connection carries any number of requests, one after the other or pipelined. What can not be
-//! understood, or has a body that nobody reads, is answered and ends the connection. Costs: those of
-//! the HTTP machine; nothing is kept of a connection between two requests.
+//! understood, or has a body that nobody reads, is answered and ends the connection. Costs: those
+//! of the HTTP machine; nothing is kept of a connection between two requests.
 
 use bytes::Bytes;
 

@@ -292,6 +292,8 @@ fn a_worker_that_says_nothing_in_time_is_one_that_can_be_asked_again() {
         assert_eq!(answer(&mut client).1.code, 8);
         let cast = netsvr::SingleCast { uniq_id: transfer.uniq_id, data: "late".into() };
         worker.send(Cmd::SingleCast.number(), &cast);
+        // All shards have answered, so the cast has come before the next request.
+        worker.online_count();
     }
     client.write(&request("/v1/conn/keepAlive", "", &common("ann", "good", b"")));
     let (_, resp) = answer(&mut client);

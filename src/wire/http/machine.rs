@@ -1,9 +1,9 @@
 //! The server of HTTP/1.1 as a state machine: bytes of a connection in, requests out, each with its
 //! whole body (RFC 9112).
 //!
-//! Invariants: what was announced as a body is read as one, or nothing is read any more: it is never
-//! taken for a request, whoever answers early. Behind a request that can not be understood nothing
-//! is read. However the bytes are cut, the same requests come out.
+//! Invariants: what was announced as a body is read as one, or nothing is read any more: it is
+//! never taken for a request, whoever answers early. Behind a request that can not be understood
+//! nothing is read. However the bytes are cut, the same requests come out.
 //!
 //! Costs: a request that lies complete in what arrived is not copied; of any other the head is kept
 //! until it is complete, then the body is collected. Nothing is kept between two requests.
