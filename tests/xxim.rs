@@ -13,6 +13,8 @@ mod checks;
 mod cluster;
 #[path = "xxim/encrypted.rs"]
 mod encrypted;
+#[path = "xxim/ends.rs"]
+mod ends;
 #[path = "sidecar/server.rs"]
 mod grpc_server;
 #[path = "xxim/http_api.rs"]

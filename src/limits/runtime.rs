@@ -64,8 +64,9 @@ pub(super) const ROWS: &[Limit] = &[
         "runtime.close_timeout",
         Unit::Milliseconds,
         [2 * SECOND, 10, MINUTE],
-        "Time between the close frame of the gateway and the end of the TCP connection.",
-        "The connection is closed although the peer has not answered.",
+        "Time between the close frame of the gateway and the end of the TCP connection; and for \
+         answers that are under way when the peer ends the connection.",
+        "The connection is closed although the peer has not answered, or was not.",
     ),
     row(
         "runtime.shutdown_timeout",

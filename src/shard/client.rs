@@ -386,7 +386,7 @@ impl Shard {
         let closing = self.conns[slot].flags.has(Flags::CLOSING);
         match event {
             Event::Close(payload) => {
-                if self.api_says_last(slot, || websocket::close_echo(payload)) {
+                if self.says_last(slot, || websocket::close_echo(payload)) {
                     return;
                 }
                 if !closing {

@@ -7,7 +7,9 @@
 //!
 //! When the peer ends its side (`ended`), what came whole before is carried out and answered first,
 //! within `runtime.close_timeout`, whatever the protocol (design section 5). A connection that is
-//! closed because of what the peer sent answers what came before that, too.
+//! closed because of what the peer sent answers what came before that, too: data may follow the
+//! peer's close frame until ours is sent (RFC 6455 section 5.5.1), so ours waits for the answers
+//! that are under way (`says_last`), no longer than `runtime.close_timeout`.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -29,7 +31,7 @@ impl Shard {
     /// Sends a close frame and waits for the peer's. Nothing is sent after it. Without a WebSocket
     /// there is no frame, and only the end of the stream follows.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
-        if self.conns[slot].flags.has(Flags::GONE) {
+        if self.conns[slot].flags.has(Flags::GONE) || self.xxim_goes(slot) {
             return;
         }
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
@@ -140,6 +142,16 @@ impl Shard {
         }
     }
 
+    /// Says goodbye to a WebSocket behind the answers that it is owed, and reads nothing more.
+    /// False: it is owed none.
+    pub(super) fn says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
+        match self.conns[slot].role {
+            Role::ConnmixApi(_) => self.api_says_last(slot, goodbye),
+            Role::Xxim(_) => self.xxim_says_last(slot, goodbye),
+            _ => false,
+        }
+    }
+
     /// Closes as soon as everything is written.
     pub(super) fn hang_up(&mut self, slot: u32) {
         let flags = &mut self.conns[slot].flags;
@@ -155,9 +167,8 @@ impl Shard {
     /// The client broke the WebSocket protocol (section 2.5).
     pub(super) fn violated(&mut self, slot: u32, violation: Violation) {
         self.counters.protocol_violations += 1;
-        self.xxim_violated(slot, violation);
         let goodbye = || websocket::close(violation.code, violation.reason);
-        if self.api_says_last(slot, goodbye) {
+        if self.xxim_violated(slot, violation) || self.says_last(slot, goodbye) {
             return;
         }
         self.close(slot, CloseReason { code: violation.code, text: violation.reason });
@@ -314,6 +325,10 @@ impl Shard {
                 && conn.flags.has(Flags::WAITING)
                 && self.keeps_input(slot) =>
             {
+                self.give_time(slot);
+            }
+            Role::Xxim(xxim) if xxim.goes() => {
+                self.xxim_goodbye(slot);
                 self.give_time(slot);
             }
             _ if conn.is_ending() => self.finish(slot),

@@ -266,8 +266,7 @@ impl Shard {
         conn.pending.push_back(pending);
     }
 
-    /// Says goodbye to a WebSocket behind the answers that it is owed, and reads nothing more.
-    /// False: it is owed none, or is no connection to the API.
+    /// See [`Shard::says_last`].
     pub(super) fn api_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
         let ending = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
         let Some(conn) = self.api(slot) else { return false };

@@ -80,12 +80,19 @@ pub struct Conn {
     greeted: bool,
     /// Who the hooks were told has come, and when, Unix milliseconds.
     announced: Option<(Arc<Identity>, u64)>,
+    /// The close frame that follows the answers under way; empty without a WebSocket.
+    goodbye: Option<Bytes>,
 }
 
 impl Conn {
     /// Whether requests are not answered yet.
     pub(super) fn owes_answers(&self) -> bool {
         !self.in_flight.is_empty()
+    }
+
+    /// Whether it ends as soon as its requests are answered.
+    pub(super) fn goes(&self) -> bool {
+        self.goodbye.is_some()
     }
 
     /// A connection that was just accepted.
@@ -112,6 +119,7 @@ impl Conn {
             unanswered: 0,
             greeted: false,
             announced: None,
+            goodbye: None,
         }
     }
 
@@ -322,7 +330,10 @@ impl Shard {
                 }
                 Err(_) => {
                     self.counters.protocol_violations += 1;
-                    return self.finish(slot);
+                    if !self.xxim_says_last(slot, Bytes::new) {
+                        self.finish(slot);
+                    }
+                    return;
                 }
             }
         }
@@ -338,16 +349,57 @@ impl Shard {
             Step::Answer(answer) => {
                 self.xxim_respond(slot, &answer.head, answer.code, &answer.data);
                 if let Some(close) = answer.close {
-                    self.xxim_close(slot, &close);
+                    self.xxim_part(slot, &close);
                 }
             }
-            Step::Close(close) => self.xxim_close(slot, &close),
+            Step::Close(close) => _ = self.xxim_part(slot, &close),
             Step::Unwrap { key, iv } => self.xxim_unwrap(slot, key, iv),
             Step::Verify(login) => self.xxim_verify(slot, login),
             Step::Claim(triple) => self.xxim_claim(slot, triple),
             Step::Check(request) => self.xxim_check(slot, &request),
             Step::Forward(request) => self.xxim_forward(slot, &request),
         }
+    }
+
+    /// Ends a connection because of what it has said, behind the answers to what it had said
+    /// before. False: there are none under way.
+    fn xxim_part(&mut self, slot: u32, close: &Close) -> bool {
+        let waits = self.xxim_says_last(slot, || websocket::close(close.code, &close.text));
+        if !waits {
+            self.xxim_close(slot, close);
+        }
+        waits
+    }
+
+    /// See [`Shard::says_last`]; without a WebSocket the stream just ends behind the answers.
+    pub(super) fn xxim_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
+        let ending = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
+        let owed = self.xxim(slot).filter(|conn| !ending && conn.owes_answers());
+        let Some(conn) = owed else { return false };
+        conn.goodbye = Some(goodbye());
+        self.xxim_let_go(slot);
+        self.conns[slot].flags.set(Flags::DEAF);
+        self.rearm(slot);
+        // Its end is noticed, though nothing of it is read any more.
+        if self.conns[slot].flags.has(Flags::BLOCKED) {
+            self.unblock(slot);
+        }
+        true
+    }
+
+    /// Whether a connection ends as soon as its requests are answered.
+    pub(super) fn xxim_goes(&self, slot: u32) -> bool {
+        matches!(&self.conns[slot].role, Role::Xxim(conn) if conn.goes())
+    }
+
+    /// Says the goodbye that waits for answers; those that are missing do not come any more.
+    pub(super) fn xxim_goodbye(&mut self, slot: u32) {
+        let Some(goodbye) = self.xxim(slot).and_then(|conn| conn.goodbye.take()) else { return };
+        self.xxim_seal_all(slot);
+        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
+            self.say_goodbye(slot, goodbye);
+        }
+        self.linger(slot);
     }
 
     /// Says goodbye with this code and text. Without a WebSocket the stream just ends.
@@ -372,23 +424,30 @@ impl Shard {
         self.counters.closes += 1;
         let id = self.conns.id(slot);
         let Some(conn) = self.xxim(slot) else { return };
-        let (held, announced) = (conn.held.take(), conn.announced.take());
-        if let Some(triple) = held {
-            self.xxim_release(triple, id);
-        }
-        if let Some(announced) = announced {
+        conn.goodbye = None;
+        if let Some(announced) = conn.announced.take() {
             self.xxim_tell_departure(id, announced);
+        }
+        self.xxim_let_go(slot);
+    }
+
+    /// Its triple is free for others.
+    fn xxim_let_go(&mut self, slot: u32) {
+        let id = self.conns.id(slot);
+        if let Some(triple) = self.xxim(slot).and_then(|conn| conn.held.take()) {
+            self.xxim_release(triple, id);
         }
     }
 
     /// The client broke the WebSocket protocol; the text for a message that is too large is xxim's
-    /// own (section 1.8).
-    pub(super) fn xxim_violated(&mut self, slot: u32, violation: Violation) {
-        if violation.code == TOO_LARGE && self.xxim(slot).is_some() {
-            let most = u64::from(self.config.xxim.message_bytes_max) + 1;
-            let text = format!("read limited at {most} bytes").into();
-            self.xxim_close(slot, &Close { code: TOO_LARGE, text });
+    /// own (section 1.8). Says whether it is said goodbye to later.
+    pub(super) fn xxim_violated(&mut self, slot: u32, violation: Violation) -> bool {
+        if violation.code != TOO_LARGE || self.xxim(slot).is_none() {
+            return false;
         }
+        let most = u64::from(self.config.xxim.message_bytes_max) + 1;
+        let text = format!("read limited at {most} bytes").into();
+        self.xxim_part(slot, &Close { code: TOO_LARGE, text })
     }
 
     /// Whether a client that waits for room among the requests of the shard could have it.

@@ -1,6 +1,7 @@
 //! The API over WebSocket: order, limits, bad input, timeouts, reaching clients of other protocols
 //! (sections 1.4 to 1.9, 2, 4, 5).
 
+use std::net::Shutdown;
 use std::time::Duration;
 
 use ringway::wire::netsvr::proto;
@@ -297,4 +298,46 @@ fn session_of(api: &Api, uniq_id: &str) -> String {
     };
     let info: proto::ConnInfoResp = task.ask(cmd::CONN_INFO, &request);
     info.items[uniq_id].session.clone()
+}
+
+/// A close frame and a bad frame behind requests, in one packet with them: every shard is asked, so
+/// no answer is there when the end is read (RFC 6455 section 5.5.1).
+#[test]
+fn requests_before_an_end_are_answered_whatever_the_end() {
+    let api = Api::start();
+    let close = mask_frame(0x88, [1, 2, 3, 4], &1000u16.to_be_bytes());
+    let reserved = mask_frame(0x83, [1, 2, 3, 4], b"");
+    let ends = [
+        (&[][..], true, None),
+        (&close, false, Some(1000)),
+        (&close, true, Some(1000)),
+        (&reserved, false, Some(1002)),
+        (&reserved, true, Some(1002)),
+    ];
+    for (end, fin, code) in ends {
+        // More than 256 are not taken at once.
+        for count in [1, 5, 50, 300] {
+            let mut peer = api.peer();
+            let request = |id: usize| {
+                let text = format!(r#"{{"m":"mesh.publish","p":{{"c":"x","d":""}},"i":{id}}}"#);
+                mask_frame(0x81, [1, 2, 3, 4], text.as_bytes())
+            };
+            let mut packet: Vec<u8> = (0..count).flat_map(request).collect();
+            packet.extend_from_slice(end);
+            rustix::net::sockopt::set_tcp_cork(&peer.client.socket, true).expect("a socket");
+            peer.client.write(&packet);
+            match fin {
+                true => peer.client.socket.shutdown(Shutdown::Write).expect("a socket"),
+                false => rustix::net::sockopt::set_tcp_cork(&peer.client.socket, false)
+                    .expect("a socket"),
+            }
+            for id in 0..count {
+                assert_eq!(peer.json(), json!({"E": null, "r": {"s": 0, "f": 0}, "i": id}));
+            }
+            if let Some(code) = code {
+                assert_eq!(peer.client.frame().close().0, code, "{count} requests");
+            }
+            peer.client.expect_end();
+        }
+    }
 }

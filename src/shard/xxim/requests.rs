@@ -227,6 +227,9 @@ impl Shard {
         };
         self.xxim.under_way -= 1;
         self.xxim_respond(slot, &head, result.code, &result.data);
+        if self.xxim(slot).is_some_and(|conn| !conn.owes_answers()) {
+            self.xxim_goodbye(slot);
+        }
         self.xxim_resume(slot);
     }
 

@@ -1,0 +1,183 @@
+//! Requests and the end of their client in one packet: what is under way is answered before the
+//! gateway says goodbye (RFC 6455 section 5.5.1: data may follow the peer's close frame until the
+//! own one is sent).
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use prost::Message;
+use ringway::config::model::{Listener, Service};
+use ringway::wire::websocket::mask_frame;
+use ringway::wire::xxim::proto::{PushBody, ResponseBody};
+use ringway::wire::xxim::tcp;
+
+use crate::common::{self, PATIENCE, Server, wait_until};
+use crate::support::{Xxim, config, metric, observed, request, user_params};
+use crate::upstream::{Call, Upstream};
+
+const SEND: &str = "/v1/msg/sendMsgList";
+const REQUESTS: usize = 5;
+
+/// How a client ends behind its requests, and the close frame that it is to get.
+const ENDS: [(&str, &[u8], bool, Option<(u16, &str)>); 7] = [
+    ("FIN", &[], true, None),
+    ("close frame", &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], false, Some((1000, ""))),
+    ("close frame and FIN", &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], true, Some((1000, ""))),
+    ("close frame without a code", &[0x88, 0x80, 0, 0, 0, 0], false, Some((1005, ""))),
+    ("unmasked frame", &[0x82, 0x00], false, Some((1002, "client must mask"))),
+    ("unmasked frame and FIN", &[0x82, 0x00], true, Some((1002, "client must mask"))),
+    (
+        "huge frame",
+        &[0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4],
+        false,
+        Some((1009, "read limited")),
+    ),
+];
+
+fn requests(more: &[u8]) -> Vec<u8> {
+    let one = |number| mask_frame(0x82, [1, 2, 3, 4], &request(&format!("{number}"), SEND, b""));
+    let mut packet: Vec<u8> = (0..REQUESTS).flat_map(one).collect();
+    packet.extend_from_slice(more);
+    packet
+}
+
+/// One packet, with the FIN in it if there is to be one.
+fn send(client: &mut Xxim, packet: &[u8], fin: bool) {
+    let socket = &mut client.client.socket;
+    rustix::net::sockopt::set_tcp_cork(&*socket, true).expect("a socket");
+    socket.write_all(packet).expect("it is read");
+    match fin {
+        true => socket.shutdown(Shutdown::Write).expect("a socket"),
+        false => rustix::net::sockopt::set_tcp_cork(&*socket, false).expect("a socket"),
+    }
+}
+
+fn calls(upstream: &Upstream) -> Vec<Call> {
+    (0..REQUESTS).map(|_| upstream.call()).collect()
+}
+
+#[test]
+fn requests_before_an_end_are_answered_before_the_goodbye() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = PATIENCE;
+    let server = Server::start(config);
+    for (name, end, fin, close) in ENDS {
+        let mut client = Xxim::login(&server, "u", name);
+        send(&mut client, &requests(end), fin);
+        let calls = calls(&upstream);
+        // Who has said goodbye has left its place.
+        let next = close.is_some().then(|| Xxim::login(&server, "u", name));
+        calls.into_iter().rev().for_each(|call| call.answer(b""));
+        let answered: HashSet<String> = (0..REQUESTS).map(|_| client.response().req_id).collect();
+        assert_eq!(answered.len(), REQUESTS, "{name}");
+        if let Some((code, reason)) = close {
+            let frame = client.client.frame();
+            let (said, text) = match frame.payload.is_empty() {
+                true => (1005, ""),
+                false => frame.close(),
+            };
+            assert_eq!((frame.first, said), (0x88, code), "{name}");
+            assert!(text.starts_with(reason), "{name}: {text}");
+        }
+        client.client.expect_end();
+        next.into_iter().for_each(|mut next| next.keep_alive());
+    }
+}
+
+#[test]
+fn a_message_that_ends_the_connection_does_not_take_the_answers_before_it() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = PATIENCE;
+    let server = Server::start(config);
+    let mut client = Xxim::encrypted(&server);
+    client.set_user("u");
+    for number in 0..REQUESTS {
+        client.request(&number.to_string(), SEND, b"");
+    }
+    // Not under its keys.
+    client.send_raw(b"no ciphertext");
+    let calls = calls(&upstream);
+    // Nothing of it is read any more.
+    client.request("late", SEND, b"");
+    calls.into_iter().for_each(|call| call.answer(b""));
+    (0..REQUESTS).for_each(|_| assert_ne!(client.response().req_id, "late"));
+    assert_eq!(client.client.frame().close().0, 1008);
+    client.client.expect_end();
+    assert!(upstream.waits().is_none());
+}
+
+#[test]
+fn the_goodbye_waits_for_answers_no_longer_than_it_may() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = Duration::from_millis(100);
+    let server = Server::start(observed(config));
+    for (name, end, fin, close) in ENDS {
+        let mut client = Xxim::login(&server, "u", name);
+        send(&mut client, &requests(end), fin);
+        let calls = calls(&upstream);
+        if close.is_some() {
+            assert_eq!(client.client.frame().first, 0x88, "{name}");
+        }
+        client.client.expect_end();
+        calls.into_iter().for_each(|call| call.answer(b""));
+    }
+    let left = || metric(&server, "ringway_connections{", "");
+    wait_until("nothing is left of them", || left() == 0.0);
+}
+
+#[test]
+fn without_a_websocket_the_stream_ends_behind_the_answers() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = PATIENCE;
+    let bind = ([127, 0, 0, 1], 0).into();
+    config.listeners.push(Listener { bind, tls: None, service: Service::XximTcp });
+    let at = config.listeners.len() - 1;
+    let server = Server::start(config);
+    let framed =
+        |message: &[u8]| [tcp::begin(tcp::BINARY, message.len()), message.to_vec()].concat();
+    for (bad, fin) in [(false, true), (true, false), (true, true)] {
+        let mut socket = common::connect(server.address(at));
+        let mut packet = Vec::new();
+        packet.extend(framed(&request("p", "/v1/conn/white/setCxnParams", b"\x12\x03web")));
+        packet.extend(framed(&request(
+            "u",
+            "/v1/conn/white/setUserParams",
+            &user_params("u", "t"),
+        )));
+        for number in 0..REQUESTS {
+            packet.extend(framed(&request(&number.to_string(), SEND, b"")));
+        }
+        if bad {
+            packet.extend_from_slice(&[0xff; 16]);
+        }
+        rustix::net::sockopt::set_tcp_cork(&socket, true).expect("a socket");
+        socket.write_all(&packet).expect("it is read");
+        match fin {
+            true => socket.shutdown(Shutdown::Write).expect("a socket"),
+            false => rustix::net::sockopt::set_tcp_cork(&socket, false).expect("a socket"),
+        }
+        calls(&upstream).into_iter().for_each(|call| call.answer(b""));
+        let mut heard = Vec::new();
+        socket.read_to_end(&mut heard).expect("an orderly end");
+        assert_eq!(responses(&heard), REQUESTS + 2, "bad: {bad}, FIN: {fin}");
+    }
+}
+
+/// Responses in a stream of whole frames.
+fn responses(mut heard: &[u8]) -> usize {
+    let mut reader = tcp::FrameReader::default();
+    let mut count = 0;
+    while let Some(frame) = reader.next(&mut heard, 1 << 20).expect("frames") {
+        let push = PushBody::decode(frame.payload).ok().filter(|push| push.event == 2);
+        let response = push.and_then(|push| ResponseBody::decode(push.data).ok());
+        count += usize::from(response.is_some_and(|response| response.code == 0));
+    }
+    assert!(heard.is_empty() && !reader.has_kept(), "a part of a frame");
+    count
+}
