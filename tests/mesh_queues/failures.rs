@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::binary::{Binary, run};
 use crate::common::*;
-use crate::nats::Nats;
+use crate::nats::{Cable, Nats};
 use crate::nodes::*;
 
 const BLOCK: &str = "full = \"block\"\ntopic_messages_max = 100000";
@@ -71,8 +71,40 @@ fn what_is_pushed_while_nats_is_away_comes_when_it_is_back() {
     wait_until("nothing is held", || a.metric("held_messages") + b.metric("held_messages") == 0);
 }
 
+/// Pushes and acknowledgements are under way while the server stands still; what becomes of them is
+/// never heard, for their link is cut. They are repeated, and known.
 #[test]
-fn a_nats_server_that_stands_still_costs_time_and_doubles_nothing() {
+fn answers_that_are_lost_with_the_link_double_nothing() {
+    const CLIENTS: usize = 40;
+    const EACH: usize = 200;
+    let nats = Nats::start();
+    let cables = [Cable::to(&nats), Cable::to(&nats)];
+    let [a, b] =
+        [1, 2].map(|number| Node::start(number, &cables[number as usize - 1].url(), BLOCK));
+    let events = readers(vec![a.consumer(&["t"]), b.consumer(&["t"])]);
+    let pushing = push_all(&a, "t", CLIENTS, EACH);
+    let mut seen = Seen::default();
+    let mut still = false;
+    while seen.len() < CLIENTS * EACH {
+        seen.add(&events.recv_timeout(PATIENCE).expect("more messages").1);
+        if seen.len() >= CLIENTS * EACH / 3 && !std::mem::replace(&mut still, true) {
+            nats.freeze(true);
+            wait_until("pushes are under way", || a.metric("unstored_messages") > 0);
+            cables.iter().for_each(|cable| cable.cut(true));
+            wait_until("the links are lost", || a.metric("connected") + b.metric("connected") == 0);
+            nats.freeze(false);
+            cables.iter().for_each(|cable| cable.cut(false));
+        }
+    }
+    drop(pushing.join().expect("everything was pushed"));
+    assert_eq!(seen.repeated(), 0, "pushes and acknowledgements that are repeated are known");
+    wait_until("nothing is left", || a.metric("messages") == 0 && b.metric("messages") == 0);
+}
+
+/// How long it stands still is not for the test to say: JetStream gives messages to somebody else
+/// that nobody has spoken of for ten seconds, and then some come twice.
+#[test]
+fn a_nats_server_that_stands_still_is_noticed_and_loses_nothing() {
     const CLIENTS: usize = 40;
     const EACH: usize = 200;
     let nats = Nats::start();
@@ -85,16 +117,12 @@ fn a_nats_server_that_stands_still_costs_time_and_doubles_nothing() {
         seen.add(&events.recv_timeout(PATIENCE).expect("more messages").1);
         if seen.len() >= CLIENTS * EACH / 3 && !std::mem::replace(&mut still, true) {
             nats.freeze(true);
-            let begun = Instant::now();
-            // Until the link counts as lost: answers that are under way then are lost with it.
-            wait_until("the link is lost", || a.metric("connected") == 0);
-            wait_until("the link is lost", || b.metric("connected") == 0);
-            assert!(begun.elapsed() < Duration::from_secs(8));
+            wait_until("the links are lost", || a.metric("connected") + b.metric("connected") == 0);
             nats.freeze(false);
         }
     }
     drop(pushing.join().expect("everything was pushed"));
-    assert_eq!(seen.repeated(), 0, "pushes and acknowledgements that are repeated are known");
+    assert!(seen.repeated() <= 2 * WITH_A_NODE, "{} came twice", seen.repeated());
     wait_until("nothing is left", || a.metric("messages") == 0 && b.metric("messages") == 0);
 }
 
