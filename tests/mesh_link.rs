@@ -174,7 +174,7 @@ impl Node {
     /// The next command that wants no answer: its text.
     fn heard(&mut self) -> String {
         match self.mail() {
-            Mail::Command(command) => text(&command),
+            Mail::Abroad(command) => text(&command),
             other => panic!("a command was expected, not {other:?}"),
         }
     }

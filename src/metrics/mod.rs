@@ -11,6 +11,7 @@
 mod connmix;
 mod process;
 mod rates;
+mod sends;
 mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 pub use rates::{ITEMS, Meters, Rate, Rates};
+pub use sends::{SendSeries, SendTimes};
 pub use table::{Counters, DROPPED, DropReason, Gauges, Kind, Row};
 
 const CELLS: usize = Counters::ROWS.len() + DropReason::ALL.len() + Gauges::ROWS.len();
@@ -31,6 +33,7 @@ const CELLS: usize = Counters::ROWS.len() + DropReason::ALL.len() + Gauges::ROWS
 #[repr(align(128))]
 pub struct Published {
     cells: [AtomicU64; CELLS],
+    sends: sends::PublishedSends,
 }
 
 impl Published {
@@ -40,6 +43,11 @@ impl Published {
         for (cell, value) in self.cells.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// The same for the times of sends.
+    pub fn publish_sends(&self, times: &mut SendTimes, now_ms: u64) {
+        self.sends.publish(times, now_ms);
     }
 }
 
@@ -67,7 +75,10 @@ impl Registry {
         }
         let shards = (0..shards)
             .map(|shard| {
-                let published = Published { cells: [const { AtomicU64::new(0) }; CELLS] };
+                let published = Published {
+                    cells: [const { AtomicU64::new(0) }; CELLS],
+                    sends: sends::PublishedSends::new(),
+                };
                 (Arc::new(published), handles(&recorder, shard))
             })
             .collect();
@@ -146,6 +157,7 @@ impl Registry {
         }
         let mut text = sorted(&self.recorder.handle().render());
         connmix::render(&mut text);
+        sends::render(self.shards.iter().map(|(published, _)| &published.sends), &mut text);
         process::render(&mut text, self.start);
         text
     }
@@ -261,7 +273,9 @@ mod tests {
 
     fn check_series(series: &str, family: &str) {
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        assert_eq!(name, family, "{series}");
+        // A summary has two more.
+        let ends = ["", "_sum", "_count"];
+        assert!(ends.iter().any(|end| name == format!("{family}{end}")), "{series}");
         let labels = labels.strip_suffix('}').unwrap();
         for label in labels.split(',').filter(|label| !label.is_empty()) {
             let (name, value) = label.split_once('=').unwrap();

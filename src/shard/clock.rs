@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Now {
     /// Milliseconds since the process started; the same clock for all shards. For whatever is due.
     pub ms: u64,
+    /// The same in microseconds, for what is measured.
+    pub us: u64,
     /// Unix time in seconds that never goes back, for ids: where the time of day was set back, it
     /// stays ahead of it.
     pub unix: u32,
@@ -48,10 +50,16 @@ impl Clock {
         self.start.elapsed().as_millis() as u64
     }
 
+    /// The same in microseconds.
+    pub fn us(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+
     fn at(&mut self, elapsed: Duration, since_1970: Duration) -> Now {
         self.ahead = self.ahead.max(since_1970.saturating_sub(elapsed));
         let unix = (self.ahead + elapsed).as_secs() as u32;
-        Now { ms: elapsed.as_millis() as u64, unix, unix_ms: since_1970.as_millis() as u64 }
+        let us = elapsed.as_micros() as u64;
+        Now { ms: us / 1000, us, unix, unix_ms: since_1970.as_millis() as u64 }
     }
 }
 
@@ -80,7 +88,10 @@ mod tests {
     #[test]
     fn a_machine_that_does_not_know_the_time_yet_has_ids_all_the_same() {
         let mut clock = Clock::start();
-        assert_eq!(clock.at(SECOND, Duration::ZERO), Now { ms: 1000, unix: 1, unix_ms: 0 });
+        assert_eq!(
+            clock.at(SECOND, Duration::ZERO),
+            Now { ms: 1000, us: 1_000_000, unix: 1, unix_ms: 0 }
+        );
         assert_eq!(clock.at(SECOND * 2, NOON).unix_ms, NOON.as_millis() as u64);
     }
 }

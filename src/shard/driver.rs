@@ -259,6 +259,9 @@ impl Driver {
         self.carry_out();
         self.parts.heart.enter(Phase::Submit);
         self.ring.submit()?;
+        if self.parts.shard.asks_for_time() {
+            self.parts.shard.carried_out(self.parts.clock.us());
+        }
         self.carry_requests();
         while let Some(request) = self.parts.shard.next_mesh() {
             if let Some(mesh) = &self.parts.mesh {
@@ -417,6 +420,9 @@ impl Driver {
         counters.mail_overflowed = self.overflows;
         counters.receive_buffers_exhausted = self.ring.buffers_exhausted();
         self.parts.published.publish(&counters, &gauges);
+        if let Some(times) = self.parts.shard.send_times() {
+            self.parts.published.publish_sends(times, self.parts.clock.ms());
+        }
     }
 
     /// Waits in the socket ring. Returns whether there is reason for a turn: something came, or is

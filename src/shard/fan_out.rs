@@ -77,10 +77,15 @@ impl Shard {
             queued: 0,
             slow: Vec::new(),
             unfit: 0,
+            firsts: [None; 2],
         };
         walk(&self.hub, &mut fan);
-        let (queued, slow, unfit) = (fan.queued, fan.slow, fan.unfit);
+        let (queued, slow, unfit, firsts) = (fan.queued, fan.slow, fan.unfit, fan.firsts);
         self.counters.xxim_large += fan.xxim_large;
+        if firsts != [None; 2] {
+            let firsts = firsts.map(|slot| slot.map(|slot| self.conns.id(slot)));
+            self.connmix.sends.begin(firsts, &self.now);
+        }
         self.dropped(DropReason::Closing, unfit);
         let failed = unfit + slow.len() as u64;
         for slot in slow {
@@ -125,6 +130,8 @@ struct FanOut<'a> {
     slow: Vec<u32>,
     /// Connections that can not get it.
     unfit: u64,
+    /// The first connmix clients, over TCP and over WebSocket.
+    firsts: [Option<u32>; 2],
 }
 
 /// The wire formats of one payload that were needed so far.
@@ -214,7 +221,10 @@ impl FanOut<'_> {
                 Delivery::Frame(frame) => Some(frame),
                 Delivery::Unsealed(_) => None,
             },
-            Role::Connmix(conn) => self.forms.connmix.frame(conn, *flags, self.payload),
+            Role::Connmix(conn) => {
+                self.firsts[usize::from(flags.has(Flags::WEBSOCKET))].get_or_insert(slot);
+                self.forms.connmix.frame(conn, *flags, self.payload)
+            }
             Role::Im(conn) => self.forms.im.frame(conn, self.payload),
             _ => None,
         }

@@ -45,6 +45,8 @@ pub use queues::{QueueRequest, QueueSender};
 pub enum Mail {
     /// Do this to your connections. From the shard of the backend connection that asked.
     Command(Arc<Command>),
+    /// The same. From another node.
+    Abroad(Arc<Command>),
     /// Do this to your connections; the command concerns this shard alone.
     Part(Command),
     /// Answer this about your connections, from there on.

@@ -66,7 +66,7 @@ use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
 use crate::limits;
 use crate::log::Every;
-use crate::metrics::{Counters, DropReason, Gauges, Meters};
+use crate::metrics::{Counters, DropReason, Gauges, Meters, SendTimes};
 use crate::shard::business::Business;
 use crate::shard::commands::Job;
 use crate::shard::conns::{Conns, Flags, Greeting, Role};
@@ -335,6 +335,9 @@ impl Shard {
     pub fn mail(&mut self, mail: Mail) {
         match mail {
             Mail::Command(command) => _ = self.apply(&command),
+            Mail::Abroad(command) => {
+                self.for_another_node(|shard| _ = shard.apply(&command));
+            }
             Mail::Part(command) => _ = self.apply(&command),
             Mail::Ask { query, from, reply } => self.find(query, from, reply),
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
@@ -388,6 +391,7 @@ impl Shard {
         for slot in std::mem::take(&mut self.unconfirmed) {
             self.confirm(slot);
         }
+        self.connmix_sends_end();
         self.give_room();
         self.connmix_tell_departures();
         self.queue_turn();
@@ -473,6 +477,12 @@ impl Shard {
     /// The `Date` of an answer over HTTP that is written now.
     fn http_date(&mut self) -> Date {
         self.date.at(self.now.unix_ms / 1000)
+    }
+
+    /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
+    /// client.
+    pub fn send_times(&mut self) -> Option<&mut SendTimes> {
+        self.connmix.sends.times()
     }
 
     fn dropped(&mut self, reason: DropReason, count: u64) {

@@ -238,7 +238,10 @@ impl Shard {
 
     /// Somebody wants to know what a command comes to here.
     pub(super) fn answer_tell(&mut self, command: &Command, to: ReplyTo) {
-        let outcome = self.apply(command);
+        let outcome = match to {
+            ReplyTo::Mesh { .. } => self.for_another_node(|shard| shard.apply(command)),
+            ReplyTo::Shard { .. } => self.apply(command),
+        };
         self.reply(to, Reply::Outcome(outcome));
     }
 

@@ -142,7 +142,7 @@ impl World {
             slots: HashMap::new(),
         });
         let cells = cells.collect();
-        let now = Now { ms: 0, unix: 1_700_000_000, unix_ms: 1_700_000_000_000 };
+        let now = Now { ms: 0, us: 0, unix: 1_700_000_000, unix_ms: 1_700_000_000_000 };
         let (sockets, callbacks, calls) = (Vec::new(), Vec::new(), Vec::new());
         World { rng, weather, now, shared, cells, sockets, callbacks, calls }
     }

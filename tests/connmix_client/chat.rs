@@ -164,3 +164,51 @@ fn dashboards_of_connmix_find_its_metrics_under_their_names() {
         expected.iter().all(|line| page.lines().any(|other| other == *line))
     });
 }
+
+#[test]
+fn times_of_sends_are_measured_for_each_kind_of_client() {
+    let rules = "[[connmix.server.rule]]\non = \"open\"\ndo = [ { subscribe = [\"all\"] } ]\n";
+    let gateway = Gateway::start(rules);
+    let (mut web, mut tcp) = (gateway.client(), gateway.tcp());
+    crate::common::wait_until("both are there", || {
+        gateway.metrics().contains("connmix_engine_servers_clients 2\n")
+    });
+    let line = |end: &str, protocol: &str, scenario: &str, quantile: &str| {
+        format!(
+            "connmix_engine_servers_send_duration_seconds{end}\
+             {{protocol=\"{protocol}\",scenario=\"{scenario}\"{quantile}}} "
+        )
+    };
+    let value = |page: &str, line: &str| -> f64 {
+        let found = page.lines().find_map(|other| other.strip_prefix(line));
+        found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{line}: {page}"))
+    };
+    let quantiles = ["0", "0.25", "0.5", "0.75", "1"].map(|of| format!(",quantile=\"{of}\""));
+    let page = gateway.metrics();
+    for (protocol, scenario) in [
+        ("socket", "local"),
+        ("socket", "forward"),
+        ("websocket", "local"),
+        ("websocket", "forward"),
+    ] {
+        for quantile in &quantiles {
+            assert!(value(&page, &line("", protocol, scenario, quantile)).is_nan());
+        }
+        assert_eq!(value(&page, &line("_count", protocol, scenario, "")), 0.0);
+        assert_eq!(value(&page, &line("_sum", protocol, scenario, "")), 0.0);
+    }
+    let mut worker = gateway.worker(&[]);
+    let sent = worker.done("mesh.publish", json!({ "c": "all", "d": "hello" }));
+    assert_eq!(sent, json!({ "s": 2, "f": 0 }));
+    assert_eq!((text(&mut web), tcp.line()), ("hello".to_owned(), "hello".to_owned()));
+    for protocol in ["socket", "websocket"] {
+        crate::common::wait_until("it was measured", || {
+            value(&gateway.metrics(), &line("_count", protocol, "local", "")) == 1.0
+        });
+        let page = gateway.metrics();
+        let sum = value(&page, &line("_sum", protocol, "local", ""));
+        let times = quantiles.each_ref().map(|of| value(&page, &line("", protocol, "local", of)));
+        assert!(times.iter().all(|time| *time >= sum && *time <= sum * 1.125), "{times:?} {sum}");
+        assert_eq!(value(&page, &line("_count", protocol, "forward", "")), 0.0);
+    }
+}

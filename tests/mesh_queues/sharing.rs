@@ -122,3 +122,20 @@ fn a_thousand_topics_work() {
     }
     wait_until("nothing is left", || a.metric("messages") == 0);
 }
+
+#[test]
+fn messages_from_another_node_are_measured_as_forwarded() {
+    let nats = Nats::start();
+    let [a, b] = [1, 2].map(|number| Node::start(number, &nats.url(), ""));
+    let mut client = b.client();
+    client.send_text("join");
+    assert_eq!(client.frame().text(), "joined");
+    let mut backend = a.backend();
+    let publish = json!({ "m": "mesh.publish", "p": { "c": "hall", "d": "hello" }, "i": 1 });
+    wait_until("the node knows who listens", || ask(&mut backend, &publish)["r"]["s"] == 1);
+    assert_eq!(client.frame().text(), "hello");
+    let name = "connmix_engine_servers_send_duration_seconds_count";
+    let forward = |node: &Node| node.binary.metric(name, "\"websocket\",scenario=\"forward\"");
+    wait_until("it was measured", || forward(&b) == 1);
+    assert_eq!(forward(&a), 0);
+}

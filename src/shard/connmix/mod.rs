@@ -8,6 +8,7 @@
 
 pub(super) mod calls;
 mod effects;
+mod sends;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -141,6 +142,7 @@ impl Conn {
 pub(super) struct Desk {
     /// Of the last JSON that a client or a backend of the API has sent.
     pub json: Index,
+    pub sends: sends::Sends,
     effects: Effects,
     pub calls: calls::Calls,
     /// Clients that are open.
@@ -247,6 +249,9 @@ impl Shard {
             return;
         }
         let counters = &mut self.counters;
+        if sent > 0 && conn.outbox.is_empty() {
+            self.connmix.sends.taken(self.conns.id(slot));
+        }
         if conn.flags.has(Flags::WEBSOCKET) {
             counters.connmix_websocket_sent += sent;
             counters.connmix_websocket_failed += failed;

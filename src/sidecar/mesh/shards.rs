@@ -139,7 +139,7 @@ impl Shards {
         let command = Arc::new(command);
         if number == 0 {
             for shard in shards {
-                self.post(shard, Mail::Command(command.clone()), bytes);
+                self.post(shard, Mail::Abroad(command.clone()), bytes);
             }
             return None;
         }
