@@ -19,8 +19,9 @@ use crate::config;
 use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
 use crate::life::{Failure, Heart, Life, ages, shard_name, watch as watchdog};
 use crate::limits;
-use crate::machine::{self, MachineError, Patience, sockets};
+use crate::machine::{self, MachineError, sockets};
 use crate::metrics::{DropReason, Registry};
+use crate::patience::Patience;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::clock::Clock;
 use crate::shard::conns::Role;
@@ -41,7 +42,6 @@ use crate::tls_files::{self, TlsFilesError};
 const OWN_DESCRIPTORS: u32 = 1024;
 /// How long new certificates wait for shards that take no mail.
 const RELOAD_TIME: Duration = Duration::from_secs(1);
-
 /// How long a shard may take to listen; none needs a hundredth of it.
 const SHARD_START_TIME: Duration = Duration::from_secs(20);
 const NOT_READY: &str = "it does not begin; its CPU may be taken by something else";
@@ -494,14 +494,15 @@ fn sidecar_settings(
 ) -> Result<SidecarSettings, StartError> {
     let customer = &config.netsvr.customer;
     Ok(SidecarSettings {
-        threads: config.sidecar.threads,
+        sidecar: config.sidecar,
         login: config.login.clone(),
         upstreams: config.xxim_upstreams.clone(),
         push: None,
         pod: *config.netsvr.advertise.ip(),
         mesh,
         admin: config.admin.bind.map(|bind| bind_admin(bind, patience)).transpose()?,
-        admin_time_max: limits::ADMIN_REQUEST_TIME,
+        admin_time_max: config.admin.request_timeout,
+        admin_connections_max: config.admin.connections_max as usize,
         readiness,
         life,
         callbacks: Callbacks {
@@ -515,9 +516,9 @@ fn sidecar_settings(
         key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
         // What does not fit waits on its shard.
         requests_max: (customer.callbacks_max as usize
-            + limits::LOGINS_UNDER_WAY_MAX
+            + config.login.under_way_max as usize
             + limits::XXIM_REQUESTS_SENT
-            + limits::HTTP_CALLS_MAX)
+            + config.connmix.rules.http_calls_max as usize)
             * config.runtime.cpus.len(),
     })
 }

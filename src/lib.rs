@@ -35,6 +35,8 @@ pub mod limits;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+pub mod patience;
+pub mod pem;
 pub mod rsa_keys;
 pub mod shard;
 pub mod sidecar;

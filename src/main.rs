@@ -2,14 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use ringway::allocator;
-use ringway::config::{self, Loaded, model::Service};
+use ringway::config::{self, ConfigError, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::life::{self, panics};
@@ -41,7 +43,7 @@ enum Command {
     /// Run the gateway with a configuration file.
     Serve {
         /// The TOML file. RINGWAY_* environment variables override its keys.
-        #[arg(long, env = config::FILE_VARIABLE)]
+        #[arg(long, env = config::FILE_VARIABLE, value_parser = file_parser())]
         config: PathBuf,
     },
     /// Run every protocol on 127.0.0.1 with a built-in business process; needs no configuration.
@@ -52,6 +54,7 @@ enum Command {
         #[arg(
             long,
             env = config::FILE_VARIABLE,
+            value_parser = file_parser(),
             required_unless_present_any = ["machine", "print_reference"],
         )]
         config: Option<PathBuf>,
@@ -84,6 +87,21 @@ enum Keygen {
         #[arg(long, default_value_t = rsa_keys::BITS)]
         bits: usize,
     },
+}
+
+/// Reads the path of the configuration. The empty one is mostly that of a variable without a value.
+fn file_parser() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|value: OsString| {
+        let variable = config::FILE_VARIABLE;
+        match (value.is_empty(), std::env::var_os(variable).is_some_and(|value| value.is_empty())) {
+            (false, _) => Ok(PathBuf::from(value)),
+            (true, true) => Err(format!(
+                "the environment variable {variable} is empty; set it to the path of a TOML file, \
+                 or unset it"
+            )),
+            (true, false) => Err("the path of a TOML file belongs here".to_owned()),
+        }
+    })
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -119,7 +137,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 fn load(path: &Path) -> Result<Loaded, Failure> {
     let variable = config::FILE_VARIABLE;
     let named = std::env::var_os(variable).is_some_and(|value| value == path);
-    config::load(path).map_err(|error| match named && error.is_about_the_file() {
+    let unreadable = |error: &ConfigError| {
+        error.is_about_the_file() && *error.file == *path.display().to_string()
+    };
+    config::load(path).map_err(|error| match named && unreadable(&error) {
         true => format!("environment variable {variable} = {error}").into(),
         false => error.into(),
     })

@@ -6,7 +6,7 @@
 //! and is refused. Costs: about a millisecond of CPU per decryption, so never on a shard.
 
 use std::convert::Infallible;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use rsa::{Pkcs1v15Encrypt, RsaPrivateKey, RsaPublicKey};
 use rustls::crypto::SecureRandom;
 use zeroize::Zeroizing;
 
+use crate::pem::{self, PemError, Wanted};
+
 /// Bits of a key that is made here, unless told otherwise.
 pub const BITS: usize = 2048;
 /// Bits that a key must have at least.
@@ -30,15 +32,15 @@ pub const BITS_ALLOWED: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// What is wrong with a key file. The operator corrects it; nothing is served before.
 #[derive(Debug, thiserror::Error)]
 pub enum RsaKeyError {
-    /// The file is missing or may not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    /// The file is not an RSA key without password.
+    /// The file can not be read, or has no such key.
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    /// What is in its place is not a key, or one of another kind.
     #[error(
-        "{} has no RSA private key (PEM; PKCS#8 or PKCS#1, not encrypted) in it; \
-         `ringway keygen xxim` makes one", path.display()
+        "{}: the private key in it is damaged or no RSA key; `ringway keygen xxim` makes one",
+        path.display()
     )]
-    NoKey { path: PathBuf },
+    NotRsa { path: PathBuf },
     /// The key is too short to be safe for even a day.
     #[error("the RSA key in {} has {bits} bits; use one of 2048 or more", path.display())]
     Short { path: PathBuf, bits: usize },
@@ -61,11 +63,12 @@ pub struct RsaKey {
 impl RsaKey {
     /// Reads a PEM file: PKCS#8 or PKCS#1, without password.
     pub fn load(path: &Path) -> Result<RsaKey, RsaKeyError> {
-        let text = fs::read_to_string(path).map(Zeroizing::new);
-        let text = text.map_err(|source| RsaKeyError::Read { path: path.to_owned(), source })?;
-        let key = RsaPrivateKey::from_pkcs8_pem(&text).ok();
-        let key = key.or_else(|| RsaPrivateKey::from_pkcs1_pem(&text).ok());
-        let key = key.ok_or_else(|| RsaKeyError::NoKey { path: path.to_owned() })?;
+        let blocks = pem::read(path, Wanted::RsaKey)?;
+        let key = blocks.iter().find_map(|block| match block.label {
+            "RSA PRIVATE KEY" => RsaPrivateKey::from_pkcs1_der(&block.der).ok(),
+            _ => RsaPrivateKey::from_pkcs8_der(&block.der).ok(),
+        });
+        let key = key.ok_or_else(|| RsaKeyError::NotRsa { path: path.to_owned() })?;
         let bits = key.size() * 8;
         if bits < BITS_MIN {
             return Err(RsaKeyError::Short { path: path.to_owned(), bits });

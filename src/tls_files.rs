@@ -8,13 +8,10 @@
 //! authorities. One ticket per handshake: a client holds one connection. No 0-RTT data, which could
 //! be replayed.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
@@ -23,20 +20,15 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 
 use crate::config::model::TlsFiles;
+use crate::pem::{self, PemError, Wanted};
 
 /// What is wrong with the files of a TLS listener. At start the operator corrects the file, at a
 /// reload the old configuration stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFilesError {
-    /// The file is missing, a directory, or may not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    /// The file has a PEM section that is cut off or not base64.
-    #[error("{} is not valid PEM: {source}", path.display())]
-    Pem { path: PathBuf, source: pem::Error },
-    /// The file has no `CERTIFICATE` section.
-    #[error("{} has no certificate (PEM, BEGIN CERTIFICATE) in it", path.display())]
-    NoCertificate { path: PathBuf },
+    /// A file can not be read, or what it must have is not in it.
+    #[error(transparent)]
+    Pem(#[from] PemError),
     /// A certificate cannot be used.
     #[error("certificate {number} of {} cannot be used: {source}", path.display())]
     Certificate {
@@ -45,12 +37,6 @@ pub enum TlsFilesError {
         number: usize,
         source: rustls::Error,
     },
-    /// The file has no private key that could be read without a password.
-    #[error(
-        "{} has no private key (PEM; PKCS#8, RSA or SEC1, not encrypted) in it",
-        path.display()
-    )]
-    NoKey { path: PathBuf },
     /// The key is damaged or of a kind that is not supported.
     #[error("the private key in {} cannot be used: {source}", path.display())]
     Key { path: PathBuf, source: rustls::Error },
@@ -122,31 +108,21 @@ fn client_verifier(
         .map_err(|error| TlsFilesError::Setup(rustls::Error::General(error.to_string())))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFilesError> {
-    let text = read(path)?;
-    let chain = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| broken(path, source))?;
-    if chain.is_empty() {
-        return Err(TlsFilesError::NoCertificate { path: path.into() });
-    }
-    Ok(chain)
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let blocks = pem::read(path, Wanted::Certificates)?;
+    Ok(blocks.iter().map(|block| CertificateDer::from(block.der.to_vec())).collect())
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFilesError> {
-    let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|source| match source {
-        pem::Error::NoItemsFound => TlsFilesError::NoKey { path: path.into() },
-        source => broken(path, source),
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    let mut blocks = pem::read(path, Wanted::PrivateKey)?;
+    // There is one at least.
+    let block = blocks.swap_remove(0);
+    let der = block.der.to_vec();
+    Ok(match block.label {
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.into()),
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.into()),
+        _ => PrivateKeyDer::Pkcs8(der.into()),
     })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsFilesError> {
-    fs::read(path).map_err(|source| TlsFilesError::Read { path: path.into(), source })
-}
-
-fn broken(path: &Path, source: pem::Error) -> TlsFilesError {
-    TlsFilesError::Pem { path: path.into(), source }
 }
 
 fn unusable(path: &Path, index: usize, source: rustls::Error) -> TlsFilesError {

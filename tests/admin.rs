@@ -33,9 +33,10 @@ impl Admin {
         let settings = SidecarSettings {
             admin: Some(listener),
             admin_time_max,
+            admin_connections_max: 64,
             readiness: readiness.clone(),
             life: Life::default(),
-            threads: 1,
+            sidecar: ringway::config::model::Sidecar::default(),
             callbacks: Callbacks::default(),
             login: LoginSettings::default(),
             upstreams: XximUpstreams::default(),

@@ -4,6 +4,8 @@
 mod environment;
 #[path = "config/origins.rs"]
 mod origins;
+#[path = "config/secrets.rs"]
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -139,6 +141,7 @@ on_open_callback_api = "http://127.0.0.1:6064/onopen"
 on_close_callback_api = "https://[::1]/onclose?a=b"
 callback_api_deadline = "1s"
 callbacks_max = 8
+close_callbacks_max = 9
 limit_window_size = "250ms"
 limit_window_max_requests = 5
 limit_zero_window_max_requests = 0
@@ -165,6 +168,8 @@ on_open = 21
 on_message = 22
 [admin]
 bind = ""
+connections_max = 16
+request_timeout = "3s"
 [log]
 filter = "warn,ringway::shard=debug"
 json = true
@@ -172,8 +177,9 @@ json = true
 
 fn everything(dir: &Path) -> String {
     let pem = dir.join("both.pem");
-    let blocks = "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n";
-    std::fs::write(&pem, blocks).expect("the directory can be written");
+    let block = |label| format!("-----BEGIN {label}-----\nAAEC\n-----END {label}-----\n");
+    std::fs::write(&pem, block("CERTIFICATE") + &block("PRIVATE KEY"))
+        .expect("the directory can be written");
     let cpu = Config::demo().runtime.cpus[0];
     EVERYTHING.replace("PEM", &pem.display().to_string()).replace("CPU", &cpu.to_string())
 }
@@ -205,6 +211,7 @@ fn everything_else() -> (Runtime, NetsvrCustomer, NetsvrWorker) {
         on_close_callback_api: Some("https://[::1]/onclose?a=b".to_owned()),
         callback_api_deadline: seconds(1),
         callbacks_max: 8,
+        close_callbacks_max: 9,
         limit_window: Duration::from_millis(250),
         limit_window_max_requests: 5,
         limit_zero_window_max_requests: 0,
@@ -272,7 +279,7 @@ fn every_key_reaches_the_configuration() {
             metrics_items: vec![1, 13],
             cluster: false,
         },
-        admin: Admin { bind: None },
+        admin: Admin { bind: None, connections_max: 16, request_timeout: Duration::from_secs(3) },
         log: Log { filter: "warn,ringway::shard=debug".to_owned(), json: true },
         // What the other protocols have is tested beside them.
         connmix_servers: loaded.config.connmix_servers.clone(),
@@ -294,9 +301,8 @@ fn the_defaults_are_those_of_the_specification() {
     demo.im.forward = config.im.forward;
     demo.connmix_servers.clear();
     // For the connections of its push service the demo keeps descriptors free.
-    let of_push = config::push_connections_max(config::raise_nofile()) as u32;
-    let without = (demo.runtime.connections_max + of_push).min(1_000_000);
-    demo.runtime.connections_max = without;
+    let of_push = config::push_connections_max(1024, config::raise_nofile()) as u32;
+    demo.runtime.connections_max = (demo.runtime.connections_max + of_push).min(1_000_000);
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval, Duration::from_secs(120));
@@ -535,12 +541,6 @@ fn a_host_name_and_the_unspecified_address_are_resolved() {
     }
     let g5 = good("[netsvr]\ngeneration = 5");
     assert_eq!(g5.netsvr.advertise.to_string(), "127.0.0.1:6061");
-}
-
-#[test]
-fn a_file_that_can_not_be_read_is_named() {
-    let error = config::load_with(Path::new("/no/such/ringway.toml"), []).expect_err("no file");
-    assert!(error.to_string().starts_with("/no/such/ringway.toml: the configuration can not be"));
 }
 
 /// Lines like `#key = value` are defaults, lines like `# text` are not.

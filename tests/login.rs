@@ -27,7 +27,7 @@ const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn sidecar(verifier: Verifier) -> Sidecar {
     let timeout = Duration::from_secs(20);
-    let login = LoginSettings { verifier, timeout, json_timeout: timeout };
+    let login = LoginSettings { verifier, timeout, json_timeout: timeout, ..Default::default() };
     Sidecar::start(ringway::sidecar::SidecarSettings { login, ..settings() })
 }
 
@@ -329,7 +329,8 @@ fn backends_that_are_not_there_let_nobody_in() {
     let backend = Backend::start(|_| None);
     let short = Duration::from_millis(50);
     let verifier = Verifier::Http(backend.url());
-    let login = LoginSettings { verifier, timeout: short, json_timeout: short };
+    let login =
+        LoginSettings { verifier, timeout: short, json_timeout: short, ..Default::default() };
     let sidecar = Sidecar::start(ringway::sidecar::SidecarSettings { login, ..settings() });
     assert!(matches!(xxim(&sidecar, "ann", "t"), Verdict::Unavailable(_)));
     assert_eq!(im(&sidecar, "ann", "t"), refused(FAILED));

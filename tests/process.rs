@@ -9,6 +9,10 @@ mod binary;
 mod life;
 #[path = "process/memory.rs"]
 mod memory;
+#[path = "process/rings.rs"]
+mod rings;
+#[path = "process/secrets.rs"]
+mod secrets;
 #[path = "process/start.rs"]
 mod start;
 #[path = "process/tokens.rs"]
@@ -267,6 +271,25 @@ fn the_environment_can_name_the_file() {
     // The command line goes first, and is named by itself.
     let line = one_line(check.arg("--config").arg("/no/such/file"), &other);
     assert!(line.starts_with("ringway: /no/such/file: the configuration can not be"), "{line}");
+}
+
+#[test]
+fn an_empty_variable_for_the_file_is_named() {
+    for args in [&["serve"][..], &["check"], &["check", "--machine"]] {
+        let (code, out, errors) = run(Command::new(RINGWAY).args(args).env("RINGWAY_CONFIG", ""));
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {errors}");
+        let said = "the environment variable RINGWAY_CONFIG is empty; set it to the path of a TOML";
+        assert!(errors.contains(said), "{args:?}: {errors}");
+    }
+    // It does not matter where the command line says which file.
+    let file = File::new(LISTENERS);
+    let mut check = Command::new(RINGWAY);
+    check.args(["check", "--config"]).arg(file.path()).env("RINGWAY_CONFIG", "");
+    let (code, _, errors) = run(&mut check);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let (code, _, errors) = run(Command::new(RINGWAY).args(["serve", "--config", ""]));
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("--config") && !errors.contains("environment"), "{errors}");
 }
 
 #[test]

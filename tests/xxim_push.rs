@@ -41,6 +41,7 @@ fn service() -> XximPushService {
         cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
+        bounds: Default::default(),
     }
 }
 
@@ -378,7 +379,7 @@ fn silent_peers_keep_nobody_from_pushing() {
     let half = KEEP_ALIVE.replace("Length: 0", "Length: 100") + "ab";
     for sent in ["", "P", "POST /v1/internal/conn", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &half, stay]
     {
-        let places = ringway::config::push_connections_max(ringway::config::raise_nofile());
+        let places = ringway::config::push_connections_max(1024, ringway::config::raise_nofile());
         let silent: Vec<TcpStream> = (0..places)
             .map(|_| {
                 let mut stream = TcpStream::connect(address).expect("it listens");

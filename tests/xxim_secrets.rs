@@ -81,6 +81,7 @@ fn settings() -> Config {
         cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
+        bounds: Default::default(),
     });
     config.xxim.query_auth = true;
     config

@@ -232,7 +232,7 @@ fn connections_are_kept_and_closed_ones_are_replaced() {
 fn several_threads_answer_every_call_once() {
     let backend = Backend::start(|seen| response("200 OK", &seen.body));
     let settings = ringway::sidecar::SidecarSettings {
-        threads: 3,
+        sidecar: ringway::config::model::Sidecar { threads: 3, ..Default::default() },
         upstreams: only(upstream("im", backend.url(), XximMode::Raw)),
         ..settings()
     };

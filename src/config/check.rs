@@ -12,7 +12,7 @@ use super::machine::{Machine, push_connections_max};
 use super::model::*;
 use super::settings::{Settings, allowed};
 use super::{connmix, connmix_server, im, log_filter, login, mesh, origins, xxim, xxim_upstream};
-use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
+use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX, default};
 
 /// A default of connections below this is worth a warning.
 const CONNECTIONS_FEW: u32 = 1000;
@@ -26,7 +26,11 @@ pub(super) fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, Co
         node: settings.number("node")?,
         runtime: runtime(settings, machine)?,
         netsvr: netsvr(settings, &listeners, machine)?,
-        sidecar: Sidecar { threads: settings.number("sidecar.threads")? },
+        sidecar: Sidecar {
+            threads: settings.number("sidecar.threads")?,
+            redirects_max: settings.number("sidecar.redirects_max")?,
+            idle_timeout: settings.duration("sidecar.idle_timeout")?,
+        },
         login: login::read(settings, &listeners)?,
         xxim: xxim::read(settings)?,
         xxim_upstreams: xxim_upstream::read(settings)?,
@@ -139,8 +143,10 @@ fn connections_max(
 ) -> Result<u32, ConfigError> {
     const KEY: &str = "runtime.connections_max";
     let mut reserve = DESCRIPTORS_RESERVED + DESCRIPTORS_RESERVED_PER_SHARD * shards as u64;
+    reserve += admin_descriptors(settings)?;
     if !settings.text("xxim.push.bind")?.is_empty() {
-        reserve += push_connections_max(machine.descriptors_max);
+        let max = settings.number("xxim.push.connections_max")?;
+        reserve += push_connections_max(max, machine.descriptors_max);
     }
     let permitted = machine.descriptors_max.saturating_sub(reserve);
     let wanted: u32 = settings.number(KEY)?;
@@ -162,6 +168,12 @@ fn connections_max(
          /etc/security/limits.conf), or lower the value"
     ));
     Err(settings.error(KEY, complaint))
+}
+
+/// Those of the admin server beyond the default, for which there is room in any case.
+fn admin_descriptors(settings: &Settings) -> Result<u64, ConfigError> {
+    let max: u64 = settings.number("admin.connections_max")?;
+    Ok(max.saturating_sub(default("admin.connections_max").unsigned_abs()))
 }
 
 fn netsvr(
@@ -216,6 +228,7 @@ fn customer(settings: &Settings) -> Result<NetsvrCustomer, ConfigError> {
         on_close_callback_api: url(settings, &key("on_close_callback_api"))?,
         callback_api_deadline: settings.duration(&key("callback_api_deadline"))?,
         callbacks_max: settings.number(&key("callbacks_max"))?,
+        close_callbacks_max: settings.number(&key("close_callbacks_max"))?,
         limit_window: settings.duration(&key("limit_window_size"))?,
         limit_window_max_requests: settings.number(&key("limit_window_max_requests"))?,
         limit_zero_window_max_requests: settings.number(&key("limit_zero_window_max_requests"))?,
@@ -339,7 +352,11 @@ fn has_netsvr_route(listeners: &[Listener]) -> bool {
 
 fn admin(settings: &Settings) -> Result<Admin, ConfigError> {
     let off = settings.text("admin.bind")?.is_empty();
-    Ok(Admin { bind: if off { None } else { Some(address(settings, "admin.bind", false)?) } })
+    Ok(Admin {
+        bind: if off { None } else { Some(address(settings, "admin.bind", false)?) },
+        connections_max: settings.number("admin.connections_max")?,
+        request_timeout: settings.duration("admin.request_timeout")?,
+    })
 }
 
 fn log(settings: &Settings) -> Result<Log, ConfigError> {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Key, Kind, choice, text};
+use super::keys::{self, Key, Kind, choice, secret, text};
 use super::model::{Listener, Service};
 use super::origins;
 use super::settings::Settings;
@@ -56,7 +56,7 @@ pub(super) const KEYS: &[Key] = &[
         allowed: "text without `:`",
         ..text("connmix.user.username", "", "Name of a backend or person.")
     },
-    Key { allowed: "text", ..text("connmix.user.password", "", "Password.") },
+    Key { allowed: "text", ..secret("connmix.user.password", "", "Password.") },
     Key {
         kind: Kind::Texts,
         allowed: "list of \"read\" and \"write\"",
@@ -90,6 +90,17 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
 pub struct Connmix {
     pub api: Api,
     pub queue: Queue,
+    pub rules: RuleBounds,
+}
+
+/// `[connmix.rules]`: what rules may take while they run. What the configuration itself is held to
+/// is in `connmix_server`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleBounds {
+    /// `http` actions of one shard that are under way.
+    pub http_calls_max: u32,
+    /// Channels of one connection.
+    pub channels_max: u32,
 }
 
 /// The API for backends.
@@ -201,7 +212,11 @@ pub(super) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmi
         cluster_bytes_max: settings.number(&key("cluster_bytes_max"))?,
         replicas: settings.number(&key("replicas"))?,
     };
-    Ok(Connmix { api, queue })
+    let rules = RuleBounds {
+        http_calls_max: settings.number("connmix.rules.http_calls_max")?,
+        channels_max: settings.number("connmix.rules.channels_max")?,
+    };
+    Ok(Connmix { api, queue, rules })
 }
 
 fn scope(settings: &Settings) -> Result<QueueScope, ConfigError> {

@@ -35,21 +35,23 @@ pub(super) fn overlay(
             continue;
         }
         let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-        let value = value.into_string().map_err(|value| {
-            let mut error = settings.error(&path, Complaint::new("this is not UTF-8"));
-            error.file = format!("environment variable {name}").into();
-            error.value = value.to_string_lossy().into();
-            // The key may stand in the file as well.
-            error.line = None;
-            error
-        })?;
+        if path.split('.').any(|part| part.is_empty() || part.starts_with('_')) {
+            return Err(misspelled(settings, name));
+        }
         let kind = key_of(&path).and_then(|key| keys::kind(&key));
-        let entry = Entry {
-            value: kind.map_or(Value::Text(value.clone()), |kind| convert(kind, &value)),
-            file: format!("environment variable {name}"),
-            line: None,
+        let (value, is_text) = match value.into_string() {
+            Ok(value) => (value, true),
+            Err(value) => (value.to_string_lossy().into_owned(), false),
         };
-        settings.entries.insert(path, entry);
+        let value = match kind {
+            Some(kind) if is_text => convert(kind, &value),
+            _ => Value::Text(value),
+        };
+        let file = format!("environment variable {name}");
+        settings.entries.insert(path.clone(), Entry { value, file, line: None });
+        if !is_text {
+            return Err(settings.error(&path, Complaint::new("this is not UTF-8")));
+        }
     }
     unknown.sort();
     Ok((!unknown.is_empty()).then(|| ignored(&unknown)))
@@ -95,6 +97,18 @@ fn ignored(names: &[String]) -> String {
         names.iter().map(meant).collect::<Vec<_>>().join(", "),
         variable_of("admin.bind")
     )
+}
+
+/// A name with underscores that neither separate nor belong to a name.
+fn misspelled(settings: &Settings, name: &str) -> ConfigError {
+    let complaint = Complaint::new("this is not the name of a variable of the gateway")
+        .allowed(format!(
+            "{PREFIX}, then the tables and the key with `__` between them, e.g. {}",
+            variable_of("admin.bind")
+        ))
+        .advise("Correct the name, or unset the variable");
+    let file = format!("environment variable {name}").into();
+    ConfigError { file, ..settings.error("", complaint) }
 }
 
 /// The variable of a key; keys of lists of tables lack their index.
@@ -164,6 +178,23 @@ mod tests {
         let error = overlay(&mut settings, variables).expect_err("not UTF-8");
         let text = error.to_string();
         assert!(text.starts_with("environment variable RINGWAY_NODE: node = "), "{text}");
+    }
+
+    #[test]
+    fn a_name_with_too_many_underscores_is_no_name() {
+        for name in [
+            "RINGWAY___",
+            "RINGWAY____",
+            "RINGWAY___NODE",
+            "RINGWAY_ADMIN___BIND",
+            "RINGWAY_ADMIN__",
+        ] {
+            let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+            let error = overlay(&mut settings, [(name.into(), "x".into())]).expect_err(name);
+            let text = error.to_string();
+            let start = format!("environment variable {name}: this is not the name");
+            assert!(text.starts_with(&start) && text.contains("RINGWAY_ADMIN__BIND"), "{text}");
+        }
     }
 
     fn warning(names: &[&str]) -> (usize, Option<String>) {

@@ -3,7 +3,7 @@
 //! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
-use super::{connmix, connmix_server, im, login, mesh, origins, xxim, xxim_upstream};
+use super::{connmix, connmix_server, im, login, mesh, origins, xxim, xxim_push, xxim_upstream};
 use crate::limits::{self, Unit};
 
 /// A configuration key that is not a plain number or duration. In keys of lists of tables
@@ -20,6 +20,18 @@ pub struct Key {
     pub what: &'static str,
     /// Whether SIGHUP applies a change.
     pub reload: bool,
+    /// How much of its value an error may repeat.
+    pub shown: Shown,
+}
+
+/// How much of a value errors may repeat: they end in logs and tickets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    All,
+    /// URLs, without user, password and query.
+    Url,
+    /// Nothing: it is a secret, or can have one in it.
+    Nothing,
 }
 
 /// What a value must look like.
@@ -177,7 +189,7 @@ const KEYS: &[Key] = &[
     ),
     Key {
         allowed: "`http://` or `https://` URL",
-        ..text(
+        ..url(
             "netsvr.customer.on_open_callback_api",
             "\"\"",
             "URL that decides whether a client may open. Empty: every client may.",
@@ -185,7 +197,7 @@ const KEYS: &[Key] = &[
     },
     Key {
         allowed: "`http://` or `https://` URL",
-        ..text(
+        ..url(
             "netsvr.customer.on_close_callback_api",
             "\"\"",
             "URL that is told of every close. Empty: none.",
@@ -238,7 +250,17 @@ const KEYS: &[Key] = &[
 ];
 
 pub(super) const fn text(key: &'static str, default: &'static str, what: &'static str) -> Key {
-    Key { key, kind: Kind::Text, default, allowed: "", what, reload: false }
+    Key { key, kind: Kind::Text, default, allowed: "", what, reload: false, shown: Shown::All }
+}
+
+/// A text that errors do not repeat.
+pub(super) const fn secret(key: &'static str, default: &'static str, what: &'static str) -> Key {
+    Key { shown: Shown::Nothing, ..text(key, default, what) }
+}
+
+/// A URL, of which errors repeat what is no secret.
+pub(super) const fn url(key: &'static str, default: &'static str, what: &'static str) -> Key {
+    Key { shown: Shown::Url, ..text(key, default, what) }
 }
 
 pub(super) const fn choice(
@@ -265,6 +287,11 @@ pub(super) fn kind(key: &str) -> Option<Kind> {
     }
 }
 
+/// How much of the value of a key may be repeated; `None` if there is no such key.
+pub(super) fn shown(key: &str) -> Option<Shown> {
+    find(key).map(|row| row.shown).or(limits::find(key).map(|_| Shown::All))
+}
+
 /// The rows of every area, in the order of the reference.
 pub(super) fn rows() -> impl Iterator<Item = &'static Key> {
     const AREAS: &[&[Key]] = &[
@@ -272,6 +299,7 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Key> {
         login::KEYS,
         xxim::KEYS,
         xxim_upstream::KEYS,
+        xxim_push::KEYS,
         connmix::KEYS,
         connmix_server::KEYS,
         im::KEYS,
@@ -291,6 +319,11 @@ pub fn all() -> impl Iterator<Item = &'static str> {
     let limits = limits::all().map(|limit| limit.key);
     let rest = limits.filter(move |key| *key != limits::FIXED && !known(key));
     rows().map(|row| row.key).chain(rest)
+}
+
+/// Every key of whose value errors repeat nothing, or only a part.
+pub fn secret_keys() -> impl Iterator<Item = &'static str> {
+    rows().filter(|row| row.shown != Shown::All).map(|row| row.key)
 }
 
 /// Whether the path is that of a table.

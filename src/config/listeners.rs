@@ -1,18 +1,14 @@
 //! The listeners: addresses, protocols and routes, TLS files.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::connmix_server;
 use super::error::{Complaint, ConfigError};
 use super::model::{ClientProtocol, ConnmixServer, Listener, Route, Service, TlsFiles};
 use super::settings::Settings;
 use crate::limits::LISTENERS_MAX;
-
-/// Bytes of a PEM file that are looked at.
-const PEM_BYTES_MAX: u64 = 1 << 20;
+use crate::pem::{self, Problem, Wanted};
 
 /// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
 pub(super) fn listeners(
@@ -206,40 +202,39 @@ pub(super) fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, C
     if !settings.has(&path) {
         return Ok(None);
     }
-    let cert = pem(settings, &format!("{path}.cert"), "CERTIFICATE-----")?;
-    let key = pem(settings, &format!("{path}.key"), "PRIVATE KEY-----")?;
+    let cert = pem(settings, &format!("{path}.cert"), Wanted::Certificates)?;
+    let key = pem(settings, &format!("{path}.key"), Wanted::PrivateKey)?;
     let client_ca = format!("{path}.client_ca");
     let client_ca = match settings.is_set(&client_ca) {
-        true => Some(pem(settings, &client_ca, "CERTIFICATE-----")?),
+        true => Some(pem(settings, &client_ca, Wanted::Certificates)?),
         false => None,
     };
     Ok(Some(TlsFiles { cert, key, client_ca }))
 }
 
-/// The path of a PEM file that can be read and has a block of the right kind. Whether certificate
-/// and key are valid and belong together is seen when the listener is set up.
-pub(super) fn pem(settings: &Settings, path: &str, block: &str) -> Result<PathBuf, ConfigError> {
+/// The path of a PEM file that can be read and has what is wanted. Whether that is valid, and
+/// whether certificate and key belong together, is seen when they are used.
+pub(super) fn pem(settings: &Settings, path: &str, wanted: Wanted) -> Result<PathBuf, ConfigError> {
     let file = PathBuf::from(settings.text(path)?);
-    let complaint = match first_bytes(&file) {
-        _ if file.as_os_str().is_empty() => Complaint::new("it is missing")
-            .allowed("path of a PEM file")
-            .advise("scripts/make-cert.sh makes certificates for trials"),
-        Ok(bytes) if String::from_utf8_lossy(&bytes).contains(block) => return Ok(file),
-        Ok(_) => Complaint::new(format!("the file has no \"{block}\" line"))
-            .allowed("PEM file")
-            .advise("scripts/make-cert.sh makes certificates for trials"),
-        Err(error) => Complaint::new(format!("the file can not be read: {error}")).advise(
-            "Check the path, which is relative to the working directory, and the permissions of \
-             the user that ringway runs as",
-        ),
+    let makes = match wanted {
+        Wanted::RsaKey => "`ringway keygen xxim` makes one",
+        _ => "scripts/make-cert.sh makes certificates for trials",
+    };
+    let complaint = if file.as_os_str().is_empty() {
+        Complaint::new("it is missing").allowed("path of a PEM file").advise(makes)
+    } else if file.as_os_str().as_encoded_bytes().contains(&b'\n') {
+        Complaint::new("this is not a path but the content of a file").allowed("path of a PEM file")
+    } else {
+        match pem::read(&file, wanted).map_err(|error| error.problem) {
+            Ok(_) => return Ok(file),
+            Err(problem @ Problem::Read(_)) => Complaint::new(problem.to_string()).advise(
+                "Check the path, which is relative to the working directory, and the permissions \
+                 of the user that ringway runs as",
+            ),
+            Err(problem) => Complaint::new(problem.to_string()).advise(makes),
+        }
     };
     Err(settings.error(path, complaint))
-}
-
-fn first_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(PEM_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn resolve(text: &str, ipv4: bool) -> Result<SocketAddr, Complaint> {

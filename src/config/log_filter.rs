@@ -15,7 +15,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const CRATES: [&str; 7] =
     ["ringway", "async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
 /// Modules of this crate, from which its targets begin.
-const MODULES: [&str; 18] = [
+const MODULES: [&str; 20] = [
     "allocator",
     "config",
     "control",
@@ -28,6 +28,8 @@ const MODULES: [&str; 18] = [
     "log",
     "machine",
     "metrics",
+    "patience",
+    "pem",
     "rsa_keys",
     "shard",
     "sidecar",

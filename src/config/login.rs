@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, text};
+use super::keys::{Key, Kind, choice, secret, text, url};
 use super::listeners::pem;
 use super::model::{ClientProtocol, Listener, Service};
 use super::settings::Settings;
 use super::xxim_upstream::base;
+use crate::pem::Wanted;
 
 /// `[login]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct LoginSettings {
     pub timeout: Duration,
     /// Time for a call of a backend that takes JSON (IM).
     pub json_timeout: Duration,
+    /// Logins of one shard that are being verified at the same time.
+    pub under_way_max: u32,
 }
 
 /// How logins are verified.
@@ -67,12 +70,24 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
+impl JwtAlgorithm {
+    /// As tokens and configuration write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JwtAlgorithm::Hs256 => "HS256",
+            JwtAlgorithm::Rs256 => "RS256",
+            JwtAlgorithm::Es256 => "ES256",
+        }
+    }
+}
+
 impl Default for LoginSettings {
     fn default() -> LoginSettings {
         LoginSettings {
             verifier: Verifier::Open,
             timeout: Duration::from_secs(5),
             json_timeout: Duration::from_secs(3),
+            under_way_max: 256,
         }
     }
 }
@@ -109,11 +124,11 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         kind: Kind::Texts,
         allowed: "list of \"user:token\"",
-        ..text("login.tokens", "[]", "Users and their tokens, for `verifier = \"static\"`.")
+        ..secret("login.tokens", "[]", "Users and their tokens, for `verifier = \"static\"`.")
     },
     Key {
         allowed: "`http://` or `https://` URL, or empty",
-        ..text(
+        ..url(
             "login.url",
             "\"\"",
             "Backend that verifies. http: IM posts JSON to it, xxim posts a BeforeConnectReq to \
@@ -128,7 +143,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     Key {
         allowed: "text of at least 32 bytes",
-        ..text("login.jwt.secret", "\"\"", "Secret of HS256.")
+        ..secret("login.jwt.secret", "\"\"", "Secret of HS256.")
     },
     Key {
         allowed: "path of a PEM file, relative to the working directory",
@@ -189,6 +204,7 @@ pub(super) fn read(
         verifier,
         timeout: settings.duration("login.timeout")?,
         json_timeout: settings.duration("login.json_timeout")?,
+        under_way_max: settings.number("login.under_way_max")?,
     })
 }
 
@@ -224,20 +240,24 @@ fn tokens(settings: &Settings) -> Result<Vec<(String, String)>, ConfigError> {
             Some((user, token)) if !user.is_empty() && !token.is_empty() => {
                 users.push((user.to_owned(), token.to_owned()));
             }
-            _ => return Err(secret(settings, KEY, &format!("number {index} is no user:token"))),
+            _ => {
+                return Err(refused(
+                    settings,
+                    KEY,
+                    &format!("number {} is no user:token", index + 1),
+                ));
+            }
         }
     }
     if users.is_empty() {
-        return Err(secret(settings, KEY, "there is no user who could log in"));
+        return Err(refused(settings, KEY, "there is no user who could log in"));
     }
     Ok(users)
 }
 
-/// An error about a key whose value must not be repeated.
-fn secret(settings: &Settings, key: &str, problem: &str) -> ConfigError {
+fn refused(settings: &Settings, key: &str, problem: &str) -> ConfigError {
     let allowed = super::settings::allowed(key);
-    let error = settings.error(key, Complaint::new(problem).allowed(allowed));
-    ConfigError { value: "".into(), ..error }
+    settings.error(key, Complaint::new(problem).allowed(allowed))
 }
 
 fn jwt(settings: &Settings, leeway: Duration) -> Result<Jwt, ConfigError> {
@@ -249,10 +269,10 @@ fn jwt(settings: &Settings, leeway: Duration) -> Result<Jwt, ConfigError> {
     let shared = settings.text("login.jwt.secret")?;
     let key_file = match algorithm {
         JwtAlgorithm::Hs256 if shared.len() < 32 => {
-            return Err(secret(settings, "login.jwt.secret", "this is too short for HS256"));
+            return Err(refused(settings, "login.jwt.secret", "this is too short for HS256"));
         }
         JwtAlgorithm::Hs256 => PathBuf::new(),
-        _ => pem(settings, "login.jwt.key_file", "PUBLIC KEY-----")?,
+        _ => pem(settings, "login.jwt.key_file", Wanted::PublicKey)?,
     };
     let user_claim = settings.text("login.jwt.user_claim")?;
     if user_claim.is_empty() {

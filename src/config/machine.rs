@@ -5,8 +5,6 @@ use std::net::Ipv4Addr;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 use rustix::process::{Resource, Rlimit};
 
-use crate::limits::PUSH_CONNECTIONS_MAX;
-
 /// Facts about the machine and the limits of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Machine {
@@ -37,10 +35,10 @@ pub fn raise_nofile() -> u64 {
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Connections that the push service may have in a process that may open so many descriptors: these
-/// are kept free for them.
-pub fn push_connections_max(descriptors_max: u64) -> u64 {
-    (descriptors_max / 8).clamp(1, PUSH_CONNECTIONS_MAX)
+/// Connections that the push service, configured for `max`, may have in a process that may open so
+/// many descriptors: these are kept free for them.
+pub fn push_connections_max(max: u32, descriptors_max: u64) -> u64 {
+    (descriptors_max / 8).clamp(1, u64::from(max.max(1)))
 }
 
 /// Makes the process's table of descriptors large enough for `count` of them, as far as the limit

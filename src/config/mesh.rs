@@ -4,15 +4,17 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, text};
+use super::keys::{Key, Kind, secret, text, url};
+use super::listeners::pem;
 use super::settings::Settings;
+use crate::pem::Wanted;
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
     Key {
         kind: Kind::Texts,
         allowed: "list of `nats://host:port` or `tls://host:port` URLs",
-        ..text(
+        ..url(
             "mesh.nats",
             "[]",
             "Servers of one NATS cluster; with `user:password@` before the host, unless mesh.user \
@@ -32,8 +34,8 @@ pub(super) const KEYS: &[Key] = &[
         ..text("mesh.credentials", "\"\"", "JWT and key for NATS. Empty: none.")
     },
     Key { allowed: "text", ..text("mesh.user", "\"\"", "User for NATS. Empty: none.") },
-    Key { allowed: "text", ..text("mesh.password", "\"\"", "Password of that user.") },
-    Key { allowed: "text", ..text("mesh.token", "\"\"", "Token for NATS. Empty: none.") },
+    Key { allowed: "text", ..secret("mesh.password", "\"\"", "Password of that user.") },
+    Key { allowed: "text", ..secret("mesh.token", "\"\"", "Token for NATS. Empty: none.") },
     Key {
         allowed: "path of a PEM file",
         ..text(
@@ -99,11 +101,11 @@ impl fmt::Debug for Mesh {
 /// Reads it.
 pub(super) fn read(settings: &Settings) -> Result<Mesh, ConfigError> {
     let nats = settings.texts("mesh.nats")?;
-    if let Some(wrong) = nats.iter().find(|url| !is_server(url)) {
-        let shown = wrong.rsplit('@').next().unwrap_or_default();
-        let complaint = Complaint::new(format!("`{shown}` is not the URL of a NATS server"))
-            .allowed("nats://host:port or tls://host:port")
-            .advise("NATS listens on port 4222 unless it is told otherwise");
+    if let Some(wrong) = nats.iter().position(|url| !is_server(url)) {
+        let complaint =
+            Complaint::new(format!("number {} is not the URL of a NATS server", wrong + 1))
+                .allowed("nats://host:port or tls://host:port")
+                .advise("NATS listens on port 4222 unless it is told otherwise");
         return Err(settings.error("mesh.nats", complaint));
     }
     let cluster = settings.text("mesh.cluster")?;
@@ -121,7 +123,9 @@ pub(super) fn read(settings: &Settings) -> Result<Mesh, ConfigError> {
         credentials: given("mesh.credentials")?.map(PathBuf::from),
         user: user.map(|user| Ok((user, settings.text("mesh.password")?))).transpose()?,
         token: given("mesh.token")?,
-        ca: given("mesh.tls.ca")?.map(PathBuf::from),
+        ca: given("mesh.tls.ca")?
+            .map(|_| pem(settings, "mesh.tls.ca", Wanted::Certificates))
+            .transpose()?,
         certificate: certificate(settings)?,
         queue_bytes_max: settings.number("mesh.queue_bytes_max")?,
     };
@@ -138,7 +142,10 @@ fn certificate(settings: &Settings) -> Result<Option<(PathBuf, PathBuf)>, Config
     let (cert, key) = (settings.text("mesh.tls.cert")?, settings.text("mesh.tls.key")?);
     match (cert.is_empty(), key.is_empty()) {
         (true, true) => Ok(None),
-        (false, false) => Ok(Some((cert.into(), key.into()))),
+        (false, false) => Ok(Some((
+            pem(settings, "mesh.tls.cert", Wanted::Certificates)?,
+            pem(settings, "mesh.tls.key", Wanted::PrivateKey)?,
+        ))),
         (without_cert, _) => {
             let path = if without_cert { "mesh.tls.cert" } else { "mesh.tls.key" };
             let complaint = Complaint::new("certificate and key belong together")

@@ -23,6 +23,7 @@ mod origins;
 mod reference;
 mod settings;
 pub mod xxim;
+mod xxim_push;
 mod xxim_upstream;
 
 use std::ffi::OsString;
@@ -30,7 +31,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use self::error::ConfigError;
-pub use self::keys::all as keys;
+pub use self::keys::{all as keys, secret_keys};
 pub use self::machine::{push_connections_max, raise_nofile, reserve_descriptors};
 pub use self::model::Config;
 pub use self::reference::reference;

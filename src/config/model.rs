@@ -11,8 +11,9 @@ pub use super::im::{Forward, GzipServer, Im};
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
 pub use super::xxim::{Xxim, XximKey};
+pub use super::xxim_push::{PushBounds, XximPushService};
 pub use super::xxim_upstream::{
-    Tags, XximHooks, XximMode, XximPushService, XximRoute, XximTarget, XximUpstream, XximUpstreams,
+    Tags, XximHooks, XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
 pub use crate::wire::netsvr::Generation;
 pub use crate::wire::origin::{OriginMode, Origins};
@@ -72,6 +73,16 @@ pub struct Runtime {
 pub struct Sidecar {
     /// Threads for calls of upstreams, hooks and pushes.
     pub threads: u16,
+    /// Redirects that a call may take where any are followed.
+    pub redirects_max: u32,
+    /// For how long connections to backends are kept for the next call.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Sidecar {
+    fn default() -> Sidecar {
+        Sidecar { threads: 1, redirects_max: 10, idle_timeout: Duration::from_secs(4) }
+    }
 }
 
 /// The rule for a client that does not read (design: order, pressure, loss).
@@ -200,6 +211,8 @@ pub struct NetsvrCustomer {
     pub callback_api_deadline: Duration,
     /// Callbacks of one shard that may be under way at the same time; further ones wait.
     pub callbacks_max: u32,
+    /// Closes of one shard that may wait for their callback; further ones go without.
+    pub close_callbacks_max: u32,
     pub limit_window: Duration,
     pub limit_window_max_requests: u32,
     pub limit_zero_window_max_requests: u32,
@@ -282,6 +295,9 @@ pub struct NetsvrLimit {
 pub struct Admin {
     /// `None` switches the admin server off.
     pub bind: Option<SocketAddr>,
+    pub connections_max: u32,
+    /// For one connection, from accept to the last byte.
+    pub request_timeout: Duration,
 }
 
 /// Where and how much is logged.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::keys;
 use super::settings::allowed;
-use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_upstream};
+use super::{connmix, connmix_server, im, login, mesh, xxim, xxim_push, xxim_upstream};
 use crate::limits::{self, FIXED, Limit};
 
 /// The tables of a configuration file, and what is said above each.
@@ -42,6 +42,7 @@ pub fn reference() -> String {
         login::TABLES,
         xxim::TABLES,
         xxim_upstream::TABLES,
+        xxim_push::TABLES,
         connmix::TABLES,
         connmix_server::TABLES,
         im::TABLES,

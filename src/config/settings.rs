@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::env;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Kind};
+use super::keys::{self, Kind, Shown};
 use crate::limits::{self, Limit};
 
 /// A value, whatever its type.
@@ -41,6 +41,27 @@ impl Value {
             Value::Free(value) => value.to_string(),
             Value::Other(text, _) => text.clone(),
         }
+    }
+
+    /// What an error may repeat of it.
+    fn repeat(&self, shown: Shown) -> Option<String> {
+        let mut text = match (shown, self) {
+            (Shown::Nothing, _) => return None,
+            // Who writes a key in the place of its path does not want to read it in a log.
+            (_, Value::Text(text)) if text.contains("-----BEGIN") => return None,
+            (Shown::All, value) => value.show(),
+            (Shown::Url, Value::Text(text)) => format!("{:?}", without_secrets(text)),
+            (Shown::Url, Value::List(list)) => {
+                let urls = list.iter().filter_map(|url| url.repeat(shown));
+                format!("[{}]", urls.collect::<Vec<_>>().join(", "))
+            }
+            (Shown::Url, _) => return None,
+        };
+        if let Some((cut, _)) = text.char_indices().nth(SHOWN_MAX) {
+            text.truncate(cut);
+            text.push_str("...");
+        }
+        Some(text)
     }
 
     fn type_name(&self) -> &'static str {
@@ -123,14 +144,12 @@ impl Settings {
         below(path).or_else(|| below(table)).map_or(&self.file, |entry| &entry.file)
     }
 
-    /// An error about the value of a path.
+    /// An error about the value of a path. It repeats of the value what the key permits, and
+    /// nothing of one whose key nobody knows: it may be a secret behind a slip of the pen.
     pub fn error(&self, path: &str, complaint: Complaint) -> ConfigError {
         let entry = self.entries.get(path);
-        let mut value = entry.map(|entry| entry.value.show()).unwrap_or_default();
-        if let Some((cut, _)) = value.char_indices().nth(SHOWN_MAX) {
-            value.truncate(cut);
-            value.push_str("...");
-        }
+        let shown = key_of(path).and_then(|key| keys::shown(&key));
+        let value = entry.and_then(|entry| entry.value.repeat(shown?)).unwrap_or_default();
         ConfigError {
             file: self.origin(path).into(),
             line: entry.and_then(|entry| entry.line),
@@ -383,6 +402,36 @@ fn list_of(path: &str) -> &'static str {
     keys::LISTS.iter().filter(inside).max_by_key(|list| list.len()).copied().unwrap_or_default()
 }
 
+/// A URL without user, password and query, also if it is malformed: what is not surely scheme,
+/// host, port or path is left out.
+fn without_secrets(url: &str) -> String {
+    const LEFT_OUT: &str = "...";
+    let is_scheme =
+        |scheme: &str| scheme.len() <= 8 && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
+        return LEFT_OUT.to_owned();
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("...@", rest),
+        None => ("", rest),
+    };
+    let (place, query) = match rest.find(['?', '#']) {
+        Some(at) => (&rest[..at], LEFT_OUT),
+        None => (rest, ""),
+    };
+    let host = place.split('/').next().unwrap_or_default();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host, "0"),
+    };
+    // Behind the name of a user there can be a password, but no port.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte);
+    match name.bytes().all(plain) && port.parse::<u16>().is_ok() {
+        true => format!("{scheme}://{user}{place}{query}"),
+        false => format!("{scheme}://{LEFT_OUT}"),
+    }
+}
+
 /// `"1m30s"` as milliseconds. `None` if it is not a duration or too long for the type.
 pub(super) fn milliseconds(text: &str) -> Option<i64> {
     let mut rest = text;
@@ -429,6 +478,31 @@ mod tests {
             ("99999999999999999999s", None),
         ] {
             assert_eq!(milliseconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_url_only_what_is_no_secret_is_repeated() {
+        for (url, shown) in [
+            ("http://host", "http://host"),
+            ("https://host:8080/path", "https://host:8080/path"),
+            ("nats://[::1]:4222", "nats://[::1]:4222"),
+            ("nats://user:secret@host:4222", "nats://...@host:4222"),
+            ("nats://user:sec@ret@host", "nats://...@host"),
+            ("http://user:se/cret@host/path", "http://...@host/path"),
+            ("http://user:12/cret@host/path", "http://...@host/path"),
+            ("http://user:secret@ho st:1", "http://..."),
+            ("http://user:secret", "http://..."),
+            ("http://user:123456", "http://..."),
+            ("http://host/path?token=secret", "http://host/path..."),
+            ("http://host#secret", "http://host..."),
+            ("user:secret@host", "..."),
+            ("SECRET://host", "..."),
+            ("[\"nats://user:secret@host\"", "..."),
+            ("secret", "..."),
+            ("", "..."),
+        ] {
+            assert_eq!(without_secrets(url), shown, "{url}");
         }
     }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
+use super::listeners::pem;
 use super::origins;
 use super::settings::Settings;
+use crate::pem::Wanted;
 use crate::wire::origin::{OriginMode, Origins};
 
 /// `xxim.era`: what a client may say of itself (section 2, amendments).
@@ -60,6 +62,8 @@ pub struct Xxim {
     pub login_timeout: Duration,
     /// For one write to a client.
     pub write_timeout: Duration,
+    /// Without a request over HTTP.
+    pub http_idle_timeout: Duration,
     pub tcp: XximTcp,
     pub crypto: XximCrypto,
 }
@@ -257,6 +261,7 @@ pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
         params_timeout: settings.duration(&key("params_timeout"))?,
         login_timeout: settings.duration(&key("login_timeout"))?,
         write_timeout: settings.duration(&key("write_timeout"))?,
+        http_idle_timeout: settings.duration(&key("http_idle_timeout"))?,
         tcp: XximTcp {
             message_bytes_max: settings.number(&key("tcp.message_bytes_max"))?,
             connections_max: settings.number(&key("tcp.connections_max"))?,
@@ -278,7 +283,7 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
         private_key: match private_key.as_str() {
             "" => None,
             "generate" => Some(XximKey::Made),
-            path => Some(XximKey::File(path.into())),
+            _ => Some(XximKey::File(pem(settings, &key("private_key"), Wanted::RsaKey)?)),
         },
         server_iv: settings.choice(&key("iv_mode"))? == "server",
         require_encryption,

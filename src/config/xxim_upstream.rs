@@ -1,20 +1,18 @@
-//! `[[xxim.upstream]]`, `[[xxim.route]]`, `[xxim.hooks]` and `[xxim.push]`: the backends of xxim
-//! clients (xxim specification, sections 4.2 to 4.4, 5.2 and 6).
+//! `[[xxim.upstream]]`, `[[xxim.route]]` and `[xxim.hooks]`: the backends of xxim clients (xxim
+//! specification, sections 4.2 to 4.4 and 5.2). What they push is in `xxim_push`.
 //!
 //! Invariants: routes are sorted by the length of their prefix, longest first, and each names an
 //! upstream that exists, so a lookup is one walk and its result needs no check. Costs: a lookup
 //! compares at most [`ROUTES_MAX`] prefixes.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::check::url;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, flag, text};
-use super::listeners::{address, tls};
-use super::model::TlsFiles;
+use super::keys::{self, Key, choice, flag, text};
+use super::model::XximPushService;
 use super::settings::Settings;
-use super::xxim::{Network, networks};
+use super::xxim_push;
 use crate::limits::{XXIM_ROUTES_MAX as ROUTES_MAX, XXIM_UPSTREAMS_MAX as UPSTREAMS_MAX};
 
 /// Name of the upstream that stands for the netsvr workers.
@@ -116,30 +114,12 @@ pub struct XximHooks {
     pub attempts_max: u32,
     /// Hooks that may wait for their turn or their next attempt.
     pub waiting_max: u32,
+    /// Requests that are under way.
+    pub under_way_max: u32,
     /// Ask before requests, too.
     pub before_request: bool,
     /// For how long a permission counts for further requests of its connection and token.
     pub before_request_cache: Duration,
-}
-
-/// The push service (section 6.1).
-#[derive(Clone, Debug, PartialEq)]
-pub struct XximPushService {
-    pub bind: SocketAddr,
-    /// What backends must show in `Authorization: Bearer`; empty: nothing.
-    pub secret: String,
-    /// Networks whose backends need not show it. Without a secret: the only ones that may push,
-    /// unless client certificates are verified.
-    pub allow_from: Vec<Network>,
-    pub tls: Option<TlsFiles>,
-    /// A filter without any value sends to or kicks everybody, instead of an error.
-    pub allow_broadcast: bool,
-    /// Requests are carried out on every node of the mesh.
-    pub cluster: bool,
-    /// Answers name tokens and handshake headers of clients. Seeds are never named.
-    pub expose_secrets: bool,
-    /// Bytes of one request.
-    pub request_bytes_max: u32,
 }
 
 impl XximUpstreams {
@@ -215,6 +195,7 @@ impl Default for XximHooks {
             timeout: Duration::from_secs(5),
             attempts_max: 5,
             waiting_max: 65_536,
+            under_way_max: 64,
             before_request: false,
             before_request_cache: Duration::from_secs(10),
         }
@@ -237,7 +218,11 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         allowed: "`http://` or `https://` URL",
-        ..text("xxim.upstream.url", "", "Where the backend is; HTTP modes append the method to it.")
+        ..keys::url(
+            "xxim.upstream.url",
+            "",
+            "Where the backend is; HTTP modes append the method to it.",
+        )
     },
     choice(
         "xxim.upstream.mode",
@@ -283,7 +268,7 @@ pub(super) const KEYS: &[Key] = &[
     ),
     Key {
         allowed: "`http://` or `https://` URL, or empty",
-        ..text(
+        ..keys::url(
             "xxim.hooks.url",
             "\"\"",
             "Backend that is told of logins and departures. Empty: none.",
@@ -304,68 +289,6 @@ pub(super) const KEYS: &[Key] = &[
              not be asked such requests get code 4.",
         )
     },
-    Key {
-        allowed: "`address:port`, or empty",
-        ..text("xxim.push.bind", "\"\"", "Address of the push service. Empty: none.")
-    },
-    Key {
-        allowed: "text of 16 to 256 printable ASCII characters, or empty",
-        ..text(
-            "xxim.push.secret",
-            "\"\"",
-            "What backends show in `Authorization: Bearer <secret>`. This, allow_from or \
-             tls.client_ca is required outside of loopback.",
-        )
-    },
-    Key {
-        kind: Kind::Texts,
-        allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
-        ..text(
-            "xxim.push.allow_from",
-            "[]",
-            "Backends that need no secret, by the address from which they connect. The unmodified \
-             imService shows none, so it is listed here. Without `secret` nobody else may push.",
-        )
-    },
-    Key {
-        allowed: "path of a PEM file",
-        reload: true,
-        ..text("xxim.push.tls.cert", "", "Certificate chain; with it TLS only.")
-    },
-    Key {
-        allowed: "path of a PEM file",
-        reload: true,
-        ..text("xxim.push.tls.key", "", "Key of the certificate.")
-    },
-    Key {
-        allowed: "path of a PEM file",
-        reload: true,
-        ..text(
-            "xxim.push.tls.client_ca",
-            "",
-            "Authorities of client certificates; with it a backend must show one (mutual TLS).",
-        )
-    },
-    Key {
-        default: "false",
-        ..flag(
-            "xxim.push.cluster",
-            "Carry requests out on every node of the mesh. Leave it off where backends ask every \
-             node themselves, as imService does.",
-        )
-    },
-    Key {
-        default: "false",
-        ..flag(
-            "xxim.push.allow_broadcast",
-            "SendMsg and KickUserConn with a filter without any value mean everybody. GetUserConn \
-             always does.",
-        )
-    },
-    Key {
-        default: "false",
-        ..flag("xxim.push.expose_secrets", "Answers name tokens and headers of clients.")
-    },
 ];
 
 /// The tables of the reference.
@@ -373,8 +296,6 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ("xxim.upstream", "`[[xxim.upstream]]`", "One table per backend."),
     ("xxim.route", "`[[xxim.route]]`", "One table per group of methods."),
     ("xxim.hooks", "`[xxim.hooks]`", ""),
-    ("xxim.push", "`[xxim.push]`", "gRPC `pb.connService` and the same over HTTP."),
-    ("xxim.push.tls", "`tls` of `[xxim.push]`", ""),
 ];
 
 /// Reads the tables.
@@ -395,7 +316,7 @@ pub(super) fn read(settings: &Settings) -> Result<XximUpstreams, ConfigError> {
         routes,
         hooks: hooks(settings)?,
         http_api: settings.flag("xxim.http_api")?,
-        push: push(settings)?,
+        push: xxim_push::read(settings)?,
     })
 }
 
@@ -529,61 +450,8 @@ fn hooks(settings: &Settings) -> Result<XximHooks, ConfigError> {
         timeout: settings.duration("xxim.hooks.timeout")?,
         attempts_max: settings.number("xxim.hooks.attempts_max")?,
         waiting_max: settings.number("xxim.hooks.waiting_max")?,
+        under_way_max: settings.number("xxim.hooks.under_way_max")?,
         before_request,
         before_request_cache: settings.duration("xxim.hooks.before_request_cache")?,
     })
-}
-
-fn push(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
-    const BIND: &str = "xxim.push.bind";
-    let request_bytes_max = settings.number("xxim.push.request_bytes_max")?;
-    if settings.text(BIND)?.is_empty() {
-        return Ok(None);
-    }
-    let bind = address(settings, BIND, false)?;
-    let secret = settings.text("xxim.push.secret")?;
-    let long = (16..=256).contains(&secret.len());
-    let good = secret.is_empty() || long && secret.bytes().all(|byte| byte.is_ascii_graphic());
-    if !good {
-        // Not through `Settings::error`: it would repeat the secret.
-        let mut error = settings.error(BIND, Complaint::new("the secret of the push service"));
-        error.key = "xxim.push.secret".into();
-        error.value = "".into();
-        error.problem = "this is not a secret".into();
-        error.allowed = "16 to 256 printable ASCII characters without space, or empty".into();
-        return Err(error);
-    }
-    let tls = tls(settings, "xxim.push")?;
-    let verified = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let allow_from = allow_from(settings)?;
-    if !bind.ip().is_loopback() && secret.is_empty() && allow_from.is_empty() && !verified {
-        let complaint = Complaint::new("whoever reaches this address could push to every client")
-            .allowed("an address on loopback, or one that is protected")
-            .advise(
-                "Set xxim.push.secret, or xxim.push.allow_from, or xxim.push.tls with client_ca, \
-                 or bind it to 127.0.0.1",
-            );
-        return Err(settings.error(BIND, complaint));
-    }
-    Ok(Some(XximPushService {
-        bind,
-        secret,
-        allow_from,
-        tls,
-        allow_broadcast: settings.flag("xxim.push.allow_broadcast")?,
-        cluster: settings.flag("xxim.push.cluster")?,
-        expose_secrets: settings.flag("xxim.push.expose_secrets")?,
-        request_bytes_max,
-    }))
-}
-
-fn allow_from(settings: &Settings) -> Result<Vec<Network>, ConfigError> {
-    const KEY: &str = "xxim.push.allow_from";
-    let networks = networks(settings, KEY)?;
-    if networks.iter().any(Network::is_everybody) {
-        let complaint = Complaint::new("this would let everybody push without a secret")
-            .allowed("the networks of backends, such as \"10.0.0.0/8\"");
-        return Err(settings.error(KEY, complaint));
-    }
-    Ok(networks)
 }

@@ -251,6 +251,24 @@ pub struct Fault {
     pub hold: Option<std::time::Duration>,
 }
 
+/// Phase, number of times, and milliseconds or `panic`, with a space between them.
+#[cfg(debug_assertions)]
+impl std::str::FromStr for Fault {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Fault, ()> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let [phase, times, hold] = words[..] else { return Err(()) };
+        let phase = Phase::named(phase).ok_or(())?;
+        let times = times.parse().ok().filter(|times| *times > 0).ok_or(())?;
+        let hold = match hold {
+            "panic" => None,
+            hold => Some(std::time::Duration::from_millis(hold.parse().map_err(|_| ())?)),
+        };
+        Ok(Fault { phase, times, hold })
+    }
+}
+
 #[cfg(debug_assertions)]
 impl Pulse {
     pub(super) fn inject(&self, fault: Fault) {

@@ -43,31 +43,16 @@ pub const CONNMIX_UNACCEPTED_MAX: usize = 64;
 pub const CONNMIX_REQUESTS_MAX: usize = 256;
 /// Bytes of answers that may wait for one connmix API connection before it is not read any more.
 pub const CONNMIX_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Channels of one connection that `conn.call` may subscribe (connmix section 4).
-pub const CONNMIX_CHANNELS_MAX: usize = 1024;
 /// Requests for `/metrics` that one shard may have under way.
 pub const METRICS_REQUESTS_MAX: usize = 4;
 /// Delayed kicks (`ForceOfflineGuest` with a delay) that may wait on one shard.
 pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 /// Bytes of the answer to an HTTP callback.
 pub const CALLBACK_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Connections of the admin server.
-pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// Connections of the push service of xxim, where the process may open enough descriptors.
-pub const PUSH_CONNECTIONS_MAX: u64 = 1024;
-/// From accept to the end of the first head of a connection to the push service, its TLS handshake
-/// included; and for each further head of HTTP/1.1.
-pub const PUSH_HEAD_TIME: Duration = Duration::from_secs(10);
-/// For the body of a request to the push service.
-pub const PUSH_BODY_TIME: Duration = Duration::from_secs(10);
-/// Requests of hooks that are under way.
-pub const HOOKS_UNDER_WAY_MAX: usize = 64;
-/// What one connection to the admin server may take, from accept to the last byte.
-pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
 /// `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
-/// How long a start waits for ports and locked memory of a gateway that was killed.
+/// How long a start waits for ports and locked memory of a gateway that was killed, and for memory.
 pub const RESTART_PATIENCE: Duration = Duration::from_secs(2);
 /// A thread without a turn for so long has a line in the log.
 pub const STILL_LOG_TIME: Duration = Duration::from_secs(2);
@@ -80,10 +65,12 @@ pub const RING_SUBMISSION_ENTRIES: u32 = 1024;
 pub const RING_COMPLETION_ENTRIES: u32 = 8192;
 /// Completions that may wait for each receive buffer, if that is more.
 pub const RING_COMPLETIONS_PER_BUFFER: u32 = 4;
-/// Logins of one shard that may be under way at the same time.
-pub const LOGINS_UNDER_WAY_MAX: usize = 256;
-/// Closes of one shard that may wait for their HTTP callback.
-pub const CLOSE_CALLBACKS_WAITING_MAX: usize = 65_536;
+/// Tags of a user that a verifier tells.
+pub const LOGIN_TAGS_MAX: usize = 64;
+/// Characters of a verifier's message that a client is told.
+pub const LOGIN_MESSAGE_CHARS_MAX: usize = 512;
+/// Tables [[connmix.server]].
+pub const CONNMIX_SERVERS_MAX: usize = 64;
 /// Tables [[xxim.upstream]].
 pub const XXIM_UPSTREAMS_MAX: usize = 64;
 /// Tables [[xxim.route]].
@@ -99,7 +86,7 @@ pub const SLOTS_MAX: u32 = 1 << 24;
 /// Listeners of a process.
 pub const LISTENERS_MAX: usize = 64;
 /// Descriptors kept free of connections: log, rings, listeners, callbacks, admin. Those of the push
-/// service come besides ([`PUSH_CONNECTIONS_MAX`]).
+/// service come besides, and those of the admin server beyond its default.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Further descriptors kept free per shard.
 pub const DESCRIPTORS_RESERVED_PER_SHARD: u64 = 64;
@@ -117,6 +104,24 @@ pub(super) const ROWS: &[Limit] = &[
         UPSTREAM_REPLY_HEAD_BYTES_MAX as i64,
         "Head of a reply of an upstream of xxim.",
         "The request is answered with code 2.",
+    ),
+    fixed(
+        Unit::Count("tags"),
+        LOGIN_TAGS_MAX as i64,
+        "Tags of a user that a verifier or token tells.",
+        "The rest is left out.",
+    ),
+    fixed(
+        Unit::Count("characters"),
+        LOGIN_MESSAGE_CHARS_MAX as i64,
+        "Message of a backend that refuses a login or request, as a client is told it.",
+        "The rest is cut.",
+    ),
+    fixed(
+        Unit::Count("servers"),
+        CONNMIX_SERVERS_MAX as i64,
+        "Tables `[[connmix.server]]` in a configuration.",
+        "The configuration is refused.",
     ),
     fixed(
         Unit::Count("upstreams"),
@@ -197,18 +202,6 @@ pub(super) const ROWS: &[Limit] = &[
         "The answer is made in several turns. What one topic or user lists is not cut.",
     ),
     fixed(
-        Unit::Count("logins"),
-        LOGINS_UNDER_WAY_MAX as i64,
-        "Logins of one shard that are being verified at the same time.",
-        "Further ones wait for their turn.",
-    ),
-    fixed(
-        Unit::Count("closes"),
-        CLOSE_CALLBACKS_WAITING_MAX as i64,
-        "Closes of one shard that wait for `netsvr.customer.on_close_callback_api`.",
-        "The workers get the event at once, without a callback. Counted.",
-    ),
-    fixed(
         Unit::Bytes,
         TLS_CHUNK_BYTES as i64,
         "Plain bytes that are encrypted at a time.",
@@ -257,46 +250,10 @@ pub(super) const ROWS: &[Limit] = &[
         "The connection is not read until it has taken some.",
     ),
     fixed(
-        Unit::Count("channels"),
-        CONNMIX_CHANNELS_MAX as i64,
-        "Channels that `conn.call` and connmix rules may subscribe one connection to.",
-        "The call fails with 301, the action of a rule is skipped.",
-    ),
-    fixed(
         Unit::Count("requests"),
         METRICS_REQUESTS_MAX as i64,
         "Requests for `/metrics` on the connmix API that one shard has under way.",
         "503.",
-    ),
-    fixed(
-        Unit::Count("connections"),
-        ADMIN_CONNECTIONS_MAX as i64,
-        "Connections of the admin server.",
-        "The peer that has been waited for the longest is closed.",
-    ),
-    fixed(
-        Unit::Count("connections"),
-        PUSH_CONNECTIONS_MAX as i64,
-        "Connections of the push service; at most an eighth of the descriptors. Kept free for it.",
-        "The peer that has been waited for the longest is closed.",
-    ),
-    fixed(
-        Unit::Milliseconds,
-        PUSH_HEAD_TIME.as_millis() as i64,
-        "From accept to the end of the first head of a connection to the push service.",
-        "The connection is closed.",
-    ),
-    fixed(
-        Unit::Milliseconds,
-        PUSH_BODY_TIME.as_millis() as i64,
-        "Time for the body of a request to the push service.",
-        "The request fails with 400, or `INTERNAL` of gRPC.",
-    ),
-    fixed(
-        Unit::Count("requests"),
-        HOOKS_UNDER_WAY_MAX as i64,
-        "Requests of `[xxim.hooks]` that are under way.",
-        "Further ones wait (`xxim.hooks.waiting_max`).",
     ),
     fixed(
         Unit::Milliseconds,
@@ -311,12 +268,6 @@ pub(super) const ROWS: &[Limit] = &[
         "`/readyz` answers 503; other nodes do not wait for this one.",
     ),
     fixed(
-        Unit::Milliseconds,
-        ADMIN_REQUEST_TIME.as_millis() as i64,
-        "Time for one request to the admin server.",
-        "The connection is closed.",
-    ),
-    fixed(
         Unit::Count("connections"),
         BACKLOG as i64,
         "Connections that wait to be accepted, per listener and shard, if `net.core.somaxconn` is \
@@ -327,8 +278,8 @@ pub(super) const ROWS: &[Limit] = &[
         Unit::Milliseconds,
         RESTART_PATIENCE.as_millis() as i64,
         "How long a start waits for ports and locked memory that are still in use, as those of a \
-         killed gateway are for a moment.",
-        "The start fails and says what is in use.",
+         killed gateway are for a moment, and for memory for its rings.",
+        "The start fails and says what is in use or missing.",
     ),
     fixed(
         Unit::Count("operations"),

@@ -107,6 +107,14 @@ pub fn find(key: &str) -> Option<&'static Limit> {
     all().find(|limit| limit.key == key && key != FIXED)
 }
 
+/// The default of a configuration key that is a limit.
+///
+/// # Panics
+/// If there is no such row.
+pub fn default(key: &str) -> i64 {
+    find(key).expect("the key of a row").default
+}
+
 /// A number of milliseconds as the configuration writes it, in the largest unit that divides it.
 pub fn duration(milliseconds: i64) -> String {
     match milliseconds {

@@ -68,6 +68,13 @@ pub(super) const ROWS: &[Limit] = &[
         "Further ones wait for their turn.",
     ),
     row(
+        "netsvr.customer.close_callbacks_max",
+        Unit::Count("closes"),
+        [65_536, 1, 16 * MIB],
+        "Closes of one shard that wait for `netsvr.customer.on_close_callback_api`.",
+        "The workers get the event at once, without a callback. Counted.",
+    ),
+    row(
         "netsvr.customer.limit_window_size",
         Unit::Milliseconds,
         [SECOND, 1, DAY],

@@ -83,4 +83,18 @@ pub(super) const ROWS: &[Limit] = &[
          counted while the process runs: not while it is stopped, or its machine is paused.",
         "`/healthz` answers 503, then the process exits with code 70.",
     ),
+    row(
+        "admin.connections_max",
+        Unit::Count("connections"),
+        [64, 8, 1024],
+        "Connections of the admin server.",
+        "The peer that has been waited for the longest is closed.",
+    ),
+    row(
+        "admin.request_timeout",
+        Unit::Milliseconds,
+        [10 * SECOND, 100, HOUR],
+        "Time for one connection to the admin server, which carries one request.",
+        "The connection is closed.",
+    ),
 ];

@@ -75,6 +75,13 @@ pub(super) const ROWS: &[Limit] = &[
         "The connection is ended.",
     ),
     row(
+        "xxim.http_idle_timeout",
+        Unit::Milliseconds,
+        [MINUTE, 100, DAY],
+        "Time that a client over HTTP (`xxim.http_api`) may be connected without a request.",
+        "The connection is closed.",
+    ),
+    row(
         "xxim.tcp.message_bytes_max",
         Unit::Bytes,
         [10 * MIB, KIB, 256 * MIB],

@@ -1,6 +1,6 @@
 //! Limits of the sidecar's side of xxim (xxim specification sections 4 to 6) and of logins.
 
-use super::{Limit, MIB, MINUTE, SECOND, Unit, row};
+use super::{HOUR, Limit, MIB, MINUTE, SECOND, Unit, row};
 
 /// The rows.
 pub(super) const ROWS: &[Limit] = &[
@@ -11,6 +11,22 @@ pub(super) const ROWS: &[Limit] = &[
         "Threads for calls of upstreams, hooks and pushes. One carries tens of thousands of calls \
          a second.",
         "",
+    ),
+    row(
+        "sidecar.redirects_max",
+        Unit::Count("redirects"),
+        [10, 0, 100],
+        "Redirects that a callback of netsvr, a hook of xxim or a verifier over HTTP may take. \
+         Upstreams and rules follow none.",
+        "The call has failed.",
+    ),
+    row(
+        "sidecar.idle_timeout",
+        Unit::Milliseconds,
+        [4 * SECOND, 0, HOUR],
+        "For how long a connection to a backend is kept for the next call. Shorter than the \
+         backend keeps it (many: 5 s), or calls meet its close and fail.",
+        "The next call opens another one.",
     ),
     row(
         "xxim.upstream.connections_max",
@@ -92,6 +108,13 @@ pub(super) const ROWS: &[Limit] = &[
         "A further hook is dropped and counted.",
     ),
     row(
+        "xxim.hooks.under_way_max",
+        Unit::Count("requests"),
+        [64, 1, 65_536],
+        "Requests of `[xxim.hooks]` that are under way.",
+        "Further ones wait (`waiting_max`).",
+    ),
+    row(
         "xxim.hooks.before_request_cache",
         Unit::Milliseconds,
         [10 * SECOND, 0, 60 * MINUTE],
@@ -105,6 +128,42 @@ pub(super) const ROWS: &[Limit] = &[
         [16 * MIB, 1024, 256 * MIB],
         "One request to the push service.",
         "The request is refused.",
+    ),
+    row(
+        "xxim.push.connections_max",
+        Unit::Count("connections"),
+        [1024, 1, 65_536],
+        "Connections of the push service; at most an eighth of the descriptors. Kept free for it.",
+        "The peer that has been waited for the longest is closed.",
+    ),
+    row(
+        "xxim.push.requests_max",
+        Unit::Count("requests"),
+        [1024, 1, 65_536],
+        "Requests of one HTTP/2 connection that are under way.",
+        "The backend keeps further ones.",
+    ),
+    row(
+        "xxim.push.head_timeout",
+        Unit::Milliseconds,
+        [10 * SECOND, 100, HOUR],
+        "From accept to the end of the first head of a connection, its TLS handshake included; and \
+         for each further head of HTTP/1.1.",
+        "The connection is closed.",
+    ),
+    row(
+        "xxim.push.body_timeout",
+        Unit::Milliseconds,
+        [10 * SECOND, 100, HOUR],
+        "Time for the body of a request.",
+        "The request fails with 400, or `INTERNAL` of gRPC.",
+    ),
+    row(
+        "login.under_way_max",
+        Unit::Count("logins"),
+        [256, 1, 65_536],
+        "Logins of one shard that are being verified at the same time.",
+        "Further ones wait for their turn.",
     ),
     row(
         "login.timeout",

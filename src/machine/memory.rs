@@ -8,8 +8,9 @@ use std::fmt;
 
 use rustix::process::{Resource, Rlimit};
 
-use super::{MachineError, Patience};
+use super::MachineError;
 use crate::config::Config;
+use crate::patience::Patience;
 use crate::shard::driver;
 use crate::shard::ring::{Locked, Probe, Settings, SetupError};
 

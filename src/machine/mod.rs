@@ -12,11 +12,11 @@ pub mod sockets;
 mod system;
 
 use std::io;
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
 use crate::config::{self, Config};
+use crate::patience::Patience;
 use crate::shard::ring::{Probe, SetupError};
 
 pub use self::report::{Finding, Verdict, inspect};
@@ -43,45 +43,6 @@ pub enum MachineError {
          podPidsLimit of the kubelet), or use fewer CPUs (runtime.cpus)"
     )]
     Threads { needed: usize, error: io::Error },
-}
-
-/// How long a start tries again. The kernel frees the listening sockets and the locked memory of a
-/// killed process some 10 ms after its end, as they hang on its rings.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    until: Instant,
-}
-
-impl Patience {
-    const PAUSE: Duration = Duration::from_millis(10);
-
-    /// From now on for so long.
-    pub fn new(time: Duration) -> Patience {
-        Patience { until: Instant::now() + time }
-    }
-
-    /// Waits a little; `false` if that was often enough.
-    fn pause(self) -> bool {
-        let goes_on = Instant::now() < self.until;
-        if goes_on {
-            std::thread::sleep(Patience::PAUSE);
-        }
-        goes_on
-    }
-
-    /// Tries again after errors of which time can be the remedy.
-    pub fn retry<T, E>(
-        self,
-        passes: impl Fn(&E) -> bool,
-        mut attempt: impl FnMut() -> Result<T, E>,
-    ) -> Result<T, E> {
-        loop {
-            match attempt() {
-                Err(error) if passes(&error) && self.pause() => {}
-                result => return result,
-            }
-        }
-    }
 }
 
 /// Raises the limits that the process may raise by itself, and tries everything that a gateway
@@ -172,23 +133,9 @@ fn threads(config: &Config) -> Result<(), MachineError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn only_what_may_pass_is_tried_again_and_not_for_ever() {
-        let patience = Patience::new(Duration::from_secs(20));
-        let mut attempts = 0;
-        let third = |wanted: u32| {
-            attempts += 1;
-            if attempts == wanted { Ok(attempts) } else { Err("not yet") }
-        };
-        let mut third = third;
-        assert_eq!(patience.retry(|_| true, || third(3)), Ok(3));
-        assert_eq!(patience.retry(|_| false, || third(5)), Err("not yet"));
-        let over = Patience::new(Duration::ZERO);
-        assert_eq!(over.retry(|_| true, || third(99)), Err("not yet"));
-        assert_eq!(attempts, 5);
-    }
+    use super::*;
 
     #[test]
     fn this_machine_can_run_the_demo() {

@@ -7,9 +7,10 @@ use rustix::process::Resource;
 
 use super::memory::Need;
 use super::system::{self, Facts};
-use super::{MachineError, Patience, memory, sockets, threads, threads_needed};
+use super::{MachineError, memory, sockets, threads, threads_needed};
 use crate::config::{self, Config};
 use crate::limits;
+use crate::patience::Patience;
 use crate::shard::ring::{Probe, System};
 
 /// What a line means.

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Patience;
 use crate::limits;
+use crate::patience::Patience;
 
 /// A socket that is bound and not listening. `shared`: with SO_REUSEPORT, one for each shard.
 pub(super) fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {

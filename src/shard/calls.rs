@@ -8,7 +8,6 @@ use crate::control::connmix_api::context_values;
 use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{Call, Outcome};
-use crate::limits::CONNMIX_CHANNELS_MAX;
 use crate::shard::Shard;
 use crate::shard::conns::Role;
 
@@ -31,7 +30,8 @@ impl Shard {
     fn subscribe_all(&mut self, slot: u32, topics: &[Box<str>]) -> bool {
         let has = |topic: &str| self.hub.topics_of(slot).any(|other| **other == *topic);
         let new = topics.iter().filter(|topic| !has(topic)).count();
-        let room = self.hub.topics_of(slot).len() + new <= CONNMIX_CHANNELS_MAX;
+        let room =
+            self.hub.topics_of(slot).len() + new <= self.config.connmix.rules.channels_max as usize;
         if room {
             topics.iter().for_each(|topic| _ = self.hub.subscribe(slot, topic));
         }

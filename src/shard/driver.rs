@@ -24,19 +24,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::allocator;
 use crate::life::{Heart, Phase, shard_name};
+use crate::limits;
 use crate::log::Every;
 use crate::metrics::Published;
+use crate::patience::Patience;
 use crate::shard::Shard;
 use crate::shard::clock::Clock;
 use crate::shard::mailbox::{
     Mail, MailSender, Mailbox, MeshSender, QueueSender, Request, SidecarSender,
 };
 use crate::shard::ops::Op;
-use crate::shard::ring::{Event, Locked, Ring, Settings, ring_bytes};
+use crate::shard::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::spare::{EVERY_MS, Look};
 
 /// Mail that is handled before the sockets get another look.
@@ -137,15 +139,20 @@ pub fn spawn(
     make: impl FnOnce() -> Parts + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let name = shard_name(number);
-    let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-        .name(&name)
-        .io_memory(EXECUTOR_IO_MEMORY)
-        .ring_depth(EXECUTOR_RING_ENTRIES)
-        .preempt_timer(EXECUTOR_PREEMPT);
+    let builder = move || {
+        LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .name(&shard_name(number))
+            .io_memory(EXECUTOR_IO_MEMORY)
+            .ring_depth(EXECUTOR_RING_ENTRIES)
+            .preempt_timer(EXECUTOR_PREEMPT)
+    };
     std::thread::Builder::new().name(name).spawn(move || {
         let mut last_word = LastWord { shard: number, notices, said: false };
-        let notice = match builder.make() {
-            Ok(executor) => executor.run(run(make)),
+        // The machine was found good a moment ago.
+        let patience = Patience::new(limits::RESTART_PATIENCE);
+        let no_memory = |error: &GlommioError<()>| error.raw_os_error() == Some(libc::ENOMEM);
+        let notice = match patience.retry(no_memory, || builder().make()) {
+            Ok(executor) => executor.run(run(make, patience)),
             Err(error) => Notice::Failed(format!(
                 "the executor of shard {number} can not be made on CPU {cpu}: {error}"
             )),
@@ -155,10 +162,10 @@ pub fn spawn(
 }
 
 /// Runs a shard to its end.
-async fn run(make: impl FnOnce() -> Parts) -> Notice {
+async fn run(make: impl FnOnce() -> Parts, patience: Patience) -> Notice {
     let parts = make();
     let notices = parts.notices.clone();
-    match Driver::new(parts) {
+    match Driver::new(parts, patience) {
         Ok(mut driver) => {
             let _ = notices.send(Notice::Ready);
             match driver.run() {
@@ -196,8 +203,9 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(mut parts: Parts) -> Result<Driver, String> {
-        let mut ring = Ring::new(&parts.ring).map_err(|error| error.to_string())?;
+    fn new(mut parts: Parts, patience: Patience) -> Result<Driver, String> {
+        let ring = patience.retry(SetupError::is_memory, || Ring::new(&parts.ring));
+        let mut ring = ring.map_err(|error| error.to_string())?;
         let describe = |error: io::Error| format!("the shard's eventfd can not be used: {error}");
         let waker = parts.mailbox.waker().clone();
         ring.wake_by(waker.fd().try_clone_to_owned().map_err(describe)?);

@@ -10,8 +10,8 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::config::model::NetsvrCustomer;
 use crate::hub::ConnId;
-use crate::limits::CLOSE_CALLBACKS_WAITING_MAX;
 use crate::shard::links::Event;
 use crate::shard::mailbox::Request;
 use crate::spare::Look;
@@ -20,6 +20,7 @@ use crate::spare::Look;
 #[derive(Debug)]
 pub struct Hooks {
     under_way_max: usize,
+    closes_max: usize,
     under_way: usize,
     queue: VecDeque<Request>,
     /// How many of the queue are callbacks at open.
@@ -32,10 +33,11 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Nothing under way; at most `under_way_max` will be.
-    pub fn new(under_way_max: usize) -> Hooks {
+    /// Nothing under way.
+    pub fn new(settings: &NetsvrCustomer) -> Hooks {
         Hooks {
-            under_way_max,
+            under_way_max: settings.callbacks_max as usize,
+            closes_max: settings.close_callbacks_max as usize,
             under_way: 0,
             queue: VecDeque::new(),
             opens: 0,
@@ -75,7 +77,7 @@ impl Hooks {
         event: Event,
         sticky: Option<ConnId>,
     ) -> Result<(), Event> {
-        if self.closes.len() >= CLOSE_CALLBACKS_WAITING_MAX {
+        if self.closes.len() >= self.closes_max {
             return Err(event);
         }
         self.number += 1;

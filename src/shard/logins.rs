@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 
 use crate::hub::ConnId;
 use crate::hub::login::Login;
-use crate::limits::LOGINS_UNDER_WAY_MAX;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::mailbox::Request;
@@ -48,9 +47,9 @@ impl Logins {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// The next request to hand to the sidecar, if its turn has come.
-    pub fn next(&mut self) -> Option<Request> {
-        if self.under_way >= LOGINS_UNDER_WAY_MAX {
+    /// The next request to hand to the sidecar, if fewer than `under_way_max` are.
+    pub fn next(&mut self, under_way_max: u32) -> Option<Request> {
+        if self.under_way >= under_way_max as usize {
             return None;
         }
         let (conn, number, login) = self.queue.pop_front()?;

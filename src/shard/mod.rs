@@ -186,7 +186,7 @@ impl Shard {
             links: Links::new(limits, config.netsvr.worker.pick, seed),
             queueing,
             asks: Asks::new(shards, seed as u64),
-            hooks: Hooks::new(config.netsvr.customer.callbacks_max as usize),
+            hooks: Hooks::new(&config.netsvr.customer),
             logins: Logins::default(),
             im: im::Im::default(),
             connmix: connmix::Desk::default(),
@@ -413,8 +413,8 @@ impl Shard {
         let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
         self.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
         request
-            .or_else(|| self.logins.next())
-            .or_else(|| self.connmix.calls.next())
+            .or_else(|| self.logins.next(self.config.login.under_way_max))
+            .or_else(|| self.connmix.calls.next(self.config.connmix.rules.http_calls_max))
             .or_else(|| self.xxim.next_request())
     }
 

@@ -11,7 +11,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -25,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::life::Life;
 use crate::life::peer::Peers;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
 use crate::sidecar::origin::is_foreign;
@@ -79,10 +78,10 @@ pub(super) struct Facts {
     pub key: Option<Arc<RsaKey>>,
 }
 
-/// Serves until it is dropped. `time_max` is what one connection may take, from accept to the end.
-pub(super) async fn serve(listener: TcpListener, facts: Facts, time_max: Duration, peers: Peers) {
+/// Serves until it is dropped. The time for a head is what a connection may take in all.
+pub(super) async fn serve(listener: TcpListener, facts: Facts, places: Arc<Places>, peers: Peers) {
     let pages = pages(facts);
-    let places = Places::new(ADMIN_CONNECTIONS_MAX, time_max, time_max);
+    let time_max = places.head_time();
     let begin = |stream, _, place: Place| {
         let pages = pages.clone();
         peers.spawn(async move {
@@ -155,20 +154,15 @@ async fn ready(State(facts): State<Facts>) -> impl IntoResponse {
 /// or `panic` for the last. To `peer` it happens right here. Debug builds only.
 #[cfg(debug_assertions)]
 async fn fault(State(facts): State<Facts>, order: String) -> impl IntoResponse {
-    use crate::life::{Fault, Phase};
-    let mut words = order.split(' ');
-    let mut next = || words.next().unwrap_or_default();
-    let (thread, phase, times, hold) = (next(), next(), next(), next());
-    assert_ne!(thread, "peer", "a fault that was asked for, of a peer");
-    let hold = hold.parse().ok().map(Duration::from_millis);
-    let fault = Phase::named(phase).zip(times.parse().ok()).map(|(phase, times)| Fault {
-        phase,
-        times,
-        hold,
-    });
-    match fault.is_some_and(|fault| facts.life.inject(thread, fault)) {
+    assert_ne!(order, "peer", "a fault that was asked for, of a peer");
+    let order =
+        order.split_once(' ').and_then(|(thread, fault)| Some((thread, fault.parse().ok()?)));
+    match order.is_some_and(|(thread, fault)| facts.life.inject(thread, fault)) {
         true => text(StatusCode::OK, "so be it\n"),
-        false => text(StatusCode::BAD_REQUEST, "no such thread or phase\n"),
+        false => text(
+            StatusCode::BAD_REQUEST,
+            "thread, phase, number of times, milliseconds or panic; or: peer\n",
+        ),
     }
 }
 

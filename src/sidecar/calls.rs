@@ -13,13 +13,14 @@ use metrics::{Counter, Unit};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 
+use crate::config::model::Sidecar;
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HttpCall;
 use crate::sidecar::upstream::{self, Failure as Upstream};
 
-/// Time for the connection alone; the rule's timeout covers everything.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time for the connection alone: no limit, as the rule's timeout covers everything.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 const LOG_INTERVAL_MS: u64 = 1000;
 
 const FAILURES: Row = Row {
@@ -53,9 +54,9 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Fails if there is no entropy for TLS.
-    pub fn new(registry: &Registry) -> io::Result<Calls> {
+    pub fn new(settings: Sidecar, registry: &Registry) -> io::Result<Calls> {
         Ok(Calls {
-            client: upstream::calls(false, CONNECT_TIME_MAX)?,
+            client: upstream::calls(settings, false, CONNECT_TIME_MAX)?,
             failures: REASONS.map(|reason| registry.counter(&FAILURES, &[("reason", reason)])),
             log: Mutex::new(Every::new(LOG_INTERVAL_MS)),
             started: Instant::now(),

@@ -27,10 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use crate::config::model::XximHooks;
+use crate::config::model::{Sidecar, XximHooks};
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
-use crate::limits::HOOKS_UNDER_WAY_MAX;
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HookKind;
@@ -138,11 +137,12 @@ impl Hooks {
     pub(super) fn new(
         callbacks: Callbacks,
         hooks: &XximHooks,
+        sidecar: Sidecar,
         registry: &Registry,
     ) -> io::Result<Hooks> {
         let urls = [&callbacks.on_open, &callbacks.on_close, &hooks.url];
         let client = match urls.iter().any(|url| url.is_some()) {
-            true => Some(Upstream::new()?),
+            true => Some(Upstream::new(sidecar)?),
             false => None,
         };
         let http = |name: &str, url: &str| Target::http(name, url, client.as_ref());
@@ -183,7 +183,7 @@ impl Hooks {
                     "/pb.imService/AfterDisconnect",
                 )?,
                 waiting: Arc::new(Semaphore::new(hooks.waiting_max as usize)),
-                under_way: Semaphore::new(HOOKS_UNDER_WAY_MAX),
+                under_way: Semaphore::new(hooks.under_way_max as usize),
                 behind: Mutex::default(),
             }),
         })

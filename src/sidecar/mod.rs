@@ -31,7 +31,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::allocator;
-use crate::config::model::{LoginSettings, XximUpstreams};
+use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
 use crate::life::{Heart, Life, peer};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
@@ -43,6 +43,7 @@ use dispatch::Dispatch;
 pub use hooks::Callbacks;
 use hooks::Hooks;
 use login::Logins;
+use places::Places;
 use shards::Shards;
 use unwrap::Unwrapper;
 use workers::Workers;
@@ -65,12 +66,13 @@ const BATCH: usize = 64;
 pub struct SidecarSettings {
     /// Where the threads leave their pulse.
     pub life: Life,
-    /// Threads that carry calls; one is this thread itself.
-    pub threads: u16,
+    /// Of its threads one is this thread itself.
+    pub sidecar: Sidecar,
     /// The admin server's socket, bound already. `None`: no admin server.
     pub admin: Option<TcpListener>,
     /// What one admin connection may take, from accept to the last byte of the answer.
     pub admin_time_max: Duration,
+    pub admin_connections_max: usize,
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
     pub callbacks: Callbacks,
@@ -101,9 +103,9 @@ pub fn start(
     shards: Vec<MailSender>,
     registry: Arc<Registry>,
 ) -> io::Result<(SidecarSender, JoinHandle<()>)> {
-    let runtime = runtime(settings.threads)?;
+    let runtime = runtime(settings.sidecar.threads)?;
     let requests_max = settings.requests_max.saturating_add(STOPS_MAX);
-    let (life, threads) = (settings.life.clone(), settings.threads);
+    let (life, threads) = (settings.life.clone(), settings.sidecar.threads);
     let services = {
         let _context = runtime.enter();
         Services::start(settings, shards, registry)?
@@ -170,13 +172,13 @@ impl Services {
             let panics = registry.counter(&peer::PANICS, &[("service", service)]);
             peer::Peers::new(service, panics)
         };
-        let upstreams = settings.upstreams;
-        let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, &registry)?;
-        let logins = Logins::new(&settings.login)?;
-        let calls = Calls::new(&registry)?;
+        let (upstreams, sidecar) = (settings.upstreams, settings.sidecar);
+        let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, sidecar, &registry)?;
+        let logins = Logins::new(&settings.login, sidecar)?;
+        let calls = Calls::new(sidecar, &registry)?;
         let unwrapper =
             Unwrapper::start(settings.key.clone(), settings.key_threads, &shards, &life)?;
-        let dispatch = Dispatch::new(&upstreams, shards.clone(), &registry)?;
+        let dispatch = Dispatch::new(&upstreams, sidecar, shards.clone(), &registry)?;
         let mesh = settings.mesh.as_ref().map(|(mesh, _)| mesh.clone());
         if let Some((mesh, calls)) = settings.mesh {
             let push = upstreams.push.clone();
@@ -188,7 +190,12 @@ impl Services {
             tokio::spawn(push::serve(listener, tls, pushes, peers("push")));
         }
         if let Some(listener) = settings.admin {
-            let (listener, time_max) = (admin::listener(listener)?, settings.admin_time_max);
+            let listener = admin::listener(listener)?;
+            let places = Places::new(
+                settings.admin_connections_max,
+                settings.admin_time_max,
+                settings.admin_time_max,
+            );
             let shown = settings.key.filter(|_| settings.key_shown);
             let facts = admin::Facts {
                 registry: registry.clone(),
@@ -196,7 +203,7 @@ impl Services {
                 life: life.clone(),
                 key: shown,
             };
-            tokio::spawn(admin::serve(listener, facts, time_max, peers("admin")));
+            tokio::spawn(admin::serve(listener, facts, places, peers("admin")));
         }
         Ok(Services {
             hooks: Arc::new(hooks),

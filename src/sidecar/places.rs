@@ -77,6 +77,11 @@ impl Places {
         })
     }
 
+    /// From accept to the end of the first head.
+    pub fn head_time(&self) -> Duration {
+        self.head_time
+    }
+
     /// Accepts connections until it is dropped, and gives each a place. `what` names the server.
     pub async fn serve(
         self: Arc<Places>,

@@ -129,7 +129,7 @@ impl Gateway {
         let registry = Arc::new(Registry::new(2));
         let answer_bytes_max = ANSWER_BYTES_MAX;
         let settings = SidecarSettings {
-            threads: 1,
+            sidecar: Sidecar::default(),
             login: LoginSettings::default(),
             upstreams: XximUpstreams::default(),
             push: None,
@@ -137,6 +137,7 @@ impl Gateway {
             mesh: None,
             admin: None,
             admin_time_max: Duration::from_secs(1),
+            admin_connections_max: 64,
             readiness: Arc::default(),
             life: Life::default(),
             callbacks: Callbacks { on_open, on_close, deadline, answer_bytes_max },
@@ -425,7 +426,9 @@ fn a_stop_does_not_wait_for_callbacks() {
 fn a_bad_address_is_an_error_that_does_not_repeat_it() {
     for bad in ["/onopen", "ftp://user:secret@host/", "http://", "secret host"] {
         let callbacks = Callbacks { on_open: Some(bad.to_owned()), ..Callbacks::default() };
-        let Err(error) = Hooks::new(callbacks, &XximHooks::default(), &Registry::new(0)) else {
+        let Err(error) =
+            Hooks::new(callbacks, &XximHooks::default(), Sidecar::default(), &Registry::new(0))
+        else {
             panic!("{bad}")
         };
         let text = error.to_string();

@@ -1,9 +1,9 @@
 //! The HTTP client of the process, shared by everything that calls an application.
 //!
-//! It keeps connections alive, follows up to 10 redirects (301, 302 and 303 turn a POST into a GET,
-//! 307 and 308 repeat it) and reads no more of an answer than it is told to. One deadline covers
-//! everything from the name lookup to the last byte. Errors never contain the URL: it may hold a
-//! secret.
+//! It keeps connections alive, follows redirects where that makes sense (301, 302 and 303 turn a
+//! POST into a GET, 307 and 308 repeat it) and reads no more of an answer than it is told to. One
+//! deadline covers everything from the name lookup to the last byte. Errors never contain the URL:
+//! it may hold a secret.
 //! Costs: one copy of the body that is read; connections are reused while calls keep coming.
 
 use std::io;
@@ -13,13 +13,10 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, Url};
 
+use crate::config::model::Sidecar;
+
 /// Idle connections kept to one host.
 const IDLE_PER_HOST_MAX: usize = 64;
-/// An idle connection is closed after this time. Common application servers close theirs after 5 s,
-/// and a POST that meets such a close cannot be repeated.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-const REDIRECTS_MAX: usize = 10;
-
 /// Why a call brought no answer. Whoever made the call counts it and tells its peer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -44,21 +41,22 @@ pub struct Upstream {
 impl Upstream {
     /// A client that trusts the certificates of the system. If the system has none, calls over
     /// `https` will fail, plain ones work.
-    pub fn new() -> io::Result<Upstream> {
-        match Upstream::build(client_builder()) {
+    pub fn new(settings: Sidecar) -> io::Result<Upstream> {
+        match Upstream::build(client_builder(settings)) {
             Ok(upstream) => Ok(upstream),
             Err(error) => {
                 tracing::warn!(%error, "no certificates of the system: https calls will fail");
-                Upstream::with_certificates([])
+                Upstream::with_certificates(settings, [])
             }
         }
     }
 
     /// A client that trusts these certificates only.
     pub fn with_certificates(
+        settings: Sidecar,
         certificates: impl IntoIterator<Item = Certificate>,
     ) -> io::Result<Upstream> {
-        Upstream::build(client_builder().tls_certs_only(certificates))
+        Upstream::build(client_builder(settings).tls_certs_only(certificates))
     }
 
     /// Makes a POST. `deadline` covers the answer's body too, until the response is dropped.
@@ -83,9 +81,13 @@ impl Upstream {
 
 /// A client for calls whose replies are all that matters: it follows no redirect. `http2`: speak
 /// HTTP/2 without negotiation. Deadlines are the caller's.
-pub(super) fn calls(http2: bool, connect_time_max: Duration) -> io::Result<Client> {
+pub(super) fn calls(
+    settings: Sidecar,
+    http2: bool,
+    connect_time_max: Duration,
+) -> io::Result<Client> {
     let builder = || {
-        let builder = client_builder()
+        let builder = client_builder(settings)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(connect_time_max);
         if http2 { builder.http2_prior_knowledge() } else { builder }
@@ -159,12 +161,12 @@ pub(super) fn is_nonsense(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn client_builder() -> ClientBuilder {
+fn client_builder(settings: Sidecar) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("ringway/", env!("CARGO_PKG_VERSION")))
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
+        .pool_idle_timeout(settings.idle_timeout)
+        .redirect(reqwest::redirect::Policy::limited(settings.redirects_max as usize))
         .referer(false)
         // A proxy is nothing that the environment of the process should slip in.
         .no_proxy()
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn https_works_with_a_trusted_certificate() {
         let (port, certificate) = tls_server();
-        let upstream = Upstream::with_certificates([certificate]).unwrap();
+        let upstream = Upstream::with_certificates(Sidecar::default(), [certificate]).unwrap();
         let answer = post(&upstream, &format!("https://localhost:{port}/")).unwrap();
         assert_eq!(answer, "sealed");
     }
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn an_unknown_certificate_is_a_failure_that_does_not_show_the_url() {
         let (port, _) = tls_server();
-        let upstream = Upstream::new().unwrap();
+        let upstream = Upstream::new(Sidecar::default()).unwrap();
         let failure = post(&upstream, &format!("https://localhost:{port}/?token=5ecr3t"));
         let text = failure.unwrap_err().to_string();
         assert!(text.contains("certificate") && !text.contains("5ecr3t"), "{text}");
@@ -259,7 +261,7 @@ mod tests {
             assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain").unwrap();
         });
-        let upstream = Upstream::with_certificates([]).unwrap();
+        let upstream = Upstream::with_certificates(Sidecar::default(), []).unwrap();
         assert_eq!(post(&upstream, &format!("http://{address}/")).unwrap(), "plain");
         let (port, _) = tls_server();
         assert!(post(&upstream, &format!("https://localhost:{port}/")).is_err());

@@ -1,4 +1,6 @@
-//! Environment variables: what they mean, and that complaints name them.
+//! Where values come from: environment variables, what they mean, and that complaints name them.
+
+use std::path::Path;
 
 use ringway::config;
 use ringway::config::model::{ClientProtocol, Route, Service};
@@ -82,4 +84,10 @@ fn a_warning_about_a_value_of_a_variable_names_the_variable() {
     assert_eq!(said("(environment variable RINGWAY_LISTENER__1__BIND) = "), 1);
     assert_eq!(said("no keys of the configuration are ignored: RINGWAY_HOME."), 1);
     assert_eq!(said("SERVICE_HOST") + said("RINGWAY_CONFIG"), 0, "{warnings:?}");
+}
+
+#[test]
+fn a_file_that_can_not_be_read_is_named() {
+    let error = config::load_with(Path::new("/no/such/ringway.toml"), []).expect_err("no file");
+    assert!(error.to_string().starts_with("/no/such/ringway.toml: the configuration can not be"));
 }

@@ -83,7 +83,12 @@ pub struct Binary {
 impl Binary {
     /// Starts it with [`LISTENERS`] and these further tables, and waits until it is ready.
     pub fn start(settings: &str) -> Binary {
-        let file = File::new(&format!("{LISTENERS}{settings}"));
+        Binary::start_as(&format!("{LISTENERS}{settings}"))
+    }
+
+    /// The same with the whole file.
+    pub fn start_as(text: &str) -> Binary {
+        let file = File::new(text);
         let command = serve(&file);
         Binary::spawn(command, file)
     }

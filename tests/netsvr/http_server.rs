@@ -23,6 +23,11 @@ impl Request {
         self.headers.iter().find(|header| header.0 == name).map(|header| &*header.1)
     }
 
+    /// The gateway's end of the connection.
+    pub fn peer(&self) -> std::net::SocketAddr {
+        self.stream.peer_addr().expect("it is connected")
+    }
+
     /// Answers, and keeps the connection for the next request.
     pub fn answer(mut self, status: &str, body: &[u8]) {
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());

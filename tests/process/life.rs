@@ -170,6 +170,32 @@ fn a_watchdog_that_no_idle_thread_could_please_is_refused() {
 }
 
 #[test]
+fn a_fault_that_can_not_be_understood_is_refused_and_does_not_happen() {
+    let server = Binary::start("");
+    for order in [
+        "",
+        "peers",
+        "peer now",
+        "shard-0",
+        "shard-0 mail",
+        "shard-0 mail 1",
+        "shard-0 mail 1 ",
+        "shard-0 mail 1 soon",
+        "shard-0 mail 1 -1",
+        "shard-0 mail 1 10 10",
+        "shard-0 mail 0 panic",
+        "shard-0 mail many panic",
+        "shard-0 mails 1 panic",
+        "shard-9 mail 1 panic",
+        " shard-0 mail 1 panic",
+    ] {
+        let (status, text) = ask(&server, "POST /debug/fault", order).expect("an answer");
+        assert_eq!(status, 400, "{order:?}: {text}");
+    }
+    server.check_serves();
+}
+
+#[test]
 fn a_panic_that_concerns_a_single_peer_ends_that_peer_and_is_counted() {
     let server = Binary::start("");
     assert_eq!(ask(&server, "POST /debug/fault", "peer"), None);

@@ -14,26 +14,39 @@ use crate::common::*;
 /// Runs a process to its end, which must come: exit code and everything that it wrote.
 pub fn finish(command: &mut Command) -> (Option<i32>, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Killed(command.spawn().expect("it can be started"));
-    let code = child.exit_code();
-    let mut text = String::new();
-    child.0.stdout.take().expect("piped").read_to_string(&mut text).expect("UTF-8");
-    child.0.stderr.take().expect("piped").read_to_string(&mut text).expect("UTF-8");
-    (code, text)
+    Killed(command.spawn().expect("it can be started")).finish()
 }
 
 /// A child that does not outlive the test.
 pub struct Killed(pub Child);
 
 impl Killed {
-    fn exit_code(&mut self) -> Option<i32> {
+    /// Waits for its end: exit code and everything that it wrote.
+    pub fn finish(&mut self) -> (Option<i32>, String) {
+        let code = self.exit_code();
+        let mut text = String::new();
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_string(&mut text).expect("UTF-8");
+        }
+        self.0.stderr.take().expect("piped").read_to_string(&mut text).expect("UTF-8");
+        (code, text)
+    }
+
+    pub fn exit_code(&mut self) -> Option<i32> {
         wait_until("the end of the process", || {
             self.0.try_wait().expect("it is our child").is_some()
         });
         self.0.wait().expect("it is our child").code()
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Waits for a line on standard error with this in it.
+    pub fn await_line(&mut self, what: &str) {
+        let lines = BufReader::new(self.0.stderr.as_mut().expect("piped")).lines();
+        let found = lines.map_while(Result::ok).any(|line| line.contains(what));
+        assert!(found, "it ended before {what}");
+    }
+
+    pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.0), signal).expect("it is running");
     }
 
@@ -85,7 +98,7 @@ const CALLS: [(libc::c_long, &str); 3] = [
 ];
 
 /// The one line of a start that failed.
-fn sentence(code: Option<i32>, text: &str) -> &str {
+pub fn sentence(code: Option<i32>, text: &str) -> &str {
     assert_eq!(code, Some(1), "{text}");
     assert!(!text.contains("panicked"), "{text}");
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("ringway: ")).collect();
@@ -183,7 +196,7 @@ fn a_signal_ends_a_start_that_hangs() {
         // While the configuration is checked.
         LISTENERS.replacen("\n\n[[", certificate, 1),
         // While the gateway is put together.
-        format!("{LISTENERS}[xxim.crypto]\nprivate_key = \"PIPE\"\n"),
+        format!("{LISTENERS}[mesh]\nnats = [\"nats://127.0.0.1:9\"]\ncredentials = \"PIPE\"\n"),
     ];
     for settings in settings {
         for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {

@@ -191,9 +191,10 @@ pub fn only(upstream: XximUpstream) -> XximUpstreams {
 pub fn settings() -> SidecarSettings {
     SidecarSettings {
         life: Life::default(),
-        threads: 1,
+        sidecar: ringway::config::model::Sidecar::default(),
         admin: None,
         admin_time_max: Duration::from_secs(1),
+        admin_connections_max: 64,
         readiness: Arc::default(),
         callbacks: Callbacks { deadline: PATIENCE, ..Callbacks::default() },
         login: LoginSettings::default(),

@@ -113,6 +113,7 @@ fn push_service() -> XximPushService {
         cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
+        bounds: Default::default(),
     }
 }
 

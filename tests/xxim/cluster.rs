@@ -33,6 +33,7 @@ fn node_at(url: String, number: u16) -> (Server, SocketAddr) {
         cluster: true,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
+        bounds: Default::default(),
     });
     let server = Server::start(config);
     let address = server.gateway().push_address().expect("the push service listens");

@@ -33,6 +33,7 @@ fn server_with(change: impl FnOnce(&mut Config)) -> (Server, SocketAddr) {
         cluster: false,
         expose_secrets: false,
         request_bytes_max: 1 << 20,
+        bounds: Default::default(),
     });
     let server = Server::start(config);
     let address = server.gateway().push_address().expect("the push service listens");

@@ -1,7 +1,7 @@
 //! Hooks that tell of logins and departures: bounded attempts against endpoints that fail.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,4 +120,28 @@ fn hooks_without_room_are_dropped_and_counted() {
     (0..5).for_each(|conn| sidecar.request(hook(conn, HookKind::AfterConnect, b"x")));
     sidecar.await_metric(&failures("no_room"), 4.0);
     assert_eq!(backend.next().body, b"x");
+}
+
+#[test]
+fn so_many_hooks_are_under_way() {
+    const MAX: usize = 2;
+    // How many there are, and were at the most.
+    let under_way = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+    let seen = under_way.clone();
+    let backend = Backend::start(move |_| {
+        let (counts, changed) = &*seen;
+        let mut counts = counts.lock().unwrap();
+        *counts = (counts.0 + 1, counts.1.max(counts.0 + 1));
+        changed.notify_all();
+        // Time for one too many to come.
+        let wait = Duration::from_millis(300);
+        let (mut counts, _) =
+            changed.wait_timeout_while(counts, wait, |counts| counts.1 <= MAX).unwrap();
+        counts.0 -= 1;
+        response("200 OK", OK)
+    });
+    let sidecar = sidecar(XximHooks { under_way_max: MAX as u32, ..told(&backend) });
+    (0..6).for_each(|conn| sidecar.request(hook(conn, HookKind::AfterConnect, b"x")));
+    (0..6).for_each(|_| _ = backend.next());
+    assert!(under_way.0.lock().unwrap().1 <= MAX);
 }

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::model::*;
 use super::template::{context_key, source, step, template};
+use super::{Bounds, most};
 use crate::config::error::Complaint;
 use crate::config::model::MessageType;
 use crate::limits::CLOSE_REASON_BYTES_MAX;
@@ -19,28 +20,27 @@ use crate::wire::websocket::CloseCodes;
 /// Every action, in the words of errors.
 const ACTIONS: &str = "subscribe, unsubscribe, send, publish, push, set, unset, user, wait, http, \
      close";
-/// Longest pause of a client that waits or calls.
-const PAUSE_MAX: Duration = Duration::from_secs(3600);
 const WAIT_DEFAULT: Duration = Duration::from_secs(60);
 const HTTP_DEFAULT: Duration = Duration::from_secs(5);
-const HTTP_MAX: Duration = Duration::from_secs(60);
-/// Actions of one list.
-const ACTIONS_MAX: usize = 64;
 
 /// A list of actions. `name` is that of the list.
-pub(super) fn actions(name: &str, value: &Value) -> Result<Vec<Action>, Complaint> {
+pub(super) fn actions(
+    name: &str,
+    value: &Value,
+    bounds: &Bounds,
+) -> Result<Vec<Action>, Complaint> {
     let shape = || {
         Complaint::new(format!("`{name}` is not a list of actions"))
             .allowed("[ { send = \"text\" }, { close = { code = 1008 } } ]")
     };
     let list = value.as_array().ok_or_else(shape)?;
-    if list.len() > ACTIONS_MAX {
+    if list.len() > bounds.actions_max {
         let complaint = Complaint::new(format!("`{name}` has {} actions", list.len()));
-        return Err(complaint.allowed(format!("at most {ACTIONS_MAX}")));
+        return Err(most(complaint, bounds.actions_max, "actions_max"));
     }
     let one = |(index, value): (usize, &Value)| {
         let table = value.as_table().ok_or_else(shape)?;
-        action(table)
+        action(table, bounds)
             .map_err(|complaint| at(&format!("action {} of `{name}`", index + 1), complaint))
     };
     list.iter().enumerate().map(one).collect()
@@ -51,7 +51,7 @@ pub(super) fn at(place: &str, complaint: Complaint) -> Complaint {
     Complaint { problem: format!("{place}: {}", complaint.problem), ..complaint }
 }
 
-fn action(table: &Table) -> Result<Action, Complaint> {
+fn action(table: &Table, bounds: &Bounds) -> Result<Action, Complaint> {
     let mut entries = table.iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
         let complaint = Complaint::new(format!("there are {} actions in one table", table.len()));
@@ -59,10 +59,10 @@ fn action(table: &Table) -> Result<Action, Complaint> {
             .allowed(format!("one of {ACTIONS}"))
             .advise("Write one table for each action, in the order in which they shall happen"));
     };
-    known(name, value).map_err(|complaint| at(name, complaint))
+    known(name, value, bounds).map_err(|complaint| at(name, complaint))
 }
 
-fn known(name: &str, value: &Value) -> Result<Action, Complaint> {
+fn known(name: &str, value: &Value, bounds: &Bounds) -> Result<Action, Complaint> {
     Ok(match name {
         "subscribe" => Action::Subscribe(templates(value)?),
         "unsubscribe" => Action::Unsubscribe(templates(value)?),
@@ -80,11 +80,18 @@ fn known(name: &str, value: &Value) -> Result<Action, Complaint> {
         "wait" => {
             let members = Members::of(value, &["key", "timeout"])?;
             let key = context_key(members.text("key")?)?;
-            Action::Wait { key, timeout: members.duration("timeout", WAIT_DEFAULT, PAUSE_MAX)? }
+            Action::Wait {
+                key,
+                timeout: members.duration(
+                    "timeout",
+                    WAIT_DEFAULT,
+                    ("wait_max", bounds.wait_max),
+                )?,
+            }
         }
         "http" => {
             let keys = ["method", "url", "body", "content_type", "timeout", "set", "on_error"];
-            Action::Http(Box::new(http(&Members::of(value, &keys)?)?))
+            Action::Http(Box::new(http(&Members::of(value, &keys)?, bounds)?))
         }
         "close" => Action::Close(goodbye(&Members::of(value, &["code", "reason"])?)?),
         _ => {
@@ -132,8 +139,14 @@ impl<'a> Members<'a> {
     }
 
     /// A number of seconds, or a text like `"5s"`.
-    fn duration(&self, key: &str, default: Duration, max: Duration) -> Result<Duration, Complaint> {
-        let Some(value) = self.get(key) else { return Ok(default) };
+    /// The longest that is permitted is what `bound` says.
+    fn duration(
+        &self,
+        key: &str,
+        default: Duration,
+        (bound, max): (&str, Duration),
+    ) -> Result<Duration, Complaint> {
+        let Some(value) = self.get(key) else { return Ok(default.min(max)) };
         let duration = match value {
             Value::Integer(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
             Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).ok(),
@@ -147,6 +160,7 @@ impl<'a> Members<'a> {
             let allowed = format!("more than 0, at most {} seconds", max.as_secs());
             Complaint::new(format!("{key}: {value} is not a duration that is allowed"))
                 .allowed(format!("{allowed}; a number of seconds, or a text like \"5s\""))
+                .advise(format!("For longer ones raise connmix.rules.{bound}"))
         })
     }
 }
@@ -357,7 +371,7 @@ fn push_json(value: &Value, out: &mut String) -> Result<(), Complaint> {
     Ok(())
 }
 
-fn http(members: &Members<'_>) -> Result<Http, Complaint> {
+fn http(members: &Members<'_>, bounds: &Bounds) -> Result<Http, Complaint> {
     let method = members.text_or("method", "POST")?.to_ascii_uppercase();
     if !["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method.as_str()) {
         let complaint = Complaint::new(format!("method: {method} is not known here"));
@@ -395,7 +409,8 @@ fn http(members: &Members<'_>) -> Result<Http, Complaint> {
             set.push((context_key(key)?, place));
         }
     }
-    let on_error = members.get("on_error").map(|value| actions("on_error", value)).transpose()?;
+    let on_error = members.get("on_error").map(|value| actions("on_error", value, bounds));
+    let on_error = on_error.transpose()?;
     let content_type = members.text_or("content_type", "application/json")?;
     if content_type.is_empty() || !content_type.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) {
         return Err(Complaint::new("content_type: this is not a media type"));
@@ -408,9 +423,15 @@ fn http(members: &Members<'_>) -> Result<Http, Complaint> {
             None => Template::default(),
         },
         content_type: content_type.into(),
-        timeout: members.duration("timeout", HTTP_DEFAULT, HTTP_MAX)?,
+        timeout: members.duration(
+            "timeout",
+            HTTP_DEFAULT,
+            ("http_timeout_max", bounds.http_timeout_max),
+        )?,
         set,
         on_error: on_error.unwrap_or_default(),
+        request_bytes_max: bounds.http_request_bytes_max,
+        answer_bytes_max: bounds.http_answer_bytes_max,
     })
 }
 

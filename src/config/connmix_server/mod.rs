@@ -11,16 +11,44 @@ mod reach;
 mod rule;
 mod template;
 
+use std::time::Duration;
+
 pub use self::model::*;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, flag, text};
+use super::keys::{Key, Kind, choice, flag, secret, text};
 use super::settings::Settings;
+use crate::limits::CONNMIX_SERVERS_MAX as SERVERS_MAX;
 
-/// Servers of a process.
-const SERVERS_MAX: usize = 64;
-/// Rules of one server.
-const RULES_MAX: usize = 1000;
+/// What rules are held to when they are read (`[connmix.rules]`).
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    rules_max: usize,
+    /// Of one list.
+    actions_max: usize,
+    alternatives_max: usize,
+    pattern_bytes_max: usize,
+    wait_max: Duration,
+    http_timeout_max: Duration,
+    http_request_bytes_max: usize,
+    http_answer_bytes_max: usize,
+}
+
+impl Bounds {
+    fn read(settings: &Settings) -> Result<Bounds, ConfigError> {
+        let key = |name: &str| format!("connmix.rules.{name}");
+        Ok(Bounds {
+            rules_max: settings.number(&key("rules_max"))?,
+            actions_max: settings.number(&key("actions_max"))?,
+            alternatives_max: settings.number(&key("alternatives_max"))?,
+            pattern_bytes_max: settings.number(&key("pattern_bytes_max"))?,
+            wait_max: settings.duration(&key("wait_max"))?,
+            http_timeout_max: settings.duration(&key("http_timeout_max"))?,
+            http_request_bytes_max: settings.number(&key("http_request_bytes_max"))?,
+            http_answer_bytes_max: settings.number(&key("http_answer_bytes_max"))?,
+        })
+    }
+}
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
@@ -79,17 +107,17 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         kind: Kind::Free,
         allowed: "table of conditions, e.g. { \"json.op\" = \"join\", \"ctx.uid\" = \"exists\" }",
-        ..text("connmix.server.rule.when", "", "All of these must hold.")
+        ..secret("connmix.server.rule.when", "", "All of these must hold.")
     },
     Key {
         kind: Kind::Free,
         allowed: "list of actions, e.g. [ { send = \"hello\" } ]",
-        ..text("connmix.server.rule.do", "", "What happens then, in order.")
+        ..secret("connmix.server.rule.do", "", "What happens then, in order.")
     },
     Key {
         kind: Kind::Free,
         allowed: "list of actions",
-        ..text(
+        ..secret(
             "connmix.server.rule.else",
             "",
             "What happens if only conditions about the context do not hold.",
@@ -103,6 +131,7 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The tables of the reference: name, title, what is said above it.
 pub(super) const TABLES: &[(&str, &str, &str)] = &[
+    ("connmix.rules", "`[connmix.rules]`", "What rules may take, all servers alike."),
     (
         "connmix.server",
         "`[[connmix.server]]`",
@@ -118,6 +147,7 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
 
 /// Reads all of them.
 pub(super) fn read(settings: &Settings) -> Result<Vec<ConnmixServer>, ConfigError> {
+    let bounds = Bounds::read(settings)?;
     let count = settings.count("connmix.server");
     if count > SERVERS_MAX {
         let complaint = Complaint::new(format!("there are {count} servers"));
@@ -127,7 +157,7 @@ pub(super) fn read(settings: &Settings) -> Result<Vec<ConnmixServer>, ConfigErro
     let mut servers: Vec<ConnmixServer> = Vec::with_capacity(count);
     for index in 0..count {
         let path = format!("connmix.server.{index}");
-        let server = server(settings, &path)?;
+        let server = server(settings, &path, &bounds)?;
         if servers.iter().any(|other| other.name == server.name) {
             let complaint = Complaint::new("another server has this name already");
             let complaint = complaint.advise("Give each [[connmix.server]] a name of its own");
@@ -166,7 +196,12 @@ pub(super) fn number(
     Err(settings.error(path, complaint))
 }
 
-fn server(settings: &Settings, path: &str) -> Result<ConnmixServer, ConfigError> {
+/// Names a bound of rules, which can be raised.
+fn most(complaint: Complaint, max: impl std::fmt::Display, key: &str) -> Complaint {
+    complaint.allowed(format!("at most {max}")).advise(format!("Raise connmix.rules.{key}"))
+}
+
+fn server(settings: &Settings, path: &str, bounds: &Bounds) -> Result<ConnmixServer, ConfigError> {
     let key = |name: &str| format!("{path}.{name}");
     if !settings.has(path) {
         let complaint = Complaint::new("it is missing, but a later server exists")
@@ -179,12 +214,12 @@ fn server(settings: &Settings, path: &str) -> Result<ConnmixServer, ConfigError>
         return Err(settings.error(&key("name"), complaint));
     }
     let rules = settings.count(&key("rule"));
-    if rules > RULES_MAX {
+    if rules > bounds.rules_max {
         let complaint = Complaint::new(format!("there are {rules} rules"));
-        return Err(settings.error(&key("rule"), complaint.allowed(format!("at most {RULES_MAX}"))));
+        return Err(settings.error(&key("rule"), most(complaint, bounds.rules_max, "rules_max")));
     }
     let rules: Vec<Rule> = (0..rules)
-        .map(|index| rule::rule(settings, &format!("{path}.rule.{index}")))
+        .map(|index| rule::rule(settings, &format!("{path}.rule.{index}"), bounds))
         .collect::<Result<_, _>>()?;
     let server = ConnmixServer {
         name,

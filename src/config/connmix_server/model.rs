@@ -362,6 +362,10 @@ pub struct Http {
     pub set: Vec<(Box<str>, Vec<Step>)>,
     /// Instead of the rest of the rule, if there was no good answer.
     pub on_error: Vec<Action>,
+    /// Bytes of URL and body.
+    pub request_bytes_max: usize,
+    /// Bytes of an answer of which something is set.
+    pub answer_bytes_max: usize,
 }
 
 /// Why an action closes the connection.

@@ -6,17 +6,13 @@ use toml::Value;
 use super::action::{actions, at};
 use super::model::*;
 use super::template::source;
+use super::{Bounds, most};
 use crate::config::error::{Complaint, ConfigError};
 use crate::config::model::MessageType;
 use crate::config::settings::Settings;
 
-/// Bytes that the program of one regular expression may take.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
-/// Values of one list of alternatives.
-const ALTERNATIVES_MAX: usize = 1000;
-
 /// Reads the rule at `path`.
-pub(super) fn rule(settings: &Settings, path: &str) -> Result<Rule, ConfigError> {
+pub(super) fn rule(settings: &Settings, path: &str, bounds: &Bounds) -> Result<Rule, ConfigError> {
     let key = |name: &str| format!("{path}.{name}");
     let on = match settings.choice(&key("on"))? {
         "open" => On::Open,
@@ -34,7 +30,9 @@ pub(super) fn rule(settings: &Settings, path: &str) -> Result<Rule, ConfigError>
         return Err(fail("type", complaint.advise("Remove it")));
     }
     let list = |name: &str| match settings.free(&key(name)) {
-        Some(value) => actions(name, value).map(Some).map_err(|complaint| fail(name, complaint)),
+        Some(value) => {
+            actions(name, value, bounds).map(Some).map_err(|complaint| fail(name, complaint))
+        }
         None => Ok(None),
     };
     let Some(done) = list("do")? else {
@@ -45,7 +43,7 @@ pub(super) fn rule(settings: &Settings, path: &str) -> Result<Rule, ConfigError>
         ));
     };
     let conditions = match settings.free(&key("when")) {
-        Some(value) => conditions(value).map_err(|complaint| fail("when", complaint))?,
+        Some(value) => conditions(value, bounds).map_err(|complaint| fail("when", complaint))?,
         None => Vec::new(),
     };
     let about_context = |condition: &Condition| matches!(condition.source, Source::Context(_));
@@ -83,16 +81,16 @@ pub(super) fn named(
     let line =
         error.line.or_else(|| settings.error(&format!("{path}.on"), Complaint::default()).line);
     let key = format!("{path} (on = {})", on.name());
-    ConfigError { key: key.into(), value: "".into(), line, ..error }
+    ConfigError { key: key.into(), line, ..error }
 }
 
-fn conditions(value: &Value) -> Result<Vec<Condition>, Complaint> {
+fn conditions(value: &Value, bounds: &Bounds) -> Result<Vec<Condition>, Complaint> {
     let Some(table) = value.as_table() else {
         let complaint = Complaint::new("`when` is not a table");
         return Err(complaint.allowed("{ \"json.op\" = \"join\", \"ctx.uid\" = \"exists\" }"));
     };
     let mut conditions = Vec::new();
-    flatten("", table, &mut conditions)?;
+    flatten("", table, bounds, &mut conditions)?;
     let patterns = conditions.iter().filter(|condition| matches!(condition.test, Test::Matches(_)));
     let captures = patterns.filter(|condition| groups(condition) > 1).count();
     if captures > 1 {
@@ -106,12 +104,13 @@ fn conditions(value: &Value) -> Result<Vec<Condition>, Complaint> {
 fn flatten(
     prefix: &str,
     table: &toml::Table,
+    bounds: &Bounds,
     conditions: &mut Vec<Condition>,
 ) -> Result<(), Complaint> {
     for (key, value) in table {
         let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         if let Value::Table(inner) = value {
-            flatten(&name, inner, conditions)?;
+            flatten(&name, inner, bounds, conditions)?;
             continue;
         }
         let wrong = |complaint| at(&format!("`when`, {name:?}"), complaint);
@@ -120,30 +119,34 @@ fn flatten(
             let complaint = Complaint::new("a capture is known only after all conditions");
             return Err(wrong(complaint));
         }
-        conditions.push(Condition { source, test: test(value).map_err(wrong)? });
+        conditions.push(Condition { source, test: test(value, bounds).map_err(wrong)? });
     }
     Ok(())
 }
 
-fn test(value: &Value) -> Result<Test, Complaint> {
+fn test(value: &Value, bounds: &Bounds) -> Result<Test, Complaint> {
     Ok(match value {
         Value::String(text) => match text.as_str() {
             "exists" => Test::Exists,
             "missing" => Test::Missing,
             text => match text.strip_prefix("re:") {
-                Some(pattern) => Test::Matches(pattern_of(pattern)?),
+                Some(pattern) => Test::Matches(pattern_of(pattern, bounds)?),
                 None => Test::Is(Literal::Text(text.into())),
             },
         },
         Value::Integer(number) => Test::Is(Literal::Integer(*number)),
         Value::Float(number) => Test::Is(Literal::Float(*number)),
         Value::Boolean(flag) => Test::Is(Literal::Flag(*flag)),
-        Value::Array(list) if list.is_empty() || list.len() > ALTERNATIVES_MAX => {
+        Value::Array(list) if list.is_empty() => {
+            return Err(Complaint::new("there are no alternatives").advise("Write one at least"));
+        }
+        Value::Array(list) if list.len() > bounds.alternatives_max => {
             let complaint = Complaint::new(format!("there are {} alternatives", list.len()));
-            return Err(complaint.allowed(format!("1 to {ALTERNATIVES_MAX}")));
+            return Err(most(complaint, bounds.alternatives_max, "alternatives_max"));
         }
         Value::Array(list) => {
-            let tests = list.iter().map(test).collect::<Result<Vec<_>, _>>()?;
+            let tests =
+                list.iter().map(|value| test(value, bounds)).collect::<Result<Vec<_>, _>>()?;
             if tests.iter().any(|test| matches!(test, Test::Any(_))) {
                 return Err(Complaint::new("a list in a list").advise("Write one list"));
             }
@@ -160,13 +163,20 @@ fn test(value: &Value) -> Result<Test, Complaint> {
     })
 }
 
-fn pattern_of(pattern: &str) -> Result<Pattern, Complaint> {
-    let built = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
-    built.map(Pattern).map_err(|error| {
-        let last = error.to_string();
-        let last = last.lines().last().unwrap_or_default().trim().to_owned();
-        Complaint::new(format!("{pattern:?} is not a regular expression: {last}"))
-            .allowed("the syntax of https://docs.rs/regex, without look-around and back-references")
+fn pattern_of(pattern: &str, bounds: &Bounds) -> Result<Pattern, Complaint> {
+    let built = regex::RegexBuilder::new(pattern).size_limit(bounds.pattern_bytes_max).build();
+    built.map(Pattern).map_err(|error| match error {
+        regex::Error::CompiledTooBig(max) => {
+            let complaint = Complaint::new("the regular expression is too large when compiled");
+            most(complaint, format!("{max} bytes"), "pattern_bytes_max")
+        }
+        error => {
+            let last = error.to_string();
+            let last = last.lines().last().unwrap_or_default().trim().to_owned();
+            Complaint::new(format!("{pattern:?} is not a regular expression: {last}")).allowed(
+                "the syntax of https://docs.rs/regex, without look-around and back-references",
+            )
+        }
     })
 }
 

@@ -29,6 +29,9 @@ pub(super) fn template(text: &str) -> Result<Template, Complaint> {
         }
         plain.push_str(before);
         let Some(end) = from.find('}') else {
+            // What follows is not part of the reference and may be a secret.
+            let name = |c: char| c.is_ascii_alphanumeric() || "${_.|[*]".contains(c);
+            let from = &from[..from.find(|c| !name(c)).unwrap_or(from.len())];
             let complaint = Complaint::new(format!("\"{from}\" has no closing brace"));
             return Err(
                 complaint.advise("Write ${reference}, and $${ for the characters themselves")
@@ -46,7 +49,7 @@ pub(super) fn template(text: &str) -> Result<Template, Complaint> {
     }
     let template = Template { pieces };
     if template.references().filter(|reference| reference.each).count() > 1 {
-        let complaint = Complaint::new(format!("\"{text}\" has [*] twice"));
+        let complaint = Complaint::new("there is [*] twice in one text");
         return Err(complaint.advise("Expand one array only; write two texts for two arrays"));
     }
     Ok(template)

@@ -17,7 +17,7 @@ use crate::config::model::{
     Test,
 };
 use crate::hub::context::{Context, ContextValue};
-use crate::limits::{CHANNEL_BYTES_MAX, HTTP_REQUEST_BYTES_MAX};
+use crate::limits::CHANNEL_BYTES_MAX;
 use crate::spare::Look;
 use crate::wire::json::{self, Index, Kind};
 use crate::wire::path::has_dot_segment;
@@ -515,7 +515,7 @@ impl<'a> Run<'a> {
             return None;
         }
         let body = self.rendered(&http.body)?;
-        if url.len() + body.len() > HTTP_REQUEST_BYTES_MAX {
+        if url.len() + body.len() > http.request_bytes_max {
             return None;
         }
         Some(Call {
@@ -524,7 +524,7 @@ impl<'a> Run<'a> {
             body: body.into(),
             content_type: http.content_type.clone(),
             timeout: http.timeout,
-            wants_body: !http.set.is_empty(),
+            answer_bytes_max: if http.set.is_empty() { 0 } else { http.answer_bytes_max },
         })
     }
 }

@@ -17,7 +17,7 @@ pub struct Call {
     pub content_type: Box<str>,
     pub timeout: Duration,
     /// Whether the body of the answer matters.
-    pub wants_body: bool,
+    pub answer_bytes_max: usize,
 }
 
 /// What a connection waits for.

@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 use crate::edge::connmix::{Answer, Call, Resumed};
 use crate::hub::ConnId;
-use crate::limits::{HTTP_ANSWER_BYTES_MAX, HTTP_CALLS_MAX};
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
@@ -41,9 +40,9 @@ impl Calls {
         self.queue.len()
     }
 
-    /// The next request to hand to the sidecar, if its turn has come.
-    pub fn next(&mut self) -> Option<Request> {
-        if self.under_way >= HTTP_CALLS_MAX {
+    /// The next request to hand to the sidecar, if fewer than `under_way_max` are.
+    pub fn next(&mut self, under_way_max: u32) -> Option<Request> {
+        if self.under_way >= under_way_max as usize {
             return None;
         }
         let (conn, call) = self.queue.pop_front()?;
@@ -55,8 +54,7 @@ impl Calls {
 impl Shard {
     /// Has a request made for a connection, which is blocked until the answer comes.
     pub(super) fn connmix_call(&mut self, id: ConnId, call: Call) {
-        let Call { method, url, body, content_type, timeout, wants_body } = call;
-        let answer_bytes_max = if wants_body { HTTP_ANSWER_BYTES_MAX } else { 0 };
+        let Call { method, url, body, content_type, timeout, answer_bytes_max } = call;
         let call = HttpCall { method, url, body, content_type, timeout, answer_bytes_max };
         self.connmix.calls.queue.push_back((id, Box::new(call)));
         if self.connmix.calls.queue.len() > 2 * self.conns.len() + LEFT_SPARE {

@@ -5,7 +5,6 @@ use crate::edge::connmix::{Answer, Effect, Effects, Event, Resumed, Run, Suspend
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
 use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
-use crate::limits::CONNMIX_CHANNELS_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
@@ -137,7 +136,8 @@ impl Shard {
     }
 
     fn connmix_subscribe(&mut self, slot: u32, channel: &str) {
-        let full = self.hub.topics_of(slot).len() >= CONNMIX_CHANNELS_MAX;
+        let channels_max = self.config.connmix.rules.channels_max as usize;
+        let full = self.hub.topics_of(slot).len() >= channels_max;
         if full && !self.hub.topics_of(slot).any(|topic| **topic == *channel) {
             self.counters.rule_actions_failed += 1;
             return;

@@ -177,8 +177,8 @@ pub enum SetupError {
 }
 
 impl SetupError {
-    /// Whether it may be the charge of a process that was killed a moment ago: the kernel takes it
-    /// back some 10 ms late.
+    /// Whether time can be the remedy: the kernel takes the charge of a killed process back some
+    /// 10 ms late, and makes room for queues of many pages when it has none.
     pub fn is_memory(&self) -> bool {
         matches!(self, SetupError::Memory { .. })
     }

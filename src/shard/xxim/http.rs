@@ -34,8 +34,6 @@ use crate::wire::xxim::{self as wire, Identity, LocalMethod, code, text};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// A connection without a request is closed after this time.
-const IDLE_MS: u64 = 60_000;
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -519,12 +517,13 @@ impl Shard {
     pub(in crate::shard) fn xxim_http_deadline_ms(&self, slot: u32) -> u64 {
         let Role::XximHttp(conn) = &self.conns[slot].role else { return u64::MAX };
         let request_ms = self.config.runtime.handshake_timeout.as_millis() as u64;
+        let idle_ms = self.config.xxim.http_idle_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
             (_, Some(Pending::Told(_, until_ms))) => *until_ms,
             // Verifier and upstream have time limits of their own.
             (_, Some(_)) => u64::MAX,
             (Some(since_ms), None) => since_ms.saturating_add(request_ms),
-            (None, None) => self.conns[slot].active_ms.saturating_add(IDLE_MS),
+            (None, None) => self.conns[slot].active_ms.saturating_add(idle_ms),
         }
     }
 

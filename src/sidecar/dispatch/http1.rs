@@ -21,11 +21,8 @@ use tokio::sync::Semaphore;
 use super::reply::{Malformed, Parser};
 use super::result::Reply;
 use super::{Failure, head};
-use crate::config::model::XximUpstream;
+use crate::config::model::{Sidecar, XximUpstream};
 
-/// An idle connection is not used after this time: common application servers close theirs after
-/// 5 s, and a POST that meets such a close cannot be repeated.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Bodies up to this size are written together with their head.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 /// Room for a small reply.
@@ -42,6 +39,8 @@ pub(super) struct Http1 {
     base: String,
     /// Oldest first.
     idle: Mutex<VecDeque<(TcpStream, Instant)>>,
+    /// Older ones are not used: the upstream may be about to close them.
+    idle_timeout: Duration,
     places: Semaphore,
     connect_time_max: Duration,
     reply_bytes_max: usize,
@@ -49,7 +48,7 @@ pub(super) struct Http1 {
 
 impl Http1 {
     /// No connection is made before the first call. `url` is a base URL with the scheme `http`.
-    pub(super) fn new(upstream: &XximUpstream, url: &reqwest::Url) -> Http1 {
+    pub(super) fn new(upstream: &XximUpstream, sidecar: Sidecar, url: &reqwest::Url) -> Http1 {
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
         let named = match url.port() {
@@ -66,6 +65,7 @@ impl Http1 {
             ),
             base: url.path().trim_end_matches('/').to_owned(),
             idle: Mutex::default(),
+            idle_timeout: sidecar.idle_timeout,
             places: Semaphore::new(upstream.connections_max as usize),
             connect_time_max: upstream.connect_timeout,
             reply_bytes_max: upstream.reply_bytes_max as usize,
@@ -136,7 +136,7 @@ impl Http1 {
     fn kept(&self) -> Option<TcpStream> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let (stream, since) = idle.pop_back()?;
-        if since.elapsed() > IDLE_TIME_MAX {
+        if since.elapsed() > self.idle_timeout {
             // All others are older.
             idle.clear();
             return None;
@@ -156,7 +156,7 @@ impl Http1 {
     fn keep(&self, stream: TcpStream) {
         let now = Instant::now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while idle.front().is_some_and(|(_, since)| now - *since > IDLE_TIME_MAX) {
+        while idle.front().is_some_and(|(_, since)| now - *since > self.idle_timeout) {
             idle.pop_front();
         }
         idle.push_back((stream, now));

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
-use crate::config::model::{XximRoute, XximTarget, XximUpstreams};
+use crate::config::model::{Sidecar, XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult};
@@ -68,11 +68,12 @@ impl Dispatch {
     /// Fails if an upstream has no usable URL. Needs the context of a runtime.
     pub(super) fn new(
         settings: &XximUpstreams,
+        sidecar: Sidecar,
         shards: Shards,
         registry: &Registry,
     ) -> io::Result<Dispatch> {
-        let upstreams = settings.upstreams.iter();
-        let upstreams = upstreams.map(|settings| Upstream::new(settings, registry).map(Arc::new));
+        let upstream = |settings| Upstream::new(settings, sidecar, registry).map(Arc::new);
+        let upstreams = settings.upstreams.iter().map(upstream);
         Ok(Dispatch {
             upstreams: upstreams.collect::<io::Result<_>>()?,
             routes: settings.routes.clone(),

@@ -11,7 +11,7 @@ use reqwest::Url;
 
 use super::result::{CodeHeader, Reply};
 use super::{Failure, headers, reply};
-use crate::config::model::XximUpstream;
+use crate::config::model::{Sidecar, XximUpstream};
 use crate::sidecar::upstream;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -26,8 +26,8 @@ pub(super) struct Other {
 
 impl Other {
     /// Fails if there is no entropy for TLS.
-    pub(super) fn new(upstream: &XximUpstream, url: Url) -> io::Result<Other> {
-        let client = upstream::calls(upstream.http2, upstream.connect_timeout)?;
+    pub(super) fn new(upstream: &XximUpstream, sidecar: Sidecar, url: Url) -> io::Result<Other> {
+        let client = upstream::calls(sidecar, upstream.http2, upstream.connect_timeout)?;
         Ok(Other { client, url, reply_bytes_max: upstream.reply_bytes_max as usize })
     }
 

@@ -15,7 +15,7 @@ use super::grpc::GrpcUpstream;
 use super::http1::Http1;
 use super::other::Other;
 use super::result;
-use crate::config::model::{XximMode, XximUpstream};
+use crate::config::model::{Sidecar, XximMode, XximUpstream};
 use crate::log::Every;
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::{UpstreamCall, UpstreamResult};
@@ -91,12 +91,16 @@ enum Http {
 
 impl Upstream {
     /// Fails if the URL is none, or if there is no entropy for TLS. Needs the context of a runtime.
-    pub(super) fn new(settings: &XximUpstream, registry: &Registry) -> io::Result<Upstream> {
+    pub(super) fn new(
+        settings: &XximUpstream,
+        sidecar: Sidecar,
+        registry: &Registry,
+    ) -> io::Result<Upstream> {
         let name = settings.name.clone();
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("xxim.upstream {name:?}: {error}"))
         };
-        let way = Way::new(settings).map_err(named)?;
+        let way = Way::new(settings, sidecar).map_err(named)?;
         let pause_ms = u64::try_from(settings.circuit_pause.as_millis()).unwrap_or(u64::MAX);
         let label = ("upstream", &*settings.name);
         let open = registry.gauge(&OPEN, &[label]);
@@ -222,13 +226,13 @@ impl Upstream {
 }
 
 impl Way {
-    fn new(settings: &XximUpstream) -> io::Result<Way> {
+    fn new(settings: &XximUpstream, sidecar: Sidecar) -> io::Result<Way> {
         let http = || {
             let url = url(&settings.url)?;
             Ok::<_, io::Error>(if url.scheme() == "http" && !settings.http2 {
-                Http::Small(Http1::new(settings, &url))
+                Http::Small(Http1::new(settings, sidecar, &url))
             } else {
-                Http::Other(Other::new(settings, url)?)
+                Http::Other(Other::new(settings, sidecar, url)?)
             })
         };
         Ok(match settings.mode {

@@ -13,15 +13,12 @@ use tonic::{Code, Request};
 
 use super::{Failure, PROTOBUF, Target};
 use crate::hub::login::Permission;
-use crate::limits::CALLBACK_ANSWER_BYTES_MAX;
+use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX};
 use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream;
 use crate::wire::xxim::proto::{BeforeRequestReq, BeforeRequestResp, CommonReq};
 use crate::wire::xxim::text::AUTH_FAILED;
 use crate::wire::xxim::{Identity, common_req};
-
-/// Characters of a backend's message that a client is told.
-const MESSAGE_CHARS_MAX: usize = 512;
 
 /// Asks.
 pub(super) async fn ask(
@@ -54,7 +51,7 @@ pub(super) async fn ask(
                         "" => AUTH_FAILED,
                         message => message,
                     };
-                    Ok(Permission::Banned(told.chars().take(MESSAGE_CHARS_MAX).collect()))
+                    Ok(Permission::Banned(told.chars().take(LOGIN_MESSAGE_CHARS_MAX).collect()))
                 }
                 Ok(Err(status)) => Err(Failure::Grpc(status.code())),
                 Err(dispatch::Failure::Unreachable(text)) => {

@@ -18,7 +18,7 @@ use tonic::{Code, Request};
 
 use super::{REFUSED, refused};
 use crate::hub::login::{Login, Profile, Verdict};
-use crate::limits::CALLBACK_ANSWER_BYTES_MAX;
+use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX, LOGIN_TAGS_MAX};
 use crate::sidecar::dispatch::grpc;
 use crate::sidecar::upstream::{self, Upstream};
 use crate::wire::json::{self, push_texts};
@@ -28,10 +28,6 @@ use crate::wire::xxim::text::LOGGED_IN_ELSEWHERE as ELSEWHERE;
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BEFORE_CONNECT: &str = "/pb.imService/BeforeConnect";
-/// Characters of a backend's message that a client is told.
-const MESSAGE_CHARS_MAX: usize = 512;
-/// Tags of a user that are kept.
-const TAGS_MAX: usize = 64;
 
 /// What a backend is asked (vector V10u).
 fn before_connect(login: &Login) -> Bytes {
@@ -59,7 +55,7 @@ fn verdict(answer: Bytes) -> Verdict {
 }
 
 fn told(message: &str) -> Verdict {
-    refused(&message.chars().take(MESSAGE_CHARS_MAX).collect::<String>())
+    refused(&message.chars().take(LOGIN_MESSAGE_CHARS_MAX).collect::<String>())
 }
 
 /// POST of a BeforeConnectReq to url/beforeConnect.
@@ -141,7 +137,7 @@ fn profile(answer: &Value) -> Option<Profile> {
     let tags = match tag {
         Some(Value::String(tag)) => vec![tag.clone()],
         Some(Value::Array(tags)) => {
-            tags.iter().filter_map(Value::as_str).take(TAGS_MAX).map(str::to_owned).collect()
+            tags.iter().filter_map(Value::as_str).take(LOGIN_TAGS_MAX).map(str::to_owned).collect()
         }
         _ => Vec::new(),
     };

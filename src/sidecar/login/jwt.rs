@@ -19,11 +19,11 @@ use serde_json::{Map, Value};
 use super::{EXPIRED, REFUSED, refused, same};
 use crate::config::model::{Jwt, JwtAlgorithm};
 use crate::hub::login::{Login, LoginProtocol, Profile, Verdict};
+use crate::limits::LOGIN_TAGS_MAX;
 use crate::log::Every;
+use crate::pem::{self, Wanted};
 use crate::wire::json;
 
-/// Tags of a user that are kept.
-const TAGS_MAX: usize = 64;
 const LOG_INTERVAL_MS: u64 = 1000;
 
 /// The verifier.
@@ -72,27 +72,30 @@ enum Refusal<'a> {
 const REFUSALS: usize = 14;
 
 impl Tokens {
-    /// Fails if the key file can not be read or has no such key.
+    /// Fails if the key file can not be read or has no such key; says which file and why.
     pub(super) fn new(settings: &Jwt) -> io::Result<Tokens> {
+        let name = settings.algorithm.name();
         let file = || {
-            std::fs::read(&settings.key_file).map_err(|error| {
-                let file = settings.key_file.display();
-                io::Error::new(error.kind(), format!("login.jwt.key_file {file}: {error}"))
-            })
+            let blocks = pem::read(&settings.key_file, Wanted::PublicKey);
+            let blocks = blocks.map_err(|error| format!("login.jwt.key_file {error}"));
+            // There is one at least.
+            blocks.map(|blocks| blocks[0].text()).map_err(io::Error::other)
         };
-        let wrong = |error: jsonwebtoken::errors::Error| {
+        let wrong = |_: jsonwebtoken::errors::Error| {
             let file = settings.key_file.display();
-            io::Error::other(format!("login.jwt.key_file {file} has no key for it: {error}"))
+            io::Error::other(format!(
+                "login.jwt.key_file {file}: the public key in it is damaged or not one of {name}"
+            ))
         };
         let (algorithm, key) = match settings.algorithm {
             JwtAlgorithm::Hs256 => {
                 (Algorithm::HS256, DecodingKey::from_secret(settings.secret.as_bytes()))
             }
             JwtAlgorithm::Rs256 => {
-                (Algorithm::RS256, DecodingKey::from_rsa_pem(&file()?).map_err(wrong)?)
+                (Algorithm::RS256, DecodingKey::from_rsa_pem(file()?.as_bytes()).map_err(wrong)?)
             }
             JwtAlgorithm::Es256 => {
-                (Algorithm::ES256, DecodingKey::from_ec_pem(&file()?).map_err(wrong)?)
+                (Algorithm::ES256, DecodingKey::from_ec_pem(file()?.as_bytes()).map_err(wrong)?)
             }
         };
         let mut validation = Validation::new(algorithm);
@@ -229,7 +232,7 @@ fn profile(names: &Jwt, claims: &Map<String, Value>) -> Option<Profile> {
     if level.is_none() && nickname.is_none() && tags.is_none() {
         return None;
     }
-    let tags = tags.into_iter().flatten().filter_map(Value::as_str).take(TAGS_MAX);
+    let tags = tags.into_iter().flatten().filter_map(Value::as_str).take(LOGIN_TAGS_MAX);
     Some(Profile {
         level: level.and_then(|level| u32::try_from(level).ok()).unwrap_or(0),
         nickname: nickname.unwrap_or_default().to_owned(),

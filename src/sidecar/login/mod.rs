@@ -15,7 +15,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 
 use self::jwt::Tokens;
-use crate::config::model::{LoginSettings, Verifier};
+use crate::config::model::{LoginSettings, Sidecar, Verifier};
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::sidecar::dispatch::grpc;
 use crate::sidecar::upstream::{self, Upstream};
@@ -24,8 +24,6 @@ use crate::wire::xxim::text::AUTH_FAILED as REFUSED;
 
 /// What a client is told whose token was good.
 const EXPIRED: &str = "登录已过期";
-/// Time to connect to a backend.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// The verifier of the process.
 pub(super) struct Logins {
@@ -44,7 +42,7 @@ enum Way {
 
 impl Logins {
     /// Fails if a key file can not be used, or if a URL is none. Needs the context of a runtime.
-    pub(super) fn new(settings: &LoginSettings) -> io::Result<Logins> {
+    pub(super) fn new(settings: &LoginSettings, sidecar: Sidecar) -> io::Result<Logins> {
         let way = match &settings.verifier {
             Verifier::Open => Way::Open,
             Verifier::Static(users) => {
@@ -55,8 +53,8 @@ impl Logins {
                 Way::Static(table)
             }
             Verifier::Jwt(jwt) => Way::Jwt(Box::new(Tokens::new(jwt)?)),
-            Verifier::Http(url) => Way::Http(Upstream::new()?, upstream::url(url)?),
-            Verifier::Grpc(url) => Way::Grpc(grpc::channel(url, CONNECT_TIME_MAX)?),
+            Verifier::Http(url) => Way::Http(Upstream::new(sidecar)?, upstream::url(url)?),
+            Verifier::Grpc(url) => Way::Grpc(grpc::channel(url, settings.timeout)?),
         };
         Ok(Logins { way, timeout: settings.timeout, json_timeout: settings.json_timeout })
     }
@@ -116,7 +114,10 @@ mod tests {
         let pairs = [("ann", "one"), ("ann", "two"), ("bob", "three")];
         let pairs = pairs.map(|(user, token)| (user.to_owned(), token.to_owned()));
         let verifier = Verifier::Static(pairs.into());
-        let logins = Logins::new(&LoginSettings { verifier, ..LoginSettings::default() });
+        let logins = Logins::new(
+            &LoginSettings { verifier, ..LoginSettings::default() },
+            Sidecar::default(),
+        );
         let logins = logins.expect("a table");
         assert!(ask(&logins, "ann", "one") && ask(&logins, "ann", "two"));
         assert!(ask(&logins, "bob", "three"));
@@ -128,7 +129,8 @@ mod tests {
 
     #[test]
     fn open_lets_everybody_in() {
-        let logins = Logins::new(&LoginSettings::default()).expect("nothing to read");
+        let logins =
+            Logins::new(&LoginSettings::default(), Sidecar::default()).expect("nothing to read");
         assert!(ask(&logins, "anybody", "anything"));
     }
 }

@@ -105,5 +105,6 @@ fn nobody() -> XximPushService {
         cluster: false,
         expose_secrets: false,
         request_bytes_max: 0,
+        bounds: Default::default(),
     }
 }

@@ -30,17 +30,15 @@ use tonic::service::Routes;
 
 use super::service::conn_service_server::ConnServiceServer;
 use super::{Pushes, http};
-use crate::config::model::XximPushService;
+use crate::config::model::{PushBounds, XximPushService};
 use crate::config::{push_connections_max, raise_nofile};
 use crate::life::peer::Peers;
-use crate::limits::{HTTP_HEADERS_MAX, PUSH_BODY_TIME, PUSH_HEAD_TIME};
+use crate::limits::HTTP_HEADERS_MAX;
 use crate::sidecar::login::same;
 use crate::sidecar::origin::is_foreign;
 use crate::sidecar::places::{Place, Places, Tracked};
 use crate::wire::xxim::code;
 
-/// Requests of one HTTP/2 connection that are under way.
-const STREAMS_MAX: u32 = 1024;
 /// How often an HTTP/2 backend that is silent is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -54,15 +52,16 @@ pub(in crate::sidecar) async fn serve(
     pushes: Pushes,
     peers: Peers,
 ) {
+    let bounds = pushes.settings.bounds;
     let doors = Doors::new(pushes);
-    let max = push_connections_max(raise_nofile()) as usize;
-    let places = Places::new(max, PUSH_HEAD_TIME, PUSH_BODY_TIME);
+    let max = push_connections_max(bounds.connections_max, raise_nofile()) as usize;
+    let places = Places::new(max, bounds.head_timeout, bounds.body_timeout);
     let begin = |stream, peer: SocketAddr, place: Place| {
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
         let (routes, tasks) = (doors.of(peer.ip()), peers.clone());
         peers.spawn(async move {
             // What goes wrong on one connection concerns nobody else.
-            place.carry(connection(stream, acceptor, place.service(routes), tasks)).await;
+            place.carry(connection(stream, acceptor, place.service(routes), bounds, tasks)).await;
         });
     };
     places.serve(listener, "push service", begin).await;
@@ -72,28 +71,30 @@ async fn connection(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     routes: Tracked,
+    bounds: PushBounds,
     tasks: Peers,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(acceptor) = acceptor else { return answer(stream, routes, tasks).await };
-    answer(acceptor.accept(stream).await?, routes, tasks).await
+    let Some(acceptor) = acceptor else { return answer(stream, routes, bounds, tasks).await };
+    answer(acceptor.accept(stream).await?, routes, bounds, tasks).await
 }
 
 async fn answer(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Tracked,
+    bounds: PushBounds,
     tasks: Peers,
 ) -> io::Result<()> {
     let mut builder = Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(PUSH_HEAD_TIME)
+        .header_read_timeout(bounds.head_timeout)
         .max_headers(HTTP_HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(bounds.requests_max)
         .keep_alive_interval(PING_INTERVAL);
     let served = builder.serve_connection(TokioIo::new(stream), routes).await;
     served.map_err(|error| io::Error::other(error.to_string()))
