@@ -30,6 +30,7 @@ pub mod demo;
 pub mod edge;
 pub mod gateway;
 pub mod hub;
+pub mod import;
 pub mod life;
 pub mod limits;
 pub mod log;

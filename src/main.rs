@@ -14,6 +14,7 @@ use ringway::allocator;
 use ringway::config::{self, ConfigError, Loaded, model::Service};
 use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
+use ringway::import;
 use ringway::life::{self, panics};
 use ringway::log;
 use ringway::machine::{self, MachineError, Verdict};
@@ -66,10 +67,28 @@ enum Command {
         #[arg(long)]
         print_reference: bool,
     },
+    /// Make a configuration of the one of another gateway.
+    Import {
+        #[command(subcommand)]
+        what: Import,
+    },
     /// Make keys.
     Keygen {
         #[command(subcommand)]
         what: Keygen,
+    },
+}
+
+#[derive(Subcommand)]
+enum Import {
+    /// Of netsvr, generations 5 and 6. What has no counterpart becomes a comment.
+    Netsvr {
+        /// Its netsvr.toml.
+        file: PathBuf,
+        /// Where the configuration goes; an existing file is not overwritten. Without it: to
+        /// standard output.
+        #[arg(long)]
+        output: Option<PathBuf>,
     },
 }
 
@@ -122,6 +141,16 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { config, machine, .. } => check(config.as_deref(), machine),
+        Command::Import { what: Import::Netsvr { file, output } } => {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| format!("{}: it can not be read: {error}", file.display()))?;
+            let made = import::netsvr(&text, &file.display().to_string())?;
+            match output {
+                Some(output) => import::write_new(&output, &made)?,
+                None => print!("{made}"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Keygen { what: Keygen::Xxim { private_key, public_key, bits } } => {
             if !rsa_keys::BITS_ALLOWED.contains(&bits) {
                 return Err(format!("--bits {bits}: allowed are 2048 to 8192").into());

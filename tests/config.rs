@@ -2,6 +2,8 @@
 
 #[path = "config/environment.rs"]
 mod environment;
+#[path = "config/import.rs"]
+mod import;
 #[path = "config/origins.rs"]
 mod origins;
 #[path = "config/secrets.rs"]

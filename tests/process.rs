@@ -342,6 +342,37 @@ fn the_command_line_explains_itself() {
 }
 
 #[test]
+fn a_configuration_of_netsvr_is_imported_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let netsvr = File::new(
+        "[Customer]\nListenAddress = \"127.0.0.1:0\"\nHeartbeatMessage = \"a\"\n\
+         [Worker]\nListenAddress = \"127.0.0.1:0\"\nHeartbeatMessage = \"b\"\n",
+    );
+    let import = || {
+        let mut command = Command::new(RINGWAY);
+        command.args(["import", "netsvr"]).arg(netsvr.path());
+        command
+    };
+    let (code, printed, errors) = run(&mut import());
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let made = netsvr.path().with_extension("made");
+    let (code, out, errors) = run(import().arg("--output").arg(&made));
+    assert_eq!((code, out.as_str(), errors.as_str()), (Some(0), "", ""));
+    assert_eq!(std::fs::read_to_string(&made).expect("it was written"), printed);
+    let mode = std::fs::metadata(&made).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o7, 0, "it may have secrets in it");
+    let (code, _, errors) = run(Command::new(RINGWAY).args(["check", "--config"]).arg(&made));
+    assert_eq!(code, Some(0), "{errors}");
+    std::fs::write(&made, "mine").expect("it is ours");
+    let line = one_line(import().arg("--output").arg(&made), &netsvr);
+    assert!(line.contains("exists already"), "{line}");
+    assert_eq!(std::fs::read_to_string(&made).expect("it is there"), "mine");
+    std::fs::write(netsvr.path(), "[Customer]\nListenAddress = 1\n").expect("it is ours");
+    let line = one_line(&mut import(), &netsvr);
+    assert!(line.contains("FILE:2: Customer.ListenAddress: a text belongs here"), "{line}");
+}
+
+#[test]
 fn the_environment_overrides_the_file() {
     let file = File::new(LISTENERS);
     let mut command = serve(&file);

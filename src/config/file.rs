@@ -40,7 +40,7 @@ pub(super) fn value(value: &DeValue<'_>) -> Value {
 }
 
 /// A value with everything in it, for a key that takes what TOML can say.
-pub(super) fn free(value: &DeValue<'_>) -> toml::Value {
+pub fn free(value: &DeValue<'_>) -> toml::Value {
     match value {
         DeValue::String(text) => toml::Value::String(text.to_string()),
         DeValue::Boolean(flag) => toml::Value::Boolean(*flag),
@@ -103,7 +103,7 @@ fn enter(
 }
 
 /// The line, counted from 1, of a place in the text.
-fn line_at(text: &str, offset: usize) -> u32 {
+pub fn line_at(text: &str, offset: usize) -> u32 {
     let before = text.as_bytes().iter().take(offset);
     let lines = before.filter(|byte| **byte == b'\n').count();
     u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1)

@@ -37,6 +37,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("patience.rs", &[]),
     ("machine", &["machine", "shard::ring", "shard::driver", "config", "limits", "patience"]),
     ("pem.rs", &[]),
+    ("import", &["import", "config", "limits", "pem"]),
     ("tls_files.rs", &["config", "limits", "pem"]),
     ("rsa_keys.rs", &["pem"]),
     ("edge", &["edge", "wire", "hub", "config", "limits", "spare"]),
