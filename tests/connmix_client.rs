@@ -8,7 +8,6 @@ mod bad;
 #[path = "connmix_client/chat.rs"]
 mod chat;
 // netsvr's tests use all of it.
-#[allow(dead_code)]
 #[path = "netsvr/http_server.rs"]
 mod http_server;
 #[path = "connmix_client/others.rs"]

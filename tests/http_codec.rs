@@ -43,6 +43,7 @@ fn customer() -> NetsvrCustomer {
         on_close_callback_api: None,
         callback_api_deadline: Duration::from_secs(3),
         callbacks_max: 100,
+        close_callbacks_max: 100,
         limit_window: Duration::from_secs(1),
         limit_window_max_requests: 100,
         limit_zero_window_max_requests: 1000,

@@ -121,7 +121,7 @@ impl Story {
     fn new(seed: u64) -> Story {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut config = config(&mut rng);
-        let patient = seed % 2 == 0;
+        let patient = seed.is_multiple_of(2);
         if patient {
             config.runtime.close_timeout = Duration::from_secs(86_400);
         }

@@ -137,7 +137,7 @@ fn the_example_of_generation_5_keeps_its_meaning() {
     let customer = &config.netsvr.customer;
     assert_eq!(customer.heartbeat_interval.as_secs(), 90);
     assert_eq!(customer.send_message_type, MessageType::Binary);
-    let origins = Origins::read(["example.com"].into_iter(), OriginMode::Contains);
+    let origins = Origins::read(["example.com"], OriginMode::Contains);
     assert_eq!(Ok(&customer.allow_origin), origins.as_ref());
     assert!(text.contains("allow_origin_mode = \"contains\"\n"), "{text}");
     // The defaults of netsvr, where they are others.

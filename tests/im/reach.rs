@@ -183,6 +183,9 @@ fn force_offline_sends_clients_away() {
     other.expect_end();
 }
 
+/// A way out of a room for a client with this uniqId; gives it back if it is still connected.
+type Leave = fn(Client, &mut Business, &str) -> Option<Client>;
+
 /// Whoever is in a room counts, whatever it speaks, and whoever has left it does not.
 #[test]
 fn members_of_every_protocol_count_while_they_are_there() {
@@ -193,7 +196,7 @@ fn members_of_every_protocol_count_while_they_are_there() {
     let server = Server::start(config);
     let (mut worker, mut task) = (server.worker(1), server.task());
     let mut guest = Im::guest(&server);
-    let leave: [fn(Client, &mut Business, &str) -> Option<Client>; 4] = [
+    let leave: [Leave; 4] = [
         |client, _, _| {
             drop(client);
             None

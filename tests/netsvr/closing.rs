@@ -247,6 +247,9 @@ fn disturb(task: &mut Business, id: &str) {
     task.send(cmd::FORCE_OFFLINE, &force_offline(&[id], "lost"));
 }
 
+/// What a client does to be closed.
+type Misdeed = fn(&mut Client);
+
 #[test]
 fn every_close_of_the_gateway_is_told_when_the_close_frame_is_queued() {
     let mut config = with_close_timeout(60_000);
@@ -254,8 +257,8 @@ fn every_close_of_the_gateway_is_told_when_the_close_frame_is_queued() {
     config.netsvr.customer.receive_pack_limit = 1024;
     let server = Server::start(config);
     let mut worker = server.worker(OPEN | CLOSE);
-    // What it does to be closed; nobody answers the close frame.
-    let ways: [(fn(&mut Client), u16); 3] = [
+    // Nobody answers the close frame.
+    let ways: [(Misdeed, u16); 3] = [
         (|_| {}, 1001),
         (|client| client.write(&masked(0x83, b"")), 1002),
         (|client| client.write(&masked(0x81, &[b'x'; 1025])), 1009),

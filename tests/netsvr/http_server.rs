@@ -1,6 +1,9 @@
 //! The application behind the HTTP callbacks: a small server that shows what it was asked and
 //! answers what the test says.
 
+// Each test file uses its own part.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender};

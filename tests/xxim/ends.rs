@@ -20,8 +20,11 @@ use crate::upstream::{Call, Upstream};
 const SEND: &str = "/v1/msg/sendMsgList";
 const REQUESTS: usize = 5;
 
-/// How a client ends behind its requests, and the close frame that it is to get.
-const ENDS: [(&str, &[u8], bool, Option<(u16, &str)>); 7] = [
+/// How a client ends behind its requests: in words, what it sends, whether a FIN follows, and the
+/// close frame that it is to get.
+type End = (&'static str, &'static [u8], bool, Option<(u16, &'static str)>);
+
+const ENDS: [End; 7] = [
     ("FIN", &[], true, None),
     ("close frame", &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], false, Some((1000, ""))),
     ("close frame and FIN", &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8], true, Some((1000, ""))),
