@@ -131,7 +131,12 @@ impl Frame {
 impl Client {
     /// A TCP connection, nothing sent.
     pub fn tcp(address: SocketAddr) -> Client {
-        Client { socket: connect(address), buffer: Vec::new() }
+        Client::over(connect(address))
+    }
+
+    /// A connection of the test's own making, nothing received.
+    pub fn over(socket: TcpStream) -> Client {
+        Client { socket, buffer: Vec::new() }
     }
 
     /// Connects and upgrades; fails if the answer is not 101.
@@ -142,10 +147,15 @@ impl Client {
     /// The same with more header lines, each ended by CRLF.
     pub fn open_with(address: SocketAddr, target: &str, headers: &str) -> Client {
         let mut client = Client::tcp(address);
-        client.write(upgrade_request(target, headers).as_bytes());
-        let head = client.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
+        client.upgrade(target, headers);
         client
+    }
+
+    /// Upgrades what was connected; fails if the answer is not 101.
+    pub fn upgrade(&mut self, target: &str, headers: &str) {
+        self.write(upgrade_request(target, headers).as_bytes());
+        let head = self.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
     }
 
     pub fn write(&mut self, bytes: &[u8]) {

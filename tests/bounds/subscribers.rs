@@ -1,0 +1,76 @@
+//! Subscribers that do not read while somebody publishes next to nothing, very often.
+
+use ringway::config::model::SlowClient;
+use ringway::wire::netsvr::proto;
+
+use crate::binary::Binary;
+use crate::common::*;
+use crate::{CLIENTS, OUTBOX_BYTES_MAX, TASKS, WORKERS, gateway, one_at_a_time, reluctant_at};
+
+const SUBSCRIBERS: u64 = 100;
+/// Without optimisation as many as fill every outbox twice.
+const PUBLISHES: usize = if cfg!(debug_assertions) { 25_000 } else { 800_000 };
+/// In one write.
+const BATCH: usize = 1000;
+
+/// Subscribers of one topic, for which the kernel takes nothing any more.
+fn stalled(server: &Binary, task: &mut Business) -> Vec<Client> {
+    let mut worker = Business::connect(server.address(WORKERS));
+    worker.register(1);
+    let subscribers: Vec<Client> = (0..SUBSCRIBERS)
+        .map(|_| {
+            let client = reluctant_at(server.address(CLIENTS), "/netsvr");
+            task.subscribe(&worker.opened(), &["t"]);
+            client
+        })
+        .collect();
+    let data = vec![b'x'; 60_000];
+    wait_until("all to be stalled", || {
+        publish(task, &data, 1);
+        task.online_count();
+        server.metric("ringway_connections_stalled", "") == SUBSCRIBERS
+    });
+    subscribers
+}
+
+fn publish(task: &mut Business, data: &[u8], count: usize) {
+    let data = data.to_vec().into();
+    let message = proto::TopicPublish { topics: vec!["t".to_owned()], data };
+    let frame = business_frame(cmd::TOPIC_PUBLISH, &prost::Message::encode_to_vec(&message));
+    task.write(&frame.repeat(count));
+}
+
+fn check(slow_client: SlowClient) {
+    let _turn = one_at_a_time();
+    let slow_client = match slow_client {
+        SlowClient::Close => "close",
+        SlowClient::Drop => "drop",
+    };
+    let server = gateway(&format!("slow_client = \"{slow_client}\""), "");
+    let mut task = Business::connect(server.address(TASKS));
+    let before = server.rss_kib();
+    let subscribers = stalled(&server, &mut task);
+    let mut peak = 0;
+    for _ in 0..PUBLISHES / BATCH {
+        publish(&mut task, b"y", BATCH);
+        // Not faster than the gateway can follow.
+        task.online_count();
+        peak = peak.max(server.rss_kib());
+    }
+    let lost = server.metric("ringway_dropped_total", "slow_client");
+    assert!(lost >= SUBSCRIBERS, "{lost}: every outbox was full");
+    let each = peak.saturating_sub(before) * 1024 / SUBSCRIBERS;
+    println!("{each} bytes for each");
+    assert!(each <= OUTBOX_BYTES_MAX * 3 / 2, "{each} bytes for each that does not read");
+    drop(subscribers);
+}
+
+#[test]
+fn subscribers_that_are_closed_for_it() {
+    check(SlowClient::Close);
+}
+
+#[test]
+fn subscribers_that_lose_what_they_do_not_read() {
+    check(SlowClient::Drop);
+}
