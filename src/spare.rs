@@ -6,7 +6,7 @@
 //! the hub, which are too large for that, shrink with each removal (`hub/names.rs`).
 //!
 //! Costs: nothing per message. What is left in a container moves, so a look moves
-//! [`MOVED_BYTES_MAX`] at the most; what would be more waits for another one.
+//! `MOVED_BYTES_MAX` at the most; what would be more waits for another one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash};

@@ -199,14 +199,14 @@ fn errors_name_the_file_and_what_is_wrong() {
     let encrypted = pem("ENCRYPTED PRIVATE KEY", b"secret");
     let cut = &cert[..cert.len() / 2];
     for (cert, key, begin) in [
-        ("", &key[..], "server.pem has no certificate"),
-        (&key, &key, "server.pem has no certificate"),
-        (cut, &key, "server.pem is not valid PEM: "),
+        ("", &key[..], "server.pem: the file is empty"),
+        (&key, &key, "server.pem: no certificate in it"),
+        (cut, &key, "server.pem: it ends inside of a block"),
         (&damaged_cert, &key, "certificate 1 of server.pem cannot be used"),
         (&format!("{cert}{damaged_cert}"), &key, "certificate 2 of server.pem cannot be used"),
-        (&cert, "", "server.key has no private key"),
-        (&cert, &cert, "server.key has no private key"),
-        (&cert, &encrypted, "server.key has no private key"),
+        (&cert, "", "server.key: the file is empty"),
+        (&cert, &cert, "server.key: no private key in it"),
+        (&cert, &encrypted, "server.key: the private key of line 1 is encrypted"),
         (&cert, &pem("PRIVATE KEY", b"not DER"), "the private key in server.key cannot be used"),
         (
             &cert,
@@ -228,11 +228,11 @@ fn files_that_cannot_be_read_are_named() {
 
     files.paths.client_ca = Some(missing(&files.paths.cert));
     let error = files.error();
-    assert!(error.starts_with("cannot read missing.pem: "), "{error}");
+    assert!(error.starts_with("missing.pem: the file can not be read: "), "{error}");
 
     files.paths.client_ca = Some(files.paths.key.clone());
     let error = files.error();
-    assert!(error.starts_with("server.key has no certificate"), "{error}");
+    assert!(error.starts_with("server.key: no certificate in it"), "{error}");
 
     let broken = directory.join("clients.pem");
     fs::write(&broken, format!("{cert}{}", pem("CERTIFICATE", b"x"))).unwrap();
@@ -243,10 +243,10 @@ fn files_that_cannot_be_read_are_named() {
 
     files.paths.key = missing(&files.paths.key);
     let error = files.error();
-    assert!(error.starts_with("cannot read missing.pem: "), "{error}");
+    assert!(error.starts_with("missing.pem: the file can not be read: "), "{error}");
 
     fs::create_dir(directory.join("folder")).unwrap();
     files.paths.cert = directory.join("folder");
     let error = files.error();
-    assert!(error.starts_with("cannot read folder: "), "{error}");
+    assert!(error.starts_with("folder: the file can not be read: "), "{error}");
 }

@@ -36,6 +36,18 @@ do = [
 ]
 "#;
 
+/// As another program reads it. A number that is too large for one goes through as it came, and is
+/// null where a value is needed.
+fn read(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value) => value,
+        Err(error) if error.to_string().starts_with("number out of range") => {
+            json::tree(text.as_bytes()).unwrap_or_else(|| panic!("{text}: {error}"))
+        }
+        Err(error) => panic!("{text}: {error}"),
+    }
+}
+
 /// The first texts of the effects of a message, as other programs read them; `None`: it was not
 /// JSON to the rules.
 fn by_rules(stream: bool, message: &str) -> Option<Vec<Value>> {
@@ -45,9 +57,6 @@ fn by_rules(stream: bool, message: &str) -> Option<Vec<Value>> {
     if effects == ["no rule"] || effects == ["violation 1007"] {
         return None;
     }
-    let read = |text: &str| -> Value {
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
-    };
     let mut found = Vec::new();
     for effect in &effects {
         if let Some(text) = effect.strip_prefix("send ") {
@@ -88,7 +97,7 @@ fn by_api(request: &str) -> Option<Value> {
 fn by_session(session: &str) -> Option<Value> {
     let values = context_values(session)?;
     let value = values.first().and_then(|(_, value)| value.as_deref());
-    Some(serde_json::from_str(value?).expect("JSON"))
+    Some(read(value?))
 }
 
 /// All entrances for `text` in an array: `None` is never one of the values.

@@ -398,17 +398,6 @@ fn http(members: &Members<'_>, bounds: &Bounds) -> Result<Http, Complaint> {
         let complaint = Complaint::new("url: its path has a segment `.` or `..`");
         return Err(complaint.advise("Write the path that it stands for"));
     }
-    let mut set = Vec::new();
-    if let Some(value) = members.get("set") {
-        let table = value.as_table().ok_or_else(|| Complaint::new("set: a table belongs here"))?;
-        for (key, pointer) in table {
-            let place = pointer.as_str().and_then(json_pointer).ok_or_else(|| {
-                Complaint::new(format!("set: {pointer} is not a JSON pointer"))
-                    .allowed("\"/uid\" or \"/data/0/name\" (RFC 6901)")
-            })?;
-            set.push((context_key(key)?, place));
-        }
-    }
     let on_error = members.get("on_error").map(|value| actions("on_error", value, bounds));
     let on_error = on_error.transpose()?;
     let content_type = members.text_or("content_type", "application/json")?;
@@ -428,11 +417,29 @@ fn http(members: &Members<'_>, bounds: &Bounds) -> Result<Http, Complaint> {
             HTTP_DEFAULT,
             ("http_timeout_max", bounds.http_timeout_max),
         )?,
-        set,
+        set: kept_of_answer(members)?,
         on_error: on_error.unwrap_or_default(),
         request_bytes_max: bounds.http_request_bytes_max,
         answer_bytes_max: bounds.http_answer_bytes_max,
     })
+}
+
+/// What of the answer goes into the context: key, and where in the answer it stands.
+type Kept = Vec<(Box<str>, Vec<Step>)>;
+
+fn kept_of_answer(members: &Members<'_>) -> Result<Kept, Complaint> {
+    let mut set = Vec::new();
+    if let Some(value) = members.get("set") {
+        let table = value.as_table().ok_or_else(|| Complaint::new("set: a table belongs here"))?;
+        for (key, pointer) in table {
+            let place = pointer.as_str().and_then(json_pointer).ok_or_else(|| {
+                Complaint::new(format!("set: {pointer} is not a JSON pointer"))
+                    .allowed("\"/uid\" or \"/data/0/name\" (RFC 6901)")
+            })?;
+            set.push((context_key(key)?, place));
+        }
+    }
+    Ok(set)
 }
 
 fn json_pointer(text: &str) -> Option<Vec<Step>> {

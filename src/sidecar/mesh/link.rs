@@ -89,7 +89,7 @@ impl Link {
             async {}
         });
         let refused = |error: &dyn std::error::Error| format!("NATS can not be used: {error}");
-        let client = options.connect(&mesh.nats[..]).await.map_err(|error| refused(&error))?;
+        let client = options.connect(&servers(mesh)[..]).await.map_err(|error| refused(&error))?;
         let subjects = Subjects::new(&mesh.cluster);
         let subscribe = async |subject: String| {
             client.subscribe(subject).await.map_err(|error| refused(&error))
@@ -180,6 +180,15 @@ fn in_urls(mesh: &Mesh) -> Option<(String, String)> {
     let address = |url: &String| ServerAddr::from_str(url).ok();
     let mut servers = mesh.nats.iter().filter_map(address);
     servers.find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())))
+}
+
+/// The servers, without user and password: the library would write them into its log.
+pub(super) fn servers(mesh: &Mesh) -> Vec<String> {
+    let bare = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.clone(),
+    };
+    mesh.nats.iter().map(bare).collect()
 }
 
 /// How a node connects.

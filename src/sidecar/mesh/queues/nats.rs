@@ -72,7 +72,7 @@ pub(super) async fn connect(
         let _ = sender.send(event);
         async {}
     });
-    let client = options.connect(&mesh.nats[..]).await.map_err(refused)?;
+    let client = options.connect(&link::servers(mesh)[..]).await.map_err(refused)?;
     let inbox = client.new_inbox();
     Ok((client, inbox, events))
 }
