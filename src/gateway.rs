@@ -518,7 +518,8 @@ fn sidecar_settings(
         requests_max: (customer.callbacks_max as usize
             + config.login.under_way_max as usize
             + limits::XXIM_REQUESTS_SENT
-            + config.connmix.rules.http_calls_max as usize)
+            + config.connmix.rules.http_calls_max as usize
+            + limits::LARGE_ANSWERS_MAX)
             * config.runtime.cpus.len(),
     })
 }
@@ -555,8 +556,7 @@ fn start_mesh(
 ) -> Result<Option<(MeshSender, JoinHandle<()>)>, StartError> {
     let (Some(interest), Some(ends)) = (shared.mesh.clone(), ends) else { return Ok(None) };
     let listeners = config.listeners.iter().zip(addresses);
-    let announced = listeners.map(|(listener, &address)| {
-        let mut address = address;
+    let announced = listeners.map(|(listener, &(mut address))| {
         if address.ip().is_unspecified() {
             address.set_ip((*config.netsvr.advertise.ip()).into());
         }

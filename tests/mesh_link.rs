@@ -146,7 +146,7 @@ impl Node {
     fn ask(&mut self, to: Option<u16>) -> Vec<(u16, Answer)> {
         self.send_question(to);
         match self.mail() {
-            Mail::Replied { number, reply: Reply::Elsewhere(found) } => {
+            Mail::Replied { number, reply: Reply::Elsewhere(found, _) } => {
                 assert_eq!(number, self.number);
                 found
             }

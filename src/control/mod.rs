@@ -2,5 +2,7 @@
 
 /// connmix backends: HTTP and WebSocket API.
 pub mod connmix_api;
+/// Large answers to netsvr business processes.
+pub mod large;
 /// netsvr business processes.
 pub mod worker;

@@ -1,8 +1,7 @@
 //! A large answer while it is put together: its rows in heaps by name, so that each heap can be
-//! finished, encoded and given up by itself, in a piece of a turn.
+//! finished, encoded and given up by itself, and not all of it needs memory at the same time.
 //!
-//! Invariants: all rows of a name are in one heap; the parts of one shard come in their order, and
-//! of what they name repeatedly the last row counts.
+//! Invariants: all rows of a name are in one heap; the parts of one shard come in their order.
 //! Costs: a hash per row. Which heap a name goes to nobody outside can foresee.
 
 use std::collections::VecDeque;
@@ -66,14 +65,15 @@ impl<C: Copy + Ord> Heaps<C> {
                 Answer::UserInfo(rows) => Some(rows),
                 _ => None,
             }),
-            // Its order is that of the question, and numbers are added up: one heap.
-            whole @ (Answer::Online(_) | Answer::ConnCount(_)) => {
+            // Its order is that of the question, numbers are added up, and what is said of a
+            // connection may be in several parts: one heap.
+            whole @ (Answer::Online(_) | Answer::ConnCount(_) | Answer::ConnInfo(_)) => {
                 if self.heaps.is_empty() {
                     self.heaps.push_back(vec![self.empty.clone()]);
                 }
                 self.heaps[0][0].merge(whole);
             }
-            part @ (Answer::Conns(_) | Answer::ConnInfo(_)) => self.heaps.push_back(vec![part]),
+            part @ Answer::Conns(_) => self.heaps.push_back(vec![part]),
         }
     }
 
@@ -83,14 +83,9 @@ impl<C: Copy + Ord> Heaps<C> {
         let heap = self.heaps.pop_front()?;
         let mut whole = self.empty.clone();
         for (source, part) in heap.into_iter().enumerate() {
-            whole.merge(if source < told_apart { part.once() } else { part });
+            whole.merge(if source < told_apart { part.once() } else { part.joined() });
         }
         Some(whole)
-    }
-
-    /// Gives up the next heap; false if there is none.
-    pub fn drop_one(&mut self) -> bool {
-        self.heaps.pop_front().is_some()
     }
 
     fn names(

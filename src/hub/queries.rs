@@ -208,16 +208,36 @@ impl<C: Copy + Ord> Answer<C> {
         }
     }
 
-    /// The same with one row per name: the last one.
+    /// What one shard has found in several pieces, everything in it once.
     pub fn once(self) -> Answer<C> {
         match self {
-            Answer::TopicConns(rows) => Answer::TopicConns(last(rows)),
-            Answer::TopicConnCount(rows) => Answer::TopicConnCount(last(rows)),
-            Answer::TopicUsers(rows) => Answer::TopicUsers(last(rows)),
-            Answer::TopicUserConns(rows) => Answer::TopicUserConns(last(rows)),
-            Answer::UserConns(rows) => Answer::UserConns(last(rows)),
-            Answer::UserInfo(rows) => Answer::UserInfo(last(rows)),
-            // `finish_as` sees to these, or they have no names.
+            Answer::TopicConnCount(rows) => {
+                Answer::TopicConnCount(group(rows, |count, later| *count = later))
+            }
+            other => other.joined(),
+        }
+    }
+
+    /// The same for several shards that are not told apart: what pieces list of one thing is put
+    /// together. A connection that several of them have is one.
+    pub fn joined(self) -> Answer<C> {
+        match self {
+            Answer::TopicConns(rows) => Answer::TopicConns(group_conns(rows)),
+            Answer::UserConns(rows) => Answer::UserConns(group_conns(rows)),
+            Answer::TopicUserConns(rows) => {
+                let mut topics = group(rows, Vec::extend);
+                for (_, users) in &mut topics {
+                    *users = group_conns(std::mem::take(users));
+                }
+                Answer::TopicUserConns(topics)
+            }
+            Answer::ConnInfo(infos) => Answer::ConnInfo(join_infos(infos)),
+            Answer::UserInfo(rows) => {
+                let mut users = group(rows, Vec::extend);
+                users.iter_mut().for_each(|(_, all)| *all = join_infos(std::mem::take(all)));
+                Answer::UserInfo(users)
+            }
+            // `finish_as` sees to these, or nothing is found twice.
             other => other,
         }
     }
@@ -333,8 +353,30 @@ fn distinct(mut names: Vec<Arc<str>>) -> Vec<Arc<str>> {
     names
 }
 
-fn last<T>(rows: ByName<T>) -> ByName<T> {
-    group(rows, |row, later| *row = later)
+/// One row per name, with each of its connections once.
+fn group_conns<C: Copy + Ord>(rows: ByName<Vec<C>>) -> ByName<Vec<C>> {
+    let mut rows = group(rows, Vec::extend);
+    for (_, conns) in &mut rows {
+        conns.sort_unstable();
+        conns.dedup();
+    }
+    rows
+}
+
+/// One entry per connection, with each of its topics once. The first one has what is not a list.
+fn join_infos<C: Copy + Ord>(mut infos: Vec<Info<C>>) -> Vec<Info<C>> {
+    infos.sort_by_key(|info| info.conn);
+    let mut joined: Vec<Info<C>> = Vec::with_capacity(infos.len());
+    for mut info in infos {
+        match joined.last_mut().filter(|last| last.conn == info.conn) {
+            Some(last) => last.topics.append(&mut info.topics),
+            None => joined.push(info),
+        }
+    }
+    for info in &mut joined {
+        info.topics = distinct(std::mem::take(&mut info.topics));
+    }
+    joined
 }
 
 /// One entry per name, at its first place; `join` adds a further part to it.

@@ -1,19 +1,21 @@
 //! Walks over the tables of a shard in pieces: how a query is answered, and whatever else has to go
 //! through all connections, users or topics without holding up a turn.
 //!
-//! A walk is a [`Cursor`]: an index in a table, or in the list that the query names. Between two
-//! pieces members come and go. Indexes of users and topics and slots of connections stay the same
-//! while these exist, so whatever exists during the whole walk is found exactly once. What comes or
-//! goes meanwhile is found or not; a topic or user that ends and begins anew can be found twice,
-//! and whoever puts the pieces together keeps one ([`super::queries::Answer::once`]).
+//! A walk is a [`Cursor`]: an index in a table, or in the list that the query names, and how much
+//! is left of the list that the row there has. Between two pieces members come and go. Indexes of
+//! users and topics and slots of connections stay the same while these exist. The list of a row is
+//! walked from its end: whoever leaves it gives their place to the last one, so that nobody who is
+//! left to be found moves to where the walk has been. So whatever exists during the whole walk is
+//! found; what comes or goes meanwhile is found or not. Something can be found twice: what moved
+//! within its list, a topic or user that ended and began anew. Whoever puts the pieces together
+//! keeps one ([`super::queries::Answer::once`]).
 //! Costs: a place of a table costs 1 of the [`Room`], a thing that is there [`FOUND`], and so does
-//! whatever its row lists. One row is never cut.
+//! whatever its row lists. A piece goes beyond its room by one thing at the most.
 
 use std::sync::Arc;
 
 use crate::hub::queries::{Answer, ByName, Info, Query, Want};
 use crate::hub::sessions::Member;
-use crate::hub::topics::Subscriber;
 use crate::hub::{ConnId, Hub};
 
 /// What a thing costs that is there: it is read from memory that the CPU has not at hand.
@@ -21,7 +23,13 @@ pub const FOUND: usize = 16;
 
 /// Where a walk goes on. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor(u32);
+pub struct Cursor {
+    place: u32,
+    /// What is left of the list that the row has; `None`: all of it.
+    list: Option<u32>,
+    /// The connection whose topics are gone through, by slot, and what is left of them.
+    topics: Option<(u32, u32)>,
+}
 
 /// What may still be touched in this turn; see the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,26 +69,64 @@ impl Room {
     }
 }
 
-/// The indexes of one piece.
+/// One piece of a walk.
 struct Piece<'a> {
-    at: u32,
+    at: Cursor,
     end: u32,
     room: &'a mut Room,
 }
 
 impl Piece<'_> {
-    /// The rows that the indexes have, each with what it lists.
-    fn rows<T>(&mut self, row: impl Fn(u32) -> Option<(T, usize)>) -> Vec<T> {
+    /// The rows that the places have. A row that leaves something of its list is gone on with.
+    fn rows<T>(&mut self, mut row: impl FnMut(u32, &mut Self) -> Option<T>) -> Vec<T> {
         let mut rows = Vec::new();
-        while self.at < self.end && self.room.0 > 0 {
+        while self.at.place < self.end && !self.room.is_used_up() {
             self.room.0 -= 1;
-            if let Some((row, listed)) = row(self.at) {
-                self.room.spend(1 + listed);
-                rows.push(row);
+            match row(self.at.place, self) {
+                Some(row) => {
+                    self.room.spend(1);
+                    rows.push(row);
+                }
+                None => self.at.list = None,
             }
-            self.at += 1;
+            if self.at.list.is_none() {
+                self.at = Cursor { place: self.at.place + 1, ..Cursor::default() };
+            }
         }
         rows
+    }
+
+    /// Goes through what is left of the list of a row, from its end, while there is room. `entry`
+    /// says whether it is done with the one of this index.
+    fn list(&mut self, len: usize, mut entry: impl FnMut(usize, &mut Self) -> bool) {
+        let mut left = self.at.list.map_or(len, |left| len.min(left as usize));
+        while left > 0 {
+            self.room.spend(1);
+            if !entry(left - 1, self) {
+                break;
+            }
+            left -= 1;
+            if self.room.is_used_up() {
+                break;
+            }
+        }
+        self.at.list = (left > 0).then_some(left as u32);
+    }
+
+    /// Goes in the same way through the topics of a connection. Says whether none is left.
+    fn topics(&mut self, slot: u32, len: usize, mut topic: impl FnMut(usize)) -> bool {
+        let begun = self.at.topics.take().filter(|(of, _)| *of == slot);
+        let mut left = begun.map_or(len, |(_, left)| len.min(left as usize));
+        while left > 0 {
+            self.room.spend(1);
+            topic(left - 1);
+            left -= 1;
+            if self.room.is_used_up() {
+                break;
+            }
+        }
+        self.at.topics = (left > 0).then_some((slot, left as u32));
+        left == 0
     }
 }
 
@@ -95,9 +141,9 @@ impl Hub {
     /// it is over. The query must be [`Query::distinct`].
     pub fn walk(&self, query: &Query, from: Cursor, room: &mut Room) -> (Answer, Option<Cursor>) {
         let end = self.places(query);
-        let mut piece = Piece { at: from.0, end, room };
+        let mut piece = Piece { at: from, end, room };
         let answer = self.piece(query, &mut piece);
-        let next = (piece.at < piece.end).then_some(Cursor(piece.at));
+        let next = (piece.at.place < piece.end).then_some(piece.at);
         (answer, next)
     }
 
@@ -122,98 +168,122 @@ impl Hub {
 
     fn piece(&self, query: &Query, piece: &mut Piece<'_>) -> Answer {
         match query {
-            Query::Online(conns) => Answer::Online(piece.rows(|at| {
+            Query::Online(conns) => Answer::Online(piece.rows(|at, _| {
                 let conn = conns[at as usize];
-                self.slot_of(conn).map(|_| (conn, 0))
+                self.slot_of(conn).map(|_| conn)
             })),
-            Query::Conns => Answer::Conns(piece.rows(|slot| Some((self.id_of(slot)?, 0)))),
+            Query::Conns => Answer::Conns(piece.rows(|slot, _| self.id_of(slot))),
             Query::ConnCount => Answer::ConnCount(self.len() as u64),
-            Query::Users => Answer::Users(piece.rows(|user| Some(name(self.users.get(user)?)))),
+            Query::Users => {
+                Answer::Users(piece.rows(|user, piece| Some(piece.name(self.users.get(user)?))))
+            }
             Query::Topics => {
-                Answer::Topics(piece.rows(|topic| Some(name(self.topics.get(topic)?))))
+                Answer::Topics(piece.rows(|topic, piece| Some(piece.name(self.topics.get(topic)?))))
             }
             Query::TopicConns(names) => {
-                Answer::TopicConns(
-                    self.per_topic(Some(names), piece, |topic| listed(self.topic_conns(topic))),
-                )
+                Answer::TopicConns(self.per_topic(Some(names), piece, |topic, piece| {
+                    self.subscribers(topic, piece, |member| Some(member.id))
+                }))
             }
             Query::TopicConnCount(names) => {
-                let count = |topic| (self.topics.subscribers(topic).len() as u64, 0);
-                Answer::TopicConnCount(self.per_topic(names.as_deref(), piece, count))
+                Answer::TopicConnCount(self.per_topic(names.as_deref(), piece, |topic, _| {
+                    self.topics.subscribers(topic).len() as u64
+                }))
             }
             Query::TopicUsers(names) => {
-                let users = |topic| (self.topic_users(topic), self.topics.subscribers(topic).len());
-                Answer::TopicUsers(self.per_topic(names.as_deref(), piece, users))
+                Answer::TopicUsers(self.per_topic(names.as_deref(), piece, |topic, piece| {
+                    self.topic_users(topic, piece)
+                }))
             }
             Query::TopicUserConns(names) => {
-                let conns =
-                    |topic| (self.topic_user_conns(topic), self.topics.subscribers(topic).len());
-                Answer::TopicUserConns(self.per_topic(Some(names), piece, conns))
+                Answer::TopicUserConns(self.per_topic(Some(names), piece, |topic, piece| {
+                    self.topic_user_conns(topic, piece)
+                }))
             }
             Query::UserConns(names) => {
-                Answer::UserConns(self.per_user(names, piece, |member| (member.id, 0)))
+                Answer::UserConns(self.per_user(names, piece, |member, _| (member.id, true)))
             }
-            Query::ConnInfo { conns, want } => Answer::ConnInfo(piece.rows(|at| {
+            Query::ConnInfo { conns, want } => Answer::ConnInfo(piece.rows(|at, piece| {
                 let member = self.members.get(self.slot_of(conns[at as usize])?)?;
-                Some(self.info(member, *want))
+                let (info, is_all) = self.info(member, *want, piece);
+                // Something is left of the row.
+                piece.at.list = (!is_all).then_some(1);
+                Some(info)
             })),
             Query::UserInfo { users, want } => {
-                Answer::UserInfo(self.per_user(users, piece, |member| self.info(member, *want)))
+                Answer::UserInfo(
+                    self.per_user(users, piece, |member, piece| self.info(member, *want, piece)),
+                )
             }
         }
     }
 
-    /// One entry for each topic that exists; `None` asks for all.
+    /// One row for each topic that exists; `None` asks for all.
     fn per_topic<T>(
         &self,
         names: Option<&[Box<str>]>,
         piece: &mut Piece<'_>,
-        part: impl Fn(u32) -> (T, usize),
+        part: impl Fn(u32, &mut Piece<'_>) -> T,
     ) -> ByName<T> {
-        piece.rows(|at| {
-            let (topic, name) = match names {
-                Some(names) => {
-                    let topic = self.topics.find(&names[at as usize])?;
-                    (topic, self.topics.name(topic))
-                }
-                None => (at, self.topics.get(at)?),
+        piece.rows(|at, piece| {
+            let topic = match names {
+                Some(names) => self.topics.find(&names[at as usize])?,
+                None => at,
             };
-            let (part, listed) = part(topic);
-            Some(((name.clone(), part), listed + name.len() / TEXT_BYTES))
+            let name = piece.name(self.topics.get(topic)?);
+            Some((name, part(topic, piece)))
         })
     }
 
-    /// One entry for each user that exists, with a part for each of its connections.
+    /// One row for each user that exists, with a part for each of its connections. `part` also
+    /// says whether it is all.
     fn per_user<T>(
         &self,
         names: &[Box<str>],
         piece: &mut Piece<'_>,
-        part: impl Fn(&Member) -> (T, usize),
+        part: impl Fn(&Member, &mut Piece<'_>) -> (T, bool),
     ) -> ByName<Vec<T>> {
-        piece.rows(|at| {
+        piece.rows(|at, piece| {
             let user = self.users.find(&names[at as usize])?;
-            let conns = self.users.conns(user).iter();
-            let members = conns.filter_map(|&slot| self.members.get(slot));
-            let (parts, listed): (Vec<T>, Vec<usize>) = members.map(&part).unzip();
-            let listed = parts.len() + listed.iter().sum::<usize>();
-            Some(((self.users.name(user).clone(), parts), listed))
+            let conns = self.users.conns(user);
+            let mut parts = Vec::new();
+            piece.list(conns.len(), |at, piece| {
+                let member = self.members.get(conns[at]);
+                let part = member.map(|member| part(member, piece));
+                let is_all = part.as_ref().is_none_or(|(_, is_all)| *is_all);
+                parts.extend(part.map(|(part, _)| part));
+                is_all
+            });
+            Some((self.users.name(user).clone(), parts))
         })
     }
 
-    fn topic_conns(&self, topic: u32) -> Vec<ConnId> {
-        let subscribers = self.topics.subscribers(topic).iter();
-        subscribers.filter_map(|subscriber| self.id_of(subscriber.slot)).collect()
+    /// What `part` has of each member of a topic.
+    fn subscribers<T>(
+        &self,
+        topic: u32,
+        piece: &mut Piece<'_>,
+        part: impl Fn(&Member) -> Option<T>,
+    ) -> Vec<T> {
+        let subscribers = self.topics.subscribers(topic);
+        let mut parts = Vec::new();
+        piece.list(subscribers.len(), |at, _| {
+            parts.extend(self.members.get(subscribers[at].slot).and_then(&part));
+            true
+        });
+        parts
     }
 
-    fn topic_users(&self, topic: u32) -> Vec<Arc<str>> {
-        let mut users: Vec<u32> = self.bound(topic).map(|(user, _)| user).collect();
+    fn topic_users(&self, topic: u32, piece: &mut Piece<'_>) -> Vec<Arc<str>> {
+        let mut users = self.subscribers(topic, piece, |member| member.user.user());
         users.sort_unstable();
         users.dedup();
         users.into_iter().map(|user| self.users.name(user).clone()).collect()
     }
 
-    fn topic_user_conns(&self, topic: u32) -> ByName<Vec<ConnId>> {
-        let mut bound: Vec<(u32, ConnId)> = self.bound(topic).collect();
+    fn topic_user_conns(&self, topic: u32, piece: &mut Piece<'_>) -> ByName<Vec<ConnId>> {
+        let bound = |member: &Member| Some((member.user.user()?, member.id));
+        let mut bound = self.subscribers(topic, piece, bound);
         bound.sort_unstable();
         let users = bound.chunk_by(|a, b| a.0 == b.0);
         users
@@ -224,46 +294,41 @@ impl Hub {
             .collect()
     }
 
-    /// The members of a topic that have a user, each with its user.
-    fn bound(&self, topic: u32) -> impl Iterator<Item = (u32, ConnId)> {
-        let subscribers = self.topics.subscribers(topic).iter();
-        subscribers.filter_map(|&Subscriber { slot, .. }| {
-            let member = self.members.get(slot)?;
-            Some((member.user.user()?, member.id))
-        })
-    }
-
-    /// What is wanted of a connection, and what that lists.
-    fn info(&self, member: &Member, want: Want) -> (Info, usize) {
+    /// What is wanted of a connection, and whether that is all. What was begun before has only
+    /// further topics.
+    fn info(&self, member: &Member, want: Want, piece: &mut Piece<'_>) -> (Info, bool) {
         let slot = member.id.slot();
+        let begun = piece.at.topics.is_some_and(|(of, _)| of == slot);
         let mut info = Info {
             conn: member.id,
             session: Box::default(),
             user: Box::default(),
             topics: Vec::new(),
         };
-        if want.session {
+        if want.session && !begun {
             info.session = self.session(slot).into();
+            piece.room.spend(info.session.len() / TEXT_BYTES);
         }
-        if want.user {
+        if want.user && !begun {
             info.user = self.user(slot).into();
         }
-        if want.topics {
-            info.topics = self.topics_of(slot).cloned().collect();
+        if !want.topics {
+            return (info, true);
         }
-        let listed = info.topics.len() + info.session.len() / TEXT_BYTES;
-        (info, listed)
+        let topics = member.topics.as_slice();
+        let is_all = piece.topics(slot, topics.len(), |at| {
+            info.topics.push(self.topics.name(topics[at].topic).clone());
+        });
+        (info, is_all)
+    }
+}
+
+impl Piece<'_> {
+    fn name(&mut self, name: &Arc<str>) -> Arc<str> {
+        self.room.spend(name.len() / TEXT_BYTES);
+        name.clone()
     }
 }
 
 /// So many bytes of a text cost as much as another thing.
 const TEXT_BYTES: usize = 256;
-
-fn name(name: &Arc<str>) -> (Arc<str>, usize) {
-    (name.clone(), name.len() / TEXT_BYTES)
-}
-
-fn listed<T>(list: Vec<T>) -> (Vec<T>, usize) {
-    let len = list.len();
-    (list, len)
-}

@@ -36,6 +36,8 @@ pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a shard finds, puts together and writes for answers in one turn: connections, users, topics
 /// and members. With topics a turn took 0.1 ms of CPU on average (`shard/answers.rs`).
 pub const ANSWER_PIECE: usize = 4096;
+/// Answers of more than one piece that a shard has put together at the same time.
+pub const LARGE_ANSWERS_MAX: usize = 1;
 /// Messages per queue topic that a shard may have under way to the topic's home, where a full
 /// topic makes its pushers wait; beyond that each client may push one more.
 pub const CONNMIX_UNACCEPTED_MAX: usize = 64;
@@ -199,7 +201,13 @@ pub(super) const ROWS: &[Limit] = &[
         Unit::Count("things"),
         ANSWER_PIECE as i64,
         "Connections, users, topics and their members that a shard finds for answers in one turn.",
-        "The answer is made in several turns. What one topic or user lists is not cut.",
+        "The answer is found in several turns, and put together by another thread.",
+    ),
+    fixed(
+        Unit::Count("answers"),
+        LARGE_ANSWERS_MAX as i64,
+        "Answers of more than one piece that a shard has put together at the same time.",
+        "The next one waits for its turn.",
     ),
     fixed(
         Unit::Bytes,

@@ -28,6 +28,9 @@ pub const MESH_LOGINS_INTERVAL: Duration = Duration::from_millis(250);
 /// Bytes of names in one message of a question to other nodes, and of what was found in one piece
 /// of an answer; about.
 pub const MESH_QUERY_BYTES: usize = 256 << 10;
+/// What other nodes have found for questions that are not answered yet, of all together: bytes, and
+/// a charge for each thing.
+pub const MESH_FOUND_BYTES_MAX: usize = 64 << 20;
 /// Addresses that one node may announce.
 pub const MESH_ADDRESSES_MAX: usize = 64;
 /// What a push to a queue topic of the cluster has to be stored (`full = "error"`).
@@ -123,6 +126,13 @@ pub(super) const ROWS: &[Limit] = &[
         MESH_QUERY_BYTES as i64,
         "Names in one message of a query to other nodes, and what was found in one of its answer.",
         "It becomes several messages.",
+    ),
+    fixed(
+        Unit::Bytes,
+        MESH_FOUND_BYTES_MAX as i64,
+        "What other nodes have found for all queries that are not answered yet, with a charge for \
+         each thing. A single query may find more if there is no other.",
+        "The answer is without that of the node that finds more; a line of the log says so.",
     ),
     fixed(
         Unit::Count("addresses"),

@@ -1,5 +1,5 @@
 //! Answers that take several turns: what this shard finds for questions, piece by piece, and large
-//! answers, put together and written one at a time.
+//! answers, one at a time: found in pieces, put together on another thread, then written.
 //!
 //! In a turn a shard spends about [`ANSWER_PIECE`] on all of that, and the one large answer in the
 //! making has half of it to itself. A small answer is exact: it shows what all earlier commands of
@@ -9,24 +9,20 @@
 //! none is begun while [`ANSWERS_BYTES_MAX`] wait to be written, or too much for its connection; of
 //! a connection that is gone nothing more is asked, and what was found is given up in pieces.
 //! So a shard holds for answers the bytes that wait, one large answer, and what small ones take.
-//! Costs: a turn per piece. Measured with 1,000,000 topics of one connection, a release build and a
-//! busy machine of two cores: 1,600 turns and 160 ms of CPU per TopicList, 0.1 ms a turn.
+//! Costs: a turn per piece, two messages between threads per large answer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::control::worker::{self, Response};
-use crate::hub::ConnId;
-use crate::hub::heaps::Heaps;
+use crate::control::large::{Job, Made};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::{Cursor, Room};
 use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX};
 use crate::shard::Shard;
 use crate::shard::conns::Role;
-use crate::shard::mailbox::{Mail, Reply, ReplyTo};
+use crate::shard::mailbox::{Mail, Reply, ReplyTo, Request};
 use crate::shard::queries::{Asks, Question};
 use crate::spare::Look;
-use crate::wire::netsvr::{UniqId, UniqIds};
 
 /// What a question may find at once in any turn, however many there are.
 const FIRST_PIECE: usize = 64;
@@ -46,6 +42,10 @@ pub(super) struct Making {
     /// Nobody among them may begin until something is written or gone.
     stuck: bool,
     now: Option<Box<Large>>,
+    /// What is to be put together, on its way to who does that.
+    out: Option<Box<Job>>,
+    /// Nobody wants it any more.
+    litter: Vec<Answer>,
     /// Bytes of answers that wait to be written to all connections.
     bytes: usize,
 }
@@ -54,39 +54,14 @@ pub(super) struct Making {
 #[derive(Debug)]
 struct Large {
     number: u64,
-    question: Box<Question>,
-    found: Found,
+    /// `None`: all is found, and the answer is being put together.
+    question: Option<Box<Question>>,
+    /// What was found, with the shard that has found it.
+    found: Vec<(usize, Answer)>,
     /// The shard that is asked, from where on, and whether its piece is on its way.
     shard: usize,
     from: Cursor,
     asked: bool,
-    /// `None`: the answer is of no use in parts.
-    response: Option<Response>,
-}
-
-/// What was found, with names for connections that are good here or everywhere.
-#[derive(Debug)]
-enum Found {
-    Here(Heaps<ConnId>),
-    Everywhere(Heaps<UniqId>),
-}
-
-impl Found {
-    fn add(&mut self, shard: usize, part: Answer, ids: &UniqIds) {
-        match self {
-            Found::Here(heaps) => heaps.add(shard, part),
-            Found::Everywhere(heaps) => {
-                heaps.add(shard, part.map(|conn| UniqId::of(conn, ids)));
-            }
-        }
-    }
-
-    fn drop_one(&mut self) -> bool {
-        match self {
-            Found::Here(heaps) => heaps.drop_one(),
-            Found::Everywhere(heaps) => heaps.drop_one(),
-        }
-    }
 }
 
 impl Making {
@@ -100,6 +75,8 @@ impl Making {
             waiting: VecDeque::new(),
             stuck: false,
             now: None,
+            out: None,
+            litter: Vec::new(),
             bytes: 0,
         }
     }
@@ -117,7 +94,19 @@ impl Making {
 
     /// Whether this question has the large answer in the making.
     pub fn is_at(&self, number: u64) -> bool {
-        self.now.as_ref().is_some_and(|now| now.number == number)
+        self.now.as_ref().is_some_and(|now| now.number == number && now.asked)
+    }
+
+    /// Nobody wants the answer any more: what was found goes, piece by piece.
+    pub fn discard(&mut self, question: Question) {
+        if let Some(elsewhere) = question.wide {
+            self.litter.extend(elsewhere.found.into_iter().map(|(_, part)| part));
+        }
+    }
+
+    /// What is to be put together next, and answered by [`Mail::Made`].
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.out.take().map(Request::Make)
     }
 }
 
@@ -126,10 +115,10 @@ impl Asks {
     pub(super) fn is_busy(&self) -> bool {
         let making = &self.making;
         let large = match &making.now {
-            Some(now) => !now.asked,
+            Some(now) => now.goes_on(),
             None => !making.waiting.is_empty() && !making.stuck,
         };
-        large || !making.pieces.is_empty()
+        large || !making.pieces.is_empty() || !making.litter.is_empty()
     }
 
     /// So many bytes of answers are now to be written.
@@ -153,9 +142,12 @@ impl Asks {
 
     /// A connection is gone: what it asked is not answered any more.
     pub(super) fn give_up(&mut self) {
-        let mut waiting = std::mem::take(&mut self.making.waiting);
-        waiting.retain(|(number, _)| self.asker(*number).is_some());
-        self.making.waiting = waiting;
+        for (number, question) in std::mem::take(&mut self.making.waiting) {
+            match self.asker(number) {
+                Some(_) => self.making.waiting.push_back((number, question)),
+                None => self.making.discard(*question),
+            }
+        }
     }
 }
 
@@ -174,6 +166,12 @@ impl Shard {
         let rest = self.asks.making.room.halve();
         self.make_large();
         self.asks.making.room.put_back(rest);
+        let Making { room, litter, .. } = &mut self.asks.making;
+        while !room.is_used_up()
+            && let Some(part) = litter.pop()
+        {
+            room.spend(1 + part.weight() / 4);
+        }
         while !self.asks.making.room.is_used_up()
             && let Some((query, from, reply)) = self.asks.making.pieces.pop_front()
         {
@@ -205,23 +203,12 @@ impl Shard {
 
     /// The piece that was asked of another shard for the large answer.
     pub(super) fn piece_found(&mut self, part: Answer, next: Option<Cursor>) {
-        let Some(now) = &mut self.asks.making.now else { return };
+        let making = &mut self.asks.making;
+        let Some(now) = &mut making.now else { return };
         now.asked = false;
-        Self::add_piece(now, part, next, &self.uniq_ids, &mut self.asks.making.room);
+        making.room.spend(1);
+        now.add(part, next);
         self.make_large();
-    }
-
-    fn add_piece(
-        now: &mut Large,
-        part: Answer,
-        next: Option<Cursor>,
-        ids: &UniqIds,
-        room: &mut Room,
-    ) {
-        room.spend(part.weight());
-        now.found.add(now.shard, part, ids);
-        now.from = next.unwrap_or_default();
-        now.shard += usize::from(next.is_none());
     }
 
     /// Goes on with large answers as long as there is room in this turn.
@@ -230,14 +217,16 @@ impl Shard {
             if self.asks.making.now.is_none() && !self.begin_large() {
                 return;
             }
-            let Some(now) = self.asks.making.now.take() else { return };
-            self.asks.making.now = match self.asks.asker(now.number) {
-                Some(_) => self.step(now),
-                None => self.drop_piece(now),
-            };
-            if self.asks.making.now.as_ref().is_some_and(|now| now.asked) {
-                return;
+            let Some(mut now) = self.asks.making.now.take_if(|now| now.goes_on()) else { return };
+            let Some(question) = now.question.take() else { return };
+            if self.asks.asker(now.number).is_none() {
+                let found = now.found.into_iter().map(|(_, part)| part);
+                self.asks.making.litter.extend(found);
+                self.asks.making.discard(*question);
+                continue;
             }
+            self.step(&mut now, question);
+            self.asks.making.now = Some(now);
         }
     }
 
@@ -259,104 +248,71 @@ impl Shard {
             self.asks.making.stuck = true;
             return false;
         };
-        let seed = self.asks.making.seed;
-        let found = match question.wide {
-            None => Found::Here(Heaps::new(&question.query, seed)),
-            Some(_) => Found::Everywhere(Heaps::new(&question.query, seed)),
-        };
-        let response = Response::new(&question.shape);
-        let from = Cursor::default();
-        let large = Large { number, question, found, shard: 0, from, asked: false, response };
+        let (question, found, from) = (Some(question), Vec::new(), Cursor::default());
+        let large = Large { number, question, found, shard: 0, from, asked: false };
         self.asks.making.now = Some(Box::new(large));
         true
     }
 
-    /// One step: another piece is found, or another heap is written.
-    fn step(&mut self, mut now: Box<Large>) -> Option<Box<Large>> {
+    /// One step: another piece is found, or all that was found is handed over.
+    fn step(&mut self, now: &mut Large, question: Box<Question>) {
+        let query = question.query.clone();
         if now.shard >= self.asks.shards {
-            if let Found::Everywhere(heaps) = &mut now.found
-                && let Some(wide) = &mut now.question.wide
-                && let Some(part) = wide.found.pop()
-            {
-                self.asks.making.room.spend(part.weight());
-                heaps.add(now.shard, part);
-                return Some(now);
-            }
-            return self.write_piece(now);
+            return self.hand_over_found(now, *question);
         }
-        let query = now.question.query.clone();
         if now.shard == usize::from(self.id) {
-            let room = &mut self.asks.making.room;
-            let (part, next) = self.hub.walk(&query, now.from, room);
-            Self::add_piece(&mut now, part, next, &self.uniq_ids, room);
-        } else if !now.asked {
+            let (part, next) = self.hub.walk(&query, now.from, &mut self.asks.making.room);
+            now.add(part, next);
+        } else {
             let reply = ReplyTo::Shard { shard: self.id, number: now.number };
             self.post(now.shard as u8, Mail::Ask { query, from: now.from, reply });
             now.asked = true;
         }
-        Some(now)
+        now.question = Some(question);
     }
 
-    /// Everything is found: another heap of it is written.
-    fn write_piece(&mut self, mut now: Box<Large>) -> Option<Box<Large>> {
-        if now.response.is_none() {
-            self.write_whole(*now);
-            return None;
+    fn hand_over_found(&mut self, now: &mut Large, question: Question) {
+        let Question { query, shape, wide, .. } = question;
+        self.asks.making.out = Some(Box::new(Job {
+            shard: self.id,
+            number: now.number,
+            query,
+            shape,
+            found: std::mem::take(&mut now.found),
+            elsewhere: wide,
+            ids: self.uniq_ids,
+            shards: self.asks.shards,
+            seed: self.asks.making.seed,
+        }));
+    }
+
+    /// A large answer is put together, or its next round is known.
+    pub(super) fn made(&mut self, number: u64, made: Made) {
+        self.asks.making.now = None;
+        self.asks.making.go_on();
+        if self.asks.asker(number).is_none() {
+            return;
         }
-        let response = now.response.as_mut()?;
-        let (shards, room) = (self.asks.shards, &mut self.asks.making.room);
-        let more = match &mut now.found {
-            Found::Here(heaps) => heaps.take(shards).map(|part| {
-                room.spend(1 + part.weight());
-                response.add(part.finish(&now.question.query), &self.uniq_ids);
-            }),
-            Found::Everywhere(heaps) => heaps.take(shards).map(|part| {
-                room.spend(1 + part.weight());
-                response.add(part.finish_as(asked(&now.question)), &());
-            }),
-        };
-        if more.is_some() {
-            return Some(now);
+        match made {
+            Made::Frame(pieces) => self.answer_in_pieces(number, pieces),
+            Made::Ask { query, shape, abroad: None } => self.ask_all(number, query, shape),
+            Made::Ask { query, shape, abroad: Some(abroad) } => {
+                let abroad = abroad.into_iter().map(|query| (None, query)).collect();
+                self.ask_nodes(number, query, shape, Vec::new(), abroad);
+            }
         }
-        let answer = now.response.take().map(Response::finish).unwrap_or_default();
-        self.answer_in_pieces(now.number, answer);
-        None
-    }
-
-    /// The answer leads to its response, or to another round, only as a whole.
-    fn write_whole(&mut self, now: Large) {
-        let Large { number, question, found, .. } = now;
-        let shards = self.asks.shards;
-        let (next, is_wide) = match found {
-            Found::Here(mut heaps) => {
-                let whole = whole(&question, std::iter::from_fn(|| heaps.take(shards)));
-                let whole = whole.finish(&question.query);
-                (worker::answer(question.shape.clone(), whole, &self.uniq_ids), false)
-            }
-            Found::Everywhere(mut heaps) => {
-                let whole = whole(&question, std::iter::from_fn(|| heaps.take(shards)));
-                let whole = whole.finish_as(asked(&question));
-                (worker::answer(question.shape.clone(), whole, &()), true)
-            }
-        };
-        self.answer_or_ask(number, next, is_wide);
-    }
-
-    /// Nobody wants the answer any more: what was found goes, heap by heap.
-    fn drop_piece(&mut self, mut now: Box<Large>) -> Option<Box<Large>> {
-        self.asks.making.room.spend(self.asks.making.piece / 4);
-        now.asked = false;
-        now.found.drop_one().then_some(now)
     }
 }
 
-/// The order in which `CheckOnline` named the connections of all nodes.
-fn asked(question: &Question) -> &[UniqId] {
-    question.wide.as_ref().map_or(&[], |wide| &wide.asked)
-}
+impl Large {
+    /// Whether it waits for nobody.
+    fn goes_on(&self) -> bool {
+        !self.asked && self.question.is_some()
+    }
 
-fn whole<C: Copy + Ord>(question: &Question, heaps: impl Iterator<Item = Answer<C>>) -> Answer<C> {
-    let mut whole = Answer::empty(&question.query);
-    heaps.for_each(|heap| whole.merge(heap));
-    whole
+    fn add(&mut self, part: Answer, next: Option<Cursor>) {
+        self.found.push((self.shard, part));
+        self.from = next.unwrap_or_default();
+        self.shard += usize::from(next.is_none());
+    }
 }

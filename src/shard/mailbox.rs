@@ -21,10 +21,11 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
 use tokio::sync::mpsc;
 
+use crate::control::large::{Job, Made};
 use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login, Permission};
-use crate::hub::mesh::Nodes;
+use crate::hub::mesh::{Lent, Nodes};
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::rooms::RoomMessage;
@@ -55,6 +56,8 @@ pub enum Mail {
     Tell { command: Arc<Command>, reply: ReplyTo },
     /// The answer of one shard.
     Replied { number: u64, reply: Reply },
+    /// What became of [`Request::Make`].
+    Made { number: u64, made: Made },
     /// What this shard counted, for the `Metrics` command.
     AskRates { from: u8, number: u64 },
     /// The answer to it.
@@ -135,6 +138,13 @@ pub struct Chat {
     pub wrapped: bool,
 }
 
+impl Mail {
+    /// The answer to [`Request::Make`]; calls `beat` now and then while it takes its time.
+    pub fn made(job: Job, beat: impl FnMut()) -> Mail {
+        Mail::Made { number: job.number, made: job.make(beat) }
+    }
+}
+
 /// Who gets a [`Reply`].
 #[derive(Clone, Debug)]
 pub enum ReplyTo {
@@ -145,15 +155,15 @@ pub enum ReplyTo {
 }
 
 /// One shard's part of an answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Reply {
     /// To [`Mail::Ask`]: a piece, and where the next one begins. A shard gets that when it asks
     /// again; the mesh gets all, one after the other.
     Answer(Answer, Option<Cursor>),
     /// To [`Mail::Tell`].
     Outcome(Outcome),
-    /// To [`MeshRequest::Ask`]: what each of the nodes has that answered.
-    Elsewhere(Vec<(u16, Answer)>),
+    /// To [`MeshRequest::Ask`]: what each of the nodes has that answered, and the room it takes.
+    Elsewhere(Vec<(u16, Answer)>, Lent),
 }
 
 /// A request that a connmix rule makes.
@@ -194,6 +204,8 @@ pub enum Request {
     /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
     /// What is told of one connection is told in order.
     Hook { conn: ConnId, kind: HookKind, body: Bytes },
+    /// Put a large answer together. Answered by [`Mail::Made`]. A shard has one at a time.
+    Make(Box<Job>),
     /// The metrics as text. Answered by [`Mail::Rendered`].
     Metrics { shard: u8, number: u64 },
     /// Make this request for a connmix rule. Answered by [`Mail::HttpCalled`].

@@ -342,6 +342,7 @@ impl Shard {
             Mail::Ask { query, from, reply } => self.find(query, from, reply),
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
             Mail::Replied { number, reply } => self.replied(number, reply),
+            Mail::Made { number, made } => self.made(number, made),
             Mail::AskRates { from, number } => self.answer_rates(from, number),
             Mail::Rates { number, rates } => self.rates_answered(number, &rates),
             Mail::Event { from, worker, frame } => self.deliver_event(from, worker, frame),
@@ -416,6 +417,7 @@ impl Shard {
             .or_else(|| self.logins.next(self.config.login.under_way_max))
             .or_else(|| self.connmix.calls.next(self.config.connmix.rules.http_calls_max))
             .or_else(|| self.xxim.next_request())
+            .or_else(|| self.asks.making.next_request())
     }
 
     /// Whether there is something to do in another turn without any input.

@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::control::large::Elsewhere;
 use crate::control::worker::{self, Next, Shape};
 use crate::hub::ConnId;
+use crate::hub::mesh::Lent;
 use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::Cursor;
@@ -24,7 +26,7 @@ use crate::shard::answers::Making;
 use crate::shard::commands::Spread;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::spare::Look;
-use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId};
+use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId, UniqIds};
 
 /// Questions of this shard's backend connections that are not answered yet, and what this shard
 /// has to find for questions of all.
@@ -65,12 +67,12 @@ pub(super) struct Question {
     answer: Answer,
     /// They find more than fits into a piece.
     large: bool,
-    /// Other nodes are asked too.
-    pub wide: Option<Wide>,
+    /// What other nodes have found, if they are asked too.
+    pub wide: Option<Elsewhere>,
 }
 
 impl Question {
-    fn new(query: Arc<Query>, shape: Shape, wide: Option<Wide>) -> Box<Question> {
+    fn new(query: Arc<Query>, shape: Shape, wide: Option<Elsewhere>) -> Box<Question> {
         let answer = Answer::empty(&query);
         Box::new(Question { query, shape, answer, large: false, wide })
     }
@@ -83,14 +85,6 @@ impl Question {
             false => self.answer.merge(part),
         }
     }
-}
-
-/// What other nodes have to say.
-#[derive(Debug)]
-pub(super) struct Wide {
-    /// The order that the answer to `CheckOnline` has.
-    pub asked: Vec<UniqId>,
-    pub found: Vec<Answer<UniqId>>,
 }
 
 impl Asks {
@@ -119,7 +113,9 @@ impl Asks {
 
     /// The question is answered, or nobody wants the answer any more.
     pub fn forget(&mut self, number: u64) {
-        self.open.remove(&number);
+        if let Some(Ask { about: About::Query(question), .. }) = self.open.remove(&number) {
+            self.making.discard(*question);
+        }
         self.making.go_on();
     }
 
@@ -152,11 +148,11 @@ impl Shard {
     /// A backend connection asks about connections, users or topics.
     pub(super) fn ask(&mut self, slot: u32, query: Query, shape: Shape) {
         let number = self.question(slot);
-        self.ask_all(number, query, shape);
+        self.ask_all(number, Arc::new(query.distinct()), shape);
     }
 
-    fn ask_all(&mut self, number: u64, query: Query, shape: Shape) {
-        let query = Arc::new(query.distinct());
+    /// The query must be [`Query::distinct`].
+    pub(super) fn ask_all(&mut self, number: u64, query: Arc<Query>, shape: Shape) {
         self.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
         self.ask_shards(number, &query);
     }
@@ -181,25 +177,25 @@ impl Shard {
             Query::ConnInfo { .. } => (Vec::new(), self.named_abroad(cmd, &body)),
             _ => (Vec::new(), vec![(None, query.clone())]),
         };
-        self.ask_nodes(number, query, shape, asked, abroad);
+        let abroad = abroad
+            .into_iter()
+            .flat_map(|(to, query)| query.split(MESH_QUERY_BYTES).into_iter().map(move |q| (to, q)))
+            .collect();
+        self.ask_nodes(number, Arc::new(query.distinct()), shape, asked, abroad);
     }
 
-    /// Asks all shards, and other nodes what each of them is to be asked.
-    fn ask_nodes(
+    /// Asks all shards, and other nodes what each of them is to be asked, in messages that are not
+    /// too large. The query must be [`Query::distinct`].
+    pub(super) fn ask_nodes(
         &mut self,
         number: u64,
-        query: Query,
+        query: Arc<Query>,
         shape: Shape,
         asked: Vec<UniqId>,
         abroad: Vec<(Option<u16>, Query)>,
     ) {
-        let query = Arc::new(query.distinct());
-        let wide = Some(Wide { asked, found: Vec::new() });
+        let wide = Some(Elsewhere::new(asked));
         let about = About::Query(Question::new(query.clone(), shape, wide));
-        let abroad: Vec<_> = abroad
-            .into_iter()
-            .flat_map(|(to, query)| query.split(MESH_QUERY_BYTES).into_iter().map(move |q| (to, q)))
-            .collect();
         self.asks.begin_with(number, about, self.asks.shards + abroad.len());
         for (to, query) in abroad {
             self.ask_node(number, to, query);
@@ -217,19 +213,15 @@ impl Shard {
     }
 
     /// What other nodes have; of one that has left meanwhile nothing is known.
-    fn found_elsewhere(&mut self, number: u64, parts: Vec<(u16, Answer)>) {
-        let parts: Vec<Answer<UniqId>> = parts
-            .into_iter()
-            .filter_map(|(node, part)| {
-                let ids = self.uniq_ids_of(node)?;
-                Some(part.map(|conn| UniqId::of(conn, &ids)))
-            })
-            .collect();
+    fn found_elsewhere(&mut self, number: u64, parts: Vec<(u16, Answer)>, lent: Lent) {
+        let named = |(node, part)| Some((self.uniq_ids_of(node)?, part));
+        let parts: Vec<(UniqIds, Answer)> = parts.into_iter().filter_map(named).collect();
         let merge = |about: &mut About| {
             if let About::Query(question) = about
-                && let Some(wide) = &mut question.wide
+                && let Some(elsewhere) = &mut question.wide
             {
-                wide.found.extend(parts);
+                elsewhere.found.extend(parts);
+                elsewhere.lent.push(lent);
             }
         };
         let about = self.asks.add(number, merge);
@@ -262,7 +254,7 @@ impl Shard {
             }
             Reply::Answer(part, next) => self.answered(number, part, next.is_none()),
             Reply::Outcome(part) => self.told(number, part),
-            Reply::Elsewhere(parts) => self.found_elsewhere(number, parts),
+            Reply::Elsewhere(parts, lent) => self.found_elsewhere(number, parts, lent),
         }
     }
 
@@ -344,32 +336,32 @@ impl Shard {
             Some(About::Known(frame)) => return self.answer_question(number, frame),
             _ => return,
         };
-        let found = question.wide.iter().flat_map(|wide| &wide.found);
-        if question.large || found.map(Answer::weight).sum::<usize>() > self.asks.making.piece {
+        let elsewhere = question.wide.as_ref().map_or(0, Elsewhere::weight);
+        if question.large || elsewhere > self.asks.making.piece {
             return self.make(number, question);
         }
         let Question { query, shape, answer, wide, .. } = *question;
         let is_wide = wide.is_some();
         let next = match wide {
             None => worker::answer(shape, answer.finish(&query), &self.uniq_ids),
-            Some(Wide { asked, found }) => {
+            Some(Elsewhere { asked, found, .. }) => {
                 let mut whole = answer.map(|conn| UniqId::of(conn, &self.uniq_ids));
-                found.into_iter().for_each(|part| whole.merge(part));
-                worker::answer(shape, whole.finish_as(&asked), &())
+                for (ids, part) in found {
+                    whole.merge(part.map(|conn| UniqId::of(conn, &ids)));
+                }
+                // Of a node that has found little in several turns something may be here twice.
+                worker::answer(shape, whole.joined().finish_as(&asked), &())
             }
         };
-        self.answer_or_ask(number, next, is_wide);
-    }
-
-    /// Answers, or goes on with the second round.
-    pub(super) fn answer_or_ask(&mut self, number: u64, next: Next, wide: bool) {
         match next {
             Next::Done(frame) => self.answer_question(number, frame),
-            Next::Ask(query, shape) if wide => {
-                let abroad = vec![(None, query.clone())];
-                self.ask_nodes(number, query, shape, Vec::new(), abroad);
+            Next::Ask(query, shape) if is_wide => {
+                let query = query.distinct();
+                let abroad = query.clone().split(MESH_QUERY_BYTES).into_iter();
+                let abroad = abroad.map(|query| (None, query)).collect();
+                self.ask_nodes(number, Arc::new(query), shape, Vec::new(), abroad);
             }
-            Next::Ask(query, shape) => self.ask_all(number, query, shape),
+            Next::Ask(query, shape) => self.ask_all(number, Arc::new(query.distinct()), shape),
         }
     }
 

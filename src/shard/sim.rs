@@ -226,11 +226,6 @@ impl World {
         self.cells.iter().map(|cell| &cell.shard)
     }
 
-    /// Whether callbacks are under way.
-    pub fn callbacks_wait(&self) -> bool {
-        !self.callbacks.is_empty()
-    }
-
     /// Process-wide counts: connections and online clients.
     pub fn counts(&self) -> (u32, u32) {
         let count = |number: &std::sync::atomic::AtomicU32| number.load(Ordering::Relaxed);
@@ -351,6 +346,7 @@ impl World {
                     self.calls.push(Call { conn, number, call });
                 }
                 Request::CancelUpstream { conn } => self.cancel(conn),
+                Request::Make(job) => self.tell(job.shard, Mail::made(*job, || {})),
                 request => self.callbacks.push((self.now.ms + self.rng.u64(..20), request)),
             }
         }
@@ -577,6 +573,7 @@ impl World {
                 Request::Upstream { .. }
                 | Request::CancelUpstream { .. }
                 | Request::Hook { .. }
+                | Request::Make(_)
                 | Request::Stop => {}
                 Request::Metrics { shard, number } => {
                     let text = String::from("ringway_up 1\n");

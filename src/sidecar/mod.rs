@@ -9,6 +9,7 @@ mod admin;
 mod calls;
 mod dispatch;
 mod hooks;
+mod large;
 mod login;
 pub mod mesh;
 mod origin;
@@ -42,6 +43,7 @@ use calls::Calls;
 use dispatch::Dispatch;
 pub use hooks::Callbacks;
 use hooks::Hooks;
+use large::Maker;
 use login::Logins;
 use places::Places;
 use shards::Shards;
@@ -157,6 +159,7 @@ struct Services {
     calls: Arc<Calls>,
     registry: Arc<Registry>,
     unwrapper: Unwrapper,
+    maker: Maker,
     shards: Shards,
 }
 
@@ -178,6 +181,7 @@ impl Services {
         let calls = Calls::new(sidecar, &registry)?;
         let unwrapper =
             Unwrapper::start(settings.key.clone(), settings.key_threads, &shards, &life)?;
+        let maker = Maker::start(&shards, &life)?;
         let dispatch = Dispatch::new(&upstreams, sidecar, shards.clone(), &registry)?;
         let mesh = settings.mesh.as_ref().map(|(mesh, _)| mesh.clone());
         if let Some((mesh, calls)) = settings.mesh {
@@ -212,6 +216,7 @@ impl Services {
             calls: Arc::new(calls),
             registry,
             unwrapper,
+            maker,
             shards,
         })
     }
@@ -268,6 +273,7 @@ impl Services {
             Request::Unwrap { conn, number, key, iv } => {
                 self.unwrapper.begin(conn, number, key, iv);
             }
+            Request::Make(job) => self.maker.begin(job),
             Request::Stop => return false,
         }
         true

@@ -156,6 +156,35 @@ fn a_thread_for_keys_that_stands_still_ends_the_process() {
     expect_end_of(with_key_thread(IMPATIENT, &HOUR_MS.to_string()), "xxim-rsa-0");
 }
 
+/// A gateway whose thread for large answers suffers this with the first one; a client that the
+/// answer is about.
+fn with_large_answer(settings: &str, fault: &str) -> (Binary, Client) {
+    const TOPICS: usize = 2 * ringway::limits::ANSWER_PIECE;
+    let server = Binary::start(settings);
+    server.order(&format!("answers work 1 {fault}"));
+    let mut worker = server.worker(1);
+    let client = server.client();
+    let topics: Vec<String> = (0..TOPICS).map(|number| number.to_string()).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let uniq_id = worker.opened();
+    let mut task = server.task();
+    task.subscribe(&uniq_id, &topics);
+    task.send(cmd::TOPIC_LIST, &());
+    (server, client)
+}
+
+#[test]
+fn a_panic_of_the_thread_for_large_answers_ends_the_process() {
+    let (server, _client) = with_large_answer("", "panic");
+    expect_panic(server, "answers");
+}
+
+#[test]
+fn a_thread_for_large_answers_that_stands_still_ends_the_process() {
+    let (server, _client) = with_large_answer(IMPATIENT, &HOUR_MS.to_string());
+    expect_end_of(server, "answers");
+}
+
 /// An idle thread would be taken for dead.
 #[test]
 fn a_watchdog_that_no_idle_thread_could_please_is_refused() {

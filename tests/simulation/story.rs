@@ -368,7 +368,7 @@ impl Story {
         while quiet < 10 {
             self.write();
             self.world.settle(ROUNDS_MAX);
-            let moved = self.read() || self.world.callbacks_wait();
+            let moved = self.read() || self.world.questions() > 0;
             quiet = if moved { 0 } else { quiet + 1 };
             self.world.pass(7);
             self.observe();
@@ -439,7 +439,7 @@ impl Story {
     /// All that is due happens, until nobody is left.
     fn run_out(&mut self) {
         let end_ms = self.world.now_ms() + TIMEOUT_MS_MAX + 15_000;
-        while self.world.now_ms() < end_ms || self.world.callbacks_wait() {
+        while self.world.now_ms() < end_ms || self.world.questions() > 0 {
             self.world.pass(2500);
             self.world.settle(ROUNDS_MAX);
             self.read();

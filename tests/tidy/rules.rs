@@ -64,6 +64,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         "sidecar",
         &[
             "sidecar",
+            "control::large",
             "shard::mailbox",
             "wire",
             "hub",

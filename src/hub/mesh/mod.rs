@@ -8,10 +8,12 @@
 //! name and, while no other node wants it, goes no further. Without a mesh nothing is counted.
 
 mod interest;
+mod lent;
 mod nodes;
 mod occupancy;
 
 pub use interest::Interest;
+pub use lent::{Lent, Room};
 pub use nodes::{Node, Nodes};
 pub use occupancy::{Occupancy, Turn};
 

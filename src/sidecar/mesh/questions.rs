@@ -4,6 +4,8 @@
 //! answered in time and completely; a node of which a piece is missing has not answered. A question
 //! of another node is asked here when the messages for buckets have been handled that were there
 //! one turn after it came, so that it sees what earlier ones have done.
+//! What other nodes have found is charged for what it takes; when all of it is more than
+//! [`MESH_FOUND_BYTES_MAX`], nodes count as not answering.
 //! Costs: one entry in a hash table per question; answers take room as everything that waits for
 //! the link does.
 
@@ -11,15 +13,22 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use prost::Message;
+
 use super::Mesh;
 use super::asks::Asker;
 use super::codec::Lane;
 use super::finds;
+use crate::hub::mesh::{Lent, Room};
 use crate::hub::queries::{Answer, Query};
-use crate::limits::{MESH_QUERY_BYTES, MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
+use crate::limits::{MESH_FOUND_BYTES_MAX, MESH_QUERY_BYTES, MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
 use crate::shard::mailbox::{Mail, Reply};
 use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
+
+/// What a connection, user, topic or member that another node has found is charged beside the bytes
+/// of its message: a name of its own, and its places in the lists of a question and of its answer.
+const FOUND_CHARGE_BYTES: usize = 64;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -30,6 +39,8 @@ pub(super) struct Questions {
     arrived: VecDeque<Arrived>,
     /// Messages for buckets that were handled.
     handled: u64,
+    /// For what other nodes have found.
+    room: Room,
 }
 
 /// A question of another node.
@@ -50,12 +61,16 @@ struct Question {
     /// Nodes that have not answered, each with the number of its next piece.
     missing: Vec<(u16, u32)>,
     found: Vec<(u16, Answer)>,
+    lent: Lent,
+    /// Nodes that have found more than there was room for.
+    given_up: Vec<u16>,
 }
 
 /// A question that is over, and who has not answered it.
 struct Over {
     asker: Asker,
     found: Vec<(u16, Answer)>,
+    lent: Lent,
     missing: Vec<u16>,
 }
 
@@ -107,9 +122,15 @@ impl Questions {
             return None;
         }
         *next += 1;
+        let (last, bytes) = (piece.last, piece.encoded_len());
         let found = finds::found(&question.query, piece.found.unwrap_or_default());
-        question.found.push((node, found));
-        if piece.last {
+        let charge = bytes + found.weight() * FOUND_CHARGE_BYTES;
+        let fits = question.lent.take(charge, MESH_FOUND_BYTES_MAX);
+        match fits {
+            true => question.found.push((node, found)),
+            false => question.given_up.push(node),
+        }
+        if last || !fits {
             question.missing.swap_remove(at);
         }
         if question.missing.is_empty() { self.close(number) } else { None }
@@ -130,10 +151,11 @@ impl Questions {
     }
 
     fn close(&mut self, number: u64) -> Option<Over> {
-        let Question { asker, missing, mut found, .. } = self.open.remove(&number)?;
-        let missing: Vec<u16> = missing.into_iter().map(|(node, _)| node).collect();
+        let Question { asker, missing, mut found, lent, given_up, .. } =
+            self.open.remove(&number)?;
+        let missing: Vec<u16> = missing.into_iter().map(|(node, _)| node).chain(given_up).collect();
         found.retain(|(node, _)| !missing.contains(node));
-        Some(Over { asker, found, missing })
+        Some(Over { asker, found, lent, missing })
     }
 }
 
@@ -148,11 +170,14 @@ impl Mesh {
         let reachable = self.link.is_up() && self.rival.is_none();
         let full = self.questions.open.len() >= MESH_REQUESTS_MAX;
         self.meters.asked.increment(1);
+        let (found, lent) = (Vec::new(), self.questions.room.lend());
         if nodes.is_empty() || !reachable || full {
-            return self.conclude(Over { asker, found: Vec::new(), missing: nodes });
+            return self.conclude(Over { asker, found, lent, missing: nodes });
         }
         let missing = nodes.iter().map(|node| (*node, 0)).collect();
-        self.questions.open.insert(number, Question { asker, query, missing, found: Vec::new() });
+        let given_up = Vec::new();
+        let question = Question { asker, query, missing, found, lent, given_up };
+        self.questions.open.insert(number, question);
         self.questions.deadlines.push_back((Instant::now() + MESH_REQUEST_TIME, number));
         for node in nodes {
             let envelope = self.envelope(number, Body::Query(body.clone()));
@@ -174,7 +199,7 @@ impl Mesh {
     }
 
     fn conclude(&mut self, over: Over) {
-        let Over { asker, found, missing } = over;
+        let Over { asker, found, lent, missing } = over;
         if !missing.is_empty() {
             self.meters.unanswered.increment(1);
             if let Some(unsaid) = self.complain() {
@@ -185,7 +210,7 @@ impl Mesh {
                 );
             }
         }
-        let reply = Reply::Elsewhere(found);
+        let reply = Reply::Elsewhere(found, lent);
         self.shards.post(asker.shard.into(), Mail::Replied { number: asker.number, reply }, 0);
     }
 
@@ -262,7 +287,8 @@ mod tests {
     fn open(questions: &mut Questions, number: u64, nodes: &[u16], due: Instant) {
         let missing = nodes.iter().map(|node| (*node, 0)).collect();
         let query = Arc::new(Query::Conns);
-        let question = Question { asker: ASKER, query, missing, found: Vec::new() };
+        let (found, lent, given_up) = (Vec::new(), questions.room.lend(), Vec::new());
+        let question = Question { asker: ASKER, query, missing, found, lent, given_up };
         questions.open.insert(number, question);
         questions.deadlines.push_back((due, number));
     }
@@ -302,6 +328,24 @@ mod tests {
         let over = questions.expired(now + MESH_REQUEST_TIME).expect("its time is over");
         assert_eq!((over.missing, over.found), (vec![2], vec![(3, conn(0))]));
         assert!(questions.open.is_empty() && questions.due().is_none());
+    }
+
+    #[test]
+    fn a_node_that_finds_more_than_there_is_room_for_has_not_answered() {
+        let (mut questions, now) = (Questions::default(), Instant::now());
+        let mut others = questions.room.lend();
+        assert!(others.take(MESH_FOUND_BYTES_MAX, MESH_FOUND_BYTES_MAX));
+        open(&mut questions, 5, &[2, 3], now + MESH_REQUEST_TIME);
+        assert!(questions.piece(5, 2, piece(0, false)).is_none());
+        let over = questions.piece(5, 3, piece(0, false)).expect("nobody is waited for");
+        assert_eq!((over.missing, over.found), (vec![2, 3], Vec::new()));
+        drop(others);
+        open(&mut questions, 6, &[2], now + MESH_REQUEST_TIME);
+        let over = questions.piece(6, 2, piece(0, true)).expect("there is room again");
+        assert_eq!((over.missing, over.found), (vec![], vec![(2, conn(0))]));
+        assert!(questions.room.used() > FOUND_CHARGE_BYTES);
+        drop(over.lent);
+        assert_eq!(questions.room.used(), 0);
     }
 
     #[test]

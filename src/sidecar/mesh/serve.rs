@@ -106,7 +106,7 @@ impl Mesh {
                 self.found(number, part, next.is_some());
             }
             // Shards say that to nobody.
-            MeshRequest::Replied { reply: Reply::Elsewhere(_), .. } => {}
+            MeshRequest::Replied { reply: Reply::Elsewhere(..), .. } => {}
             MeshRequest::Ask { to, query, reply: (shard, number) } => {
                 self.question(to, query, Asker { shard, number });
             }
