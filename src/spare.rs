@@ -69,16 +69,23 @@ pub fn emptied<C: Spare>(container: &mut C) {
     }
 }
 
+/// Of a container whose entries are counted by `len()`.
+macro_rules! len_of_capacity {
+    () => {
+        fn used(&self) -> usize {
+            self.len()
+        }
+
+        fn room(&self) -> usize {
+            self.capacity()
+        }
+    };
+}
+
 impl<T> Spare for Vec<T> {
     const ENTRY_BYTES: usize = size_of::<T>();
 
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
+    len_of_capacity!();
 
     fn shrink(&mut self, entries: usize) {
         // In place an allocator would copy all of the new room, or give nothing back.
@@ -91,13 +98,7 @@ impl<T> Spare for Vec<T> {
 impl<T> Spare for VecDeque<T> {
     const ENTRY_BYTES: usize = size_of::<T>();
 
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
+    len_of_capacity!();
 
     fn shrink(&mut self, entries: usize) {
         let mut small = VecDeque::with_capacity(entries);
@@ -109,13 +110,7 @@ impl<T> Spare for VecDeque<T> {
 impl Spare for String {
     const ENTRY_BYTES: usize = 1;
 
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
+    len_of_capacity!();
 
     fn shrink(&mut self, entries: usize) {
         let mut small = String::with_capacity(entries);
@@ -144,13 +139,7 @@ impl<T> Spare for Slab<T> {
 impl<K: Eq + Hash, V, S: BuildHasher> Spare for HashMap<K, V, S> {
     const ENTRY_BYTES: usize = size_of::<(K, V)>();
 
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
+    len_of_capacity!();
 
     fn shrink(&mut self, entries: usize) {
         self.shrink_to(entries);
@@ -160,13 +149,7 @@ impl<K: Eq + Hash, V, S: BuildHasher> Spare for HashMap<K, V, S> {
 impl<K: Eq + Hash, S: BuildHasher> Spare for HashSet<K, S> {
     const ENTRY_BYTES: usize = size_of::<K>();
 
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
+    len_of_capacity!();
 
     fn shrink(&mut self, entries: usize) {
         self.shrink_to(entries);
@@ -176,13 +159,7 @@ impl<K: Eq + Hash, S: BuildHasher> Spare for HashSet<K, S> {
 impl<K: Eq + Hash, V, S: BuildHasher> Spare for hashbrown::HashMap<K, V, S> {
     const ENTRY_BYTES: usize = size_of::<(K, V)>();
 
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
+    len_of_capacity!();
 
     fn shrink(&mut self, entries: usize) {
         self.shrink_to(entries);
