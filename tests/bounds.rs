@@ -102,7 +102,12 @@ json = true
 /// tables. It has few receive buffers: what the clients of a shard share is little of what one of
 /// them may take.
 fn gateway(runtime: &str, tables: &str) -> Binary {
-    let runtime = format!("[runtime]\nreceive_buffers = 64\n{runtime}\n");
+    gateway_of(64, runtime, tables)
+}
+
+/// The same with so many receive buffers for each of the two shards.
+fn gateway_of(receive_buffers: u32, runtime: &str, tables: &str) -> Binary {
+    let runtime = format!("[runtime]\nreceive_buffers = {receive_buffers}\n{runtime}\n");
     let file = File::new(&format!("{LISTENERS}{runtime}{tables}"));
     let mut command = serve(&file);
     // A huge page of 2 MiB is occupied as soon as somebody takes a byte of it.

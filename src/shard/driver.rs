@@ -13,6 +13,10 @@
 //! `need_preempt`, `run_task_queues` says that nothing ran. Nobody would wake it then. The first
 //! poll of the task goes the same way, so the timer is set to a time that never comes.
 //!
+//! A turn ends soon, however much has come: what it has no time for waits ([`WORK_TIME`]), so that
+//! what was made leaves, memory is bounded by what the input of a short time can make, and ends of
+//! sends and mail are seen.
+//!
 //! Back-pressure: while mail to another shard does not fit into its mailbox, input stays where it
 //! is. The receive buffers it occupies are not given back, so the kernel stops receiving in its
 //! turn, and TCP holds the peers back.
@@ -43,6 +47,9 @@ use crate::spare::{EVERY_MS, Look};
 
 /// Mail that is handled before the sockets get another look.
 const MAIL_PER_TURN: usize = 1024;
+/// How long input of the sockets is handled in one turn, and mail; what is left waits for the next.
+/// Few bytes may ask for very much work, and what that makes leaves at the end of the turn only.
+const WORK_TIME: Duration = Duration::from_millis(10);
 /// How long a shard without work waits before it publishes its counters and waits on: the pauses of
 /// moderate traffic are shorter.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -184,7 +191,7 @@ async fn run(make: impl FnOnce() -> Parts, patience: Patience) -> Notice {
 struct Driver {
     parts: Parts,
     ring: Ring,
-    /// Input that waits because mail to another shard did not fit.
+    /// Input that waits because mail to another shard did not fit, or a turn had no time for it.
     held: VecDeque<Event>,
     /// Whether such mail is left from the last turn.
     congested: bool,
@@ -253,12 +260,16 @@ impl Driver {
         self.look_for_spare(now.ms);
         let mut active = self.collect(now.ms);
         self.parts.heart.enter(Phase::Mail);
+        let until_us = self.work_until_us();
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.parts.mailbox.take() else { break };
             active = true;
             // Each round of draining gets its answer.
             self.drained &= !matches!(mail, Mail::Drain);
             self.parts.shard.mail(mail);
+            if self.parts.clock.us() >= until_us {
+                break;
+            }
         }
         self.parts.heart.enter(Phase::Flush);
         self.parts.shard.end_turn();
@@ -288,26 +299,36 @@ impl Driver {
             self.drained = true;
             let _ = self.parts.notices.send(Notice::Drained);
         }
-        // Input that was held back can be handled now that the mail is out.
+        // Input that was held back can be handled now that the mail is out, or that there is time.
         let released = !self.held.is_empty() && !self.congested;
         Ok(active || released || self.parts.shard.busy() || self.ring.pending())
     }
 
-    /// Feeds what the ring has collected to the shard, unless mail is in the way.
+    /// When to go on with something else, if work begins now.
+    fn work_until_us(&self) -> u64 {
+        self.parts.clock.us() + WORK_TIME.as_micros() as u64
+    }
+
+    /// Feeds what the ring has collected to the shard, unless mail is in the way or it is too much
+    /// for one turn.
     fn collect(&mut self, now_ms: u64) -> bool {
         let mut active = false;
-        while !self.congested
-            && let Some(event) = self.held.pop_front()
-        {
+        let until_us = self.work_until_us();
+        let mut waits = self.congested;
+        while !waits && let Some(event) = self.held.pop_front() {
             active = true;
             self.handle(event, now_ms);
+            waits = self.parts.clock.us() >= until_us;
         }
         while let Some(event) = self.ring.next() {
             active = true;
             // The end of a send never waits: it only makes room.
             let urgent = matches!(event, Event::Stalled { .. } | Event::Sent { .. });
-            if urgent || (self.held.is_empty() && !self.congested) {
+            if urgent {
                 self.handle(event, now_ms);
+            } else if self.held.is_empty() && !waits {
+                self.handle(event, now_ms);
+                waits = self.parts.clock.us() >= until_us;
             } else {
                 self.held.push_back(event);
             }

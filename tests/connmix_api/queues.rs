@@ -222,7 +222,7 @@ fn four_consumers_share_the_messages_of_a_hundred_clients_exactly_once() {
         let before = last.insert((peer, client), number);
         assert!(before.is_none_or(|before| before < number), "{before:?} before {number}");
     }
-    assert_eq!(metric(&api, "ringway_queue_messages{"), 0);
+    wait_until("an empty queue", || metric(&api, "ringway_queue_messages{") == 0);
     drop(writers.join().expect("everything was taken"));
     let mut task = api.server.task();
     drop(receiver);

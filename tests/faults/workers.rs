@@ -84,8 +84,9 @@ fn a_killed_worker_leaves_its_events_to_the_others() {
     }
     let lost = 4 * EACH - count;
     assert!(lost * TEXT_BYTES <= KERNEL_BYTES_MAX, "{lost} messages are lost");
-    let rerouted = metric(admin(&server), "ringway_worker_events_rerouted_total", "");
-    assert!(rerouted as usize >= count, "{rerouted} counted, {count} came");
+    wait_until("all that came to be counted", || {
+        metric(admin(&server), "ringway_worker_events_rerouted_total", "") as usize >= count
+    });
     for mut client in clients {
         client.send_text("and now?");
         assert_eq!(&*other.transfer().data, b"and now?", "the other one serves all");
