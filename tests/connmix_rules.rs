@@ -148,6 +148,7 @@ pub fn short(effect: &Effect, text: &str) -> String {
     match effect {
         Effect::Subscribe(channel) => format!("+{channel}"),
         Effect::Unsubscribe(channel) => format!("-{channel}"),
+        Effect::Pong => "pong".to_owned(),
         Effect::Send(kind, data) => format!("send {}", shown(kind, data)),
         Effect::Publish { channel, kind, data } => {
             format!("publish {} {}", &**channel, shown(kind, data))

@@ -26,6 +26,8 @@ pub const ECHO_MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// other connection shares (the counts and the handle of its bytes 48, the smallest allocation of
 /// an allocator 16, its places in a vector that doubles 16, and some to spare).
 pub const FRAME_CHARGE_BYTES: usize = 96;
+/// What may wait for one connection, in bytes charged, before only its newest pong waits as well.
+pub const PONG_CHARGE_MAX: u32 = 64 * 1024;
 /// Queries of one backend connection that may be under way at the same time.
 pub const BUSINESS_QUERIES_MAX: usize = 64;
 /// Bytes of answers that may wait for one backend connection before it is not read any more.
@@ -226,6 +228,12 @@ pub(super) const ROWS: &[Limit] = &[
         FRAME_CHARGE_BYTES as i64,
         "What each frame that waits for a connection is charged beside its bytes.",
         "",
+    ),
+    fixed(
+        Unit::Bytes,
+        PONG_CHARGE_MAX as i64,
+        "What may wait for one connection before a further pong takes the place of an older one.",
+        "Only the newest ping is answered then, as while the client does not read.",
     ),
     fixed(
         Unit::Bytes,

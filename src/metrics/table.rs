@@ -210,7 +210,7 @@ table! {
     slow_client_closes "ringway_slow_clients_closed_total" Count
         "Clients closed because they did not read what was sent to them"
     pongs_dropped "ringway_pongs_dropped_total" Count
-        "Pongs given up for a newer one while the client did not read (RFC 6455 section 5.5.3)"
+        "Pongs given up for a newer one because too much waited (RFC 6455 section 5.5.3)"
     messages_received "ringway_client_messages_received_total" Count
         "Messages from clients"
     message_bytes_received "ringway_client_messages_received_bytes_total" Bytes

@@ -7,7 +7,9 @@
 //! frame costs none either, several frames share one vector that leaves with them. Connections that
 //! flush the same frames one after the other share one joined buffer ([`Joined`]).
 
-use crate::limits::{COALESCE_BYTES_MAX, FRAME_CHARGE_BYTES, SEND_BYTES_MAX, SEND_FRAMES_MAX};
+use crate::limits::{
+    COALESCE_BYTES_MAX, FRAME_CHARGE_BYTES, PONG_CHARGE_MAX, SEND_BYTES_MAX, SEND_FRAMES_MAX,
+};
 use crate::shard::ops::{Batch, Frame};
 
 /// The outgoing side of one connection.
@@ -97,12 +99,12 @@ impl Outbox {
         };
     }
 
-    /// Queues a pong. While a send is stalled only the newest one waits (RFC 6455 section 5.5.3):
-    /// it takes the place of an older one that is queued. Returns how many frames are queued behind
-    /// that place.
+    /// Queues a pong. While a send is stalled, or [`PONG_CHARGE_MAX`] waits, only the newest one
+    /// waits (RFC 6455 section 5.5.3): it takes the place of an older one that is queued. Returns
+    /// how many frames are queued behind that place.
     pub fn push_pong(&mut self, pong: Frame) -> Option<usize> {
         let older = match &mut self.queue {
-            _ if self.stalled == 0 || self.pong == 0 => None,
+            _ if self.pong == 0 || (self.stalled == 0 && self.queued < PONG_CHARGE_MAX) => None,
             Queue::Empty => None,
             Queue::One(frame) => Some(frame),
             Queue::Many(frames) => frames.get_mut(self.pong as usize - 1),
@@ -436,6 +438,20 @@ mod tests {
         assert_eq!(outbox.push_pong(pong(101)), Some(0));
         assert_eq!(outbox.clear(true), (0, 0));
         assert_eq!(outbox.push_pong(pong(102)), None, "the older one was given up");
+    }
+
+    #[test]
+    fn only_the_newest_pong_waits_behind_much_else() {
+        let mut outbox = Outbox::default();
+        for _ in 0..10_000 {
+            outbox.push_pong(pong(1));
+        }
+        assert!(outbox.charge() < PONG_CHARGE_MAX + charge(125) as u32, "{}", outbox.charge());
+        outbox.push_pong(pong(3));
+        assert_eq!(queued(&outbox).last(), Some(&3));
+        // What is pushed for another reason has a place of its own.
+        outbox.push(frame(10, 2));
+        assert_eq!(outbox.push_pong(pong(5)), Some(1));
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn warm_up(mut socket: TcpStream, message: &[u8]) {
 /// kernel takes no more answers, if there is something large to say, and then `message`.
 fn check(open: impl Fn(&Binary) -> TcpStream, first: &[u8], message: &[u8]) -> Binary {
     let _turn = one_at_a_time();
-    let server = gateway("slow_client = \"drop\"", "");
+    let server = gateway("", "");
     warm_up(open(&server), &[first, message].concat());
     let before = server.rss_kib();
     let words = if first.is_empty() { message } else { first };

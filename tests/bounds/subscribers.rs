@@ -1,5 +1,7 @@
 //! Subscribers that do not read while somebody publishes next to nothing, very often.
 
+use std::time::Duration;
+
 use ringway::config::model::SlowClient;
 use ringway::wire::netsvr::proto;
 
@@ -97,6 +99,8 @@ fn subscribers_of_somebody_who_does_not_wait() {
         publish(&mut task, b"y", BATCH);
         peak = peak.max(server.rss_kib());
     }
+    // It answers when it has carried out all that; a busy machine takes its time for that.
+    task.socket.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket");
     task.online_count();
     let each = peak.max(server.rss_kib()).saturating_sub(before) * 1024 / SUBSCRIBERS;
     println!("{each} bytes for each");

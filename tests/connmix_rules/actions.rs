@@ -250,8 +250,8 @@ fn text_ping_is_answered_before_the_rules() {
     let rules = "text_ping = true\n[[connmix.server.rule]]\non = \"message\"\n\
                  do = [ { send = \"rule\" } ]\n";
     let mut client = Client::new(rules);
-    assert_eq!(client.text("ping"), ["send pong"]);
-    assert_eq!(client.text(" ping\r\n"), ["send pong"]);
+    assert_eq!(client.text("ping"), ["pong"]);
+    assert_eq!(client.text(" ping\r\n"), ["pong"]);
     assert_eq!(client.text("PING"), ["send rule"]);
     let mut without = does(r#"[ { send = "rule" } ]"#);
     assert_eq!(without.text("ping"), ["send rule"]);

@@ -36,6 +36,8 @@ pub enum Effect {
     Unsubscribe(Box<str>),
     /// To this client.
     Send(MessageType, Bytes),
+    /// The answer to a ping in text.
+    Pong,
     Publish {
         channel: Name,
         kind: MessageType,
@@ -180,9 +182,7 @@ impl<'a> Run<'a> {
     pub fn start(mut self) -> Option<Suspended> {
         if self.data.is_some() {
             if self.server.text_ping && self.text.is_some_and(|text| text.trim_ascii() == "ping") {
-                self.effects
-                    .list
-                    .push(Effect::Send(MessageType::Text, Bytes::from_static(b"pong")));
+                self.effects.list.push(Effect::Pong);
                 return None;
             }
             let lines = self.subject.stream && self.server.framing == ClientFraming::JsonLine;

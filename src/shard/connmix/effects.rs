@@ -1,5 +1,7 @@
 //! What the rules of connmix clients want, carried out.
 
+use bytes::Bytes;
+
 use crate::config::model::{MessageType, OnPushError};
 use crate::edge::connmix::{Answer, Effect, Effects, Event, Resumed, Run, Suspended};
 use crate::hub::ConnId;
@@ -85,6 +87,7 @@ impl Shard {
                 let payload = Payload::of_kind(data, kind_of(kind));
                 self.push_all(&[slot], &payload);
             }
+            Effect::Pong => self.answer(slot, Bytes::from_static(b"pong")),
             Effect::Push { topic, d, waits } => {
                 let d = text.get(d).unwrap_or_default();
                 let waiter = if waits { Waiter::Client } else { Waiter::Nobody };
