@@ -3,9 +3,9 @@
 //! What is checked, whatever mailboxes, pieces of bytes, stalled sends, upstreams, verifiers and
 //! resets do: each request has one answer, or its connection ends, and never two; what follows new
 //! keys is under them and what came before is not; who says goodbye, or breaks the protocol, has
-//! its answers first; no more requests are under way than may be; of all connections with one user,
-//! platform and device one is left; pushes keep their order and come once; when everybody has left
-//! nothing remains.
+//! its answers first, and so has who is there when the gateway drains; no more requests are under
+//! way than may be; of all connections with one user, platform and device one is left; pushes keep
+//! their order and come once; when everybody has left nothing remains.
 //!
 //! A failure prints its seed: `RINGWAY_SEED=123 cargo test --test xxim_simulation replay`;
 //! `RINGWAY_SEEDS=1000..2000` makes a range of it.
@@ -78,6 +78,8 @@ struct Story {
     requests_max: usize,
     /// Goodbyes wait for answers as long as they take.
     patient: bool,
+    /// It ends with a drain.
+    drains: bool,
     clients: Vec<Client>,
     pushed: u32,
     pushes: Vec<mpsc::UnboundedReceiver<XximPushed>>,
@@ -154,7 +156,8 @@ impl Story {
         let listener = listeners.iter().position(speaks).expect("the demo has one");
         let world = World::new(seed, rng.usize(1..=4), config, listeners, weather);
         let (clients, pushes, pushed) = (Vec::new(), Vec::new(), 0);
-        Story { world, listener, requests_max, patient, clients, pushed, pushes, rng }
+        let drains = !seed.is_multiple_of(3);
+        Story { world, listener, requests_max, patient, drains, clients, pushed, pushes, rng }
     }
 
     fn enter(&mut self) {
@@ -430,6 +433,7 @@ impl Story {
             }
         }
         self.check_places(&heard);
+        self.drain();
         for mut replies in std::mem::take(&mut self.pushes) {
             let mut shards = 0;
             while replies.try_recv().is_ok() {
@@ -441,6 +445,33 @@ impl Story {
         self.rest();
         self.world.shards().for_each(|shard| shard.audit_empty());
         answers + pushed
+    }
+
+    /// The gateway drains: what upstreams have is answered before the goodbye.
+    fn drain(&mut self) {
+        if !self.drains {
+            return;
+        }
+        for at in 0..self.clients.len() {
+            (0..self.rng.usize(..4)).for_each(|_| _ = self.ask(at, METHODS[1], Vec::new()));
+        }
+        let turns = self.rng.usize(..20);
+        (0..turns).for_each(|_| self.world.step());
+        let served: Vec<_> = self.clients.iter().map(|client| self.is_served(client)).collect();
+        let asked: Vec<_> =
+            self.world.calls.iter().map(|call| (call.conn, call.call.req_id.clone())).collect();
+        self.world.tell_all(|| Mail::Drain);
+        self.rest();
+        for (client, served) in self.clients.iter().zip(served).filter(|_| self.patient) {
+            let socket = self.world.socket(client.peer);
+            let heard = heard(client, &socket.written);
+            let own = asked.iter().filter(|(conn, _)| Some(*conn) == socket.id);
+            for (_, req_id) in own.filter(|_| !client.over) {
+                let req_id = String::from_utf8_lossy(req_id);
+                assert!(heard.codes.contains_key(&*req_id), "no answer to {req_id}");
+            }
+            assert!(!served || heard.close.is_some(), "no goodbye");
+        }
     }
 
     /// One connection for each user, platform and device, and it is one that is served.

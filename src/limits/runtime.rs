@@ -65,7 +65,7 @@ pub(super) const ROWS: &[Limit] = &[
         Unit::Milliseconds,
         [2 * SECOND, 10, MINUTE],
         "Time between the close frame of the gateway and the end of the TCP connection; and for \
-         answers that are under way when the peer ends the connection.",
+         answers that are under way when either side ends the connection.",
         "The connection is closed although the peer has not answered, or was not.",
     ),
     row(

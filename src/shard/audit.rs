@@ -132,7 +132,7 @@ impl Shard {
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
         assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
-        let there = conn.role.is_opened() && !has(Flags::CLOSING);
+        let there = conn.role.is_opened() && !has(Flags::CLOSING) && !self.xxim_goes(slot);
         let id = there.then(|| self.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);

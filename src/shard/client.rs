@@ -503,8 +503,11 @@ impl Shard {
 
     /// Goes on with a client that was blocked: first what was kept, then its socket.
     pub(super) fn unblock(&mut self, slot: u32) {
-        let flags = &mut self.conns[slot].flags;
-        flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
+        self.conns[slot].flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
+        if self.is_draining() && !self.conns[slot].flags.has(Flags::GONE) {
+            // It may have waited without a limit.
+            self.rearm(slot);
+        }
         self.feed(slot, &mut []);
         if self.conns[slot].flags.has(Flags::BLOCKED | Flags::GONE) {
             return;
@@ -519,7 +522,7 @@ impl Shard {
         if conn.flags.has(Flags::ENDED) {
             return self.touch(slot);
         }
-        if self.draining && !self.conns[slot].role.is_backend() {
+        if self.is_draining() && !self.conns[slot].role.is_backend() {
             self.close(slot, SHUTDOWN);
         }
         let conn = &mut self.conns[slot];

@@ -9,7 +9,9 @@
 //! within `runtime.close_timeout`, whatever the protocol (design section 5). A connection that is
 //! closed because of what the peer sent answers what came before that, too: data may follow the
 //! peer's close frame until ours is sent (RFC 6455 section 5.5.1), so ours waits for the answers
-//! that are under way (`says_last`), no longer than `runtime.close_timeout`.
+//! that are under way (`says_last`), no longer than `runtime.close_timeout`. So does the goodbye
+//! of a kick and of a drain; a drain lets a client that waits be heard out before that (`unblock`),
+//! within the same time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -28,10 +30,12 @@ pub(super) const SHUTDOWN: CloseReason = CloseReason { code: 1001, text: "server
 const SLOW: CloseReason = CloseReason { code: 1008, text: "slow consumer" };
 
 impl Shard {
-    /// Sends a close frame and waits for the peer's. Nothing is sent after it. Without a WebSocket
-    /// there is no frame, and only the end of the stream follows.
+    /// Sends a close frame, behind the answers of upstreams that the client is owed, and waits for
+    /// the peer's. Nothing is sent after it. Without a WebSocket there is no frame, and only the
+    /// end of the stream follows.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
-        if self.conns[slot].flags.has(Flags::GONE) || self.xxim_goes(slot) {
+        let goodbye = || websocket::close(reason.code, reason.text);
+        if self.conns[slot].flags.has(Flags::GONE) || self.xxim_says_last(slot, goodbye) {
             return;
         }
         if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
@@ -284,7 +288,18 @@ impl Shard {
             }
             .min(self.write_due_ms(slot))
         };
+        let deadline_ms = deadline_ms.min(self.hears_until_ms(slot).unwrap_or(u64::MAX));
         self.timers.arm(slot, deadline_ms);
+    }
+
+    /// While the shard drains: when a client that is heard out is said goodbye to, whatever it
+    /// waits for. Who waits for room in the queues of workers has more time, see `timed_out`.
+    fn hears_until_ms(&self, slot: u32) -> Option<u64> {
+        let conn = &self.conns[slot];
+        let over = Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::WAITING;
+        // Requests over HTTP have time limits of their own.
+        let other = conn.role.is_backend() || matches!(conn.role, Role::XximHttp(_));
+        self.drain_due_ms.filter(|_| !other && !conn.flags.has(over))
     }
 
     /// When a connection must have taken the send that is stalled, if one is, and if its outbox is
@@ -332,6 +347,9 @@ impl Shard {
                 self.give_time(slot);
             }
             _ if conn.is_ending() => self.finish(slot),
+            _ if self.hears_until_ms(slot).is_some_and(|due_ms| due_ms <= self.now.ms) => {
+                self.close(slot, SHUTDOWN);
+            }
             role if !role.is_backend() && self.write_due_ms(slot) <= self.now.ms => {
                 // It takes nothing, so it can not be told why.
                 self.counters.slow_client_closes += 1;
@@ -363,9 +381,11 @@ impl Shard {
 
     /// Stops accepting and closes every client; backend connections stay for the events.
     pub(super) fn drain(&mut self) {
-        if std::mem::replace(&mut self.draining, true) {
+        if self.is_draining() {
             return;
         }
+        let close_ms = self.config.runtime.close_timeout.as_millis() as u64;
+        self.drain_due_ms = Some(self.now.ms + close_ms);
         for listener in 0..self.listeners.len() {
             self.ops.push(Op::Unlisten { listener });
         }
@@ -375,19 +395,24 @@ impl Shard {
             match self.conns[slot].role {
                 Role::Greeting(_) => self.finish(slot),
                 _ if self.conns[slot].flags.has(Flags::GONE) => {}
-                // What it has sent comes first; `unblock` closes it then.
-                _ if self.conns[slot].flags.has(Flags::WAITING) => {}
                 // Its request is answered first, if it has one.
                 Role::XximHttp(_) => self.xxim_http_drain(slot),
+                // What it has sent comes first; `unblock` closes it then.
+                _ if self.conns[slot].flags.has(Flags::WAITING) => {}
+                _ if self.keeps_input(slot) => self.rearm(slot),
                 _ => self.close(slot, SHUTDOWN),
             }
         }
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain_due_ms.is_some()
+    }
+
     /// Whether draining is over: no client is left and every event has been written to its worker.
     pub fn drained(&self) -> bool {
         let clients = |role: &Role| !role.is_backend() && !matches!(role, Role::Free);
-        self.draining
+        self.is_draining()
             && self.links.queued().0 == 0
             && self.queueing.queues.under_way() == 0
             && self.hooks.is_idle()

@@ -350,7 +350,7 @@ impl Shard {
     ) {
         let error = |code, message| Answer::Error { code, message };
         let shards = self.mail.len();
-        let draining = self.draining;
+        let draining = self.is_draining();
         let consumer = self.conns.id(slot);
         let Some(conn) = self.api(slot) else { return };
         if !matches!(conn.consuming, Consuming::No) {

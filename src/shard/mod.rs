@@ -150,7 +150,9 @@ pub struct Shard {
     stalls: usize,
     /// When the next look for room that nobody needs is due.
     spare_ms: u64,
-    draining: bool,
+    /// Set while it drains: when a client is said goodbye to at the latest, whatever it waits for,
+    /// milliseconds of the process clock.
+    drain_due_ms: Option<u64>,
     stopping: bool,
 }
 
@@ -209,7 +211,7 @@ impl Shard {
             workers: 0,
             stalls: 0,
             spare_ms: 0,
-            draining: false,
+            drain_due_ms: None,
             stopping: false,
             config,
         }
@@ -244,7 +246,7 @@ impl Shard {
         let total = self.shared.connections.fetch_add(1, Ordering::Relaxed);
         let full = total >= self.config.runtime.connections_max;
         let role = self.first_role(listener, peer);
-        let slot = match full || self.draining {
+        let slot = match full || self.is_draining() {
             true => None,
             false => self.conns.open(self.now.unix, listener as u16, role, self.now.ms),
         };

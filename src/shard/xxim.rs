@@ -349,10 +349,10 @@ impl Shard {
             Step::Answer(answer) => {
                 self.xxim_respond(slot, &answer.head, answer.code, &answer.data);
                 if let Some(close) = answer.close {
-                    self.xxim_part(slot, &close);
+                    self.xxim_close(slot, &close);
                 }
             }
-            Step::Close(close) => _ = self.xxim_part(slot, &close),
+            Step::Close(close) => self.xxim_close(slot, &close),
             Step::Unwrap { key, iv } => self.xxim_unwrap(slot, key, iv),
             Step::Verify(login) => self.xxim_verify(slot, login),
             Step::Claim(triple) => self.xxim_claim(slot, triple),
@@ -361,24 +361,17 @@ impl Shard {
         }
     }
 
-    /// Ends a connection because of what it has said, behind the answers to what it had said
-    /// before. False: there are none under way.
-    fn xxim_part(&mut self, slot: u32, close: &Close) -> bool {
-        let waits = self.xxim_says_last(slot, || websocket::close(close.code, &close.text));
-        if !waits {
-            self.xxim_close(slot, close);
-        }
-        waits
-    }
-
-    /// See [`Shard::says_last`]; without a WebSocket the stream just ends behind the answers.
+    /// See [`Shard::says_last`]; without a WebSocket the stream just ends behind the answers. The
+    /// client leaves now. True as well if a goodbye waits already.
     pub(super) fn xxim_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
         let ending = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
-        let owed = self.xxim(slot).filter(|conn| !ending && conn.owes_answers());
-        let Some(conn) = owed else { return false };
+        let Some(conn) = self.xxim(slot) else { return false };
+        if ending || !conn.owes_answers() {
+            return conn.goes();
+        }
         conn.goodbye = Some(goodbye());
-        self.xxim_let_go(slot);
         self.conns[slot].flags.set(Flags::DEAF);
+        self.leave(slot);
         self.rearm(slot);
         // Its end is noticed, though nothing of it is read any more.
         if self.conns[slot].flags.has(Flags::BLOCKED) {
@@ -402,16 +395,18 @@ impl Shard {
         self.linger(slot);
     }
 
-    /// Says goodbye with this code and text. Without a WebSocket the stream just ends.
+    /// Says goodbye with this code and text, behind the answers under way. Without a WebSocket the
+    /// stream just ends.
     pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
         let flags = self.conns[slot].flags;
-        if flags.has(Flags::GONE | Flags::CLOSING) {
+        let goodbye = || websocket::close(close.code, &close.text);
+        if flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_says_last(slot, goodbye) {
             return;
         }
         if !flags.has(Flags::WEBSOCKET) {
             return self.linger(slot);
         }
-        self.say_goodbye(slot, websocket::close(close.code, &close.text));
+        self.say_goodbye(slot, goodbye());
         self.rearm(slot);
         // Only the peer's close frame matters from here on.
         if self.conns[slot].flags.has(Flags::BLOCKED) {
@@ -424,16 +419,9 @@ impl Shard {
         self.counters.closes += 1;
         let id = self.conns.id(slot);
         let Some(conn) = self.xxim(slot) else { return };
-        conn.goodbye = None;
         if let Some(announced) = conn.announced.take() {
             self.xxim_tell_departure(id, announced);
         }
-        self.xxim_let_go(slot);
-    }
-
-    /// Its triple is free for others.
-    fn xxim_let_go(&mut self, slot: u32) {
-        let id = self.conns.id(slot);
         if let Some(triple) = self.xxim(slot).and_then(|conn| conn.held.take()) {
             self.xxim_release(triple, id);
         }
@@ -447,7 +435,8 @@ impl Shard {
         }
         let most = u64::from(self.config.xxim.message_bytes_max) + 1;
         let text = format!("read limited at {most} bytes").into();
-        self.xxim_part(slot, &Close { code: TOO_LARGE, text })
+        self.xxim_close(slot, &Close { code: TOO_LARGE, text });
+        self.xxim_goes(slot)
     }
 
     /// Whether a client that waits for room among the requests of the shard could have it.

@@ -1,20 +1,21 @@
-//! Requests and the end of their client in one packet: what is under way is answered before the
-//! gateway says goodbye (RFC 6455 section 5.5.1: data may follow the peer's close frame until the
-//! own one is sent).
+//! Requests and the end of their connection, whoever ends it: what is under way is answered before
+//! the gateway says goodbye (RFC 6455 section 5.5.1: data may follow the peer's close frame until
+//! the own one is sent).
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{Listener, Service};
+use ringway::config::model::{Listener, Service, Verifier};
+use ringway::wire::netsvr::{Cmd, proto as netsvr};
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::xxim::proto::{PushBody, ResponseBody};
 use ringway::wire::xxim::tcp;
 
 use crate::common::{self, PATIENCE, Server, wait_until};
-use crate::support::{Xxim, config, metric, observed, request, user_params};
+use crate::support::{Xxim, address, config, metric, observed, request, user_params};
 use crate::upstream::{Call, Upstream};
 
 const SEND: &str = "/v1/msg/sendMsgList";
@@ -169,6 +170,117 @@ fn without_a_websocket_the_stream_ends_behind_the_answers() {
         let mut heard = Vec::new();
         socket.read_to_end(&mut heard).expect("an orderly end");
         assert_eq!(responses(&heard), REQUESTS + 2, "bad: {bad}, FIN: {fin}");
+    }
+}
+
+/// A drain begins that is waited for elsewhere: returns once no shard accepts any more.
+fn drain(server: Server) -> std::thread::JoinHandle<bool> {
+    let clients = address(&server);
+    let draining = std::thread::spawn(move || server.stop());
+    wait_until("the drain begins", || TcpStream::connect(clients).is_err());
+    draining
+}
+
+#[test]
+fn requests_before_a_drain_are_answered_before_the_goodbye() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = PATIENCE;
+    config.runtime.shutdown_timeout = 2 * PATIENCE;
+    let server = Server::start(config);
+    let mut client = Xxim::login(&server, "u", "d");
+    send(&mut client, &requests(&[]), false);
+    let calls = calls(&upstream);
+    let draining = drain(server);
+    calls.into_iter().rev().for_each(|call| call.answer(b""));
+    let answered: HashSet<String> = (0..REQUESTS).map(|_| client.response().req_id).collect();
+    assert_eq!(answered.len(), REQUESTS);
+    assert_eq!(client.client.frame().close(), (1001, "server shutdown"));
+    drop(client);
+    assert!(draining.join().expect("it ends"), "it did not drain in time");
+}
+
+/// What came behind a login that is being verified was received, too.
+#[test]
+fn a_drain_hears_out_who_waits_for_its_login() {
+    let (upstream, verifier) = (Upstream::start(), Upstream::start());
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = PATIENCE;
+    config.runtime.shutdown_timeout = 2 * PATIENCE;
+    config.login.verifier = Verifier::Http(verifier.url.clone());
+    config.login.timeout = PATIENCE;
+    let server = Server::start(config);
+    let mut client = Xxim::open(&server);
+    client.set_params("d");
+    let login = request("u", "/v1/conn/white/setUserParams", &user_params("u", "t"));
+    let login = mask_frame(0x82, [1, 2, 3, 4], &login);
+    send(&mut client, &[login, requests(&[])].concat(), false);
+    let asked = verifier.call();
+    let draining = drain(server);
+    asked.answer(b"");
+    calls(&upstream).into_iter().for_each(|call| call.answer(b""));
+    (0..=REQUESTS).for_each(|_| assert_eq!(client.response().code, 0));
+    assert_eq!(client.client.frame().close(), (1001, "server shutdown"));
+    drop(client);
+    assert!(draining.join().expect("it ends"), "it did not drain in time");
+}
+
+#[test]
+fn a_drain_waits_for_answers_no_longer_than_it_may() {
+    let (upstream, verifier) = (Upstream::start(), Upstream::start());
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = Duration::from_millis(100);
+    config.runtime.shutdown_timeout = PATIENCE;
+    config.login.verifier = Verifier::Http(verifier.url.clone());
+    config.login.timeout = PATIENCE;
+    let server = Server::start(config);
+    let mut waits = Xxim::open(&server);
+    waits.set_params("w");
+    waits.request("u", "/v1/conn/white/setUserParams", &user_params("w", "t"));
+    let asked = verifier.call();
+    let mut client = Xxim::open(&server);
+    client.set_params("d");
+    client.request("u", "/v1/conn/white/setUserParams", &user_params("u", "t"));
+    verifier.call().answer(b"");
+    assert_eq!(client.response().code, 0);
+    send(&mut client, &requests(&[]), false);
+    let calls = calls(&upstream);
+    let draining = drain(server);
+    for client in [&mut client, &mut waits] {
+        assert_eq!(client.client.frame().close(), (1001, "server shutdown"));
+    }
+    calls.into_iter().for_each(|call| call.answer(b""));
+    asked.answer(b"");
+    drop((client, waits));
+    assert!(draining.join().expect("it ends"), "it did not drain in time");
+}
+
+/// Who is displaced or kicked has left at once, but is told what it asked.
+#[test]
+fn requests_before_a_kick_are_answered_before_the_goodbye() {
+    let upstream = Upstream::start();
+    let mut config = config(&upstream.url);
+    config.runtime.close_timeout = PATIENCE;
+    let server = Server::start(config);
+    let mut task = server.task();
+    for displaced in [true, false] {
+        let mut client = Xxim::login(&server, "u", "d");
+        send(&mut client, &requests(&[]), false);
+        let calls = calls(&upstream);
+        let next = displaced.then(|| Xxim::login(&server, "u", "d"));
+        if !displaced {
+            let customer_ids = vec!["u".to_owned()];
+            let kick = netsvr::ForceOfflineByCustomerId { customer_ids, ..Default::default() };
+            task.send(Cmd::ForceOfflineByCustomerId.number(), &kick);
+        }
+        let left = i32::from(displaced);
+        wait_until("it has left", || task.online_count() == left);
+        calls.into_iter().rev().for_each(|call| call.answer(b""));
+        let answered: HashSet<String> = (0..REQUESTS).map(|_| client.response().req_id).collect();
+        assert_eq!(answered.len(), REQUESTS, "displaced: {displaced}");
+        let frame = client.client.frame();
+        assert_eq!(frame.first, 0x88, "displaced: {displaced}, {frame:?}");
+        next.into_iter().for_each(|mut next| next.keep_alive());
     }
 }
 

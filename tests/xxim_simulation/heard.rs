@@ -88,9 +88,10 @@ fn hear(
 
 /// Closes that the stories bring about.
 fn known((code, text): &(u16, String)) -> bool {
-    let known: [(u16, &str); 6] = [
+    let known: [(u16, &str); 7] = [
         (1000, "duplicate connection"),
         (1000, ""),
+        (1001, "server shutdown"),
         (1008, "protocol error"),
         (3000, REFUSED),
         (3001, "rsa decrypt failed"),

@@ -78,7 +78,7 @@ impl Shard {
 
     /// Tells JetStream what became of its messages, and asks for more.
     pub(super) fn queue_reports(&mut self) {
-        let wants = !self.draining;
+        let wants = !self.is_draining();
         let Some(cluster) = &mut self.queueing.cluster else { return };
         self.queueing.queues.take_reports(wants, |report| {
             cluster.out.push_back(QueueRequest::Report(report));

@@ -34,7 +34,7 @@ impl Shard {
         permission: Permission,
     ) {
         let Some(slot) = self.conns.slot(id) else { return };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
             return;
         }
         let config = self.config.clone();

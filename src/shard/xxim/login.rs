@@ -87,7 +87,7 @@ impl Shard {
     /// The slot of a connection that still waits for the answer with this number.
     fn xxim_asked(&mut self, id: ConnId, number: u32) -> Option<u32> {
         let slot = self.conns.slot(id)?;
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
             return None;
         }
         let conn = self.xxim(slot)?;
