@@ -244,13 +244,16 @@ fn with_workers(timeout: Duration) -> Server {
 #[test]
 fn a_worker_answers_with_what_it_casts_to_the_request() {
     let server = with_workers(PATIENCE);
-    let mut client = Client::tcp(address(&server));
     let body = common("ann", "good", b"\x18\x01");
-    client.write(&request(WORKER, "", &body));
-    assert_eq!(answer(&mut client).1.code, 8, "there is no worker");
+    let asks = || {
+        let mut client = Client::tcp(address(&server));
+        client.write(&request(WORKER, "", &body));
+        client
+    };
+    assert_eq!(answer(&mut asks()).1.code, 8, "there is no worker");
     let mut worker = server.worker(4);
     for round in 0..3 {
-        client.write(&request(WORKER, "", &body));
+        let mut client = asks();
         let transfer: netsvr::Transfer = worker.expect(Cmd::Transfer.number());
         assert_eq!(transfer.customer_id, "ann");
         let told = RequestBody::decode(transfer.data).expect("a RequestBody");
@@ -269,6 +272,7 @@ fn a_worker_answers_with_what_it_casts_to_the_request() {
         let (_, resp) = answer(&mut client);
         assert_eq!((resp.code, resp.msg.as_deref(), resp.data), (0, Some(""), cast.data));
     }
+    let mut client = Client::tcp(address(&server));
     client.write(&request(WORKER, "", &common("ann", "bad", b"")));
     assert_eq!(answer(&mut client).1.code, 4);
     // A client that leaves is nobody's any more.
@@ -281,20 +285,43 @@ fn a_worker_answers_with_what_it_casts_to_the_request() {
     other.set_params("d");
 }
 
+/// The uniqId of a Transfer names the connection. A request behind it could be another client's: a
+/// proxy shares its connections among all of them.
+#[test]
+fn what_a_worker_casts_late_is_the_answer_to_no_other_request() {
+    let server = with_workers(PATIENCE);
+    let mut worker = server.worker(4);
+    let mut client = Client::tcp(address(&server));
+    let body = common("ann", "good", b"");
+    client.write(&[request(WORKER, "", &body), request(WORKER, "", &body)].concat());
+    let transfer: netsvr::Transfer = worker.expect(Cmd::Transfer.number());
+    for data in ["first", "second"] {
+        let uniq_id = transfer.uniq_id.clone();
+        let cast = netsvr::SingleCast { uniq_id, data: data.into() };
+        worker.send(Cmd::SingleCast.number(), &cast);
+    }
+    let (head, resp) = answer(&mut client);
+    assert_eq!(resp.data, "first");
+    assert!(head.contains("Connection: close"), "{head}");
+    client.expect_end();
+}
+
 #[test]
 fn a_worker_that_says_nothing_in_time_is_one_that_can_be_asked_again() {
     let server = with_workers(Duration::from_millis(100));
     let mut worker = server.worker(4);
-    let mut client = Client::tcp(address(&server));
     for _ in 0..2 {
+        let mut client = Client::tcp(address(&server));
         client.write(&request(WORKER, "", &common("ann", "good", b"")));
         let transfer: netsvr::Transfer = worker.expect(Cmd::Transfer.number());
         assert_eq!(answer(&mut client).1.code, 8);
         let cast = netsvr::SingleCast { uniq_id: transfer.uniq_id, data: "late".into() };
         worker.send(Cmd::SingleCast.number(), &cast);
-        // All shards have answered, so the cast has come before the next request.
+        // All shards have answered, so the cast has come before the end.
         worker.online_count();
+        client.expect_end();
     }
+    let mut client = Client::tcp(address(&server));
     client.write(&request("/v1/conn/keepAlive", "", &common("ann", "good", b"")));
     let (_, resp) = answer(&mut client);
     assert_eq!((resp.code, resp.data.len()), (0, 0), "what came late is nobody's answer");

@@ -5,7 +5,9 @@
 //! each is answered once. Only the path is the method. Who the client says it is, is verified with
 //! every request that needs a login, and left out of those that need none; address and user agent
 //! are what the gateway sees. A request for workers is a Transfer, and the first cast to its uniqId
-//! the answer; it is a member of nothing, so no other push reaches it.
+//! the answer; it is a member of nothing, so no other push reaches it. It is the last of its
+//! connection: the uniqId names the connection, and a cast that comes late must not become the
+//! answer to another request.
 //! Costs: a head, a body and an answer per request; nothing between two.
 
 use std::net::SocketAddr;
@@ -376,7 +378,7 @@ impl Shard {
     fn xxim_http_transfer(
         &mut self,
         slot: u32,
-        plan: Plan,
+        mut plan: Plan,
         user: &str,
         body: &[u8],
         time_max: Duration,
@@ -391,6 +393,7 @@ impl Shard {
         let uniq_id = self.uniq_ids.encode(id);
         let until_ms = self.now.ms + time_max.as_millis() as u64;
         self.conns[slot].flags.set(Flags::BLOCKED);
+        plan.form.manner.ends = true;
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.pending = Some(Pending::Told(plan.form, until_ms));
         self.xxim.told += 1;
