@@ -1,7 +1,7 @@
 //! The admin server over real sockets, and how it fares with peers that are slow or hostile.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -207,6 +207,17 @@ fn a_connection_carries_one_request() {
     let admin = Admin::start(PATIENCE);
     let two = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2);
     assert_eq!(admin.exchange(&two).matches("HTTP/1.1 200").count(), 1);
+}
+
+#[test]
+fn a_fin_behind_the_request_changes_nothing() {
+    let admin = Admin::start(PATIENCE);
+    for _ in 0..200 {
+        let mut stream = admin.connect();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(status(&read_all(&mut stream)), 200);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod http;
 mod sidecar;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -368,6 +368,20 @@ fn answer_to(address: SocketAddr, request: &str) -> String {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).expect("an answer");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_fin_behind_the_request_changes_nothing() {
+    let (_sidecar, address) = start(service());
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+        stream.write_all(KEEP_ALIVE.as_bytes()).expect("it reads");
+        stream.shutdown(Shutdown::Write).expect("it is open");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer and its end");
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
 }
 
 /// As many as there are places, of each sort: silent ones, halves of heads, of HTTP/2 and of

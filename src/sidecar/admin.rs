@@ -102,6 +102,8 @@ pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListene
 async fn answer(stream: TcpStream, pages: Tracked) -> Result<(), hyper::Error> {
     http1::Builder::new()
         .keep_alive(false)
+        // Who says that it has said everything still waits for the answer.
+        .half_close(true)
         .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .max_headers(HTTP_HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), pages)

@@ -90,6 +90,8 @@ async fn answer(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
+        // Who says that it has said everything still waits for the answer.
+        .half_close(true)
         .max_headers(HTTP_HEADERS_MAX);
     builder
         .http2()
