@@ -148,7 +148,7 @@ fn the_connmix_api_works_on_any_node_for_connections_of_any_node() {
             assert_eq!(member.client.frame().text(), format!("from {s}"));
         }
     }
-    // Who was told that the subscribe is done reaches the new member, whatever the node.
+    // Whom its own node tells that a subscribe is done elsewhere reaches the new member.
     for (s, node) in nodes.iter().enumerate() {
         for (t, member) in members.iter_mut().enumerate() {
             let channel = format!("channel-{s}-{t}");

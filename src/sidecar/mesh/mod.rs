@@ -11,10 +11,10 @@
 //!   8,192 subscriptions per node, however many topics there are.
 //! * **Who wants what** is told twice: to NATS by the subscription, which decides what is carried,
 //!   and to the other nodes by a bit, so that they know whom to expect an answer from and need not
-//!   publish what nobody wants. Both leave on one connection, in this order and before the answer
-//!   to the command that caused them: who has been told that a subscribe is done and publishes on
-//!   whatever node reaches the new member. After a reconnect bits are in doubt until their node has
-//!   said them anew; meanwhile everything is published.
+//!   publish what nobody wants. Both leave on one connection, in this order and before what this
+//!   node sends later: whom another node tells that a subscribe is done here reaches the new member
+//!   from there. Whoever is told by this node may be faster than NATS. After a reconnect bits are
+//!   in doubt until their node has said them anew; meanwhile everything is published.
 //! * **One link.** All of this leaves by one connection to NATS. Several would have to wait for
 //!   each other wherever a subscription and the word of it, or a command and a question behind it,
 //!   went different ways: a round trip per new bucket instead of none. One carries 200,000
