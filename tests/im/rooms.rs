@@ -16,12 +16,12 @@ fn members_get_what_others_say_and_never_their_own() {
     guest.join("room-7");
     let mut first = Im::member(&server, "u1001", "room-7");
     let mut second = Im::member(&server, "u2002", "room-7");
+    let all = [said("u1001", "hello"), said("u2002", "hi")];
     first.write(&sent("V6"));
     // Over another shard the order is that of the room's home, which has the first one by now.
-    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(guest.messages("room-7", 1), all[..1]);
     second.say("room-7", "hi");
-    let all = [said("u1001", "hello"), said("u2002", "hi")];
-    assert_eq!(guest.messages("room-7", 2), all);
+    assert_eq!(guest.messages("room-7", 1), all[1..]);
     assert_eq!(first.messages("room-7", 1), all[1..]);
     assert_eq!(second.messages("room-7", 1), all[..1]);
     [&mut guest, &mut first, &mut second].into_iter().for_each(Im::expect_nothing);
@@ -123,7 +123,8 @@ fn after_leaving_nothing_follows() {
     leaver.expect_nothing();
     leaver.join("room-7");
     speaker.say("room-7", "again");
-    assert_eq!(leaver.messages("room-7", 1), [said("u2002", "again")]);
+    // A batch that was open on its shard when it came may reach it whole (section 10).
+    while leaver.messages_any("room-7").last() != Some(&said("u2002", "again")) {}
 }
 
 #[test]

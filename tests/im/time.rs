@@ -6,7 +6,10 @@ use crate::common::Server;
 use crate::support::*;
 
 /// Long enough that a test machine under load does not run into it by accident.
-const SHORT: Duration = Duration::from_millis(600);
+const SHORT: Duration = Duration::from_secs(2);
+/// A shard counts from the beginning of a turn, and under load that may be some time ago when what
+/// has just come is handled.
+const AT_LEAST: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_connection_that_says_nothing_is_closed_after_login_timeout() {
@@ -19,7 +22,7 @@ fn a_connection_that_says_nothing_is_closed_after_login_timeout() {
     slow.write(&sent("V2")[..20]);
     let mut websocket = Im::websocket(&server);
     silent.expect_end();
-    assert!(start.elapsed() >= SHORT);
+    assert!(start.elapsed() >= AT_LEAST, "{:?}", start.elapsed());
     slow.expect_end();
     websocket.expect_close(1008);
 }
@@ -34,7 +37,7 @@ fn silence_after_the_login_ends_the_connection_in_time() {
     let mut websocket = Im::websocket(&server);
     websocket.log_in_as_guest();
     guest.expect_end();
-    assert!(start.elapsed() >= SHORT, "{:?}", start.elapsed());
+    assert!(start.elapsed() >= AT_LEAST, "{:?}", start.elapsed());
     websocket.expect_close(1001);
 }
 
@@ -104,7 +107,7 @@ fn half_a_frame_is_given_up_after_frame_timeout() {
     let start = Instant::now();
     guest.write(&v5[..12]);
     guest.expect_end();
-    assert!(start.elapsed() >= SHORT, "{:?}", start.elapsed());
+    assert!(start.elapsed() >= AT_LEAST, "{:?}", start.elapsed());
     // Within the time it may come in pieces; the clock of the next frame starts anew.
     let mut other = Im::guest(&server);
     for _ in 0..3 {
