@@ -7,6 +7,9 @@
 //!
 //! A failure prints its seed: `RINGWAY_SEED=123 cargo test --test im_simulation replay`.
 
+#[path = "digests/mod.rs"]
+mod digests;
+
 use std::time::Duration;
 
 use prost::Message;
@@ -444,6 +447,16 @@ fn stories_100_to_199() {
 #[test]
 fn stories_200_to_299() {
     chapter(2);
+}
+
+#[test]
+fn digests() {
+    digests::check("im", |seed| {
+        let mut story = Story::new(seed);
+        story.tell();
+        story.check();
+        story.world.digest()
+    });
 }
 
 /// `RINGWAY_SEED`; without it there is nothing to replay.

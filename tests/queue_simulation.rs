@@ -6,6 +6,9 @@
 //! messages of a client in order; the invariants of the shards hold; nothing is left at the end.
 //! A failure prints its seed; `RINGWAY_SEED=123` tells that story alone.
 
+#[path = "digests/mod.rs"]
+mod digests;
+
 use std::collections::HashMap;
 use std::io::Write;
 
@@ -319,6 +322,16 @@ fn every_message_is_written_to_exactly_one_consumer() {
     }
     let deaths: usize = (0..150).map(run).sum();
     assert!(deaths > 50, "only {deaths} consumers died");
+}
+
+#[test]
+fn digests() {
+    digests::check("queue", |seed| {
+        let mut story = Story::new(seed);
+        story.tell();
+        story.end();
+        story.world.digest()
+    });
 }
 
 #[test]

@@ -10,6 +10,8 @@
 //! A failure prints its seed: `RINGWAY_SEED=123 cargo test --test xxim_simulation replay`;
 //! `RINGWAY_SEEDS=1000..2000` makes a range of it.
 
+#[path = "digests/mod.rs"]
+mod digests;
 #[path = "xxim_simulation/heard.rs"]
 mod heard;
 
@@ -552,6 +554,16 @@ fn stories_100_to_199() {
 #[test]
 fn stories_200_to_299() {
     chapter(2);
+}
+
+#[test]
+fn digests() {
+    digests::check("xxim", |seed| {
+        let mut story = Story::new(seed);
+        story.tell_story();
+        story.check();
+        story.world.digest()
+    });
 }
 
 /// `RINGWAY_SEED` or `RINGWAY_SEEDS`; without them there is nothing to replay.

@@ -8,6 +8,7 @@
 //! waits although it has something to do.
 //! A test drives the peers and checks what must hold; the seed replays everything.
 
+mod digest;
 mod outside;
 mod socket;
 

@@ -27,8 +27,6 @@ pub struct Summary {
     pub pushes: u64,
     pub answers: u64,
     pub dropped: [u64; DropReason::ALL.len()],
-    /// Of everything that the gateway wrote.
-    pub digest: u64,
 }
 
 /// All counters of all shards.
@@ -66,19 +64,7 @@ pub fn check(story: &Story) -> Summary {
         pushes,
         answers,
         dropped: counters.dropped,
-        digest: digest(story, &counters),
     }
-}
-
-fn digest(story: &Story, counters: &Counters) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    let clients = story.clients.iter().map(|client| client.peer);
-    for peer in clients.chain(story.businesses.iter().map(|business| business.peer)) {
-        story.world.socket(peer).sent.hash(&mut hasher);
-    }
-    format!("{counters:?}").hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What came to the clients. Returns how many pushes that were.

@@ -77,7 +77,7 @@ impl Story {
     }
 }
 
-fn tell(seed: u64) {
+fn tell(seed: u64) -> u64 {
     let mut story = Story::new(seed);
     let worker = story.scene.worker();
     let count = story.rng.usize(1..6);
@@ -114,6 +114,7 @@ fn tell(seed: u64) {
     for peer in &story.peers {
         assert!(scene.world.socket(*peer).closed, "seed {seed}: a connection is left");
     }
+    scene.world.digest()
 }
 
 fn message(told: Told) -> Option<String> {
@@ -127,5 +128,10 @@ fn message(told: Told) -> Option<String> {
 
 #[test]
 fn what_came_whole_before_an_orderly_end_is_carried_out_and_answered() {
-    (0..400).for_each(tell);
+    (0..400).for_each(|seed| _ = tell(seed));
+}
+
+#[test]
+fn digests() {
+    crate::digests::check("half_closed", tell);
 }
