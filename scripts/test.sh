@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change goes in: format, lints, tests, documentation. Stops at
-# the first step that fails. On a fresh Debian or Ubuntu it installs what is missing.
+# Everything that must hold before a change goes in: format, lints, that fuzz targets build, tests,
+# documentation. Stops at the first step that fails. On a fresh Debian or Ubuntu it installs what is
+# missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
@@ -39,6 +40,14 @@ scenarios() {
     "$build_dir/debug/ringway-perf" smoke --server "$build_dir/debug/ringway"
 }
 
+# Whether the fuzz targets still build: with the stable compiler, without cargo-fuzz and libFuzzer, and
+# with the versions that the gateway has. Most dependencies are there from the lints before.
+fuzz_targets() {
+    { [[ fuzz/Cargo.lock -nt Cargo.lock ]] || cp Cargo.lock fuzz/Cargo.lock; } &&
+        cargo clippy --manifest-path fuzz/Cargo.toml --target-dir "$build_dir" \
+            --no-default-features -- -D warnings
+}
+
 documentation() {
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 }
@@ -55,6 +64,7 @@ nats_server
 components
 step "format" cargo fmt --all --check
 step "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+step "fuzz targets" fuzz_targets
 step "build" cargo build --locked --workspace
 step "tests" cargo test --locked --workspace
 step "client libraries" clients
