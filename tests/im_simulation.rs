@@ -62,6 +62,7 @@ const FAIR: Weather = Weather {
     mailbox_messages_max: 1000,
     socket_bytes_max: 1 << 30,
     piece_bytes_max: 100_000,
+    calm: false,
     jump_every: 0,
     jump_ms_max: 0,
     callback_fails_percent: 0,
@@ -220,6 +221,7 @@ impl Story {
             mailbox_messages_max: *pick(&mut rng, &[1, 3, 100]),
             socket_bytes_max: *pick(&mut rng, &[30, 500, 100_000]),
             piece_bytes_max: *pick(&mut rng, &[1, 7, 50, 3000]),
+            calm: false,
             jump_every: *pick(&mut rng, &[0, 50]),
             jump_ms_max: 500,
             ..FAIR

@@ -107,6 +107,7 @@ impl Story {
             mailbox_messages_max: [1, 4, 1000][rng.usize(..3)],
             socket_bytes_max: [100, 700, 20_000][rng.usize(..3)],
             piece_bytes_max: [7, 200, 4096][rng.usize(..3)],
+            calm: false,
             jump_every: 0,
             jump_ms_max: 0,
             callback_fails_percent: 0,

@@ -135,6 +135,7 @@ impl Story {
             mailbox_messages_max: *pick(&mut rng, &[1, 3, 100]),
             socket_bytes_max: *pick(&mut rng, &[30, 500, 100_000]),
             piece_bytes_max: *pick(&mut rng, &[1, 7, 50, 3000]),
+            calm: false,
             jump_every: *pick(&mut rng, &[0, 50]),
             jump_ms_max: 500,
             callback_fails_percent: 0,

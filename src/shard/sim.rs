@@ -40,6 +40,9 @@ pub struct Weather {
     pub socket_bytes_max: usize,
     /// Longest piece in which bytes arrive.
     pub piece_bytes_max: usize,
+    /// All that waits arrives at once, in the order of the sockets, and whole up to the longest
+    /// piece. Otherwise the seed decides how much of it, and in which order.
+    pub calm: bool,
     /// One turn in so many jumps the clock by up to `jump_ms_max`; 0 is never.
     pub jump_every: u32,
     pub jump_ms_max: u64,
@@ -48,6 +51,13 @@ pub struct Weather {
     pub callback_denies_percent: u8,
     /// What else it says.
     pub callback_verdict: fn() -> Verdict,
+}
+
+impl Weather {
+    /// How many of those that wait come now: one at the least.
+    fn some(&self, rng: &mut fastrand::Rng, waiting: usize) -> usize {
+        if self.calm { waiting } else { rng.usize(1..=waiting) }
+    }
 }
 
 /// A peer's end of a simulated connection.
@@ -97,6 +107,13 @@ impl End {
             End::Stalled { slot, .. } | End::Sent { slot, .. } | End::Closed { slot } => slot,
         }
     }
+}
+
+/// Everything that a shard does it does in here, so that a profiler can tell its instructions from
+/// those of the simulation (`perf/instructions.sh`).
+#[inline(never)]
+fn of_shard<R>(work: impl FnOnce() -> R) -> R {
+    work()
 }
 
 impl World {
@@ -300,7 +317,7 @@ impl World {
 
     /// One turn; says whether the shard did anything.
     fn turn(&mut self, shard: usize) -> bool {
-        self.cells[shard].shard.begin_turn(self.now);
+        of_shard(|| self.cells[shard].shard.begin_turn(self.now));
         self.ends(shard);
         for index in self.sockets_of(shard) {
             self.drain_stalled(index);
@@ -311,12 +328,12 @@ impl World {
         let cell = &mut self.cells[shard];
         let count = match cell.mailbox.len() {
             0 => 0,
-            waiting => self.rng.usize(1..=waiting),
+            waiting => self.weather.some(&mut self.rng, waiting),
         };
         for mail in cell.mailbox.drain(..count).collect::<Vec<_>>() {
-            cell.shard.mail(mail);
+            of_shard(|| cell.shard.mail(mail));
         }
-        cell.shard.end_turn();
+        of_shard(|| cell.shard.end_turn());
         let mut moved = !cell.shard.ops.is_empty();
         for op in std::mem::take(&mut cell.shard.ops) {
             self.carry_out(shard, op);
@@ -359,7 +376,8 @@ impl World {
         for _ in 0..self.cells[shard].ends.len() {
             let cell = &mut self.cells[shard];
             let Some(end) = cell.ends.pop_front() else { break };
-            if !matches!(end, End::Stalled { .. }) && self.rng.u8(..4) == 0 {
+            let waits = !matches!(end, End::Stalled { .. }) && !self.weather.calm;
+            if waits && self.rng.u8(..4) == 0 {
                 cell.ends.push_back(end);
                 continue;
             }
@@ -374,15 +392,15 @@ impl World {
             match end {
                 End::Stalled { slot, written } => {
                     known(written);
-                    cell.shard.stalled(slot, written);
+                    of_shard(|| cell.shard.stalled(slot, written));
                 }
                 End::Sent { slot, result } => {
                     known(result.err().unwrap_or(usize::MAX));
-                    cell.shard.sent(slot, result);
+                    of_shard(|| cell.shard.sent(slot, result));
                 }
                 End::Closed { slot } => {
                     cell.slots.remove(&slot);
-                    cell.shard.closed(slot);
+                    of_shard(|| cell.shard.closed(slot));
                 }
             }
         }
@@ -395,13 +413,15 @@ impl World {
             socket.shard == shard && !socket.closed
         };
         let mut order: Vec<usize> = (0..self.sockets.len()).filter(here).collect();
-        self.rng.shuffle(&mut order);
+        if !self.weather.calm {
+            self.rng.shuffle(&mut order);
+        }
         order
     }
 
     fn inputs(&mut self, shard: usize) {
         for index in self.sockets_of(shard) {
-            if self.rng.u8(..3) > 0 {
+            if self.weather.calm || self.rng.u8(..3) > 0 {
                 self.input(shard, index);
             }
         }
@@ -412,7 +432,7 @@ impl World {
         let socket = &mut self.sockets[index];
         let Some(slot) = socket.slot else {
             let peer = SocketAddr::from(([127, 0, 0, 1], (index % 60_000) as u16 + 1));
-            match cell.shard.accepted(socket.listener, peer) {
+            match of_shard(|| cell.shard.accepted(socket.listener, peer)) {
                 Some(slot) => {
                     socket.slot = Some(slot);
                     socket.id = Some(cell.shard.conns.id(slot));
@@ -434,14 +454,14 @@ impl World {
         }
         if !socket.inbound.is_empty() {
             let longest = self.weather.piece_bytes_max.min(socket.inbound.len());
-            let count = self.rng.usize(1..=longest);
+            let count = self.weather.some(&mut self.rng, longest);
             let mut piece: Vec<u8> = socket.inbound.drain(..count).collect();
-            cell.shard.received(slot, &mut piece);
+            of_shard(|| cell.shard.received(slot, &mut piece));
         } else if socket.inbound_ended && !socket.ended_told {
             socket.ended_told = true;
             match socket.broken {
-                true => cell.shard.broken(slot),
-                false => cell.shard.ended(slot),
+                true => of_shard(|| cell.shard.broken(slot)),
+                false => of_shard(|| cell.shard.ended(slot)),
             }
         }
     }

@@ -1,9 +1,9 @@
 //! What the simulated stories send, held against what they sent before.
 //!
 //! A file below `tests/vectors/digests` has a number for each of the first seeds of a story, made
-//! from the bytes that each peer was sent. Whoever only moves code or makes it faster leaves them as
-//! they are. A commit that changes them says why; `RINGWAY_BLESS=1 cargo test --test NAME digests`
-//! writes them anew, and with `-- --nocapture` they are printed.
+//! from the bytes that each peer was sent. Whoever only moves code or makes it faster leaves them
+//! as they are. A commit that changes them says why. `RINGWAY_BLESS=1 cargo test --test NAME
+//! digests` writes them anew; with `-- --nocapture` they are printed.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -186,6 +186,7 @@ fn weather(rng: &mut Rng, verdicts: bool) -> Weather {
         mailbox_messages_max: pick(rng, &[1, 5, 100]),
         socket_bytes_max: pick(rng, &[60, 700, 5000, 200_000]),
         piece_bytes_max: pick(rng, &[20, 150, 3000]),
+        calm: false,
         jump_every: pick(rng, &[0, 40, 300]),
         jump_ms_max: pick(rng, &[60, 1000]),
         callback_fails_percent: if calls { 10 } else { 0 },

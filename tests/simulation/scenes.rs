@@ -51,6 +51,7 @@ impl Scene {
             mailbox_messages_max: 100,
             socket_bytes_max: 100_000,
             piece_bytes_max: 100_000,
+            calm: false,
             jump_every: 0,
             jump_ms_max: 0,
             callback_fails_percent: 0,
