@@ -76,8 +76,9 @@ mod netlink {
     pub const LOCAL: u16 = 2;
 }
 
-/// Asks the kernel for the addresses of all interfaces, as Go's `net.InterfaceAddrs` does.
-fn first_ipv4() -> Option<Ipv4Addr> {
+/// The first IPv4 of the machine that is not loopback: asks the kernel for the addresses of all
+/// interfaces, as Go's `net.InterfaceAddrs` does.
+pub fn first_ipv4() -> Option<Ipv4Addr> {
     // No protocol is number 0, which is NETLINK_ROUTE.
     let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None).ok()?;
     let mut request = Vec::new();

@@ -33,7 +33,7 @@ use std::path::Path;
 pub use self::error::ConfigError;
 pub use self::file::{free as toml_value, line_at};
 pub use self::keys::{all as keys, secret_keys};
-pub use self::machine::{push_connections_max, raise_nofile, reserve_descriptors};
+pub use self::machine::{first_ipv4, push_connections_max, raise_nofile, reserve_descriptors};
 pub use self::model::Config;
 pub use self::reference::reference;
 

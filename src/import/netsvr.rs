@@ -103,7 +103,7 @@ pub fn netsvr(text: &str, file: &str) -> Result<String, ImportError> {
     let result = new.text;
     match config::from_text(&result, file) {
         Ok(_) => Ok(result),
-        Err(error) => Err(refused(text, &old, &error)),
+        Err(error) => Err(refused(text, two_ports, &old, &error)),
     }
 }
 
@@ -157,6 +157,11 @@ impl Output {
     fn same(&mut self, old: &mut Original, ours: &str) -> Result<(), ImportError> {
         for (key, default, target) in SAME.iter().filter(|row| row.2.starts_with(ours)) {
             let entry = match old.take(key) {
+                Some(entry) if is_ignored(key, &entry.value, default) => {
+                    let (name, value) = (&entry.name, &entry.value);
+                    self.comment(&format!("{name} = {value}: netsvr takes {default} then."));
+                    Entry { value: parsed(default), ..entry }
+                }
                 Some(entry) => entry,
                 None if default.is_empty() => {
                     return Err(old.error(Some(key), "it is missing; netsvr needs it as well"));
@@ -300,8 +305,20 @@ impl Output {
         table: &str,
         protocol: &str,
     ) -> Result<(), ImportError> {
-        let (bind, ip) = self.address(old, table)?;
+        let (mut bind, ip) = self.address(old, table)?;
         self.line("\n[[listener]]");
+        if ip.is_unspecified() {
+            self.comment(
+                "netsvr takes the first address of the machine that is not loopback; this",
+            );
+            self.comment("is that of the machine where this file was made.");
+            let Some(own) = config::first_ipv4() else {
+                let problem = "this machine has no IPv4 address but loopback; write the address \
+                               at which business processes reach it";
+                return Err(old.error(Some(&format!("{table}.ListenAddress")), problem));
+            };
+            bind = SocketAddr::new(own.into(), self.ports.last().copied().unwrap_or(0)).to_string();
+        }
         self.set("bind", &Value::from(bind));
         self.set("protocol", &Value::from(protocol));
         if !ip.is_loopback() {
@@ -358,7 +375,7 @@ impl Output {
         }
         let online = old.take("Customer.MaxOnlineNum");
         match &online {
-            Some(entry) if entry.value.as_integer() == Some(0) => {
+            Some(entry) if entry.value.as_integer() == Some(0) && two_ports => {
                 self.comment("MaxOnlineNum = 0 refuses every client in netsvr.");
             }
             Some(_) => {}
@@ -381,7 +398,8 @@ impl Output {
         }
         for name in rest {
             let row = WITHOUT.iter().find(|(key, _)| key.eq_ignore_ascii_case(&name));
-            let why = row.map_or("netsvr knows no such key", |(_, why)| why);
+            let why =
+                row.map_or("this is no key of netsvr v5 or v8 that is known here", |row| row.1);
             self.comment(&format!("{name}: {why}."));
         }
     }
@@ -395,6 +413,23 @@ fn number(old: &Original, entry: &Entry) -> Result<i64, ImportError> {
     entry.value.as_integer().ok_or_else(|| old.wrong(entry, "a whole number belongs here"))
 }
 
+/// Whether netsvr takes its default instead of a value: where that is above 0, for what is not.
+fn is_ignored(key: &str, value: &Value, default: &str) -> bool {
+    // These it takes at their word.
+    let taken = ["Customer.MaxOnlineNum", "Customer.SendMessageType"].contains(&key);
+    if taken || default.is_empty() {
+        return false;
+    }
+    match (parsed(default), value) {
+        (Value::Integer(default), Value::Integer(value)) => default > 0 && *value <= 0,
+        (Value::String(default), Value::String(value)) => {
+            let is_above_0 = |text| nanoseconds(text).map(|duration| duration > 0);
+            is_above_0(&default) == Some(true) && is_above_0(value) == Some(false)
+        }
+        _ => false,
+    }
+}
+
 /// A default of [`SAME`].
 fn parsed(text: &str) -> Value {
     let value = DeValue::parse(text).expect("the defaults of the table are TOML");
@@ -402,12 +437,18 @@ fn parsed(text: &str) -> Value {
 }
 
 /// What Ringway refuses, said of the key that it comes from.
-fn refused(text: &str, old: &Original, error: &config::ConfigError) -> ImportError {
+fn refused(
+    text: &str,
+    two_ports: bool,
+    old: &Original,
+    error: &config::ConfigError,
+) -> ImportError {
     let key = match &*error.key {
         "listener.0.bind" => Some("Customer.ListenAddress"),
         "listener.0.routes.0.path" => Some("Customer.HandlePattern"),
         "listener.1.bind" => Some("Worker.ListenAddress"),
         "listener.2.bind" => Some("Task.ListenAddress"),
+        "netsvr.customer.heartbeat_interval" if !two_ports => Some("Customer.ReadDeadline"),
         key => SAME.iter().find(|(_, _, ours)| *ours == key).map(|(key, _, _)| *key),
     };
     let mut problem = error.problem.to_string();

@@ -175,7 +175,10 @@ fn backends_on_other_machines_stay_possible() {
     assert!(!config.listeners[1].bind.ip().is_loopback());
     assert!(text.contains("commands the gateway, as with netsvr"), "{text}");
     assert_eq!(text.matches("\ntrusted = true\n").count(), 1, "{text}");
-    assert!(text.contains("# Worker.Unknown: netsvr knows no such key."), "{text}");
+    assert!(
+        text.contains("# Worker.Unknown: this is no key of netsvr v5 or v8 that is known here."),
+        "{text}"
+    );
     assert!(text.contains("# Odd.a?b: "), "{text}");
 }
 
@@ -184,6 +187,39 @@ fn a_port_of_the_admin_server_that_netsvr_has_is_given_up() {
     let text = LEAST.replace("127.0.0.1:1", "127.0.0.1:9464").replace(".1:2\"", ".1:9465\"");
     let (_, config) = taken(&text);
     assert_eq!(config.admin.bind.map(|bind| bind.port()), Some(9466));
+}
+
+/// netsvr takes its default for a value that is not above 0, and does not say so.
+#[test]
+fn what_is_not_above_0_is_the_default_of_netsvr() {
+    let task = "[Task]\nListenAddress = \"127.0.0.1:3\"\nHeartbeatMessage = \"c\"\n";
+    let least = format!("{LEAST}{task}");
+    let both = "ReadDeadline = \"0s\"\nSendDeadline = \"-1s\"\nReceivePackLimit = 0\n";
+    let customer = "HeartbeatInterval = \"0s\"\nLimitWindowMaxRequests = 0\n\
+                    LimitWindowSize = \"0s\"\nLimitZeroWindowMaxRequests = -3\n\
+                    ReceivePackLimit = 0\n";
+    let text = least
+        .replace("[Customer]\n", &format!("[Customer]\n{customer}"))
+        .replace("[Worker]\n", &format!("[Worker]\n{both}SendChanCap = 0\n"))
+        .replace("[Task]\n", &format!("[Task]\n{both}"));
+    let (made, config) = taken(&text);
+    assert_eq!(config, taken(&least).1);
+    assert!(made.contains("# Worker.SendChanCap = 0: netsvr takes 1024 then.\n"), "{made}");
+}
+
+/// What netsvr makes of `0.0.0.0` for backends: the command port is not open to everybody.
+#[test]
+fn a_port_of_backends_at_every_address_is_one_at_the_first_address() {
+    for address in ["0.0.0.0:2", ":2"] {
+        let text = LEAST.replace("127.0.0.1:2", address);
+        match ringway::config::first_ipv4() {
+            Some(ip) => {
+                let (_, config) = taken(&text);
+                assert_eq!(config.listeners[1].bind.to_string(), format!("{ip}:2"));
+            }
+            None => assert!(refusal(&text).contains("Worker.ListenAddress: this machine has no")),
+        }
+    }
 }
 
 #[test]
