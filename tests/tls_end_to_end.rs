@@ -5,11 +5,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::*;
 use prost::Message as _;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
-use ringway::config::model::{Config, TlsFiles};
+use ringway::config::model::{Config, Listener, Service, TlsFiles};
 use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
 use rustls::crypto::ring::default_provider;
@@ -279,6 +280,26 @@ fn a_reload_of_bad_files_changes_nothing() {
     let error = server.gateway().reload_certificates().expect_err("there is no key");
     assert!(error.to_string().contains("server.key"), "{error}");
     upgrade(certificates.stream(&server, CLIENTS, None));
+}
+
+/// The times of a protocol run from the end of the handshake, not from the start of the gateway.
+#[test]
+fn a_slow_handshake_with_an_old_gateway_is_waited_for() {
+    let certificates = Certificates::new();
+    let mut config = certificates.config();
+    let xxim = config.listeners.len();
+    let (bind, tls) = (config.listeners[0].bind, Some(certificates.files(false)));
+    config.listeners.push(Listener { bind, tls, service: Service::XximTcp });
+    config.xxim.params_timeout = Duration::from_millis(200);
+    config.xxim.login_timeout = Duration::from_millis(200);
+    let server = Server::start(config);
+    // Older than the time for the parameters, and the handshake begins late as well.
+    std::thread::sleep(Duration::from_millis(300));
+    let mut client = certificates.stream(&server, xxim, None);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(exactly(&mut client, 17), b"\x09\0\0\0\x01\0\0\0connected");
+    // From now on they do.
+    assert!(client.read(&mut [0]).is_ok_and(|count| count == 0), "closed with close_notify");
 }
 
 /// Without the alert `close_notify` a client can not tell an end from a cut cable.

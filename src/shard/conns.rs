@@ -272,6 +272,11 @@ impl Conn {
         self.flags.has(ends)
     }
 
+    /// Whether the TLS handshake is not over.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.handshaking())
+    }
+
     /// Whether only WebSocket data frames count as data: everywhere but on bare streams of clients.
     pub fn has_control_frames(&self) -> bool {
         let stream = matches!(self.role, Role::Xxim(_) | Role::Connmix(_) | Role::Im(_));

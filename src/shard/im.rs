@@ -43,7 +43,6 @@ pub struct Conn {
     login: u64,
     /// When the first byte of the frame that is incomplete arrived.
     frame_ms: Option<u64>,
-    /// When the send began that has stalled.
     /// It has sent a message of the batch that is being distributed.
     spoke: bool,
 }
@@ -355,7 +354,7 @@ impl Shard {
         let conn = &self.conns[slot];
         let Role::Im(im) = &conn.role else { return u64::MAX };
         let rules = &self.config.im;
-        if conn.tls.as_ref().is_some_and(|tls| tls.handshaking()) {
+        if conn.is_handshaking() {
             return conn.active_ms + self.config.runtime.handshake_timeout.as_millis() as u64;
         }
         let silence = match im.session.state() {
@@ -383,9 +382,8 @@ impl Shard {
             return self.rearm(slot);
         }
         let conn = &self.conns[slot];
-        let handshaking = conn.tls.as_ref().is_some_and(|tls| tls.handshaking());
         let Role::Im(im) = &conn.role else { return };
-        if handshaking {
+        if conn.is_handshaking() {
             self.counters.handshake_timeouts += 1;
             return self.finish(slot);
         }

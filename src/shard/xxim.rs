@@ -450,6 +450,9 @@ impl Shard {
         let Role::Xxim(own) = &conn.role else { return u64::MAX };
         let config = &self.config.xxim;
         let ms = |time: std::time::Duration| time.as_millis() as u64;
+        if conn.is_handshaking() {
+            return conn.active_ms + ms(self.config.runtime.handshake_timeout);
+        }
         let mut due_ms = self.now.ms + 3_600_000;
         let mut by = |from_ms: u64, time: std::time::Duration| {
             if !time.is_zero() {
@@ -470,9 +473,16 @@ impl Shard {
 
     /// That time has come.
     pub(super) fn xxim_timed_out(&mut self, slot: u32) {
+        let now_ms = self.now.ms;
+        if self.conns[slot].is_handshaking() {
+            if self.xxim_deadline_ms(slot) > now_ms {
+                return self.rearm(slot);
+            }
+            self.counters.handshake_timeouts += 1;
+            return self.finish(slot);
+        }
         let Role::Xxim(own) = &self.conns[slot].role else { return };
         let config = &self.config.xxim;
-        let now_ms = self.now.ms;
         let over = |from_ms: u64, time: std::time::Duration| {
             !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
         };
