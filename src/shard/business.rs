@@ -52,6 +52,8 @@ pub struct Business {
     pub order: VecDeque<(Option<u8>, u32)>,
     /// What the outbox charges for the answers among them.
     answer_bytes: usize,
+    /// The same for answers that wait for those before them.
+    kept_bytes: usize,
     /// Frames of the last send that are not known to be written.
     pub flying: u32,
     /// Bytes of the last send that are known to be written and reported.
@@ -68,6 +70,11 @@ pub(super) struct Tally {
     pub answer_bytes: usize,
     pub links: usize,
     pub workers: usize,
+}
+
+/// What the pieces of an answer are charged.
+fn charges(answer: &[Bytes]) -> usize {
+    answer.iter().map(|piece| charge(piece.len())).sum()
 }
 
 /// A registration that is being ended.
@@ -95,6 +102,7 @@ impl Business {
             settled_ms: 0,
             order: VecDeque::new(),
             answer_bytes: 0,
+            kept_bytes: 0,
             flying: 0,
             flown_bytes: 0,
             incomplete: false,
@@ -119,32 +127,31 @@ impl Business {
 
     /// Whether as many answers wait as may.
     fn is_full(&self) -> bool {
-        self.questions.len() >= BUSINESS_QUERIES_MAX || self.has_answers_enough()
-    }
-
-    fn has_answers_enough(&self) -> bool {
-        self.answer_bytes > BUSINESS_ANSWER_BYTES_MAX
+        self.questions.len() >= BUSINESS_QUERIES_MAX
+            || self.answer_bytes + self.kept_bytes > BUSINESS_ANSWER_BYTES_MAX
     }
 
     /// Whether a large answer may be made to this question: all earlier ones are answered and
     /// enough of those answers is written.
     pub(super) fn has_room_for(&self, number: u64) -> bool {
         let is_next = self.questions.front().is_some_and(|(next, _)| *next == number);
-        is_next && !self.has_answers_enough()
+        is_next && self.answer_bytes <= BUSINESS_ANSWER_BYTES_MAX
     }
 
     /// For tests: panics if an invariant does not hold. `events_max` is how many events the shards
     /// may give to one worker.
     pub(super) fn audit(&self, outbox: &Outbox, stalled: bool, events_max: usize) -> Tally {
         let flying = self.flying as usize;
-        let charges = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
+        let charged = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
             frames.map(|(_, bytes)| charge(*bytes as usize)).sum::<usize>()
         };
         assert_eq!(self.order.len(), outbox.frames() + flying, "frames of {}", self.name);
-        let queued = charges(&mut self.order.iter().skip(flying));
+        let queued = charged(&mut self.order.iter().skip(flying));
         assert!(stalled || outbox.charge() as usize == queued, "bytes for {}", self.name);
-        let answers = charges(&mut self.order.iter().filter(|(from, _)| from.is_none()));
+        let answers = charged(&mut self.order.iter().filter(|(from, _)| from.is_none()));
         assert_eq!(self.answer_bytes, answers, "bytes of answers to {}", self.name);
+        let kept = self.questions.iter().filter_map(|(_, answer)| answer.as_deref());
+        assert_eq!(self.kept_bytes, kept.map(charges).sum::<usize>(), "kept for {}", self.name);
         let events = self.order.iter().filter(|(from, _)| from.is_some()).count();
         let early = self.settling.as_ref().map_or(0, Vec::len);
         assert!(events + early <= events_max, "{events} and {early} events for {}", self.name);
@@ -217,14 +224,14 @@ impl Shard {
         }
     }
 
-    /// Closes a backend connection because of what it sent. What came whole before is answered.
+    /// Closes a backend connection because of what it sent. What came whole before is answered, and
+    /// what follows is taken in, or the system would destroy the answers.
     fn refuse_business(&mut self, slot: u32, peer: SocketAddr, error: &dyn std::fmt::Display) {
         self.counters.protocol_violations += 1;
         if let Some(unsaid) = self.complaints.allow(self.now.ms) {
             tracing::warn!(%peer, %error, unsaid, "business connection closed");
         }
-        self.conns[slot].flags.set(Flags::DEAF);
-        self.ended(slot);
+        self.linger(slot);
     }
 
     pub(super) fn business(&mut self, slot: u32) -> Option<&mut Business> {
@@ -446,6 +453,7 @@ impl Shard {
         let Some(slot) = self.conns.slot(conn) else { return };
         let Some(business) = self.business(slot) else { return };
         if let Some(question) = business.questions.iter_mut().find(|(n, _)| *n == number) {
+            business.kept_bytes += charges(&answer);
             question.1 = Some(answer);
         }
         loop {
@@ -454,7 +462,8 @@ impl Shard {
             let question = if ready { business.questions.pop_front() } else { None };
             let Some((number, Some(answer))) = question else { break };
             business.order.extend(answer.iter().map(|piece| (None, piece.len() as u32)));
-            let bytes = answer.iter().map(|piece| charge(piece.len())).sum();
+            let bytes = charges(&answer);
+            business.kept_bytes -= bytes;
             business.answer_bytes += bytes;
             let registering = business.registering == Some(number);
             self.asks.await_writing(bytes);

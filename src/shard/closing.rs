@@ -232,9 +232,22 @@ impl Shard {
         } else if conn.flags.has(Flags::HANG_UP) || conn.flags.has(Flags::ENDED) && !under_way {
             self.finish(slot);
         } else if !under_way && conn.flags.clear(Flags::LINGER) {
+            self.retire(slot);
             self.ops.push(Op::Shutdown { slot });
         } else if blocked && matches!(conn.role, Role::Xxim(_)) {
             self.xxim_resume(slot);
+        }
+    }
+
+    /// Nothing more can be written to it: a backend that lingers is given no further events.
+    fn retire(&mut self, slot: u32) {
+        let role = &mut self.conns[slot].role;
+        if let Role::Business(_) = role
+            && let Role::Business(business) = std::mem::replace(role, Role::Leaving)
+        {
+            self.business_lost(slot, *business);
+            // Whoever waited for it may go on.
+            self.room_left = true;
         }
     }
 

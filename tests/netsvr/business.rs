@@ -1,5 +1,6 @@
 //! The protocol of business processes: frames, limits, bad input (specification section 3).
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -98,6 +99,25 @@ fn a_frame_without_room_for_a_command_closes() {
             let bytes = [&len.to_be_bytes()[..], &[b'x'; 3][..len as usize]].concat();
             expect_closed(&server, listener, &bytes);
         }
+    }
+}
+
+/// Nothing of it is lost to a reset, which unread bytes would lead to.
+#[test]
+fn what_was_asked_before_is_answered_though_more_of_a_bad_frame_follows() {
+    let server = Server::start(limits(4096));
+    for listener in LISTENERS {
+        let mut business = Business::connect(server.address(listener));
+        let asked = business_frame(cmd::UNIQ_ID_COUNT, &[]).repeat(50);
+        business.write(&[&asked[..], &8_000_000u32.to_be_bytes()].concat());
+        let mut rest = business.socket.try_clone().expect("a descriptor");
+        let writing = std::thread::spawn(move || rest.write_all(&vec![b'x'; 8_000_000]));
+        for _ in 0..50 {
+            assert_eq!(business.frame(), (cmd::UNIQ_ID_COUNT, Vec::new()));
+        }
+        assert_eq!(business.try_frame(), None);
+        drop(business);
+        let _ = writing.join();
     }
 }
 
