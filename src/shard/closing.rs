@@ -111,7 +111,9 @@ impl Shard {
         let client = !conn.role.is_backend() && !matches!(conn.role, Role::Echo);
         if client && self.keeps_input(slot) {
             self.give_up_outbox(slot, self.at_end(DropReason::Closing));
-            return self.ended(slot);
+            self.ended(slot);
+            // Its end may have come before, and now there is room.
+            return self.touch(slot);
         }
         self.finish(slot);
     }
@@ -359,12 +361,17 @@ impl Shard {
                 self.xxim_goodbye(slot);
                 self.give_time(slot);
             }
+            Role::ConnmixApi(api) if api.goes() => {
+                self.api_goodbye(slot);
+                self.give_time(slot);
+            }
             _ if conn.is_ending() => self.finish(slot),
             _ if self.hears_until_ms(slot).is_some_and(|due_ms| due_ms <= self.now.ms) => {
                 self.close(slot, SHUTDOWN);
             }
             role if !role.is_backend() && self.write_due_ms(slot) <= self.now.ms => {
                 // It takes nothing, so it can not be told why.
+                self.give_up_outbox(slot, DropReason::SlowClient);
                 self.counters.slow_client_closes += 1;
                 self.finish(slot);
             }

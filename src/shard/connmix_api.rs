@@ -121,6 +121,11 @@ impl Conn {
         self.pending.is_empty()
     }
 
+    /// Whether a goodbye waits behind answers ([`Shard::says_last`]).
+    pub(super) fn goes(&self) -> bool {
+        self.pending.back().is_some_and(|last| matches!(last.form, Form::Raw { ends: true }))
+    }
+
     /// Whether nothing more is to be read for now.
     fn is_full(&self) -> bool {
         self.pending.len() >= CONNMIX_REQUESTS_MAX
@@ -278,6 +283,17 @@ impl Shard {
         self.conns[slot].flags.set(Flags::DEAF);
         self.rearm(slot);
         true
+    }
+
+    /// Says the goodbye that waits, for its time has come, and what is known of the answers before
+    /// it.
+    pub(super) fn api_goodbye(&mut self, slot: u32) {
+        let Some(conn) = self.api(slot) else { return };
+        let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
+        let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
+        conn.pending.retain(|pending| pending.answer.is_some());
+        unknown.into_iter().for_each(|number| self.asks.forget(number));
+        self.release(slot);
     }
 
     /// Notes a request whose answer comes under this number ([`Shard::api_answered`]).

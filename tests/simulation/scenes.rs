@@ -97,7 +97,7 @@ impl Scene {
     }
 
     /// Writes what the backend has queued.
-    fn tell(&mut self, business: &mut Business) {
+    pub fn tell(&mut self, business: &mut Business) {
         let bytes = business.pending.take_all();
         self.world.write(business.peer, &bytes);
         self.settle();
@@ -113,7 +113,7 @@ impl Scene {
         told
     }
 
-    fn uniq_id(&self, client: Peer) -> String {
+    pub fn uniq_id(&self, client: Peer) -> String {
         let id = self.world.socket(client).id.expect("it was accepted");
         String::from_utf8_lossy(&self.ids.encode(id)).into_owned()
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringway::shard::sim::Peer;
+use ringway::wire::netsvr::proto::{self, Cmd};
 
 use crate::peers::Kind;
 use crate::scenes::Scene;
@@ -14,7 +15,11 @@ const CLOSE_S: u64 = 5;
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
 fn scene() -> Scene {
-    Scene::new(|config, weather| {
+    seeded(1)
+}
+
+fn seeded(seed: u64) -> Scene {
+    Scene::seeded(seed, 1, |config, weather| {
         config.runtime.outbox_bytes_max = OUTBOX_BYTES_MAX as u32;
         config.runtime.close_timeout = Duration::from_secs(CLOSE_S);
         config.netsvr.customer.heartbeat_interval = Duration::from_secs(WRITE_S);
@@ -116,6 +121,35 @@ fn who_has_left_and_does_not_read_is_gone_after_the_close_timeout() {
         let lived = seconds(&mut scene, client, 0, 60);
         assert!(lived < WRITE_S + 2, "{lived} s with {messages} messages");
     }
+}
+
+/// Its end comes while nothing more of it is read, and then no send to it goes on.
+#[test]
+fn what_a_client_with_a_full_outbox_has_said_before_it_was_cut_off_is_heard() {
+    // Seldom all that it has said is read before the end is seen.
+    assert!((0..200).any(is_heard_to_the_end));
+}
+
+fn is_heard_to_the_end(seed: u64) -> bool {
+    let mut scene = seeded(seed);
+    let mut worker = scene.worker();
+    scene.world.pass(100);
+    let client = scene.client(Kind::Netsvr);
+    scene.settle();
+    // As much as may wait, but for a little.
+    for bytes in [60_000, OUTBOX_BYTES_MAX - 60_000 - 250] {
+        let (uniq_id, data) = (scene.uniq_id(client), vec![b'x'; bytes].into());
+        worker.command(Cmd::SingleCast, &proto::SingleCast { uniq_id, data });
+        scene.tell(&mut worker);
+        scene.settle();
+    }
+    scene.send(client, 0x89, b"");
+    scene.send(client, 0x81, b"the last word");
+    scene.world.hang_up(client);
+    scene.settle();
+    assert!(scene.world.socket(client).closed, "nobody is there any more");
+    let said = |told: &Told| matches!(told, Told::Event { event: Event::Transfer { .. }, .. });
+    scene.told(&worker).iter().any(said)
 }
 
 /// It can not stay for ever either: the workers take what it has said, or others do.
