@@ -10,7 +10,7 @@
 //! within its list, a topic or user that ended and began anew. Whoever puts the pieces together
 //! keeps one ([`super::queries::Answer::once`]).
 //! Costs: a place of a table costs 1 of the [`Room`], a thing that is there [`FOUND`], and so does
-//! whatever its row lists. A piece goes beyond its room by one thing at the most.
+//! whatever its row lists, and a thing that is named and not there. A piece goes beyond its room by one thing at the most.
 
 use std::sync::Arc;
 
@@ -168,9 +168,9 @@ impl Hub {
 
     fn piece(&self, query: &Query, piece: &mut Piece<'_>) -> Answer {
         match query {
-            Query::Online(conns) => Answer::Online(piece.rows(|at, _| {
+            Query::Online(conns) => Answer::Online(piece.rows(|at, piece| {
                 let conn = conns[at as usize];
-                self.slot_of(conn).map(|_| conn)
+                piece.looked_up(self.slot_of(conn)).map(|_| conn)
             })),
             Query::Conns => Answer::Conns(piece.rows(|slot, _| self.id_of(slot))),
             Query::ConnCount => Answer::ConnCount(self.len() as u64),
@@ -204,7 +204,8 @@ impl Hub {
                 Answer::UserConns(self.per_user(names, piece, |member, _| (member.id, true)))
             }
             Query::ConnInfo { conns, want } => Answer::ConnInfo(piece.rows(|at, piece| {
-                let member = self.members.get(self.slot_of(conns[at as usize])?)?;
+                let slot = piece.looked_up(self.slot_of(conns[at as usize]))?;
+                let member = self.members.get(slot)?;
                 let (info, is_all) = self.info(member, *want, piece);
                 // Something is left of the row.
                 piece.at.list = (!is_all).then_some(1);
@@ -227,7 +228,7 @@ impl Hub {
     ) -> ByName<T> {
         piece.rows(|at, piece| {
             let topic = match names {
-                Some(names) => self.topics.find(&names[at as usize])?,
+                Some(names) => piece.looked_up(self.topics.find(&names[at as usize]))?,
                 None => at,
             };
             let name = piece.name(self.topics.get(topic)?);
@@ -244,7 +245,7 @@ impl Hub {
         part: impl Fn(&Member, &mut Piece<'_>) -> (T, bool),
     ) -> ByName<Vec<T>> {
         piece.rows(|at, piece| {
-            let user = self.users.find(&names[at as usize])?;
+            let user = piece.looked_up(self.users.find(&names[at as usize]))?;
             let conns = self.users.conns(user);
             let mut parts = Vec::new();
             piece.list(conns.len(), |at, piece| {
@@ -324,6 +325,12 @@ impl Hub {
 }
 
 impl Piece<'_> {
+    /// What was looked up by name or number: to find nothing costs as much as to find something.
+    fn looked_up<T>(&mut self, found: Option<T>) -> Option<T> {
+        self.room.spend(usize::from(found.is_none()));
+        found
+    }
+
     fn name(&mut self, name: &Arc<str>) -> Arc<str> {
         self.room.spend(name.len() / TEXT_BYTES);
         name.clone()

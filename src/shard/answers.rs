@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::control::large::{Job, Made};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::{Cursor, Room};
-use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX};
+use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
 use crate::shard::Shard;
 use crate::shard::conns::Role;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo, Request};
@@ -49,6 +49,9 @@ pub(super) struct Making {
     /// Bytes of answers that wait to be written to all connections.
     bytes: usize,
 }
+
+// `Making::now` is that one.
+const _: () = assert!(LARGE_ANSWERS_MAX == 1);
 
 /// The large answer in the making.
 #[derive(Debug)]

@@ -391,9 +391,11 @@ impl Shard {
 
     /// Ends a turn: room that has come up is used, and everything queued becomes operations.
     pub fn end_turn(&mut self) {
-        for slot in std::mem::take(&mut self.unconfirmed) {
-            self.confirm(slot);
-        }
+        let mut unconfirmed = std::mem::take(&mut self.unconfirmed);
+        unconfirmed.drain(..).for_each(|slot| self.confirm(slot));
+        // What could not be confirmed yet; the vector is reused.
+        unconfirmed.append(&mut self.unconfirmed);
+        self.unconfirmed = unconfirmed;
         self.connmix_sends_end();
         self.give_room();
         self.connmix_tell_departures();

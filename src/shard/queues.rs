@@ -348,7 +348,8 @@ impl Shard {
         while let Some(outcome) = self.queueing.outcomes.pop_front() {
             self.connmix_push_told(outcome);
         }
-        for Letter { home, topic, messages } in std::mem::take(&mut self.queueing.pushes) {
+        let mut pushes = std::mem::take(&mut self.queueing.pushes);
+        for Letter { home, topic, messages } in pushes.drain(..) {
             let from = self.id;
             if let Some(cluster) = &mut self.queueing.cluster {
                 cluster.push(from, topic, messages);
@@ -356,6 +357,8 @@ impl Shard {
             }
             self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
         }
+        pushes.append(&mut self.queueing.pushes);
+        self.queueing.pushes = pushes;
         let mut given = std::mem::take(&mut self.queueing.events);
         self.queueing.queues.hand_out(|consumer, event| {
             let mut letters = given.iter_mut().rev().take(LETTERS_SEARCHED);

@@ -16,6 +16,9 @@ use super::{Conn, Desk, Waits};
 /// Close code of a client whose push failed: try again later.
 const PUSH_FAILED: u16 = 1013;
 
+/// All clients of a shard may leave at once, and each may have many rules.
+const DEPARTURES_PER_TURN: usize = 256;
+
 /// A client that has left and whose rules about that are still to be run.
 #[derive(Debug)]
 pub(in crate::shard) struct Leaving {
@@ -192,9 +195,9 @@ impl Shard {
         }
     }
 
-    /// Runs the rules about the clients that have left.
+    /// Runs the rules about the clients that have left, of so many in a turn.
     pub(in crate::shard) fn connmix_tell_departures(&mut self) {
-        for _ in 0..self.connmix.leaving.len() {
+        for _ in 0..self.connmix.leaving.len().min(DEPARTURES_PER_TURN) {
             let Some(Leaving { id, conn, flags }) = self.connmix.leaving.pop_front() else {
                 return;
             };
