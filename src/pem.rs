@@ -135,7 +135,12 @@ pub fn read(path: &Path, wanted: Wanted) -> Result<Vec<Block>, PemError> {
 
 /// The blocks of the wanted kind in a text.
 pub fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, Problem> {
-    let Ok(text) = std::str::from_utf8(text) else { return Err(Problem::Binary { wanted }) };
+    // Text around blocks is nobody's business, in whatever encoding it is.
+    let is_text = std::str::from_utf8(text).is_ok();
+    let text = Zeroizing::new(String::from_utf8_lossy(text).into_owned());
+    if !is_text && !text.contains("-----BEGIN ") {
+        return Err(Problem::Binary { wanted });
+    }
     // What some editors put before everything.
     let text = text.trim_start_matches('\u{feff}');
     if text.trim().is_empty() {
@@ -242,6 +247,17 @@ mod tests {
         let found = blocks(text.as_bytes(), Wanted::Certificates).expect("two are in it");
         let ders: Vec<&[u8]> = found.iter().map(|block| &block.der[..]).collect();
         assert_eq!(ders, [&[0, 1, 2, 3, 4][..], &[5]]);
+    }
+
+    #[test]
+    fn text_around_blocks_may_have_any_encoding() {
+        let block = b"-----BEGIN CERTIFICATE-----\nAAEC\n-----END CERTIFICATE-----\n";
+        let text = [&b"friendlyName: M\xfcller\n"[..], block].concat();
+        assert_eq!(blocks(&text, Wanted::Certificates).map(|found| found.len()).ok(), Some(1));
+        let inside = [&block[..28], b"\xfc", &block[28..]].concat();
+        assert!(blocks(&inside, Wanted::Certificates).is_err());
+        let der = blocks(b"\x30\x82\xff", Wanted::Certificates);
+        assert!(matches!(der, Err(Problem::Binary { .. })));
     }
 
     #[test]

@@ -412,6 +412,10 @@ fn without_secrets(url: &str) -> String {
         return LEFT_OUT.to_owned();
     };
     let (user, rest) = match rest.rsplit_once('@') {
+        // What looks like a user can be a part of the query, and a host its end.
+        Some((before, _)) if before.contains(['?', '#']) => {
+            return format!("{scheme}://{LEFT_OUT}");
+        }
         Some((_, rest)) => ("...@", rest),
         None => ("", rest),
     };
@@ -496,6 +500,8 @@ mod tests {
             ("http://user:123456", "http://..."),
             ("http://host/path?token=secret", "http://host/path..."),
             ("http://host#secret", "http://host..."),
+            ("http://host/path?token=sec@ret", "http://..."),
+            ("http://host/path#sec@ret", "http://..."),
             ("user:secret@host", "..."),
             ("SECRET://host", "..."),
             ("[\"nats://user:secret@host\"", "..."),

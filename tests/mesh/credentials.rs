@@ -55,10 +55,10 @@ fn check_refused(node: &mut Binary, advice: &str) {
 #[test]
 fn user_and_password() {
     let users = |password: &str| format!("authorization {{ user: u, password: \"{password}\" }}");
-    let mut nats = Nats::start_with(Some(&users("right-secret")));
-    let right = node(&nats.url(), "user = \"u\"\npassword = \"right-secret\"");
+    let mut nats = Nats::start_with(Some(&users("right@=secret")));
+    let right = node(&nats.url(), "user = \"u\"\npassword = \"right@=secret\"");
     await_link(&right);
-    let in_url = node(&nats.url().replace("//", "//u:right-secret@"), "");
+    let in_url = node(&nats.url().replace("//", "//u:right%40=secret@"), "");
     await_link(&in_url);
     let mut wrong = node(&nats.url(), &format!("user = \"u\"\npassword = \"{WRONG}\""));
     check_refused(&mut wrong, "check mesh.user and mesh.password");
@@ -68,7 +68,7 @@ fn user_and_password() {
     nats.resume();
     await_link(&wrong);
     for node in [&right, &in_url, &wrong] {
-        check_log(node, &["right-secret", WRONG]);
+        check_log(node, &["right@=secret", "right%40", WRONG]);
     }
 }
 

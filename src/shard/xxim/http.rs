@@ -196,6 +196,9 @@ impl Shard {
         let config = self.config.clone();
         let Some(peer) = self.xxim_http(slot).map(|conn| conn.peer) else { return };
         let manner = request.manner();
+        if let Some(conn) = self.xxim_http(slot) {
+            conn.since_ms = None;
+        }
         let Some(cors) = cors(request, &config.xxim.allow_origin) else {
             machine.end();
             let text =

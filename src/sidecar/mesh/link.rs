@@ -18,6 +18,7 @@ use async_nats::connection::State;
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -175,11 +176,13 @@ pub(super) fn advice(event: &Event) -> &'static str {
 const REFUSED: &str = "NATS does not let this node in: check mesh.user and mesh.password, \
                        mesh.token or mesh.credentials. It is tried again and again";
 
-/// User and password in the first URL that has them: the library leaves them out.
+/// User and password in the first URL that has them: the library leaves them out. They may be
+/// percent-encoded there (RFC 3986 section 2.1).
 fn in_urls(mesh: &Mesh) -> Option<(String, String)> {
     let address = |url: &String| ServerAddr::from_str(url).ok();
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let mut servers = mesh.nats.iter().filter_map(address);
-    servers.find_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned())))
+    servers.find_map(|server| Some((plain(server.username()?), plain(server.password()?))))
 }
 
 /// The servers, without user and password: the library would write them into its log.

@@ -33,7 +33,7 @@ use super::{Pushes, http};
 use crate::config::model::{PushBounds, XximPushService};
 use crate::config::{push_connections_max, raise_nofile};
 use crate::life::peer::Peers;
-use crate::limits::HTTP_HEADERS_MAX;
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::sidecar::login::same;
 use crate::sidecar::origin::is_foreign;
 use crate::sidecar::places::{Place, Places, Tracked};
@@ -92,6 +92,7 @@ async fn answer(
         .header_read_timeout(bounds.head_timeout)
         // Who says that it has said everything still waits for the answer.
         .half_close(true)
+        .max_buf_size(HTTP_HEAD_BYTES_MAX)
         .max_headers(HTTP_HEADERS_MAX);
     builder
         .http2()
