@@ -10,7 +10,8 @@
 //! within its list, a topic or user that ended and began anew. Whoever puts the pieces together
 //! keeps one ([`super::queries::Answer::once`]).
 //! Costs: a place of a table costs 1 of the [`Room`], a thing that is there [`FOUND`], and so does
-//! whatever its row lists, and a thing that is named and not there. A piece goes beyond its room by one thing at the most.
+//! whatever its row lists, and a thing that is named and not there. A piece goes beyond its room by
+//! one thing at the most.
 
 use std::sync::Arc;
 
