@@ -6,7 +6,8 @@
 //! no thread stands still. Both ask nobody: they read what the threads and the watchdog have left.
 //! Every connection carries one request and lives no longer than the time limit; when all places
 //! are taken, peers that are slow or silent make room for whoever comes ([`Places`]). So the pages
-//! always answer. What a page of another origin asks for is refused. Costs: nothing between requests.
+//! always answer. What a page of another origin asks for is refused. Costs: nothing between
+//! requests.
 
 use std::io;
 use std::sync::Arc;
