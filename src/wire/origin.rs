@@ -93,8 +93,8 @@ impl Origins {
     }
 
     /// Whether a port that acts for whoever reaches it may act for a request with this origin: for
-    /// pages that are listed and [`is_local`] ones, and for what is no page. Browsers send no origin
-    /// with a GET to the page's own host, so this does not keep anybody from reading.
+    /// pages that are listed and [`is_local`] ones, and for what is no page. Browsers send no
+    /// origin with a GET to the page's own host, so this does not keep anybody from reading.
     pub fn trust(&self, origin: &[u8], host: &[u8]) -> bool {
         origin.is_empty() || is_local(origin, host) || self.lists(origin)
     }
