@@ -60,10 +60,7 @@ fn runtime(settings: &Settings, machine: &Machine) -> Result<Runtime, ConfigErro
         connections_max: connections_max(settings, machine, cpus.len())?,
         cpus,
         outbox_bytes_max: settings.number("runtime.outbox_bytes_max")?,
-        slow_client: match settings.choice("runtime.slow_client")? {
-            "drop" => SlowClient::Drop,
-            _ => SlowClient::Close,
-        },
+        slow_client: settings.choice("runtime.slow_client")?,
         mailbox_messages_max: settings.number("runtime.mailbox_messages_max")?,
         receive_buffers,
         receive_buffer_bytes: settings.number("runtime.receive_buffer_bytes")?,
@@ -209,20 +206,14 @@ fn netsvr(
 
 fn customer(settings: &Settings) -> Result<NetsvrCustomer, ConfigError> {
     let key = |name: &str| format!("netsvr.customer.{name}");
-    let mode = match settings.choice(&key("allow_origin_mode"))? {
-        "contains" => OriginMode::Contains,
-        _ => OriginMode::Origin,
-    };
+    let mode = settings.choice(&key("allow_origin_mode"))?;
     Ok(NetsvrCustomer {
         allow_origin: origins::read(settings, &key("allow_origin"), mode)?,
         heartbeat_interval: settings.duration(&key("heartbeat_interval"))?,
         heartbeat_message: settings.text(&key("heartbeat_message"))?.into_bytes(),
         max_online: settings.number(&key("max_online"))?,
         receive_pack_limit: settings.number(&key("receive_pack_limit"))?,
-        send_message_type: match settings.choice(&key("send_message_type"))? {
-            "binary" => MessageType::Binary,
-            _ => MessageType::Text,
-        },
+        send_message_type: settings.choice(&key("send_message_type"))?,
         compression_level: settings.number(&key("compression_level"))?,
         on_open_callback_api: url(settings, &key("on_open_callback_api"))?,
         on_close_callback_api: url(settings, &key("on_close_callback_api"))?,
@@ -242,14 +233,8 @@ fn worker(settings: &Settings, generation: Generation) -> Result<NetsvrWorker, C
         send_deadline: settings.duration(&key("send_deadline"))?,
         receive_pack_limit: settings.number(&key("receive_pack_limit"))?,
         heartbeat_message: settings.text(&key("heartbeat_message"))?.into_bytes(),
-        pick: match settings.choice(&key("pick"))? {
-            "sticky" => WorkerPick::Sticky,
-            _ => WorkerPick::RoundRobin,
-        },
-        on_full: match settings.choice(&key("on_full"))? {
-            "drop" => WorkerFull::Drop,
-            _ => WorkerFull::Wait,
-        },
+        pick: settings.choice(&key("pick"))?,
+        on_full: settings.choice(&key("on_full"))?,
         commands: commands(settings, generation)?,
         queue_frames_max: settings.number(&key("queue_frames_max"))?,
         queue_bytes_max: settings.number(&key("queue_bytes_max"))?,
@@ -262,13 +247,12 @@ fn worker(settings: &Settings, generation: Generation) -> Result<NetsvrWorker, C
 fn commands(settings: &Settings, generation: Generation) -> Result<WorkerCommands, ConfigError> {
     const KEY: &str = "netsvr.worker.commands";
     match settings.choice(KEY)? {
-        "own" if generation == Generation::G5 => {
+        WorkerCommands::Own if generation == Generation::G5 => {
             let complaint = Complaint::new("SDKs of generation 5 send all commands to one port")
                 .allowed("\"both\" with netsvr.generation = 5");
             Err(settings.error(KEY, complaint))
         }
-        "own" => Ok(WorkerCommands::Own),
-        _ => Ok(WorkerCommands::Both),
+        commands => Ok(commands),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::choice::words;
 use super::error::{Complaint, ConfigError};
 use super::keys::{self, Key, Kind, choice, secret, text};
 use super::model::{Listener, Service};
@@ -36,18 +37,16 @@ pub(super) const KEYS: &[Key] = &[
              headers.",
         )
     },
-    choice(
+    choice::<QueueScope>(
         "connmix.queue.scope",
         "\"node\"",
-        &["node", "cluster"],
         "node: a topic is in the memory of one machine, whose clients push and whose backends \
          consume. cluster: all machines of the mesh have the same topics, in JetStream; needs \
          mesh.nats and the same value on every machine.",
     ),
-    choice(
+    choice::<QueueFull>(
         "connmix.queue.full",
         "\"error\"",
-        &["error", "block", "drop_oldest"],
         "What happens to a message that finds its topic full. error: the rule that pushes it \
          fails; block: the client is not read until there is room; drop_oldest: the oldest message \
          is dropped and counted.",
@@ -183,6 +182,8 @@ pub enum QueueFull {
     DropOldest,
 }
 
+words!(QueueFull { Error = "error", Block = "block", DropOldest = "drop_oldest" });
+
 /// Whose topics they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueScope {
@@ -191,6 +192,8 @@ pub enum QueueScope {
     /// Of all nodes of the mesh together.
     Cluster,
 }
+
+words!(QueueScope { Node = "node", Cluster = "cluster" });
 
 /// Reads it.
 pub(super) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmix, ConfigError> {
@@ -203,11 +206,7 @@ pub(super) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmi
         topic_messages_max: settings.number(&key("topic_messages_max"))?,
         topic_bytes_max: settings.number(&key("topic_bytes_max"))?,
         topics_max: settings.number(&key("topics_max"))?,
-        full: match settings.choice(&key("full"))? {
-            "block" => QueueFull::Block,
-            "drop_oldest" => QueueFull::DropOldest,
-            _ => QueueFull::Error,
-        },
+        full: settings.choice(&key("full"))?,
         scope: scope(settings)?,
         cluster_bytes_max: settings.number(&key("cluster_bytes_max"))?,
         replicas: settings.number(&key("replicas"))?,
@@ -221,7 +220,7 @@ pub(super) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmi
 
 fn scope(settings: &Settings) -> Result<QueueScope, ConfigError> {
     const KEY: &str = "connmix.queue.scope";
-    if settings.choice(KEY)? == "node" {
+    if settings.choice::<QueueScope>(KEY)? == QueueScope::Node {
         return Ok(QueueScope::Node);
     }
     if settings.texts("mesh.nats")?.is_empty() {

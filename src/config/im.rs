@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::choice::{Choice, words};
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
 use super::settings::Settings;
@@ -14,10 +15,9 @@ const QUEUE_TOPIC_BYTES_MAX: usize = 255;
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
-    choice(
+    choice::<LenChoice>(
         "im.len_mode",
         "\"body\"",
-        &["body", "rest", "frame", "auto"],
         "What `len` counts. body: the bytes of the body; rest: everything after `len`; frame: \
          header and body; auto: the first frame of a connection decides.",
     ),
@@ -31,17 +31,15 @@ pub(super) const KEYS: &[Key] = &[
              by one and a user's by another is read by the one that stands first.",
         )
     },
-    choice(
+    choice::<ByteOrder>(
         "im.byte_order",
         "\"big\"",
-        &["big", "little"],
         "Which byte of `len` and `seq` comes first, on both ways. big: the highest.",
     ),
     Key { kind: Kind::Numbers, ..text("im.versions", "[0, 1]", "") },
-    choice(
+    choice::<GzipServer>(
         "im.gzip_server",
         "\"negotiated\"",
-        &["negotiated", "always", "never"],
         "Whether notifications are compressed. negotiated: for clients that have sent a frame with \
          the gzip bit.",
     ),
@@ -49,10 +47,9 @@ pub(super) const KEYS: &[Key] = &[
     off("im.kick_notify", "Send KICK before a client that is sent away is closed."),
     off("im.single_session", "A LOGIN closes the older connections of the same user."),
     off("im.announce_join", "Tell a room when a user, not a guest, enters."),
-    choice(
+    choice::<Forward>(
         "im.forward",
         "\"no\"",
-        &["no", "content", "message"],
         "What netsvr workers get of each accepted CMS, as the data of a Transfer. content: \
          `messageContent`; message: the whole CRMessage, and notices of `im.announce_join` too.",
     ),
@@ -129,6 +126,8 @@ pub enum GzipServer {
     Never,
 }
 
+words!(GzipServer { Negotiated = "negotiated", Always = "always", Never = "never" });
+
 /// What workers get of a CMS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
@@ -139,6 +138,21 @@ pub enum Forward {
     Message,
 }
 
+words!(Forward { No = "no", Content = "content", Message = "message" });
+words!(ByteOrder { Big = "big", Little = "little" });
+
+/// `im.len_mode`.
+#[derive(Clone, Copy, PartialEq)]
+enum LenChoice {
+    Body,
+    Rest,
+    Frame,
+    Auto,
+}
+
+words!(LenMode { Body = "body", Rest = "rest", Frame = "frame" });
+words!(LenChoice { Body = "body", Rest = "rest", Frame = "frame", Auto = "auto" });
+
 const fn off(key: &'static str, what: &'static str) -> Key {
     Key { default: "false", ..flag(key, what) }
 }
@@ -147,25 +161,14 @@ const fn off(key: &'static str, what: &'static str) -> Key {
 pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
     Ok(Im {
         len_mode: len_mode(settings)?,
-        byte_order: match settings.choice("im.byte_order")? {
-            "little" => ByteOrder::Little,
-            _ => ByteOrder::Big,
-        },
+        byte_order: settings.choice("im.byte_order")?,
         versions: versions(settings)?,
-        gzip_server: match settings.choice("im.gzip_server")? {
-            "always" => GzipServer::Always,
-            "never" => GzipServer::Never,
-            _ => GzipServer::Negotiated,
-        },
+        gzip_server: settings.choice("im.gzip_server")?,
         cms_error_reply: settings.flag("im.cms_error_reply")?,
         kick_notify: settings.flag("im.kick_notify")?,
         single_session: settings.flag("im.single_session")?,
         announce_join: settings.flag("im.announce_join")?,
-        forward: match settings.choice("im.forward")? {
-            "content" => Forward::Content,
-            "message" => Forward::Message,
-            _ => Forward::No,
-        },
+        forward: settings.choice("im.forward")?,
         queue: queue(settings)?,
         commands: commands(settings)?,
         statuses: statuses(settings)?,
@@ -200,13 +203,10 @@ pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
 
 fn len_mode(settings: &Settings) -> Result<LenRule, ConfigError> {
     const AUTO: &str = "im.len_auto";
-    let of = |name: &str| match name {
-        "body" => Some(LenMode::Body),
-        "rest" => Some(LenMode::Rest),
-        "frame" => Some(LenMode::Frame),
-        _ => None,
-    };
-    let listed: Option<Vec<LenMode>> = settings.texts(AUTO)?.iter().map(|name| of(name)).collect();
+    let of = |name: &String| LenMode::WORDS.iter().position(|word| word == name);
+    let at: Option<Vec<usize>> = settings.texts(AUTO)?.iter().map(of).collect();
+    let listed: Option<Vec<LenMode>> =
+        at.map(|at| at.into_iter().map(|at| LenMode::VALUES[at]).collect());
     // What is not used is checked as well.
     let Some(modes) = listed.and_then(|listed| Modes::of(&listed)) else {
         let complaint = Complaint::new("these are not two or three different modes")
@@ -214,8 +214,12 @@ fn len_mode(settings: &Settings) -> Result<LenRule, ConfigError> {
             .advise("For clients of one kind set `im.len_mode` to what they count");
         return Err(settings.error(AUTO, complaint));
     };
-    let name = settings.choice("im.len_mode")?;
-    Ok(of(name).map_or(LenRule::Auto(modes), LenRule::Always))
+    Ok(match settings.choice("im.len_mode")? {
+        LenChoice::Body => LenRule::Always(LenMode::Body),
+        LenChoice::Rest => LenRule::Always(LenMode::Rest),
+        LenChoice::Frame => LenRule::Always(LenMode::Frame),
+        LenChoice::Auto => LenRule::Auto(modes),
+    })
 }
 
 fn login_fields(settings: &Settings) -> Result<LoginFields, ConfigError> {

@@ -3,6 +3,9 @@
 //! Every key is either a row here or a row of [`crate::limits`] (numbers and durations); a text
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
+use super::choice::Choice;
+use super::listeners::{ListenerProtocol, RouteProtocol};
+use super::model::{MessageType, OriginMode, SlowClient, WorkerCommands, WorkerFull, WorkerPick};
 use super::{connmix, connmix_server, im, login, mesh, origins, xxim, xxim_push, xxim_upstream};
 use crate::limits::{self, Unit};
 
@@ -66,12 +69,6 @@ pub(super) const LISTS: &[&str] = &[
     "connmix.server.rule",
 ];
 
-/// Byte protocols that a listener speaks without HTTP.
-const LISTENER_PROTOCOLS: &[&str] =
-    &["netsvr-worker", "netsvr-task", "xxim-tcp", "connmix-api", "connmix", "im"];
-/// Protocols of a route.
-const ROUTE_PROTOCOLS: &[&str] = &["netsvr", "xxim", "connmix", "im", "echo"];
-
 const HEARTBEAT: &str = "\"~6YOt5rW35piO~\"";
 const SERVER: &str = "name of a [[connmix.server]]; may be left out if there is one only";
 const PEM: &str = "path of a PEM file, relative to the working directory";
@@ -86,10 +83,9 @@ const KEYS: &[Key] = &[
             "CPUs to run on, one shard each. Empty: all that the process may use.",
         )
     },
-    choice(
+    choice::<SlowClient>(
         "runtime.slow_client",
         "\"close\"",
-        &["close", "drop"],
         "What happens to a client whose outbox is full.",
     ),
     Key {
@@ -101,10 +97,9 @@ const KEYS: &[Key] = &[
              choose one.",
         )
     },
-    choice(
+    choice::<ListenerProtocol>(
         "listener.protocol",
         "",
-        LISTENER_PROTOCOLS,
         "What is spoken on this listener without a WebSocket. netsvr-worker, netsvr-task, \
          connmix-api: backends; xxim-tcp, connmix, im: clients. Either this or `routes`.",
     ),
@@ -112,10 +107,9 @@ const KEYS: &[Key] = &[
         allowed: "path that begins with `/`, without query",
         ..text("listener.routes.path", "", "Request path of WebSocket clients.")
     },
-    choice(
+    choice::<RouteProtocol>(
         "listener.routes.protocol",
         "",
-        ROUTE_PROTOCOLS,
         "What clients of this path speak. echo: every message comes back.",
     ),
     Key {
@@ -173,18 +167,16 @@ const KEYS: &[Key] = &[
         "netsvr.customer.allow_origin",
         "Origins of the web pages that may connect. Empty: no check.",
     ),
-    choice(
+    choice::<OriginMode>(
         "netsvr.customer.allow_origin_mode",
         "\"origin\"",
-        &["origin", "contains"],
         "How `allow_origin` is meant. contains: as the original, by texts one of which must occur \
          in the origin; other hosts may have them in their names.",
     ),
     text("netsvr.customer.heartbeat_message", HEARTBEAT, ""),
-    choice(
+    choice::<MessageType>(
         "netsvr.customer.send_message_type",
         "\"text\"",
-        &["text", "binary"],
         "Opcode of messages to clients.",
     ),
     Key {
@@ -204,24 +196,21 @@ const KEYS: &[Key] = &[
         )
     },
     text("netsvr.worker.heartbeat_message", HEARTBEAT, ""),
-    choice(
+    choice::<WorkerPick>(
         "netsvr.worker.pick",
         "\"round-robin\"",
-        &["round-robin", "sticky"],
         "Which worker gets an event. sticky: all events of one client go to one worker while it \
          lives.",
     ),
-    choice(
+    choice::<WorkerFull>(
         "netsvr.worker.on_full",
         "\"wait\"",
-        &["wait", "drop"],
         "What happens to events while every worker's queue is full. wait: the clients that feed \
          them are not read; drop: the event is dropped and counted.",
     ),
-    choice(
+    choice::<WorkerCommands>(
         "netsvr.worker.commands",
         "\"both\"",
-        &["both", "own"],
         "Which commands netsvr-worker and netsvr-task take. both: each takes all; own: \
          netsvr-worker takes `Register` and `Unregister`, netsvr-task all others, and a connection \
          that sends another is closed, as generation 6 of the original does.",
@@ -263,13 +252,12 @@ pub(super) const fn url(key: &'static str, default: &'static str, what: &'static
     Key { shown: Shown::Url, ..text(key, default, what) }
 }
 
-pub(super) const fn choice(
+pub(super) const fn choice<C: Choice>(
     key: &'static str,
     default: &'static str,
-    names: &'static [&'static str],
     what: &'static str,
 ) -> Key {
-    Key { kind: Kind::Choice(names), ..text(key, default, what) }
+    Key { kind: Kind::Choice(C::WORDS), ..text(key, default, what) }
 }
 
 pub(super) const fn flag(key: &'static str, what: &'static str) -> Key {

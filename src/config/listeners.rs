@@ -3,12 +3,51 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use super::choice::words;
 use super::connmix_server;
 use super::error::{Complaint, ConfigError};
 use super::model::{ClientProtocol, ConnmixServer, Listener, Route, Service, TlsFiles};
 use super::settings::Settings;
 use crate::limits::LISTENERS_MAX;
 use crate::pem::{self, Problem, Wanted};
+
+/// What a listener speaks without HTTP.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum ListenerProtocol {
+    NetsvrWorker,
+    NetsvrTask,
+    XximTcp,
+    ConnmixApi,
+    Connmix,
+    Im,
+}
+
+words!(ListenerProtocol {
+    NetsvrWorker = "netsvr-worker",
+    NetsvrTask = "netsvr-task",
+    XximTcp = "xxim-tcp",
+    ConnmixApi = "connmix-api",
+    Connmix = "connmix",
+    Im = "im",
+});
+
+/// What clients of a route speak.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum RouteProtocol {
+    Netsvr,
+    Xxim,
+    Connmix,
+    Im,
+    Echo,
+}
+
+words!(RouteProtocol {
+    Netsvr = "netsvr",
+    Xxim = "xxim",
+    Connmix = "connmix",
+    Im = "im",
+    Echo = "echo",
+});
 
 /// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
 pub(super) fn listeners(
@@ -128,14 +167,14 @@ fn service(
         ),
         (true, 0) => {
             return Ok(match settings.choice(&protocol)? {
-                "netsvr-worker" => Service::NetsvrWorker,
-                "xxim-tcp" => Service::XximTcp,
-                "connmix-api" => Service::ConnmixApi,
-                "connmix" => Service::Connmix {
+                ListenerProtocol::NetsvrWorker => Service::NetsvrWorker,
+                ListenerProtocol::NetsvrTask => Service::NetsvrTask,
+                ListenerProtocol::XximTcp => Service::XximTcp,
+                ListenerProtocol::ConnmixApi => Service::ConnmixApi,
+                ListenerProtocol::Connmix => Service::Connmix {
                     server: connmix_server::number(settings, &format!("{path}.server"), servers)?,
                 },
-                "im" => Service::Im,
-                _ => Service::NetsvrTask,
+                ListenerProtocol::Im => Service::Im,
             });
         }
         (false, _) => return self::routes(settings, path, routes, servers).map(Service::Http),
@@ -163,15 +202,15 @@ fn routes(
         } else {
             let route = format!("{path}.routes.{index}");
             let protocol = settings.choice(&format!("{route}.protocol"))?;
-            refuse_server(settings, &route, protocol == "connmix")?;
+            refuse_server(settings, &route, protocol == RouteProtocol::Connmix)?;
             let protocol = match protocol {
-                "echo" => ClientProtocol::Echo,
-                "xxim" => ClientProtocol::Xxim,
-                "connmix" => ClientProtocol::Connmix {
+                RouteProtocol::Netsvr => ClientProtocol::Netsvr,
+                RouteProtocol::Xxim => ClientProtocol::Xxim,
+                RouteProtocol::Connmix => ClientProtocol::Connmix {
                     server: connmix_server::number(settings, &format!("{route}.server"), servers)?,
                 },
-                "im" => ClientProtocol::Im,
-                _ => ClientProtocol::Netsvr,
+                RouteProtocol::Im => ClientProtocol::Im,
+                RouteProtocol::Echo => ClientProtocol::Echo,
             };
             routes.push(Route { path: request_path, protocol });
             continue;

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::choice::words;
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, secret, text, url};
 use super::listeners::pem;
@@ -70,16 +71,25 @@ pub enum JwtAlgorithm {
     Es256,
 }
 
-impl JwtAlgorithm {
-    /// As tokens and configuration write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            JwtAlgorithm::Hs256 => "HS256",
-            JwtAlgorithm::Rs256 => "RS256",
-            JwtAlgorithm::Es256 => "ES256",
-        }
-    }
+words!(JwtAlgorithm { Hs256 = "HS256", Rs256 = "RS256", Es256 = "ES256" });
+
+/// `login.verifier`.
+#[derive(Clone, Copy, PartialEq)]
+enum VerifierKind {
+    Open,
+    Static,
+    Jwt,
+    Http,
+    Grpc,
 }
+
+words!(VerifierKind {
+    Open = "open",
+    Static = "static",
+    Jwt = "jwt",
+    Http = "http",
+    Grpc = "grpc",
+});
 
 impl Default for LoginSettings {
     fn default() -> LoginSettings {
@@ -114,10 +124,9 @@ impl std::fmt::Debug for Jwt {
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
-    choice(
+    choice::<VerifierKind>(
         "login.verifier",
         "\"open\"",
-        &["open", "static", "jwt", "http", "grpc"],
         "Who verifies clients of xxim and IM. open: nobody, on loopback only; static: \
          `login.tokens`; jwt: signed tokens; http, grpc: the backend at `login.url`.",
     ),
@@ -135,12 +144,7 @@ pub(super) const KEYS: &[Key] = &[
              url/beforeConnect; grpc: `pb.imService`.",
         )
     },
-    choice(
-        "login.jwt.algorithm",
-        "\"HS256\"",
-        &["HS256", "RS256", "ES256"],
-        "Signature of tokens.",
-    ),
+    choice::<JwtAlgorithm>("login.jwt.algorithm", "\"HS256\"", "Signature of tokens."),
     Key {
         allowed: "text of at least 32 bytes",
         ..secret("login.jwt.secret", "\"\"", "Secret of HS256.")
@@ -194,11 +198,11 @@ pub(super) fn read(
     // What is not used is checked as well.
     let leeway = settings.duration("login.jwt.leeway")?;
     let verifier = match settings.choice("login.verifier")? {
-        "static" => Verifier::Static(tokens(settings)?),
-        "jwt" => Verifier::Jwt(Box::new(jwt(settings, leeway)?)),
-        "http" => Verifier::Http(base(settings, "login.url")?),
-        "grpc" => Verifier::Grpc(base(settings, "login.url")?),
-        _ => open(settings, listeners)?,
+        VerifierKind::Open => open(settings, listeners)?,
+        VerifierKind::Static => Verifier::Static(tokens(settings)?),
+        VerifierKind::Jwt => Verifier::Jwt(Box::new(jwt(settings, leeway)?)),
+        VerifierKind::Http => Verifier::Http(base(settings, "login.url")?),
+        VerifierKind::Grpc => Verifier::Grpc(base(settings, "login.url")?),
     };
     Ok(LoginSettings {
         verifier,
@@ -261,11 +265,7 @@ fn refused(settings: &Settings, key: &str, problem: &str) -> ConfigError {
 }
 
 fn jwt(settings: &Settings, leeway: Duration) -> Result<Jwt, ConfigError> {
-    let algorithm = match settings.choice("login.jwt.algorithm")? {
-        "RS256" => JwtAlgorithm::Rs256,
-        "ES256" => JwtAlgorithm::Es256,
-        _ => JwtAlgorithm::Hs256,
-    };
+    let algorithm = settings.choice("login.jwt.algorithm")?;
     let shared = settings.text("login.jwt.secret")?;
     let key_file = match algorithm {
         JwtAlgorithm::Hs256 if shared.len() < 32 => {

@@ -6,6 +6,7 @@
 //! from which parser, error messages and [`reference()`] are made. Read once, at start.
 
 mod check;
+pub mod choice;
 pub mod connmix;
 mod connmix_server;
 mod env;

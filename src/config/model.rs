@@ -5,6 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::choice::words;
 pub use super::connmix::Connmix;
 pub use super::connmix_server::*;
 pub use super::im::{Forward, GzipServer, Im};
@@ -93,6 +94,8 @@ pub enum SlowClient {
     /// Drop the new frame and keep the connection.
     Drop,
 }
+
+words!(SlowClient { Close = "close", Drop = "drop" });
 
 /// One `[[listener]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,6 +228,8 @@ pub enum MessageType {
     Binary,
 }
 
+words!(MessageType { Text = "text", Binary = "binary" });
+
 /// Connections of business processes that register for events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetsvrWorker {
@@ -256,6 +261,8 @@ pub enum WorkerPick {
     Sticky,
 }
 
+words!(WorkerPick { RoundRobin = "round-robin", Sticky = "sticky" });
+
 /// Which commands the listeners for business processes take (netsvr section 3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerCommands {
@@ -265,6 +272,8 @@ pub enum WorkerCommands {
     Own,
 }
 
+words!(WorkerCommands { Both = "both", Own = "own" });
+
 /// What happens to events while every worker's queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerFull {
@@ -273,6 +282,8 @@ pub enum WorkerFull {
     /// Drop the event and count it.
     Drop,
 }
+
+words!(WorkerFull { Wait = "wait", Drop = "drop" });
 
 /// Connections of business processes that send commands.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,9 +1,12 @@
 //! `allow_origin` of every protocol: which web pages may come in ([`Origins`]).
 
+use super::choice::words;
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, text};
 use super::settings::Settings;
 use crate::wire::origin::{OriginError, OriginMode, Origins};
+
+words!(OriginMode { Origin = "origin", Contains = "contains" });
 
 /// The row of such a key.
 pub(super) const fn key(key: &'static str, what: &'static str) -> Key {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::choice::Choice;
 use super::env;
 use super::error::{Complaint, ConfigError};
 use super::keys::{self, Kind, Shown};
@@ -228,16 +229,16 @@ impl Settings {
     }
 
     /// A text that is one of the choices of its key.
-    pub fn choice(&self, path: &str) -> Result<&'static str, ConfigError> {
+    pub fn choice<C: Choice>(&self, path: &str) -> Result<C, ConfigError> {
         let text = match self.value(path) {
             Value::Text(text) => text,
             value => return Err(self.wrong_type(path, &value, "a text")),
         };
-        let names = match key_of(path).and_then(|key| keys::kind(&key)) {
-            Some(Kind::Choice(names)) => names,
-            _ => &[],
-        };
-        let found = names.iter().find(|name| **name == text).copied();
+        debug_assert_eq!(
+            key_of(path).and_then(|key| keys::kind(&key)),
+            Some(Kind::Choice(C::WORDS))
+        );
+        let found = C::WORDS.iter().position(|word| *word == text).map(|at| C::VALUES[at]);
         found.ok_or_else(|| {
             let problem =
                 if self.is_set(path) { "there is no such choice" } else { "it is missing" };

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::choice::words;
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
 use super::listeners::pem;
@@ -21,6 +22,35 @@ pub enum XximEra {
     /// The last version of the original: 3002 and 3003.
     C,
 }
+
+words!(XximEra { B = "B", C = "C" });
+
+/// `xxim.auth_fail`.
+#[derive(Clone, Copy, PartialEq)]
+enum AuthFail {
+    RespondThenClose,
+    CloseOnly,
+}
+
+words!(AuthFail { RespondThenClose = "respond_then_close", CloseOnly = "close_only" });
+
+/// `xxim.auth_unavailable`.
+#[derive(Clone, Copy, PartialEq)]
+enum AuthUnavailable {
+    Retry,
+    Close,
+}
+
+words!(AuthUnavailable { Retry = "retry", Close = "close" });
+
+/// `xxim.crypto.iv_mode`.
+#[derive(Clone, Copy, PartialEq)]
+enum IvMode {
+    Client,
+    Server,
+}
+
+words!(IvMode { Client = "client", Server = "server" });
 
 /// `[xxim]`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -157,10 +187,9 @@ const fn off(key: &'static str, what: &'static str) -> Key {
 
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
-    choice(
+    choice::<XximEra>(
         "xxim.era",
         "\"B\"",
-        &["B", "C"],
         "What clients may say of themselves. B: as document 2, which checks nothing; C: as the \
          last version of the original, which refuses platforms outside its list (3002), empty \
          device ids (3003) and logins before the parameters.",
@@ -182,16 +211,14 @@ pub(super) const KEYS: &[Key] = &[
         "xxim.v1_sendmsg_rewrite",
         "Hand sendMsgList requests of document 1 to backends in the layout of document 2.",
     ),
-    choice(
+    choice::<AuthFail>(
         "xxim.auth_fail",
         "\"respond_then_close\"",
-        &["respond_then_close", "close_only"],
         "What a client gets whose login is refused.",
     ),
-    choice(
+    choice::<AuthUnavailable>(
         "xxim.auth_unavailable",
         "\"retry\"",
-        &["retry", "close"],
         "What a client gets whose login could not be verified: code 8, or the end.",
     ),
     off("xxim.query_auth", "Log clients in by `userId` and `token` in the query of the handshake."),
@@ -218,10 +245,9 @@ pub(super) const KEYS: &[Key] = &[
              at `/demo/xxim.pub.pem` of the admin server.",
         )
     },
-    choice(
+    choice::<IvMode>(
         "xxim.crypto.iv_mode",
         "\"client\"",
-        &["client", "server"],
         "Who chooses the seed of the IV. server: as the last version of the original does.",
     ),
     off(
@@ -242,14 +268,16 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
 pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
     let key = |name: &str| format!("xxim.{name}");
     Ok(Xxim {
-        era: if settings.choice(&key("era"))? == "C" { XximEra::C } else { XximEra::B },
+        era: settings.choice(&key("era"))?,
         lenient_params: settings.flag(&key("lenient_params"))?,
         legacy_paths: settings.flag(&key("legacy_paths"))?,
         echo_params: settings.flag(&key("echo_params"))?,
         v1_notice_wrap: settings.flag(&key("v1_notice_wrap"))?,
         v1_sendmsg_rewrite: settings.flag(&key("v1_sendmsg_rewrite"))?,
-        respond_then_close: settings.choice(&key("auth_fail"))? == "respond_then_close",
-        close_when_unavailable: settings.choice(&key("auth_unavailable"))? == "close",
+        respond_then_close: settings.choice::<AuthFail>(&key("auth_fail"))?
+            == AuthFail::RespondThenClose,
+        close_when_unavailable: settings.choice::<AuthUnavailable>(&key("auth_unavailable"))?
+            == AuthUnavailable::Close,
         query_auth: settings.flag(&key("query_auth"))?,
         allow_origin: origins::read(settings, &key("allow_origin"), OriginMode::Origin)?,
         trusted_proxies: networks(settings, "xxim.trusted_proxies")?,
@@ -285,7 +313,7 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
             "generate" => Some(XximKey::Made),
             _ => Some(XximKey::File(pem(settings, &key("private_key"), Wanted::RsaKey)?)),
         },
-        server_iv: settings.choice(&key("iv_mode"))? == "server",
+        server_iv: settings.choice::<IvMode>(&key("iv_mode"))? == IvMode::Server,
         require_encryption,
         strict_seeds: settings.flag(&key("strict_seeds"))?,
         threads: settings.number(&key("threads"))?,

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::check::url;
+use super::choice::words;
 use super::error::{Complaint, ConfigError};
 use super::keys::{self, Key, choice, flag, text};
 use super::model::XximPushService;
@@ -67,6 +68,17 @@ pub enum XximMode {
     /// A unary gRPC call.
     Grpc,
 }
+
+words!(XximMode { Raw = "raw", Envelope = "envelope", Grpc = "grpc" });
+
+/// `xxim.hooks.protocol`.
+#[derive(Clone, Copy, PartialEq)]
+enum HookProtocol {
+    Http,
+    Grpc,
+}
+
+words!(HookProtocol { Http = "http", Grpc = "grpc" });
 
 /// One `[[xxim.route]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,10 +236,9 @@ pub(super) const KEYS: &[Key] = &[
             "Where the backend is; HTTP modes append the method to it.",
         )
     },
-    choice(
+    choice::<XximMode>(
         "xxim.upstream.mode",
         "\"raw\"",
-        &["raw", "envelope", "grpc"],
         "How requests are carried. raw: HTTP, the message is the body; envelope: HTTP, CommonReq \
          and CommonResp around it; grpc: unary calls.",
     ),
@@ -274,10 +285,9 @@ pub(super) const KEYS: &[Key] = &[
             "Backend that is told of logins and departures. Empty: none.",
         )
     },
-    choice(
+    choice::<HookProtocol>(
         "xxim.hooks.protocol",
         "\"http\"",
-        &["http", "grpc"],
         "http: POST to url/afterConnect and url/afterDisconnect; grpc: `pb.imService`.",
     ),
     Key {
@@ -359,11 +369,7 @@ fn upstream(
         return Ok(XximUpstream {
             name,
             url: base(settings, &key("url"))?,
-            mode: match settings.choice(&key("mode"))? {
-                "envelope" => XximMode::Envelope,
-                "grpc" => XximMode::Grpc,
-                _ => XximMode::Raw,
-            },
+            mode: settings.choice(&key("mode"))?,
             http2: settings.flag(&key("http2"))?,
             grpc_generic: settings.flag(&key("grpc_generic"))?,
             connections_max: settings.number(&key("connections_max"))?,
@@ -446,7 +452,7 @@ fn hooks(settings: &Settings) -> Result<XximHooks, ConfigError> {
     }
     Ok(XximHooks {
         url: hooks_url,
-        grpc: settings.choice("xxim.hooks.protocol")? == "grpc",
+        grpc: settings.choice::<HookProtocol>("xxim.hooks.protocol")? == HookProtocol::Grpc,
         timeout: settings.duration("xxim.hooks.timeout")?,
         attempts_max: settings.number("xxim.hooks.attempts_max")?,
         waiting_max: settings.number("xxim.hooks.waiting_max")?,

@@ -56,18 +56,16 @@ pub(super) const KEYS: &[Key] = &[
         allowed: "text that no other server has",
         ..text("connmix.server.name", "", "What `server` of a route or listener says.")
     },
-    choice(
+    choice::<ClientFraming>(
         "connmix.server.framing",
         "\"line\"",
-        &["line", "json-line", "length", "length-text"],
         "How messages of TCP clients are told apart. line: texts that end with a line feed; \
          json-line: the same, each a JSON object with `method` and `params`; length: binary \
          messages behind four bytes of length, big-endian; length-text: the same with texts.",
     ),
-    choice(
+    choice::<OnPushError>(
         "connmix.server.on_push_error",
         "\"close\"",
-        &["close", "ignore"],
         "What becomes of a client whose push fails. close: 1013, with the reason; ignore: the rule \
          goes on.",
     ),
@@ -97,13 +95,8 @@ pub(super) const KEYS: &[Key] = &[
              it to something. Then clients can join topics that are meant for others.",
         )
     },
-    choice("connmix.server.rule.on", "", &["open", "message", "close"], "The event of the rule."),
-    choice(
-        "connmix.server.rule.type",
-        "\"any\"",
-        &["text", "binary", "any"],
-        "Messages of this kind only.",
-    ),
+    choice::<On>("connmix.server.rule.on", "", "The event of the rule."),
+    choice::<RuleType>("connmix.server.rule.type", "\"any\"", "Messages of this kind only."),
     Key {
         kind: Kind::Free,
         allowed: "table of conditions, e.g. { \"json.op\" = \"join\", \"ctx.uid\" = \"exists\" }",
@@ -223,20 +216,12 @@ fn server(settings: &Settings, path: &str, bounds: &Bounds) -> Result<ConnmixSer
         .collect::<Result<_, _>>()?;
     let server = ConnmixServer {
         name,
-        framing: match settings.choice(&key("framing"))? {
-            "json-line" => ClientFraming::JsonLine,
-            "length" => ClientFraming::Length,
-            "length-text" => ClientFraming::LengthText,
-            _ => ClientFraming::Line,
-        },
+        framing: settings.choice(&key("framing"))?,
         read_timeout: settings.duration(&key("read_timeout"))?,
         write_timeout: settings.duration(&key("write_timeout"))?,
         ping: settings.flag(&key("ping"))?,
         max_message: settings.number(&key("max_message"))?,
-        on_push_error: match settings.choice(&key("on_push_error"))? {
-            "ignore" => OnPushError::Ignore,
-            _ => OnPushError::Close,
-        },
+        on_push_error: settings.choice(&key("on_push_error"))?,
         text_ping: settings.flag(&key("text_ping"))?,
         strict: settings.flag(&key("strict"))?,
         allow_any_channel: settings.flag(&key("allow_any_channel"))?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::choice::words;
 use crate::config::model::MessageType;
 
 /// One `[[connmix.server]]`: what clients of the routes and listeners that name it may do.
@@ -48,12 +49,21 @@ pub enum ClientFraming {
     LengthText,
 }
 
+words!(ClientFraming {
+    Line = "line",
+    JsonLine = "json-line",
+    Length = "length",
+    LengthText = "length-text",
+});
+
 /// What becomes of a client whose message finds its queue full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnPushError {
     Close,
     Ignore,
 }
+
+words!(OnPushError { Close = "close", Ignore = "ignore" });
 
 /// The events that rules are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +73,17 @@ pub enum On {
     Close,
 }
 
-impl On {
-    /// The word of the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            On::Open => "open",
-            On::Message => "message",
-            On::Close => "close",
-        }
-    }
+words!(On { Open = "open", Message = "message", Close = "close" });
+
+/// Which messages a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleType {
+    Text,
+    Binary,
+    Any,
 }
+
+words!(RuleType { Text = "text", Binary = "binary", Any = "any" });
 
 /// One `[[connmix.server.rule]]`.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,6 +7,7 @@ use super::action::{actions, at};
 use super::model::*;
 use super::template::source;
 use super::{Bounds, most};
+use crate::config::choice::Choice;
 use crate::config::error::{Complaint, ConfigError};
 use crate::config::model::MessageType;
 use crate::config::settings::Settings;
@@ -14,15 +15,11 @@ use crate::config::settings::Settings;
 /// Reads the rule at `path`.
 pub(super) fn rule(settings: &Settings, path: &str, bounds: &Bounds) -> Result<Rule, ConfigError> {
     let key = |name: &str| format!("{path}.{name}");
-    let on = match settings.choice(&key("on"))? {
-        "open" => On::Open,
-        "message" => On::Message,
-        _ => On::Close,
-    };
+    let on = settings.choice(&key("on"))?;
     let kind = match settings.choice(&key("type"))? {
-        "text" => Some(MessageType::Text),
-        "binary" => Some(MessageType::Binary),
-        _ => None,
+        RuleType::Text => Some(MessageType::Text),
+        RuleType::Binary => Some(MessageType::Binary),
+        RuleType::Any => None,
     };
     let fail = |name: &str, complaint| named(settings, path, name, on, complaint);
     if on != On::Message && settings.is_set(&key("type")) {
@@ -80,7 +77,7 @@ pub(super) fn named(
     let error = settings.error(&format!("{path}.{name}"), complaint);
     let line =
         error.line.or_else(|| settings.error(&format!("{path}.on"), Complaint::default()).line);
-    let key = format!("{path} (on = {})", on.name());
+    let key = format!("{path} (on = {})", on.word());
     ConfigError { key: key.into(), line, ..error }
 }
 

@@ -17,6 +17,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::{EXPIRED, REFUSED, refused, same};
+use crate::config::choice::Choice;
 use crate::config::model::{Jwt, JwtAlgorithm};
 use crate::hub::login::{Login, LoginProtocol, Profile, Verdict};
 use crate::limits::LOGIN_TAGS_MAX;
@@ -74,7 +75,7 @@ const REFUSALS: usize = 14;
 impl Tokens {
     /// Fails if the key file can not be read or has no such key; says which file and why.
     pub(super) fn new(settings: &Jwt) -> io::Result<Tokens> {
-        let name = settings.algorithm.name();
+        let name = settings.algorithm.word();
         let file = || {
             let blocks = pem::read(&settings.key_file, Wanted::PublicKey);
             let blocks = blocks.map_err(|error| format!("login.jwt.key_file {error}"));
