@@ -560,7 +560,7 @@ fn start_mesh(
         if address.ip().is_unspecified() {
             address.set_ip((*config.netsvr.advertise.ip()).into());
         }
-        (listener.service.describe(), address)
+        (listener.service.id(), address)
     });
     let settings = MeshSettings {
         mesh: config.mesh.clone(),

@@ -5,10 +5,11 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::words;
+use super::choice::{Choice, words};
 pub use super::connmix::Connmix;
 pub use super::connmix_server::*;
 pub use super::im::{Forward, GzipServer, Im};
+use super::listeners::ListenerProtocol;
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
 pub use super::xxim::{Xxim, XximKey};
@@ -142,6 +143,20 @@ pub enum Service {
 }
 
 impl Service {
+    /// What is spoken, by a name that nodes of all versions know.
+    pub fn id(&self) -> &'static str {
+        let protocol = match self {
+            Service::Http(_) => return "http",
+            Service::NetsvrWorker => ListenerProtocol::NetsvrWorker,
+            Service::NetsvrTask => ListenerProtocol::NetsvrTask,
+            Service::XximTcp => ListenerProtocol::XximTcp,
+            Service::ConnmixApi => ListenerProtocol::ConnmixApi,
+            Service::Connmix { .. } => ListenerProtocol::Connmix,
+            Service::Im => ListenerProtocol::Im,
+        };
+        protocol.word()
+    }
+
     /// In words, for people.
     pub fn describe(&self) -> &'static str {
         match self {

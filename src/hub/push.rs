@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
-use crate::hub::rooms::RoomMessage;
 
 /// Wire formats of a payload that are the same for every connection that needs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +160,18 @@ pub struct Session {
     /// Above that of every login that this shard knew of; equal ones are told apart by `conn`.
     pub number: u64,
     pub conn: ConnId,
+}
+
+/// One message for a room, as every shard gets it.
+#[derive(Debug)]
+pub struct RoomMessage {
+    pub topic: Box<str>,
+    /// The message as a batch carries it, encoded once.
+    pub element: Bytes,
+    /// What members that speak other protocols get; `None` if it reaches them another way.
+    pub content: Option<Arc<Payload>>,
+    /// The connection that sent it, which gets no copy.
+    pub sender: Option<ConnId>,
 }
 
 /// One thing to do. Commands of one backend connection take effect in order for any given client.

@@ -12,13 +12,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::hub::ConnId;
 use crate::hub::limits::{BucketRules, SharedBucket};
 use crate::hub::names::Names;
-use crate::hub::push::Payload;
+use crate::hub::push::RoomMessage;
 
 /// What the topics of rooms begin with.
 pub const PREFIX: &str = "cr:";
@@ -38,18 +36,6 @@ pub fn home(topic: &str, shards: usize) -> u8 {
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
     let hash = topic.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
     ((hash ^ hash >> 32) % shards.max(1) as u64) as u8
-}
-
-/// One message for a room, as every shard gets it.
-#[derive(Debug)]
-pub struct RoomMessage {
-    pub topic: Box<str>,
-    /// The message as a batch carries it, encoded once.
-    pub element: Bytes,
-    /// What members that speak other protocols get; `None` if it reaches them another way.
-    pub content: Option<Arc<Payload>>,
-    /// The connection that sent it, which gets no copy.
-    pub sender: Option<ConnId>,
 }
 
 /// When a batch is due before its time.
@@ -270,7 +256,7 @@ mod tests {
     const NAME_BYTES: usize = 6;
 
     fn message(topic: &str, bytes: usize) -> Arc<RoomMessage> {
-        let element = Bytes::from(vec![0; bytes]);
+        let element = bytes::Bytes::from(vec![0; bytes]);
         Arc::new(RoomMessage { topic: topic.into(), element, content: None, sender: None })
     }
 

@@ -150,7 +150,7 @@ impl Shard {
     /// The other nodes that have an API of connmix, and where.
     pub(super) fn other_apis(&self) -> Vec<(u16, SocketAddr)> {
         let Some(mesh) = &self.mesh else { return Vec::new() };
-        let api = Service::ConnmixApi.describe();
+        let api = Service::ConnmixApi.id();
         let of = |node: &Node| {
             let mut addresses = node.addresses.iter().rev();
             let (_, address) = addresses.find(|(service, _)| **service == *api)?;

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 use crate::hub::mesh::{Bucket, Space};
-use crate::hub::push::{Call, Change, CloseReason, Command, Kind, Payload, Target, TopicChange};
-use crate::hub::rooms::{RoomMessage, room_of};
+use crate::hub::push::{
+    Call, Change, CloseReason, Command, Kind, Payload, RoomMessage, Target, TopicChange,
+};
+use crate::hub::rooms::room_of;
 use crate::wire::mesh::proto::conn_call::Function;
 use crate::wire::mesh::proto::{self, command::What};
 use crate::wire::mesh::{MeshError, NAMES_MAX};
