@@ -197,3 +197,35 @@ pub enum Command {
     /// A user has logged in anew: its older IM connections are closed.
     Replace(Session),
 }
+
+impl Command {
+    /// The connections that it names: it concerns their shards alone. `None`: it concerns all.
+    pub fn conns(&self) -> Option<&[ConnId]> {
+        match self {
+            Command::Push { target: Target::Conns(conns), .. }
+            | Command::Kick { target: Target::Conns(conns), .. } => Some(conns),
+            Command::Update { conn, .. }
+            | Command::Call { conn, .. }
+            | Command::Displace { conn, .. } => Some(std::slice::from_ref(conn)),
+            Command::Push { .. }
+            | Command::Kick { .. }
+            | Command::DeleteTopics { .. }
+            | Command::Room(_)
+            | Command::Replace(_) => None,
+        }
+    }
+
+    /// The same for these of the connections that it names.
+    #[must_use]
+    pub fn part(&self, conns: Vec<ConnId>) -> Command {
+        let target = Target::Conns(conns);
+        match self {
+            Command::Push { payloads, .. } => Command::Push { target, payloads: payloads.clone() },
+            Command::Kick { payload, reason, guests_only, .. } => {
+                let (payload, reason, guests_only) = (payload.clone(), *reason, *guests_only);
+                Command::Kick { target, payload, reason, guests_only }
+            }
+            other => other.clone(),
+        }
+    }
+}

@@ -21,9 +21,8 @@ pub(super) struct Job {
 
 /// A command by shard.
 pub(super) enum Spread {
-    /// It names no connection that can exist.
-    Nobody,
     One(u8, Command),
+    /// None, if it names no connection that can exist.
     Parts(Vec<(u8, Command)>),
     /// The same for every shard.
     All(Arc<Command>),
@@ -37,7 +36,6 @@ impl Shard {
             return;
         }
         match self.spread(command) {
-            Spread::Nobody => {}
             Spread::One(shard, command) => self.dispatch_part(shard, command),
             Spread::Parts(parts) => {
                 for (shard, command) in parts {
@@ -61,42 +59,25 @@ impl Shard {
         }
     }
 
-    /// Which shards a command concerns, and what each of them is to do.
+    /// What each of the shards is to do that a command concerns. Parts keep the order of the list.
     pub(super) fn spread(&self, command: Command) -> Spread {
-        match command {
-            Command::Push { target: Target::Conns(conns), payloads } => {
-                self.spread_conns(conns, |conns| {
-                    let payloads = payloads.clone();
-                    Command::Push { target: Target::Conns(conns), payloads }
-                })
+        let shards = self.mail.len();
+        let conns = match command.conns() {
+            None => return Spread::All(Arc::new(command)),
+            Some([conn]) if usize::from(conn.shard()) < shards => {
+                return Spread::One(conn.shard(), command);
             }
-            Command::Kick { target: Target::Conns(conns), payload, reason, guests_only } => self
-                .spread_conns(conns, |conns| {
-                    let (target, payload) = (Target::Conns(conns), payload.clone());
-                    Command::Kick { target, payload, reason, guests_only }
-                }),
-            Command::Update { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
-                Spread::One(conn.shard(), command)
-            }
-            Command::Call { conn, .. } if (conn.shard() as usize) < self.mail.len() => {
-                Spread::One(conn.shard(), command)
-            }
-            Command::Update { .. } | Command::Call { .. } => Spread::Nobody,
-            command => Spread::All(Arc::new(command)),
-        }
-    }
-
-    /// Splits a list of connections by shard, keeping its order.
-    fn spread_conns(&self, conns: Vec<ConnId>, part: impl Fn(Vec<ConnId>) -> Command) -> Spread {
-        let mut parts: Vec<Vec<ConnId>> = vec![Vec::new(); self.mail.len()];
+            Some(conns) => conns,
+        };
+        let mut parts: Vec<Vec<ConnId>> = vec![Vec::new(); shards];
         for conn in conns {
             // An id of a shard that does not exist names nobody.
-            if let Some(part) = parts.get_mut(conn.shard() as usize) {
-                part.push(conn);
+            if let Some(part) = parts.get_mut(usize::from(conn.shard())) {
+                part.push(*conn);
             }
         }
         let parts = (0u8..).zip(parts).filter(|(_, conns)| !conns.is_empty());
-        Spread::Parts(parts.map(|(shard, conns)| (shard, part(conns))).collect())
+        Spread::Parts(parts.map(|(shard, conns)| (shard, command.part(conns))).collect())
     }
 
     /// Keeps a command for later (`ForceOfflineGuest` with a delay).

@@ -76,7 +76,9 @@ impl Shard {
             let request = worker::request(cmd, body.clone(), &ids, self.config.netsvr.generation);
             match request {
                 Request::Commands(commands) => {
-                    let commands = commands.into_iter().filter(is_for_conns);
+                    let named =
+                        |command: &Command| command.conns().is_some_and(|conns| !conns.is_empty());
+                    let commands = commands.into_iter().filter(named);
                     commands.for_each(|command| self.dispatch_to(node, command));
                 }
                 Request::GuestKickLater { delay_s, command } => {
@@ -248,16 +250,6 @@ fn client_ids(node: &Node) -> ClientIds {
 /// The uniqIds of another node.
 fn uniq_ids(node: &Node) -> UniqIds {
     UniqIds::new(node.netsvr).rotated(client_ids(node).rotation(node.ids_start))
-}
-
-/// Whether the command names connections, and at least one.
-fn is_for_conns(command: &Command) -> bool {
-    match command {
-        Command::Update { .. } => true,
-        Command::Push { target: Target::Conns(conns), .. }
-        | Command::Kick { target: Target::Conns(conns), .. } => !conns.is_empty(),
-        _ => false,
-    }
 }
 
 /// Bytes that a command takes of the room for what waits.

@@ -268,7 +268,6 @@ impl Shard {
     pub(super) fn tell_with(&mut self, number: u64, command: Command, elsewhere: usize) {
         let spread = self.spread(command);
         let shards = match &spread {
-            Spread::Nobody => 0,
             Spread::One(..) => 1,
             Spread::Parts(parts) => parts.len(),
             Spread::All(_) => self.mail.len(),
@@ -276,7 +275,7 @@ impl Shard {
         let answers = shards.max(1) + elsewhere;
         self.asks.begin_with(number, About::Command(Outcome::default()), answers);
         match spread {
-            Spread::Nobody => self.told(number, Outcome::default()),
+            Spread::Parts(parts) if parts.is_empty() => self.told(number, Outcome::default()),
             Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
             Spread::Parts(parts) => {
                 for (shard, command) in parts {

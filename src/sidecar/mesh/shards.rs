@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::hub::push::{Command, Outcome, Target};
+use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::Query;
 use crate::hub::rooms;
 use crate::hub::walk::Cursor;
@@ -193,23 +193,13 @@ impl Shards {
         Some(Place { node, number, first, last })
     }
 
-    /// The shards that may have somebody whom a command reaches.
+    /// The shards that a command concerns.
     fn concerned(&self, command: &Command) -> Vec<usize> {
-        let all = 0..self.senders.len();
-        match command {
-            Command::Push { target: Target::Conns(conns), .. }
-            | Command::Kick { target: Target::Conns(conns), .. } => {
-                let named = |shard: &usize| conns.iter().any(|c| usize::from(c.shard()) == *shard);
-                all.filter(named).collect()
-            }
-            Command::Update { conn, .. }
-            | Command::Call { conn, .. }
-            | Command::Displace { conn, .. } => {
-                let shard = usize::from(conn.shard());
-                all.filter(|one| *one == shard).collect()
-            }
-            _ => all.collect(),
-        }
+        let conns = command.conns();
+        let is_concerned = |shard: &usize| {
+            conns.is_none_or(|conns| conns.iter().any(|conn| usize::from(conn.shard()) == *shard))
+        };
+        (0..self.senders.len()).filter(is_concerned).collect()
     }
 }
 
@@ -217,7 +207,7 @@ impl Shards {
 mod tests {
     use super::*;
     use crate::hub::ConnId;
-    use crate::hub::push::Change;
+    use crate::hub::push::{Change, Target};
     use crate::life::Gone;
     use crate::shard::mailbox::Mailbox;
 
