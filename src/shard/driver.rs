@@ -13,7 +13,7 @@
 //! `need_preempt`, `run_task_queues` says that nothing ran. Nobody would wake it then. The first
 //! poll of the task goes the same way, so the timer is set to a time that never comes.
 //!
-//! A turn ends soon, however much has come: what it has no time for waits ([`WORK_TIME`]), so that
+//! A turn ends soon, however much has come: what it has no time for waits, so that
 //! what was made leaves, memory is bounded by what the input of a short time can make, and ends of
 //! sends and mail are seen.
 //!
