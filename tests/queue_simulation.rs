@@ -11,12 +11,15 @@ mod digests;
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ringway::config::model::Config;
 use ringway::metrics::DropReason;
 use ringway::shard::mailbox::Mail;
+use ringway::shard::ops::{Batch, Op};
 use ringway::shard::sim::{Peer, Weather, World};
-use ringway::shard::{ListenerSettings, Shard};
+use ringway::shard::{ListenerSettings, Now, Shard, Shared};
 use ringway::wire::netsvr::Verdict;
 use ringway::wire::websocket::mask_frame;
 use serde_json::Value;
@@ -352,4 +355,53 @@ fn messages_that_the_end_of_the_process_finds_in_topics_are_counted_as_dropped()
     story.world.settle(10_000);
     let dropped = |shard: &Shard| shard.report().0.dropped[DropReason::Shutdown as usize];
     assert_eq!(story.world.shards().map(dropped).sum::<u64>(), waiting);
+}
+
+/// What the shard of an API connection sends for this input, at once and when the close timeout is
+/// over, while another shard does not answer.
+fn unanswered(input: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+    let config = Arc::new(config());
+    let listener = &config.listeners[API];
+    let listeners = vec![ListenerSettings {
+        service: listener.service.clone(),
+        address: config.netsvr.advertise,
+        bound: listener.bind,
+        tls: None,
+    }];
+    let shared = Shared::new(&config, 0);
+    let mut shard = Shard::new(0, 2, config.clone(), shared, listeners, 0);
+    let turn = |shard: &mut Shard, ms: u64, input: &[&[u8]]| {
+        shard.begin_turn(Now { ms, unix: 1_700_000_000, ..Now::default() });
+        input.iter().for_each(|piece| shard.received(0, &mut piece.to_vec()));
+        shard.end_turn();
+        let sent = shard.ops.drain(..).filter_map(|op| match op {
+            Op::Send { batch: Batch::One(frame), .. } => Some(frame.to_vec()),
+            Op::Send { batch: Batch::Own(bytes), .. } => Some(bytes),
+            _ => None,
+        });
+        sent.flatten().collect::<Vec<u8>>()
+    };
+    shard.begin_turn(Now { ms: 0, unix: 1_700_000_000, ..Now::default() });
+    assert_eq!(shard.accepted(0, SocketAddr::from(([127, 0, 0, 1], 1))), Some(0));
+    shard.end_turn();
+    let at_once = turn(&mut shard, 1, input);
+    let later = (1..200).flat_map(|second| turn(&mut shard, second * 1000, &[])).collect();
+    (at_once, later)
+}
+
+/// Over a WebSocket answers name their request; over HTTP they would be taken for another's.
+#[test]
+fn a_goodbye_behind_an_answer_that_never_comes_is_said_over_a_websocket_and_not_over_http() {
+    let publish = r#"{"c":"x","d":"y"}"#;
+    let text = format!(r#"{{"m":"mesh.publish","p":{publish},"i":1}}"#);
+    let frames = [mask_frame(0x81, [1, 2, 3, 4], text.as_bytes()), mask_frame(0x88, [0; 4], b"")];
+    let (at_once, later) = unanswered(&[&upgrade("/ws/v1"), &frames.concat()]);
+    assert!(at_once.starts_with(b"HTTP/1.1 101 ") && at_once.ends_with(b"\r\n\r\n"));
+    assert_eq!(later, [0x88, 0], "a close frame");
+    let request = format!(
+        "POST /v1/mesh/publish HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{publish}",
+        publish.len()
+    );
+    let (at_once, later) = unanswered(&[request.as_bytes(), b"GET / HTTP/9.9\r\n\r\n"]);
+    assert_eq!((at_once.len(), later.len()), (0, 0), "the second answer is not the first one");
 }

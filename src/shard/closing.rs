@@ -361,7 +361,7 @@ impl Shard {
                 self.xxim_goodbye(slot);
                 self.give_time(slot);
             }
-            Role::ConnmixApi(api) if api.goes() => {
+            Role::ConnmixApi(api) if conn.flags.has(Flags::WEBSOCKET) && api.goes() => {
                 self.api_goodbye(slot);
                 self.give_time(slot);
             }

@@ -286,7 +286,8 @@ impl Shard {
     }
 
     /// Says the goodbye that waits, for its time has come, and what is known of the answers before
-    /// it.
+    /// it. Over a WebSocket only: responses over HTTP have no numbers, and leaving one out would
+    /// make the next one its answer.
     pub(super) fn api_goodbye(&mut self, slot: u32) {
         let Some(conn) = self.api(slot) else { return };
         let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
