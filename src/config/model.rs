@@ -87,7 +87,7 @@ impl Default for Sidecar {
     }
 }
 
-/// The rule for a client that does not read (design: order, pressure, loss).
+/// The rule for a client that does not read once its buffer is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowClient {
     /// Close it with 1008 `slow consumer`.

@@ -6,12 +6,12 @@
 //! `finish`, at the latest after `runtime.close_timeout`. A client has left before (`leaving`).
 //!
 //! When the peer ends its side (`ended`), what came whole before is carried out and answered first,
-//! within `runtime.close_timeout`, whatever the protocol (design section 5). A connection that is
-//! closed because of what the peer sent answers what came before that, too: data may follow the
-//! peer's close frame until ours is sent (RFC 6455 section 5.5.1), so ours waits for the answers
-//! that are under way (`says_last`), no longer than `runtime.close_timeout`. So does the goodbye
-//! of a kick and of a drain; a drain lets a client that waits be heard out before that (`unblock`),
-//! within the same time.
+//! within `runtime.close_timeout`, whatever the protocol. A connection that is closed because of
+//! what the peer sent answers what came before that, too: data may follow the peer's close frame
+//! until ours is sent (RFC 6455 section 5.5.1), so ours waits for the answers that are under way
+//! (`says_last`), no longer than `runtime.close_timeout`. So does the goodbye of a kick and of a
+//! drain; a drain lets a client that waits be heard out before that (`unblock`), within the same
+//! time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -170,7 +170,7 @@ impl Shard {
         self.rearm(slot);
     }
 
-    /// The client broke the WebSocket protocol (section 2.5).
+    /// The client broke the WebSocket protocol (netsvr section 2.5).
     pub(super) fn violated(&mut self, slot: u32, violation: Violation) {
         self.counters.protocol_violations += 1;
         let goodbye = || websocket::close(violation.code, violation.reason);

@@ -2,8 +2,8 @@
 //!
 //! Its end begins when its close frame is queued, or, if there is none, when nothing more will be
 //! handled of it. From then on no push reaches it, no backend sees it, and its user, its topics and
-//! its login are free. Those who are to hear of its end hear of it then, once (netsvr section 2.8
-//! and the amendment for forced offline).
+//! its login are free. Those who are to hear of its end hear of it then, once (netsvr sections 2.8
+//! and 6.6).
 
 use crate::shard::Shard;
 use crate::shard::conns::Role;

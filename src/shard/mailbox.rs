@@ -5,7 +5,7 @@
 //! then waits, so no message is left lying. Costs: no system call while the receiver is busy, one
 //! `write` to wake it.
 //! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
-//! its own sockets until there is room (design: order, pressure, loss).
+//! its own sockets until there is room.
 
 mod mesh;
 mod queues;
@@ -89,8 +89,8 @@ pub enum Mail {
     UpstreamAnswered { conn: ConnId, number: u32, result: UpstreamResult },
     /// The answer to [`Request::Unwrap`]. `None`: a ciphertext is not one (xxim section 9.3).
     Unwrapped { conn: ConnId, number: u32, seeds: Option<Box<Seeds>> },
-    /// A push, question or kick of an xxim backend (section 6). Every shard gets it and tells its
-    /// part through `reply`.
+    /// A push, question or kick of an xxim backend (xxim section 6). Every shard gets it and
+    /// tells its part through `reply`.
     XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
     /// A message of another node for a room whose home this shard is here.
     Room(Arc<RoomMessage>),
@@ -183,7 +183,7 @@ pub struct HttpCall {
 pub enum Request {
     /// May this connection be opened? (netsvr section 7.1) Answered by [`Mail::Opened`].
     OnOpen { conn: ConnId, body: Bytes },
-    /// A connection was closed (section 7.2). Answered by [`Mail::ClosedCallback`].
+    /// A connection was closed (netsvr section 7.2). Answered by [`Mail::ClosedCallback`].
     OnClose { shard: u8, number: u64, body: Bytes },
     /// Is this client who it says? Answered by [`Mail::Verified`] with the same number.
     Verify { conn: ConnId, number: u32, login: Box<Login> },
@@ -216,13 +216,13 @@ pub enum Request {
 /// One request of an xxim client, ready for its upstream.
 #[derive(Debug)]
 pub struct UpstreamCall {
-    /// Path-like name; known to match section 4.4 (`^/v[0-9]+(/[A-Za-z0-9_]+){1,6}$`, at most 128
-    /// bytes).
+    /// Path-like name; known to match xxim section 4.4 (`^/v[0-9]+(/[A-Za-z0-9_]+){1,6}$`, at
+    /// most 128 bytes).
     pub method: Box<str>,
     /// Index into the routes of the configuration.
     pub route: u16,
     /// Of routes with a request tag: the client's bytes without any commonReq of theirs, with the
-    /// gateway's appended (section 4.3). Of others, `envelope` included: the client's bytes.
+    /// gateway's appended (xxim section 4.3). Of others, `envelope` included: the client's bytes.
     pub body: Bytes,
     /// Who asks, as it was when the request came.
     pub identity: Arc<Identity>,
@@ -257,7 +257,7 @@ pub struct XximFilter {
     pub devices: Vec<Box<str>>,
 }
 
-/// What an xxim backend asks for; checked by the sidecar against section 6.
+/// What an xxim backend asks for; checked by the sidecar against xxim section 6.
 #[derive(Debug)]
 pub enum XximPush {
     /// Send `PushBody { event, data }`.

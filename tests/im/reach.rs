@@ -1,4 +1,4 @@
-//! Backends and other protocols reach IM clients, and are reached (section 16, design section 4).
+//! Backends and other protocols reach IM clients, and are reached (section 16).
 
 use std::time::Duration;
 

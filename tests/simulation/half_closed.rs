@@ -1,5 +1,5 @@
-//! Peers that end their side right behind their last bytes (design section 5): what came whole
-//! before was carried out, and its answer written.
+//! Peers that end their side right behind their last bytes: what came whole before was carried
+//! out, and its answer written.
 
 use ringway::shard::sim::Peer;
 use ringway::wire::netsvr::proto::Cmd;

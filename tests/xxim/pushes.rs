@@ -1,4 +1,4 @@
-//! Pushes, questions and kicks of backends: xxim's own and netsvr's (section 6, design section 4).
+//! Pushes, questions and kicks of backends: xxim's own and netsvr's (section 6).
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

@@ -26,7 +26,7 @@ use crate::wire::path::has_dot_segment;
 const STRICT: Goodbye = Goodbye { code: 1008, reason: "rule failed" };
 /// What closes a client whose line is not a request (section 7.5, bundled framings).
 const NOT_A_REQUEST: Goodbye = Goodbye { code: 1007, reason: "not a request" };
-/// Topics that IM clients join by themselves (design: the model).
+/// Topics that IM clients join by themselves (IM section 16).
 const ROOMS: &str = "cr:";
 
 /// One thing to do.

@@ -1,5 +1,5 @@
 //! What backends send to xxim clients: pushes, questions and kicks of xxim's own backends, and the
-//! payloads of others (xxim section 6; design section 4).
+//! payloads of others (xxim section 6).
 //!
 //! Costs: selection walks the connections of the named users, or all when none is named; a push is
 //! serialized once per shard and carrier, and costs a connection one entry in its outbox, or one in

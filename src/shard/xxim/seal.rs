@@ -1,5 +1,4 @@
-//! Encryption of what xxim clients are sent, within a budget per turn (xxim section 3.3; design:
-//! order).
+//! Encryption of what xxim clients are sent, within a budget per turn (xxim section 3.3).
 //!
 //! A push to many encrypted connections costs an encryption each. Here it costs a queue entry at
 //! first; each connection encrypts its own when it is flushed, as far as the turn's budget goes,
