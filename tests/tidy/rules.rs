@@ -8,7 +8,7 @@ pub const FUNCTION_LINES_MAX: usize = 60;
 pub const LINE_COLUMNS_MAX: usize = 100;
 
 /// Who may import what of the crate: folder or file below `src/`, and the paths below `crate::`.
-/// What has no row here may import everything (`lib.rs`, `main.rs`, `gateway.rs` tie it together).
+/// What has no row here may import everything (`lib.rs`, `main.rs`, `gateway` tie it together).
 pub const IMPORTS: &[(&str, &[&str])] = &[
     ("spare.rs", &[]),
     ("allocator.rs", &[]),

@@ -3,8 +3,10 @@
 //! Everything that can fail at start fails here, before the first client is accepted, with a
 //! sentence that says what to do.
 
+mod sockets;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,10 +18,10 @@ use rustls::ServerConfig;
 use tokio::sync::{mpsc, watch};
 
 use crate::config;
-use crate::config::model::{Config, Listener, Service, XximKey, XximPushService};
+use crate::config::model::{Config, Listener, Service, XximKey};
 use crate::life::{Failure, Heart, Life, ages, shard_name, watch as watchdog};
 use crate::limits;
-use crate::machine::{self, MachineError, sockets};
+use crate::machine::{self, MachineError};
 use crate::metrics::{DropReason, Registry};
 use crate::patience::Patience;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
@@ -34,9 +36,9 @@ use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
 use crate::sidecar::mesh::queues::{self, QueueSettings};
 use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
-use crate::sidecar::push::Certificates;
 use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 use crate::tls_files::{self, TlsFilesError};
+use sockets::{Bound, PUSH_ALPN, bind_admin, bind_all, bind_push};
 
 /// Descriptors beside those of connections that the table has room for from the start.
 const OWN_DESCRIPTORS: u32 = 1024;
@@ -360,65 +362,6 @@ fn random() -> Result<u32, StartError> {
     let mut bytes = [0; 4];
     getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| StartError::Random(e.into()))?;
     Ok(u32::from_ne_bytes(bytes))
-}
-
-type Bound = (SocketAddr, Vec<OwnedFd>);
-
-/// Binds every listener once per shard.
-fn bind_all(
-    listeners: &[Listener],
-    shards: usize,
-    patience: Patience,
-) -> Result<Vec<Bound>, StartError> {
-    listeners.iter().map(|listener| bind(listener, shards, patience)).collect()
-}
-
-fn bind(listener: &Listener, shards: usize, patience: Patience) -> Result<Bound, StartError> {
-    let what = listener.service.describe();
-    let mut address = listener.bind;
-    let refused = |address, error: io::Error| StartError::Bind {
-        address,
-        what,
-        reason: sockets::advice(&error),
-    };
-    // With SO_REUSEPORT alone a second gateway would silently take some of the connections (W23).
-    if address.port() != 0 {
-        let probe =
-            sockets::listen(address, false, patience).map_err(|error| refused(address, error))?;
-        drop(probe);
-    }
-    let mut sockets = Vec::new();
-    for _ in 0..shards {
-        let socket =
-            sockets::listen(address, true, patience).map_err(|error| refused(address, error))?;
-        let local = socket.local_addr().ok().and_then(|local| local.as_socket());
-        address = local.unwrap_or(address);
-        sockets.push(OwnedFd::from(socket));
-    }
-    Ok((address, sockets))
-}
-
-fn bind_admin(address: SocketAddr, patience: Patience) -> Result<TcpListener, StartError> {
-    let what = "admin";
-    let refused =
-        |error: io::Error| StartError::Bind { address, what, reason: sockets::advice(&error) };
-    sockets::listen_alone(address, patience).map_err(refused)
-}
-
-/// What the push service speaks.
-const PUSH_ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
-
-/// The push service's socket with its certificates, and where new ones go.
-type PushSocket = ((TcpListener, Certificates), Option<watch::Sender<Arc<ServerConfig>>>);
-
-fn bind_push(settings: &XximPushService, patience: Patience) -> Result<PushSocket, StartError> {
-    let (address, what) = (settings.bind, "xxim push service");
-    let refused =
-        |error: io::Error| StartError::Bind { address, what, reason: sockets::advice(&error) };
-    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, PUSH_ALPN)).transpose()?;
-    let (sender, receiver) = tls.map(watch::channel).unzip();
-    let socket = sockets::listen_alone(address, patience).map_err(refused)?;
-    Ok(((socket, receiver), sender))
 }
 
 /// The key of xxim clients.
