@@ -10,7 +10,7 @@
 //! listener has TLS ([`wire::tls`]), cuts them into messages in place ([`wire::websocket`]) and
 //! lets the client's protocol decide ([`edge`]). A message for a worker is encoded once
 //! ([`wire::netsvr`]), kept until it is written ([`shard::links`]) and put into the outbox of the
-//! worker's connection, or mailed to the shard that has it ([`shard::mailbox`]).
+//! worker's connection, or mailed ([`mail`]) to the shard that has it.
 //!
 //! A backend's bytes take the same way to [`control`], which turns them into commands and questions
 //! in words that no protocol owns ([`hub::push`], [`hub::queries`]). Each shard applies a command
@@ -35,6 +35,7 @@ pub mod life;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod mail;
 pub mod metrics;
 pub mod patience;
 pub mod pem;

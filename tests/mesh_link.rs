@@ -19,14 +19,15 @@ use ringway::hub::push::{Change, Command, Outcome, Payload, Target};
 use ringway::hub::queries::{Answer, Query};
 use ringway::life::{Gone, Life, watch};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
+use ringway::mail::{Mailbox, UnboundedSender};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{Mail, Mailbox, MeshRequest, MeshSender, Reach, Reply, ReplyTo};
+use ringway::shard::mailbox::{Mail, MeshRequest, Reach, Reply, ReplyTo};
 use ringway::sidecar::mesh::{self, MeshSettings, MeshStartError};
 
 /// A node with one shard, played by the test.
 struct Node {
-    sender: MeshSender,
-    mailbox: Mailbox,
+    sender: UnboundedSender<MeshRequest>,
+    mailbox: Mailbox<Mail>,
     interest: Arc<Interest>,
     registry: Arc<Registry>,
     thread: Option<JoinHandle<()>>,
@@ -50,7 +51,7 @@ fn settings(url: &str, node: u16, queue_bytes_max: usize) -> MeshSettings {
         ids_start: 70_000,
         interest: Arc::new(Interest::new(queue_bytes_max)),
         calls: tokio::sync::mpsc::channel(8).0,
-        sender: MeshSender::new(Gone::default()).0,
+        sender: UnboundedSender::new(Gone::default()).0,
         life: Life::default(),
     }
 }
@@ -58,7 +59,7 @@ fn settings(url: &str, node: u16, queue_bytes_max: usize) -> MeshSettings {
 impl Node {
     fn try_start(settings: MeshSettings) -> Result<Node, MeshStartError> {
         let (mail, mailbox) = Mailbox::new(64, Gone::default()).expect("a descriptor");
-        let (sender, requests) = MeshSender::new(Gone::default());
+        let (sender, requests) = UnboundedSender::new(Gone::default());
         let registry = Arc::new(Registry::new(1));
         let interest = settings.interest.clone();
         let thread = mesh::start(settings, requests, vec![mail], registry.clone())?;

@@ -120,6 +120,8 @@ const SAMPLES: &[Sample] = &[
     (rules::imports, "src/wire/netsvr.rs", "use crate::hub::{ConnId, push};\n", &[1]),
     (rules::imports, "src/sidecar/a.rs", "use crate::shard::mailbox::Mail;\n", &[]),
     (rules::imports, "src/sidecar/a.rs", "use crate::shard::mail;\n", &[1]),
+    (rules::imports, "src/mail/a.rs", "use crate::shard::mailbox::Mail;\n", &[1]),
+    (rules::imports, "src/mail/a.rs", "use crate::life::{Gone, Life};\n", &[1]),
     (rules::imports, "src/gateway/a.rs", "use crate::shard::driver;\n", &[]),
     (rules::purity, "src/wire/a.rs", "use std::time::Instant;\n// Instant\n", &[1]),
     (rules::purity, "src/wire/a.rs", "tracing::info!();\nlet x = \"tokio\";\n", &[1]),

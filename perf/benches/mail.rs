@@ -5,7 +5,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::life::Gone;
-use ringway::shard::mailbox::{Mail, Mailbox, Request, SidecarSender};
+use ringway::mail::{BoundedSender, Mailbox};
+use ringway::shard::mailbox::{Mail, Request};
 
 /// Messages of a burst.
 const BURST: u64 = 64;
@@ -38,7 +39,7 @@ fn mail(criterion: &mut Criterion) {
 }
 
 fn request(criterion: &mut Criterion) {
-    let (sender, mut requests) = SidecarSender::new(1024, Gone::default());
+    let (sender, mut requests) = BoundedSender::new(1024, Gone::default());
     criterion.bench_function("request to the sidecar, awake", |bencher| {
         bencher.iter(|| {
             sender.send(Request::Metrics { shard: 0, number: black_box(1) }).expect("room");

@@ -15,7 +15,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const CRATES: [&str; 7] =
     ["ringway", "async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
 /// Modules of this crate, from which its targets begin.
-const MODULES: [&str; 21] = [
+const MODULES: [&str; 22] = [
     "allocator",
     "config",
     "control",
@@ -28,6 +28,7 @@ const MODULES: [&str; 21] = [
     "limits",
     "log",
     "machine",
+    "mail",
     "metrics",
     "patience",
     "pem",

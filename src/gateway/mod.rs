@@ -22,16 +22,14 @@ use crate::config::model::{Config, Listener, Service, XximKey};
 use crate::life::{Failure, Heart, Life, ages, shard_name, watch as watchdog};
 use crate::limits;
 use crate::machine::{self, MachineError};
+use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
 use crate::metrics::{DropReason, Registry};
 use crate::patience::Patience;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::clock::Clock;
 use crate::shard::conns::Role;
 use crate::shard::driver::{self, Notice, Parts};
-use crate::shard::mailbox::{
-    Mail, MailSender, Mailbox, MeshCall, MeshRequest, MeshSender, QueueRequest, QueueSender,
-    Request, SidecarSender,
-};
+use crate::shard::mailbox::{Mail, MeshCall, MeshRequest, QueueRequest, Request};
 use crate::shard::ring::Settings;
 use crate::shard::{ListenerSettings, Shard, Shared};
 use crate::sidecar::mesh::queues::{self, QueueSettings};
@@ -75,6 +73,9 @@ pub enum StartError {
     Shard(String),
 }
 
+/// A thread and the way to it.
+type Thread<M> = (UnboundedSender<M>, JoinHandle<()>);
+
 /// A running gateway. Dropping it without [`Gateway::shut_down`] leaves its threads running.
 pub struct Gateway {
     addresses: Vec<SocketAddr>,
@@ -83,11 +84,11 @@ pub struct Gateway {
     /// Where new certificates of the push service go.
     push_certificates: Option<watch::Sender<Arc<ServerConfig>>>,
     config: Arc<Config>,
-    shards: Vec<MailSender>,
+    shards: Vec<MailSender<Mail>>,
     threads: Vec<JoinHandle<()>>,
-    sidecar: (SidecarSender, JoinHandle<()>),
-    mesh: Option<(MeshSender, JoinHandle<()>)>,
-    queues: Option<(QueueSender, JoinHandle<()>)>,
+    sidecar: (BoundedSender<Request>, JoinHandle<()>),
+    mesh: Option<Thread<MeshRequest>>,
+    queues: Option<Thread<QueueRequest>>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
     life: Life,
@@ -208,7 +209,7 @@ impl Gateway {
                 Ok(config) => {
                     let mail = || Mail::Certificates { listener, config: config.clone() };
                     let until = Instant::now() + RELOAD_TIME;
-                    let full = |shard: &&MailSender| !shard.send_until(mail(), until);
+                    let full = |shard: &&MailSender<Mail>| !shard.send_until(mail(), until);
                     let unreached = self.shards.iter().filter(full).count();
                     if unreached > 0 {
                         tracing::error!(unreached, "shards that take no mail keep certificates");
@@ -305,10 +306,10 @@ struct Common {
     shared: Arc<Shared>,
     listeners: Vec<ListenerSettings>,
     clock: Clock,
-    shards: Vec<MailSender>,
-    sidecar: SidecarSender,
-    mesh: Option<MeshSender>,
-    queues: Option<QueueSender>,
+    shards: Vec<MailSender<Mail>>,
+    sidecar: BoundedSender<Request>,
+    mesh: Option<UnboundedSender<MeshRequest>>,
+    queues: Option<UnboundedSender<QueueRequest>>,
     registry: Arc<Registry>,
     life: Life,
     notices: Sender<Notice>,
@@ -316,7 +317,13 @@ struct Common {
 
 impl Common {
     /// One shard with everything it needs; on the shard's own thread.
-    fn parts(self, number: usize, sockets: Vec<OwnedFd>, mailbox: Mailbox, heart: Heart) -> Parts {
+    fn parts(
+        self,
+        number: usize,
+        sockets: Vec<OwnedFd>,
+        mailbox: Mailbox<Mail>,
+        heart: Heart,
+    ) -> Parts {
         let Common { config, shared, clock, shards, sidecar, mesh, queues, registry, .. } = self;
         let notices = self.notices;
         let seed = fastrand::usize(..);
@@ -343,9 +350,9 @@ impl Common {
 fn spawn_shards(
     common: &Common,
     bound: &mut [Bound],
-    mailboxes: Vec<Mailbox>,
+    mailboxes: Vec<Mailbox<Mail>>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let spawn = |(number, mailbox): (usize, Mailbox)| {
+    let spawn = |(number, mailbox): (usize, Mailbox<Mail>)| {
         let cpu = common.config.runtime.cpus[number];
         let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
         let common = common.clone();
@@ -417,11 +424,10 @@ fn alpn(service: &Service) -> &'static [&'static [u8]] {
     }
 }
 
-fn mailboxes(
-    config: &Config,
-    shards: usize,
-    life: &Life,
-) -> Result<(Vec<MailSender>, Vec<Mailbox>), StartError> {
+/// Both sides of every shard's mailbox.
+type Mailboxes = (Vec<MailSender<Mail>>, Vec<Mailbox<Mail>>);
+
+fn mailboxes(config: &Config, shards: usize, life: &Life) -> Result<Mailboxes, StartError> {
     let messages_max = config.runtime.mailbox_messages_max as usize;
     let mailbox = |number| Mailbox::new(messages_max, life.gone(&shard_name(number)));
     let pairs: io::Result<Vec<_>> = (0..shards).map(mailbox).collect();
@@ -430,7 +436,7 @@ fn mailboxes(
 
 fn sidecar_settings(
     config: &Config,
-    mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
+    mesh: Option<MeshAtSidecar>,
     readiness: Arc<Readiness>,
     patience: Patience,
     life: Life,
@@ -469,20 +475,20 @@ fn sidecar_settings(
 
 /// The ends of the channels to the mesh, before it is joined.
 struct MeshEnds {
-    sender: MeshSender,
+    sender: UnboundedSender<MeshRequest>,
     requests: mpsc::UnboundedReceiver<MeshRequest>,
     calls: mpsc::Sender<MeshCall>,
 }
 
+/// The sidecar's: the way to the mesh, and what other nodes ask it.
+type MeshAtSidecar = (UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>);
+
 /// The channels of the mesh, if there is one: for itself, and for the sidecar.
-fn mesh_ends(
-    config: &Config,
-    life: &Life,
-) -> (Option<MeshEnds>, Option<(MeshSender, mpsc::Receiver<MeshCall>)>) {
+fn mesh_ends(config: &Config, life: &Life) -> (Option<MeshEnds>, Option<MeshAtSidecar>) {
     if !config.mesh.is_on() {
         return (None, None);
     }
-    let (sender, requests) = MeshSender::new(life.gone(mesh::THREAD));
+    let (sender, requests) = UnboundedSender::new(life.gone(mesh::THREAD));
     let (calls, served) = mpsc::channel(limits::MESH_CALLS_WAITING_MAX);
     (Some(MeshEnds { sender: sender.clone(), requests, calls }), Some((sender, served)))
 }
@@ -493,10 +499,10 @@ fn start_mesh(
     config: &Config,
     addresses: &[SocketAddr],
     shared: &Shared,
-    shards: &[MailSender],
+    shards: &[MailSender<Mail>],
     registry: &Arc<Registry>,
     life: &Life,
-) -> Result<Option<(MeshSender, JoinHandle<()>)>, StartError> {
+) -> Result<Option<Thread<MeshRequest>>, StartError> {
     let (Some(interest), Some(ends)) = (shared.mesh.clone(), ends) else { return Ok(None) };
     let listeners = config.listeners.iter().zip(addresses);
     let announced = listeners.map(|(listener, &(mut address))| {
@@ -525,10 +531,10 @@ fn start_mesh(
 fn start_queues(
     config: &Config,
     shared: &Shared,
-    shards: &[MailSender],
+    shards: &[MailSender<Mail>],
     registry: &Registry,
     life: &Life,
-) -> Result<Option<(QueueSender, JoinHandle<()>)>, StartError> {
+) -> Result<Option<Thread<QueueRequest>>, StartError> {
     let Some(room) = shared.queue_room.clone() else { return Ok(None) };
     let settings = QueueSettings {
         mesh: config.mesh.clone(),
@@ -537,7 +543,7 @@ fn start_queues(
         room,
         life: life.clone(),
     };
-    let (sender, requests) = QueueSender::new(life.gone(queues::THREAD));
+    let (sender, requests) = UnboundedSender::new(life.gone(queues::THREAD));
     let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
     Ok(Some((sender, thread)))
 }

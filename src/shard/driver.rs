@@ -34,13 +34,12 @@ use crate::allocator;
 use crate::life::{Heart, Phase, shard_name};
 use crate::limits;
 use crate::log::Every;
+use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
 use crate::metrics::Published;
 use crate::patience::Patience;
 use crate::shard::Shard;
 use crate::shard::clock::Clock;
-use crate::shard::mailbox::{
-    Mail, MailSender, Mailbox, MeshSender, QueueSender, Request, SidecarSender,
-};
+use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
 use crate::shard::ops::Op;
 use crate::shard::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::spare::{EVERY_MS, Look};
@@ -90,14 +89,14 @@ pub struct Parts {
     pub ring: Settings,
     /// Listening sockets, by listener number.
     pub listeners: Vec<OwnedFd>,
-    pub mailbox: Mailbox,
+    pub mailbox: Mailbox<Mail>,
     /// The mailboxes of all shards, by shard number.
-    pub shards: Vec<MailSender>,
-    pub sidecar: SidecarSender,
+    pub shards: Vec<MailSender<Mail>>,
+    pub sidecar: BoundedSender<Request>,
     /// `None` if there is no mesh.
-    pub mesh: Option<MeshSender>,
+    pub mesh: Option<UnboundedSender<MeshRequest>>,
     /// `None` if queue topics are those of this process.
-    pub queues: Option<QueueSender>,
+    pub queues: Option<UnboundedSender<QueueRequest>>,
     pub published: Arc<Published>,
     /// Its times are those of `clock`.
     pub heart: Heart,

@@ -1,24 +1,12 @@
-//! Messages from other threads to a shard: other shards, the sidecar, the main thread.
-//!
-//! A mailbox is a bounded channel and the eventfd that its shard waits for. A sender wakes the
-//! shard only if it rests: the shard says that it will, looks into the mailbox once more and only
-//! then waits, so no message is left lying. Costs: no system call while the receiver is busy, one
-//! `write` to wake it.
-//! When a mailbox is full the message comes back to the sender, which keeps it and stops reading
-//! its own sockets until there is room.
+//! The letters: what other threads say to a shard (other shards, the sidecar, the main thread), and
+//! what shards say to other threads. The channels are in [`crate::mail`].
 
 mod mesh;
 mod queues;
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
 use tokio::sync::mpsc;
 
 use crate::control::large::{Job, Made};
@@ -29,7 +17,6 @@ use crate::hub::mesh::{Lent, Nodes};
 use crate::hub::push::{Command, Outcome, RoomMessage};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::Cursor;
-use crate::life::Gone;
 use crate::metrics::Rates;
 use crate::shard::links::WorkerInfo;
 use crate::wire::tls::ServerConfig;
@@ -37,8 +24,8 @@ use crate::wire::xxim::Identity;
 use crate::wire::xxim::cipher::Seeds;
 
 pub use crate::shard::queues::QueueMail;
-pub use mesh::{MeshCall, MeshRequest, MeshSender, Reach};
-pub use queues::{QueueRequest, QueueSender};
+pub use mesh::{MeshCall, MeshRequest, Reach};
+pub use queues::QueueRequest;
 
 /// One message to a shard.
 #[derive(Debug)]
@@ -283,161 +270,4 @@ pub struct XximPushed {
 pub struct XximConn {
     pub conn: ConnId,
     pub identity: Arc<Identity>,
-}
-
-/// The way to the sidecar; one clone per thread.
-#[derive(Clone, Debug)]
-pub struct SidecarSender {
-    sender: mpsc::Sender<Request>,
-    gone: Gone,
-}
-
-impl SidecarSender {
-    /// A channel for so many requests.
-    pub fn new(requests_max: usize, gone: Gone) -> (SidecarSender, mpsc::Receiver<Request>) {
-        let (sender, receiver) = mpsc::channel(requests_max);
-        (SidecarSender { sender, gone }, receiver)
-    }
-
-    /// Hands a request over without waiting. A full channel gives it back. A sidecar that has
-    /// ended is the end of the gateway.
-    pub fn send(&self, request: Request) -> Result<(), Request> {
-        match self.sender.try_send(request) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(request)) => return Err(request),
-            Err(mpsc::error::TrySendError::Closed(_)) => self.gone.notice(),
-        }
-        Ok(())
-    }
-}
-
-/// Wakes a shard that waits in its ring, which polls the eventfd.
-#[derive(Debug)]
-pub struct Waker {
-    resting: AtomicBool,
-    eventfd: File,
-}
-
-impl Waker {
-    /// Creates the eventfd. Fails if the process has no descriptor left.
-    pub fn new() -> std::io::Result<Arc<Waker>> {
-        let eventfd: OwnedFd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Waker { resting: AtomicBool::new(false), eventfd: eventfd.into() }))
-    }
-
-    /// What a sender writes to while the shard waits. Nobody needs to read it.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
-    }
-
-    /// The shard is about to wait. It must look into its mailbox once more before it does.
-    pub fn rest(&self) {
-        self.resting.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `wake`: either the sender sees the state, or the shard sees the
-        // mail.
-        fence(Ordering::SeqCst);
-    }
-
-    /// The shard is awake.
-    pub fn awake(&self) {
-        self.resting.store(false, Ordering::Relaxed);
-    }
-
-    fn wake(&self) {
-        fence(Ordering::SeqCst);
-        if !self.resting.load(Ordering::Relaxed) || !self.resting.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        // Fails only when the counter is full, and then the shard is awake anyway.
-        let _ = (&self.eventfd).write(&1u64.to_ne_bytes());
-    }
-}
-
-/// The sending side; one clone per thread that writes to the shard.
-#[derive(Clone, Debug)]
-pub struct MailSender {
-    sender: Sender<Mail>,
-    waker: Arc<Waker>,
-    gone: Gone,
-}
-
-impl MailSender {
-    /// Puts a message into the mailbox and wakes the shard if it waits. A full mailbox gives the
-    /// message back. A shard that has ended is the end of the gateway.
-    pub fn send(&self, mail: Mail) -> Result<(), Mail> {
-        match self.sender.try_send(mail) {
-            Ok(()) => self.waker.wake(),
-            Err(TrySendError::Full(mail)) => return Err(mail),
-            Err(TrySendError::Disconnected(_)) => self.gone.notice(),
-        }
-        Ok(())
-    }
-
-    /// Puts in messages while there is room and wakes the shard once. The message that found none
-    /// comes back; those behind it have not been asked for.
-    pub fn send_all(&self, mails: impl IntoIterator<Item = Mail>) -> Option<Mail> {
-        let mut full = None;
-        for mail in mails {
-            match self.sender.try_send(mail) {
-                Ok(()) => {}
-                Err(TrySendError::Full(mail)) => {
-                    full = Some(mail);
-                    break;
-                }
-                Err(TrySendError::Disconnected(_)) => self.gone.notice(),
-            }
-        }
-        self.waker.wake();
-        full
-    }
-
-    /// [`MailSender::send`] for threads that have nothing better to do than to wait for room
-    /// (those that decrypt keys).
-    pub fn send_blocking(&self, mail: Mail) {
-        match self.sender.send(mail) {
-            Ok(()) => self.waker.wake(),
-            Err(_) => self.gone.notice(),
-        }
-    }
-
-    /// The same, but no longer than until then; returns whether there was room.
-    pub fn send_until(&self, mail: Mail, deadline: Instant) -> bool {
-        match self.sender.send_deadline(mail, deadline) {
-            Ok(()) => self.waker.wake(),
-            Err(SendTimeoutError::Timeout(_)) => return false,
-            Err(SendTimeoutError::Disconnected(_)) => self.gone.notice(),
-        }
-        true
-    }
-}
-
-/// The receiving side, owned by the shard's driver.
-#[derive(Debug)]
-pub struct Mailbox {
-    receiver: Receiver<Mail>,
-    waker: Arc<Waker>,
-}
-
-impl Mailbox {
-    /// A mailbox for `messages_max` messages.
-    pub fn new(messages_max: usize, gone: Gone) -> std::io::Result<(MailSender, Mailbox)> {
-        let (sender, receiver) = crossbeam_channel::bounded(messages_max);
-        let waker = Waker::new()?;
-        Ok((MailSender { sender, waker: waker.clone(), gone }, Mailbox { receiver, waker }))
-    }
-
-    /// The next message, if there is one.
-    pub fn take(&self) -> Option<Mail> {
-        self.receiver.try_recv().ok()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
-    }
-
-    /// What wakes this shard.
-    pub fn waker(&self) -> &Arc<Waker> {
-        &self.waker
-    }
 }

@@ -34,9 +34,10 @@ use tokio::sync::mpsc;
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
 use crate::life::{Heart, Life, peer};
+use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
-use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshSender, Request, SidecarSender};
+use crate::shard::mailbox::{Mail, MeshCall, MeshRequest, Request};
 
 pub use admin::{Phase, Readiness};
 use calls::Calls;
@@ -90,7 +91,7 @@ pub struct SidecarSettings {
     /// The address under which this node is known to xxim backends, or unspecified.
     pub pod: Ipv4Addr,
     /// The way to other nodes and what they ask. `None`: no mesh.
-    pub mesh: Option<(MeshSender, mpsc::Receiver<MeshCall>)>,
+    pub mesh: Option<(UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>)>,
     /// Requests that all shards together have under way at the most.
     pub requests_max: usize,
 }
@@ -102,9 +103,9 @@ pub struct SidecarSettings {
 /// has no descriptor or thread left.
 pub fn start(
     settings: SidecarSettings,
-    shards: Vec<MailSender>,
+    shards: Vec<MailSender<Mail>>,
     registry: Arc<Registry>,
-) -> io::Result<(SidecarSender, JoinHandle<()>)> {
+) -> io::Result<(BoundedSender<Request>, JoinHandle<()>)> {
     let runtime = runtime(settings.sidecar.threads)?;
     let requests_max = settings.requests_max.saturating_add(STOPS_MAX);
     let (life, threads) = (settings.life.clone(), settings.sidecar.threads);
@@ -112,7 +113,7 @@ pub fn start(
         let _context = runtime.enter();
         Services::start(settings, shards, registry)?
     };
-    let (sender, requests) = SidecarSender::new(requests_max, life.gone(THREAD));
+    let (sender, requests) = BoundedSender::new(requests_max, life.gone(THREAD));
     let heart = life.heart(THREAD, &[]);
     let mut workers = Workers::default();
     if threads > 1 {
@@ -167,7 +168,7 @@ impl Services {
     /// Makes everything and starts the servers. Needs the context of the runtime.
     fn start(
         settings: SidecarSettings,
-        shards: Vec<MailSender>,
+        shards: Vec<MailSender<Mail>>,
         registry: Arc<Registry>,
     ) -> io::Result<Services> {
         let (shards, life) = (Shards::start(shards), settings.life);

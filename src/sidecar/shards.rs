@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::shard::mailbox::{Mail, MailSender};
+use crate::mail::MailSender;
+use crate::shard::mailbox::Mail;
 
 /// Pause before an answer to a full mailbox is tried again.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
@@ -24,13 +25,13 @@ pub(crate) struct Shards(Arc<[Way]>);
 /// The ways to one shard.
 #[derive(Debug)]
 struct Way {
-    mailbox: MailSender,
+    mailbox: MailSender<Mail>,
     answers: mpsc::UnboundedSender<Mail>,
 }
 
 impl Shards {
     /// Starts the tasks that carry answers. Needs the context of a runtime.
-    pub(super) fn start(mailboxes: Vec<MailSender>) -> Shards {
+    pub(super) fn start(mailboxes: Vec<MailSender<Mail>>) -> Shards {
         let ways = mailboxes.into_iter().map(|mailbox| {
             let (answers, receiver) = mpsc::unbounded_channel();
             tokio::spawn(carry(receiver, mailbox.clone()));
@@ -77,7 +78,7 @@ impl Shards {
 }
 
 /// Carries answers to one shard, in order, until nobody can give any more.
-async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender) {
+async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender<Mail>) {
     let mut batch = Vec::with_capacity(BATCH);
     while answers.recv_many(&mut batch, BATCH).await > 0 {
         let mut rest = batch.drain(..);
@@ -93,7 +94,7 @@ async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender) 
 mod tests {
     use super::*;
     use crate::life::Gone;
-    use crate::shard::mailbox::Mailbox;
+    use crate::mail::Mailbox;
 
     /// Answers arrive in order and all of them, also through a mailbox that is smaller than what
     /// is on its way.

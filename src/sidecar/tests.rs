@@ -15,7 +15,7 @@ use super::*;
 use crate::config::model::XximHooks;
 use crate::hub::ConnId;
 use crate::life::Gone;
-use crate::shard::mailbox::Mailbox;
+use crate::mail::Mailbox;
 use crate::wire::netsvr::Verdict;
 
 /// netsvr section 12, V38.
@@ -116,9 +116,9 @@ fn redirect(status: &str, target: &str) -> Option<Vec<u8>> {
 
 /// A sidecar with two shards that are nothing but mailboxes.
 struct Gateway {
-    sender: SidecarSender,
+    sender: BoundedSender<Request>,
     thread: Option<JoinHandle<()>>,
-    mailboxes: Vec<Mailbox>,
+    mailboxes: Vec<Mailbox<Mail>>,
     registry: Arc<Registry>,
 }
 
@@ -400,7 +400,7 @@ fn answers_wait_for_room_in_a_full_mailbox() {
 
 #[test]
 fn a_full_channel_gives_the_request_back() {
-    let (sender, mut requests) = SidecarSender::new(1, Gone::default());
+    let (sender, mut requests) = BoundedSender::new(1, Gone::default());
     sender.send(Request::Stop).unwrap();
     let body = Bytes::from_static(b"x");
     let returned = sender.send(Request::OnClose { shard: 3, number: 9, body }).unwrap_err();

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use ringway::life::{Failure, Fault, Life, Phase};
-use ringway::shard::mailbox::{
-    Mail, Mailbox, MeshRequest, MeshSender, QueueRequest, QueueSender, Request, SidecarSender,
-};
+use ringway::mail::{BoundedSender, Mailbox, UnboundedSender};
+use ringway::shard::mailbox::{Mail, MeshRequest, Request};
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::xxim::proto::{RequestBody, SetCxnParamsReq};
 use rustix::process::Signal;
@@ -357,7 +356,7 @@ fn a_shard_that_is_interrupted_anywhere_answers_everything() {
 
 #[test]
 fn what_is_meant_for_nobody_is_noticed_unless_the_gateway_stops() {
-    let senders: [fn(&Life); 5] = [
+    let senders: [fn(&Life); 4] = [
         |life| {
             let (sender, mailbox) = Mailbox::new(1, life.gone("test")).expect("a descriptor");
             drop(mailbox);
@@ -371,19 +370,14 @@ fn what_is_meant_for_nobody_is_noticed_unless_the_gateway_stops() {
             assert!(sender.send_until(Mail::Stop, Instant::now()));
         },
         |life| {
-            let (sender, receiver) = SidecarSender::new(1, life.gone("test"));
+            let (sender, receiver) = BoundedSender::new(1, life.gone("test"));
             drop(receiver);
             assert!(sender.send(Request::Stop).is_ok());
         },
         |life| {
-            let (sender, receiver) = MeshSender::new(life.gone("test"));
+            let (sender, receiver) = UnboundedSender::new(life.gone("test"));
             drop(receiver);
             sender.send(MeshRequest::Stop);
-        },
-        |life| {
-            let (sender, receiver) = QueueSender::new(life.gone("test"));
-            drop(receiver);
-            sender.send(QueueRequest::Stop);
         },
     ];
     for send in senders {

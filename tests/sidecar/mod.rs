@@ -19,10 +19,9 @@ use ringway::config::model::{
 };
 use ringway::hub::ConnId;
 use ringway::life::{Gone, Life};
+use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{
-    Mail, Mailbox, Request, SidecarSender, UpstreamCall, UpstreamResult,
-};
+use ringway::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult};
 use ringway::sidecar::{self, Callbacks, SidecarSettings};
 use ringway::wire::xxim::Identity;
 
@@ -211,9 +210,9 @@ pub fn settings() -> SidecarSettings {
 
 /// A running sidecar.
 pub struct Sidecar {
-    pub sender: SidecarSender,
+    pub sender: BoundedSender<Request>,
     pub registry: Arc<Registry>,
-    pub mailboxes: Vec<Mailbox>,
+    pub mailboxes: Vec<Mailbox<Mail>>,
     thread: Option<JoinHandle<()>>,
 }
 

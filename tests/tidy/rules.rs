@@ -18,6 +18,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("wire", &["wire", "limits"]),
     ("limits", &["limits"]),
     ("log.rs", &[]),
+    ("mail", &["mail", "life::Gone"]),
     ("life", &["life", "metrics", "limits", "hub::ConnId"]),
     (
         "config",
@@ -55,6 +56,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "limits",
             "life",
             "log",
+            "mail",
             "patience",
             "spare",
             "allocator",
@@ -73,6 +75,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "limits",
             "life",
             "log",
+            "mail",
             "pem",
             "rsa_keys",
             "spare",

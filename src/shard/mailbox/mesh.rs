@@ -8,13 +8,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::hub::ConnId;
 use crate::hub::mesh::Turn;
 use crate::hub::push::Command;
 use crate::hub::queries::Query;
-use crate::life::Gone;
 use crate::shard::mailbox::Reply;
 
 /// Which other nodes are meant.
@@ -63,31 +62,4 @@ pub struct MeshCall {
     pub number: u64,
     pub method: String,
     pub body: Bytes,
-}
-
-/// The way to the mesh; one clone per thread.
-#[derive(Clone, Debug)]
-pub struct MeshSender(mpsc::UnboundedSender<MeshRequest>, Gone);
-
-impl MeshSender {
-    /// The channel.
-    pub fn new(gone: Gone) -> (MeshSender, mpsc::UnboundedReceiver<MeshRequest>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (MeshSender(sender, gone), receiver)
-    }
-
-    /// Lets the sidecars of all other nodes answer; gives the answers that came in time.
-    pub async fn call(&self, method: &'static str, body: Bytes) -> Vec<Bytes> {
-        let (answer, answers) = oneshot::channel();
-        self.send(MeshRequest::Call { method, body, answer });
-        // Fails only when the process ends.
-        answers.await.unwrap_or_default()
-    }
-
-    /// Hands a message over. A mesh that has ended is the end of the gateway.
-    pub fn send(&self, request: MeshRequest) {
-        if self.0.send(request).is_err() {
-            self.1.notice();
-        }
-    }
 }

@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::hub::queues::{self, Report};
-use crate::life::Gone;
 
 /// One message of a shard.
 #[derive(Debug)]
@@ -20,23 +17,4 @@ pub enum QueueRequest {
     Report(Report),
     /// The process ends.
     Stop,
-}
-
-/// The way to that thread; one clone per shard.
-#[derive(Clone, Debug)]
-pub struct QueueSender(mpsc::UnboundedSender<QueueRequest>, Gone);
-
-impl QueueSender {
-    /// The channel.
-    pub fn new(gone: Gone) -> (QueueSender, mpsc::UnboundedReceiver<QueueRequest>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        (QueueSender(sender, gone), receiver)
-    }
-
-    /// Hands a message over. A thread that has ended is the end of the gateway.
-    pub fn send(&self, request: QueueRequest) {
-        if self.0.send(request).is_err() {
-            self.1.notice();
-        }
-    }
 }

@@ -39,7 +39,8 @@ use super::Mesh;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
-use crate::shard::mailbox::{Mail, MeshRequest, MeshSender, Reach};
+use crate::mail::UnboundedSender;
+use crate::shard::mailbox::{Mail, MeshRequest, Reach};
 use crate::sidecar::push::cluster as push;
 use crate::wire::xxim::proto as pb;
 
@@ -86,7 +87,12 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Starts the tasks; they do nothing before the first claim. Needs the runtime's context.
-    pub fn start(client: &Client, cluster: &str, node: u16, mesh: &MeshSender) -> Claims {
+    pub fn start(
+        client: &Client,
+        cluster: &str,
+        node: u16,
+        mesh: &UnboundedSender<MeshRequest>,
+    ) -> Claims {
         let lanes = (0..LANES).map(|_| {
             let (sender, claims) = mpsc::channel(WAITING_MAX);
             let lane = Lane {
@@ -121,7 +127,7 @@ struct Lane {
     bucket: String,
     store: Option<Store>,
     node: u16,
-    mesh: MeshSender,
+    mesh: UnboundedSender<MeshRequest>,
     /// That JetStream is missing is said once.
     complained: bool,
 }
@@ -277,7 +283,7 @@ impl Mesh {
 }
 
 /// When the connections of this login at all other nodes were accepted, Unix milliseconds.
-async fn abroad(mesh: &MeshSender, login: &[Box<str>; 3]) -> Vec<u64> {
+async fn abroad(mesh: &UnboundedSender<MeshRequest>, login: &[Box<str>; 3]) -> Vec<u64> {
     let [user, platform, device] = login;
     let list = |text: &str| vec![text.to_owned()];
     let request = pb::GetUserConnReq {
@@ -285,7 +291,7 @@ async fn abroad(mesh: &MeshSender, login: &[Box<str>; 3]) -> Vec<u64> {
         platforms: list(platform),
         devices: list(device),
     };
-    let answers = mesh.call(push::GET, request.encode_to_vec().into()).await;
+    let answers = super::call(mesh, push::GET, request.encode_to_vec().into()).await;
     let answers = answers.into_iter().filter_map(|body| pb::GetUserConnResp::decode(body).ok());
     let found = answers.flat_map(|answer| answer.conn_params);
     found.map(|conn| u64::try_from(conn.timestamp).unwrap_or(0)).collect()

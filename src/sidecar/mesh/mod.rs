@@ -67,12 +67,14 @@ use crate::hub::mesh::Interest;
 use crate::life::{Heart, Life};
 use crate::limits::{MESH_FORGET_TIME, MESH_HELLO_INTERVAL, MESH_JOIN_TIME};
 use crate::log::Every;
+use crate::mail::{MailSender, UnboundedSender};
 use crate::metrics::Registry;
-use crate::shard::mailbox::{Mail, MailSender, MeshCall, MeshRequest, MeshSender};
+use crate::shard::mailbox::{Mail, MeshCall, MeshRequest};
 use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, Subjects};
 use asks::Asks;
 use calls::Calls;
+pub(super) use calls::call;
 use claims::{Claims, Recheck};
 use link::{Link, Sources};
 use members::Members;
@@ -111,7 +113,7 @@ pub struct MeshSettings {
     /// Where calls of other nodes go, to be answered by [`MeshRequest::Called`].
     pub calls: mpsc::Sender<MeshCall>,
     /// The way to this very mesh, for what its tasks find out.
-    pub sender: MeshSender,
+    pub sender: UnboundedSender<MeshRequest>,
     pub life: Life,
 }
 
@@ -135,7 +137,7 @@ pub enum MeshStartError {
 pub fn start(
     settings: MeshSettings,
     requests: mpsc::UnboundedReceiver<MeshRequest>,
-    shards: Vec<MailSender>,
+    shards: Vec<MailSender<Mail>>,
     registry: Arc<Registry>,
 ) -> Result<JoinHandle<()>, MeshStartError> {
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
@@ -214,7 +216,7 @@ struct Mesh {
 impl Mesh {
     async fn new(
         settings: MeshSettings,
-        shards: Vec<MailSender>,
+        shards: Vec<MailSender<Mail>>,
         registry: Arc<Registry>,
     ) -> Result<(Mesh, Sources), String> {
         let meters = Arc::new(Meters::new(&registry));

@@ -12,7 +12,8 @@ use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::Query;
 use crate::hub::rooms;
 use crate::hub::walk::Cursor;
-use crate::shard::mailbox::{Mail, MailSender, ReplyTo};
+use crate::mail::MailSender;
+use crate::shard::mailbox::{Mail, ReplyTo};
 use crate::spare::Look;
 
 /// What a message in a queue costs beside its payload.
@@ -21,7 +22,7 @@ const MAIL_BYTES: usize = 256;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shards {
-    senders: Vec<MailSender>,
+    senders: Vec<MailSender<Mail>>,
     waiting: Vec<VecDeque<(Mail, usize)>>,
     /// Bytes in `waiting`, and of what the link has brought and nobody has handled.
     bytes: Arc<AtomicUsize>,
@@ -63,7 +64,11 @@ pub(super) struct Done {
 
 impl Shards {
     /// `bytes` is shared with who takes messages from the link.
-    pub fn new(senders: Vec<MailSender>, bytes: Arc<AtomicUsize>, bytes_max: usize) -> Shards {
+    pub fn new(
+        senders: Vec<MailSender<Mail>>,
+        bytes: Arc<AtomicUsize>,
+        bytes_max: usize,
+    ) -> Shards {
         let waiting = senders.iter().map(|_| VecDeque::new()).collect();
         Shards { senders, waiting, bytes, bytes_max, number: 0, served: HashMap::new() }
     }
@@ -209,9 +214,9 @@ mod tests {
     use crate::hub::ConnId;
     use crate::hub::push::{Change, Target};
     use crate::life::Gone;
-    use crate::shard::mailbox::Mailbox;
+    use crate::mail::Mailbox;
 
-    fn shards(count: usize) -> (Shards, Vec<Mailbox>) {
+    fn shards(count: usize) -> (Shards, Vec<Mailbox<Mail>>) {
         let pairs = (0..count).map(|_| Mailbox::new(2, Gone::default()).expect("a descriptor"));
         let (senders, mailboxes) = pairs.unzip();
         (Shards::new(senders, Arc::default(), 1000), mailboxes)

@@ -13,8 +13,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Pushes;
 use crate::config::model::XximPushService;
-use crate::shard::mailbox::{MeshCall, MeshRequest, MeshSender};
-use crate::sidecar::Shards;
+use crate::mail::UnboundedSender;
+use crate::shard::mailbox::{MeshCall, MeshRequest};
+use crate::sidecar::{Shards, mesh};
 use crate::wire::xxim::proto as pb;
 
 /// Methods of the calls.
@@ -41,7 +42,7 @@ impl Pushes {
         body: Bytes,
     ) -> Vec<R> {
         let Some(mesh) = &self.mesh else { return Vec::new() };
-        let answers = mesh.call(method, body).await;
+        let answers = mesh::call(mesh, method, body).await;
         answers.into_iter().filter_map(|body| R::decode(body).ok()).collect()
     }
 
@@ -70,7 +71,7 @@ impl Pushes {
 /// here, if there is one.
 pub(in crate::sidecar) async fn serve(
     mut calls: mpsc::Receiver<MeshCall>,
-    mesh: MeshSender,
+    mesh: UnboundedSender<MeshRequest>,
     settings: Option<XximPushService>,
     pod: Ipv4Addr,
     shards: Shards,

@@ -23,7 +23,8 @@ pub(super) use self::cluster::serve as serve_mesh;
 pub use self::server::Certificates;
 pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
-use crate::shard::mailbox::{Mail, MeshSender, XximFilter, XximPush, XximPushed};
+use crate::mail::UnboundedSender;
+use crate::shard::mailbox::{Mail, MeshRequest, XximFilter, XximPush, XximPushed};
 use crate::sidecar::Shards;
 use crate::wire::xxim::proto as pb;
 
@@ -43,7 +44,7 @@ pub(super) struct Pushes {
     settings: Arc<XximPushService>,
     telling: Arc<Telling>,
     /// Where requests for every node go; `None`: they are for this one.
-    mesh: Option<MeshSender>,
+    mesh: Option<UnboundedSender<MeshRequest>>,
     /// Held while a request is handed to the shards, so that all get requests in one order.
     order: Arc<Mutex<()>>,
 }
@@ -75,7 +76,7 @@ impl Pushes {
         shards: Shards,
         settings: XximPushService,
         pod: Ipv4Addr,
-        mesh: Option<MeshSender>,
+        mesh: Option<UnboundedSender<MeshRequest>>,
     ) -> Pushes {
         let mesh = mesh.filter(|_| settings.cluster);
         let pod_ip = if pod.is_unspecified() { String::new() } else { pod.to_string() };

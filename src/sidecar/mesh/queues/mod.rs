@@ -44,8 +44,9 @@ use crate::hub::queues::{Queues, Room};
 use crate::life::{Heart, Life, shard_name};
 use crate::limits::QUEUE_ANSWER_TIME;
 use crate::log::Every;
+use crate::mail::MailSender;
 use crate::metrics::Registry;
-use crate::shard::mailbox::{Mail, MailSender, QueueMail, QueueRequest};
+use crate::shard::mailbox::{Mail, QueueMail, QueueRequest};
 use crate::spare::Look;
 use meters::Meters;
 use names::{About, Names, Refusal, Stored, answer};
@@ -84,7 +85,7 @@ pub struct QueueSettings {
 pub fn start(
     settings: QueueSettings,
     requests: mpsc::UnboundedReceiver<QueueRequest>,
-    shards: Vec<MailSender>,
+    shards: Vec<MailSender<Mail>>,
     registry: &Registry,
 ) -> Result<JoinHandle<()>, MeshStartError> {
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
@@ -140,7 +141,7 @@ impl Worker {
     async fn new(
         settings: QueueSettings,
         requests: mpsc::UnboundedReceiver<QueueRequest>,
-        shards: Vec<MailSender>,
+        shards: Vec<MailSender<Mail>>,
         registry: &Registry,
     ) -> Result<(Worker, Sources), String> {
         let QueueSettings { mesh, node, queue, room, life } = settings;
