@@ -546,7 +546,7 @@ fn an_empty_hub_answers_as_nobody_would() {
     }
 }
 
-/// Section 6.7: a topic whose members have no user is present, with nobody in it.
+/// netsvr section 6.7: a topic whose members have no user is present, with nobody in it.
 #[test]
 fn a_topic_of_guests_has_an_entry_without_users() {
     let mut hub = Hub::new();
@@ -559,7 +559,7 @@ fn a_topic_of_guests_has_an_entry_without_users() {
     assert_eq!(conns, Answer::TopicUserConns(vec![("t".into(), vec![])]));
 }
 
-/// Section 6.5: topics in the order of the list, each as often as it is listed.
+/// netsvr section 6.5: topics in the order of the list, each as often as it is listed.
 #[test]
 fn topics_are_walked_in_the_order_of_the_list() {
     let mut hub = Hub::new();

@@ -242,8 +242,8 @@ fn topic_publish_bulk_follows_the_table() {
         let message = proto::TopicPublishBulk { topics: strings(topics), data: payloads(data) };
         ask(Cmd::TopicPublishBulk, message)
     };
-    // Generation 6 sends empty payloads if there are several for one topic (amendment), and skips
-    // them in pairs; generation 5 skips them always.
+    // Generation 6 sends empty payloads if there are several for one topic (section 6.5), and
+    // skips them in pairs; generation 5 skips them always.
     assert_eq!(lines(bulk(&["t"], &["1", "", "2"])), ["push 1  2 to topics t"]);
     assert_eq!(lines(bulk(&["t"], &["", ""])), ["push   to topics t"]);
     assert_eq!(lines(bulk(&["t"], &[""])), NOTHING);

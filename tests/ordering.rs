@@ -1,4 +1,4 @@
-//! Order that holds, over real sockets and across shards (issue: netsvr sections 3.6 and 6.1).
+//! Order that holds, over real sockets and across shards (netsvr sections 3.6 and 6.1).
 
 mod common;
 

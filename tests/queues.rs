@@ -42,7 +42,7 @@ const WIDE: Window = Window { events: 1000, bytes: 1 << 20 };
 
 #[test]
 fn consumers_compete_in_turn_and_each_sees_the_order_of_the_pushes() {
-    // W36
+    // connmix W36
     let mut queues = queues(LIMITS);
     for number in [1, 2] {
         assert!(queues.join(consumer(number), &names(&["t"])));
@@ -104,8 +104,8 @@ fn take_turns(
 }
 
 proptest! {
-    /// Section 3: whatever the pace, n messages to k consumers with open windows are n/k for each,
-    /// give or take one; from pushers or from a store.
+    /// connmix section 3.1: whatever the pace, n messages to k consumers with open windows are n/k
+    /// for each, give or take one; from pushers or from a store.
     #[test]
     fn consumers_take_turns_at_every_pace(
         count in 1u32..6,
@@ -127,7 +127,7 @@ proptest! {
 
 #[test]
 fn a_full_topic_refuses_and_keeps_what_it_has() {
-    // W37
+    // connmix W37
     let mut queues = queues(QueueLimits { messages_max: 2000, bytes_max: 1 << 20, ..LIMITS });
     (0..2000).for_each(|i| push(&mut queues, "t", &i.to_string()).expect("there is room"));
     assert_eq!(push(&mut queues, "t", "2000"), Err(PushError::Full));

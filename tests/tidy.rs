@@ -1,6 +1,8 @@
 //! The style of the repository, checked: sizes, one-way imports, purity, `unsafe`, dead files,
-//! unfinished work. Each message has file, line and what to do.
+//! unfinished work, citations. Each message has file, line and what to do.
 
+#[path = "tidy/cited.rs"]
+mod cited;
 #[path = "tidy/counted.rs"]
 mod counted;
 #[path = "tidy/rules.rs"]
@@ -85,6 +87,17 @@ fn every_public_name_is_used() {
 #[test]
 fn nothing_is_unfinished() {
     check_each(rules::unfinished);
+}
+
+#[test]
+fn what_is_cited_exists() {
+    let all = cited::read(root());
+    check_each(|source| cited::comments(source, &all));
+    for name in all.keys() {
+        let path = format!("{}/{}.md", cited::FOLDER, name.to_lowercase());
+        let text = std::fs::read_to_string(root().join(&path)).expect("it was read before");
+        check(cited::specification(name, &path, &text, &all));
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_length_in_more_bytes_than_needed_is_refused() {
     }
 }
 
-/// RFC 6455 section 7.4; the document of netsvr has a table of its own (section 2.5).
+/// RFC 6455 section 7.4; netsvr has a table of its own (netsvr section 2.5).
 #[test]
 fn close_codes_that_no_endpoint_may_send_are_refused() {
     let server = Server::start(config());

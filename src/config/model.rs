@@ -259,11 +259,11 @@ pub struct NetsvrWorker {
     pub queue_frames_max: u32,
     /// Bytes that may wait for one worker.
     pub queue_bytes_max: u32,
-    /// Repeat the session in every Transfer (W12).
+    /// Repeat the session in every Transfer (netsvr W12).
     pub transfer_session: bool,
-    /// Repeat the topics in every Transfer (W12).
+    /// Repeat the topics in every Transfer (netsvr W12).
     pub transfer_topics: bool,
-    /// Time after the answer to Register during which events wait (section 6.2, \[FIX\]).
+    /// Time after the answer to Register during which events wait (netsvr section 6.2).
     pub register_delay: Duration,
 }
 
@@ -309,7 +309,7 @@ pub struct NetsvrTask {
     pub heartbeat_message: Vec<u8>,
 }
 
-/// The two global limiters (section 6.8); 0 is off.
+/// The two global limiters (netsvr section 6.8); 0 is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetsvrLimit {
     pub on_open: u32,

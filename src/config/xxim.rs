@@ -13,7 +13,7 @@ use super::settings::Settings;
 use crate::pem::Wanted;
 use crate::wire::origin::{OriginMode, Origins};
 
-/// `xxim.era`: what a client may say of itself (section 2, amendments).
+/// `xxim.era`: what a client may say of itself (section 0.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XximEra {
     /// Document 2: neither platforms nor device ids are checked, and set-user may come first.

@@ -136,7 +136,7 @@ pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint,
     }
 }
 
-/// Whether the sender is no page of a stranger (section 1, amendments): the browser of whoever
+/// Whether the sender is no page of a stranger (section 1.3): the browser of whoever
 /// works on this machine reaches the API for every page that asks it to.
 fn comes_from_a_friend(request: &Http<'_>, api: &Api) -> bool {
     let origin = origin::of(request);

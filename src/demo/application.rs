@@ -1,5 +1,5 @@
-//! The demo's business rules (netsvr specification, section 13): events of the gateway in, commands
-//! and queries out. No socket and no clock.
+//! The demo's business rules (netsvr section 13): events of the gateway in, commands and queries
+//! out. No socket and no clock.
 //!
 //! Every event appends at most a few frames to the output, for each query exactly one entry waits
 //! for its answer, and answers come in the order of the queries. State about clients lives in the

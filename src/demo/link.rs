@@ -94,7 +94,7 @@ impl Outgoing {
         }
     }
 
-    /// Queues a heartbeat (section 3.2), unless bytes wait already: those show life as well.
+    /// Queues a heartbeat (netsvr section 3.2), unless bytes wait already: those show life as well.
     pub fn beat(&mut self, text: &[u8]) {
         if self.buffer.is_empty() {
             self.buffer.put_u32(text.len() as u32);

@@ -1,6 +1,6 @@
 //! The business process of `ringway demo`: it speaks to the gateway over real TCP, exactly as a
-//! process with a netsvr SDK would, and to clients in the demo protocol of the netsvr
-//! specification, section 13.
+//! process with a netsvr SDK would, and to clients in the demo protocol of netsvr
+//! section 13.
 //!
 //! It has a thread of its own with two connections: one that is registered for all events, one for
 //! commands and queries. Queries are pipelined; commands that follow from one read of events leave
@@ -44,7 +44,7 @@ use crate::config::model::Netsvr;
 use crate::wire::netsvr::Cmd;
 use crate::wire::netsvr::proto as pb;
 
-/// OnOpen, OnClose and OnMessage (section 4.2).
+/// OnOpen, OnClose and OnMessage (netsvr section 4.2).
 const ALL_EVENTS: i32 = 7;
 /// Bytes of commands that may wait; above, no more events are turned into commands.
 const COMMAND_BYTES_MAX: usize = 256 * 1024;

@@ -1,5 +1,5 @@
-//! What clients of the demo send: the parameters of each command (netsvr specification,
-//! section 13).
+//! What clients of the demo send: the parameters of each command (netsvr section
+//! 13).
 //!
 //! Every problem is a sentence for the client, which gets it with code 1.
 

@@ -60,7 +60,7 @@ impl Gateway {
         let mut worker = accept(&self.worker_listener);
         let mut register = [0; 10];
         worker.read_exact(&mut register).expect("a registration");
-        // Vector V2 of the specification: all events.
+        // netsvr vector V2: all events.
         assert_eq!(register, [0, 0, 0, 6, 0x35, 0xa4, 0xf4, 0xb9, 8, 7]);
         let answer = pb::RegisterResp { conn_id: "me".to_owned(), ..Default::default() };
         send(&mut worker, Cmd::Register, &answer);

@@ -35,7 +35,7 @@ fn bind(listener: &Listener, shards: usize, patience: Patience) -> Result<Bound,
         what,
         reason: sockets::advice(&error),
     };
-    // With SO_REUSEPORT alone a second gateway would silently take some of the connections (W23).
+    // With SO_REUSEPORT alone a second gateway would silently take connections (netsvr W23).
     if address.port() != 0 {
         let probe =
             sockets::listen(address, false, patience).map_err(|error| refused(address, error))?;

@@ -78,9 +78,9 @@ pub struct WindowRules {
     pub window_ms: u32,
 }
 
-/// Per-connection limiter (netsvr section 2.6, with exact durations as section 15 decides): the
-/// first `zero_window_max` messages pass, then at most `max` per window. A window starts with the
-/// first message that comes more than `window_ms` after the start of the one before.
+/// Per-connection limiter (netsvr section 2.6, with exact durations as netsvr section 15 says):
+/// the first `zero_window_max` messages pass, then at most `max` per window. A window starts with
+/// the first message that comes more than `window_ms` after the start of the one before.
 ///
 /// The start is kept modulo 2^32 ms (49.7 days). A connection that pauses for a multiple of that,
 /// to within one window, finds its old window still going on; in the worst case it waits one

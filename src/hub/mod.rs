@@ -171,8 +171,8 @@ impl Hub {
         subscriptions.iter().map(|s| self.topics.name(s.topic))
     }
 
-    /// Applies the change: session, then user, then topics (section 6.3). Empty strings clear the
-    /// session and the user; empty topic names are skipped.
+    /// Applies the change: session, then user, then topics (netsvr section 6.3). Empty strings
+    /// clear the session and the user; empty topic names are skipped.
     pub fn change(&mut self, slot: u32, change: &Change) {
         if let Some(session) = &change.session {
             self.set_session(slot, session);
@@ -317,7 +317,7 @@ impl Hub {
     }
 
     /// Calls `f` with the slot of each connection that the target reaches here, as often as the
-    /// target's rules say (sections 6.4 and 6.5).
+    /// target's rules say (netsvr sections 6.4 and 6.5).
     pub fn for_each(&self, target: &Target, mut f: impl FnMut(u32)) {
         match target {
             Target::Conns(ids) => {

@@ -379,7 +379,7 @@ impl Counters {
         self.dropped[reason as usize] += count;
     }
 
-    /// netsvr's 13 metric items (section 4.4); items 8, 9 and 13 are reasons of drops.
+    /// netsvr's 13 metric items (netsvr section 4.4); items 8, 9 and 13 are reasons of drops.
     pub fn items(&self) -> [u64; ITEMS] {
         let dropped = |reason| self.dropped[reason as usize];
         [

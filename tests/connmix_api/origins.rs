@@ -1,4 +1,4 @@
-//! Pages in the browser of somebody who reaches the API (section 1, amendments).
+//! Pages in the browser of somebody who reaches the API (section 1.3).
 
 use ringway::config::connmix::User;
 use ringway::config::model::{OriginMode, Origins};

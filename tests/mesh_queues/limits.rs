@@ -8,7 +8,7 @@ use crate::nodes::*;
 
 #[test]
 fn a_full_topic_refuses_and_keeps_what_it_has() {
-    // W37, with a smaller topic.
+    // connmix W37, with a smaller topic.
     let nats = Nats::start();
     let queue = "full = \"error\"\ntopic_messages_max = 10";
     let [a, b] = [1, 2].map(|number| Node::start(number, &nats.url(), queue));

@@ -153,7 +153,7 @@ fn frames(
     }
 }
 
-/// Whether a close frame is one that this client may get (sections 2.4 to 2.7).
+/// Whether a close frame is one that this client may get (netsvr sections 2.4 to 2.7).
 fn may_close(story: &Story, client: &Client, payload: &[u8]) -> bool {
     let config = &story.plan.config;
     let customer = &config.netsvr.customer;

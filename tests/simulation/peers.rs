@@ -203,9 +203,9 @@ pub fn parse(kind: char, bytes: &[u8]) -> (usize, usize) {
 pub enum Expect {
     /// Anything that can be read.
     Any,
-    /// The bare header (section 3.6).
+    /// The bare header (netsvr section 3.6).
     Empty,
-    /// A registration: code of section 4.3.
+    /// A registration: code of netsvr section 4.3.
     Registered(i32),
     /// The registration of this backend connection has ended, if it survived.
     Unregistered(Option<usize>),

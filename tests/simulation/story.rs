@@ -447,7 +447,7 @@ impl Story {
         self.observe();
     }
 
-    /// SIGTERM in the middle of it all (section 9.1).
+    /// SIGTERM in the middle of it all (netsvr section 9.1).
     fn drain(&mut self) {
         self.world.tell_all(|| Mail::Drain);
         let turns = self.rng.usize(..30);

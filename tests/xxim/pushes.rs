@@ -1,4 +1,4 @@
-//! Pushes, questions and kicks of backends: xxim's own and netsvr's (section 6).
+//! Pushes, questions and kicks of backends: xxim's own (section 6) and netsvr's.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

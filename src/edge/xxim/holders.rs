@@ -1,5 +1,5 @@
 //! Who holds each (user, platform, device): one connection, of those that logged in the one that
-//! was accepted last (specification section 5.2, step 4, and amendments).
+//! was accepted last (specification section 5.2, step 4).
 //!
 //! Each triple has a home, which alone decides about it; so of any number of simultaneous logins
 //! exactly one stays, and a login that is verified late displaces nobody who came later. Invariant:

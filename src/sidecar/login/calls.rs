@@ -29,7 +29,7 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BEFORE_CONNECT: &str = "/pb.imService/BeforeConnect";
 
-/// What a backend is asked (vector V10u).
+/// What a backend is asked (xxim vector V10u).
 fn before_connect(login: &Login) -> Bytes {
     let param = ConnParam {
         user_id: login.user.clone(),
@@ -92,7 +92,7 @@ pub(super) async fn grpc(channel: Channel, login: &Login, timeout: Duration) -> 
         Ok(Err(failure)) => Verdict::Unavailable(failure.to_string()),
         Ok(Ok(Ok(answer))) => verdict(answer),
         Ok(Ok(Err(status))) => match status.code() {
-            // Its message is the reason: banned, closed, disabled (section 1.8).
+            // Its message is the reason: banned, closed, disabled (xxim section 1.8).
             Code::Unauthenticated if !status.message().is_empty() => told(status.message()),
             Code::Unauthenticated | Code::PermissionDenied => refused(REFUSED),
             code => Verdict::Unavailable(format!("gRPC status {code:?}")),
@@ -166,7 +166,7 @@ mod tests {
             network: "NetworkUsed".into(),
             headers: Vec::new(),
         };
-        // V10u.
+        // xxim V10u.
         let expected = b"\x0a\x41\x0a\x0atest123456\x12\x0atok.en.sig\x1a\x04xxxx\x22\x07windows\
                          \x2a\x0b203.0.113.7\x32\x0bNetworkUsed";
         assert_eq!(before_connect(&login), expected.as_slice());

@@ -1,4 +1,5 @@
-//! The mesh: several machines as one gateway, over NATS (connmix sections 4, 5, 8.2; xxim 6).
+//! The mesh: several machines as one gateway, over NATS (connmix sections 4, 5 and 8.2; xxim
+//! section 6).
 //!
 //! One thread with one tokio runtime of its own, beside the sidecar's: what arrives from other
 //! nodes never waits for an upstream or a login, and within one thread the order in which the link

@@ -1,7 +1,7 @@
-//! Why a request can not be read. Nothing behind such a request can be understood, so each of these
-//! is answered, if at all, and ends the connection.
+//! Why a request can not be read (RFC 9112 sections 2 to 7). Nothing behind such a request can be
+//! understood, so each of these is answered, if at all, and ends the connection.
 
-/// What is wrong with a request (RFC 9112).
+/// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A line of the head ends with LF alone (section 2.2 permits to refuse it).

@@ -38,7 +38,7 @@ impl Decoder {
     /// an empty `input` is allowed and goes on with what was stashed.
     ///
     /// # Errors
-    /// The peer broke a rule of section 2.5. The close frame is due; do not call again.
+    /// The peer broke a rule of netsvr section 2.5. The close frame is due; do not call again.
     pub fn next<'e, 'i: 'e>(
         &'e mut self,
         input: &mut &'i mut [u8],
@@ -425,7 +425,7 @@ impl Header {
 const NO_MESSAGE: Violation =
     protocol_error("unexpected continuation frame: no message to continue");
 
-/// The checks that need only the first two bytes, in the order of the table of section 2.5.
+/// The checks that need only the first two bytes, in the order of the table of netsvr section 2.5.
 #[inline]
 fn kind(first: u8, second: u8, deflate: bool, in_message: bool) -> Result<Kind, Violation> {
     let kind = match first & 0x0f {

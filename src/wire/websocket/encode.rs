@@ -1,15 +1,15 @@
 //! Writing of frames: those of a server, and masked ones for everything that plays a client.
 //!
-//! Every frame of a server is unmasked and unfragmented (section 2.7). Costs: one allocation per
-//! frame, of exactly its size; a compressed one is first made in the deflater's buffer, or, if it
-//! is large, where it stays, so that it never is in memory twice.
+//! Every frame of a server is unmasked and unfragmented (netsvr section 2.7). Costs: one allocation
+//! per frame, of exactly its size; a compressed one is first made in the deflater's buffer, or, if
+//! it is large, where it stays, so that it never is in memory twice.
 
 use bytes::Bytes;
 
 use super::{CONTROL_BYTES_MAX, Opcode};
 use crate::wire::deflate::Deflater;
 
-/// Payloads longer than this are sent compressed to clients that agreed to it (section 2.7).
+/// Payloads longer than this are sent compressed to clients that agreed to it (netsvr section 2.7).
 pub const COMPRESS_ABOVE: usize = 256;
 
 const FIN: u8 = 0x80;

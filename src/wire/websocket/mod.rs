@@ -51,8 +51,8 @@ pub struct Rules {
 /// Which codes a client's close frame may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseCodes {
-    /// What an endpoint may send (RFC 6455 section 7.4 and the registry of its section 11.7): 1000
-    /// to 1003, 1007 to 1014, 3000 to 4999.
+    /// What an endpoint may send (RFC 6455 section 7.4, and the registry of RFC 6455 section 11.7):
+    /// 1000 to 1003, 1007 to 1014, 3000 to 4999.
     Registered,
     /// All from 1000 on but seven, as netsvr's table says: 1015 and 65535 pass.
     Netsvr,
