@@ -46,10 +46,10 @@ impl Admin {
             key_threads: 1,
             key_shown: false,
             mesh: None,
-            requests_max: 1,
         };
         let (mailbox, _) = Mailbox::new(1, Gone::default()).unwrap();
-        let (sidecar, thread) = sidecar::start(settings, vec![mailbox], registry.clone()).unwrap();
+        let (sidecar, requests) = sidecar::channel(1, &settings.life);
+        let thread = sidecar::start(settings, requests, vec![mailbox], registry.clone()).unwrap();
         Admin { address, registry, readiness, sidecar, thread: Some(thread) }
     }
 

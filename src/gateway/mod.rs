@@ -122,8 +122,9 @@ impl Gateway {
         (settings.push, push_certificates) = service.transpose()?.unzip();
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let sidecar = sidecar::start(settings, senders.clone(), registry.clone())
-            .map_err(StartError::Sidecar)?;
+        let (way, requests) = sidecar::channel(requests_max(&config), &life);
+        let thread = sidecar::start(settings, requests, senders.clone(), registry.clone());
+        let sidecar = (way, thread.map_err(StartError::Sidecar)?);
         let (sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config, random()?);
         let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry, &life)?;
@@ -463,14 +464,18 @@ fn sidecar_settings(
         key: rsa_key(config)?,
         key_threads: config.xxim.crypto.threads,
         key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
-        // What does not fit waits on its shard.
-        requests_max: (customer.callbacks_max as usize
-            + config.login.under_way_max as usize
-            + limits::XXIM_REQUESTS_SENT
-            + config.connmix.rules.http_calls_max as usize
-            + limits::LARGE_ANSWERS_MAX)
-            * config.runtime.cpus.len(),
     })
+}
+
+/// Requests of all shards that the way to the sidecar has room for; what does not fit waits on its
+/// shard.
+fn requests_max(config: &Config) -> usize {
+    let each = config.netsvr.customer.callbacks_max as usize
+        + config.login.under_way_max as usize
+        + limits::XXIM_REQUESTS_SENT
+        + config.connmix.rules.http_calls_max as usize
+        + limits::LARGE_ANSWERS_MAX;
+    each * config.runtime.cpus.len()
 }
 
 /// The ends of the channels to the mesh, before it is joined.

@@ -92,8 +92,15 @@ pub struct SidecarSettings {
     pub pod: Ipv4Addr,
     /// The way to other nodes and what they ask. `None`: no mesh.
     pub mesh: Option<(UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>)>,
-    /// Requests that all shards together have under way at the most.
-    pub requests_max: usize,
+}
+
+/// The way to the sidecar, for as many requests as all shards together have under way at the most,
+/// and its end for [`start`].
+pub fn channel(
+    requests_max: usize,
+    life: &Life,
+) -> (BoundedSender<Request>, mpsc::Receiver<Request>) {
+    BoundedSender::new(requests_max.saturating_add(STOPS_MAX), life.gone(THREAD))
 }
 
 /// Starts the thread. It ends at [`Request::Stop`] or when every sender is gone; what is under way
@@ -103,27 +110,25 @@ pub struct SidecarSettings {
 /// has no descriptor or thread left.
 pub fn start(
     settings: SidecarSettings,
+    requests: mpsc::Receiver<Request>,
     shards: Vec<MailSender<Mail>>,
     registry: Arc<Registry>,
-) -> io::Result<(BoundedSender<Request>, JoinHandle<()>)> {
+) -> io::Result<JoinHandle<()>> {
     let runtime = runtime(settings.sidecar.threads)?;
-    let requests_max = settings.requests_max.saturating_add(STOPS_MAX);
     let (life, threads) = (settings.life.clone(), settings.sidecar.threads);
     let services = {
         let _context = runtime.enter();
         Services::start(settings, shards, registry)?
     };
-    let (sender, requests) = BoundedSender::new(requests_max, life.gone(THREAD));
     let heart = life.heart(THREAD, &[]);
     let mut workers = Workers::default();
     if threads > 1 {
         runtime.spawn(beat(life.heart(WORKERS, &[]), Workers::default()));
         workers = Workers::of(&runtime, &life);
     }
-    let thread = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name(THREAD.to_owned())
-        .spawn(move || run(runtime, requests, services, beat(heart, workers)))?;
-    Ok((sender, thread))
+        .spawn(move || run(runtime, requests, services, beat(heart, workers)))
 }
 
 fn runtime(threads: u16) -> io::Result<Runtime> {

@@ -144,9 +144,9 @@ impl Gateway {
             key: None,
             key_threads: 1,
             key_shown: false,
-            requests_max: 64,
         };
-        let (sender, thread) = start(settings, senders, registry.clone()).unwrap();
+        let (sender, requests) = super::channel(64, &settings.life);
+        let thread = start(settings, requests, senders, registry.clone()).unwrap();
         Gateway { sender, thread: Some(thread), mailboxes, registry }
     }
 

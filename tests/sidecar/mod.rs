@@ -204,7 +204,6 @@ pub fn settings() -> SidecarSettings {
         key_threads: 1,
         key_shown: false,
         mesh: None,
-        requests_max: 4096,
     }
 }
 
@@ -222,8 +221,9 @@ impl Sidecar {
         let (senders, mailboxes): (Vec<_>, Vec<_>) =
             (0..2).map(|_| Mailbox::new(4096, Gone::default()).expect("a descriptor")).unzip();
         let registry = Arc::new(Registry::new(2));
-        let (sender, thread) =
-            sidecar::start(settings, senders, registry.clone()).expect("it starts");
+        let (sender, requests) = sidecar::channel(4096, &settings.life);
+        let thread = sidecar::start(settings, requests, senders, registry.clone());
+        let thread = thread.expect("it starts");
         Sidecar { sender, registry, mailboxes, thread: Some(thread) }
     }
 
