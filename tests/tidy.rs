@@ -60,6 +60,11 @@ fn wire_and_hub_are_pure() {
 }
 
 #[test]
+fn every_thread_is_watched() {
+    check_each(rules::threads);
+}
+
+#[test]
 fn unsafe_stands_where_it_may_and_says_why_it_is_sound() {
     check_each(rules::unsafety);
 }
@@ -140,6 +145,10 @@ const SAMPLES: &[Sample] = &[
     (rules::purity, "src/wire/a.rs", "tracing::info!();\nlet x = \"tokio\";\n", &[1]),
     (rules::purity, "src/hub/a.rs", "mod tests {\n    use std::thread;\n}\n", &[]),
     (rules::purity, "src/shard/a.rs", "use std::time::Instant;\n", &[]),
+    (rules::threads, "src/shard/a.rs", "std::thread::spawn(a);\nlife.spawn(a);\n", &[1]),
+    (rules::threads, "src/sidecar/a.rs", "let a = thread::Builder::new();\n", &[1]),
+    (rules::threads, "src/hub/a.rs", "mod tests {\n    thread::scope(a);\n}\n", &[]),
+    (rules::threads, "src/demo/a.rs", "thread::spawn(a);\n", &[]),
     (rules::unsafety, "src/hub/a.rs", "// SAFETY: no.\nunsafe {}\n", &[2]),
     (rules::unsafety, "src/hub/a.rs", "#![deny(unsafe_code)]\n// unsafe\n", &[]),
     (rules::unsafety, "src/shard/ring/a.rs", "let a = 1;\nunsafe {}\n", &[2]),

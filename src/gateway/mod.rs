@@ -27,7 +27,6 @@ use crate::metrics::{DropReason, Registry};
 use crate::patience::Patience;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::shard::clock::Clock;
-use crate::shard::conns::Role;
 use crate::shard::driver::{self, Notice, Parts};
 use crate::shard::mailbox::{Mail, MeshCall, MeshRequest, QueueRequest, Request};
 use crate::shard::ring::Settings;
@@ -358,9 +357,13 @@ fn spawn_shards(
         let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
         let common = common.clone();
         let notices = common.notices.clone();
-        let heart = common.life.heart(&shard_name(number), Role::NAMES);
-        driver::spawn(number, cpu, notices, move || common.parts(number, sockets, mailbox, heart))
-            .map_err(|error| StartError::Thread { shard: number, cpu, reason: error.to_string() })
+        let life = common.life.clone();
+        let parts = move |heart| common.parts(number, sockets, mailbox, heart);
+        driver::spawn(number, cpu, &life, notices, parts).map_err(|error| StartError::Thread {
+            shard: number,
+            cpu,
+            reason: error.to_string(),
+        })
     };
     mailboxes.into_iter().enumerate().map(spawn).collect()
 }

@@ -1,8 +1,9 @@
 //! Whether the threads of a gateway live. A gateway that answers health checks while a part of it
 //! stands still is worse than none.
 //!
-//! * Every thread that others rely on has a [`Heart`]: it leaves the time and the phase of its last
-//!   turn there ([`Pulse`]), and when it ends before [`Life::stop`] that is a [`Failure`].
+//! * Every thread that others rely on is started by [`Life::spawn`] and has a [`Heart`]: it leaves
+//!   the time and the phase of its last turn there ([`Pulse`]), and when it ends before
+//!   [`Life::stop`] that is a [`Failure`].
 //! * One more thread watches all pulses ([`watch`]), and with them the one that answers health
 //!   checks. It waits for nothing and nobody.
 //! * Senders whose receiver is gone say so ([`Gone`]).
@@ -17,8 +18,10 @@ pub mod peer;
 mod pulse;
 pub mod watch;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[cfg(debug_assertions)]
@@ -82,8 +85,22 @@ impl Life {
         self.0.start.elapsed().as_millis() as u64
     }
 
-    /// A thread that is about to start, for its whole life. `protocols` are the names for
-    /// [`Pulse::hold`].
+    /// Starts a thread that others rely on, and watches it until it drops its heart. `protocols`
+    /// are the names for [`Pulse::hold`].
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn spawn(
+        &self,
+        name: &str,
+        protocols: &'static [&'static str],
+        run: impl FnOnce(Heart) + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let heart = self.heart(name, protocols);
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || run(heart))
+    }
+
+    /// For what runs on threads that are not started here, those of a runtime.
     pub fn heart(&self, name: &str, protocols: &'static [&'static str]) -> Heart {
         let pulse = Arc::new(Pulse::new(name, protocols, self.now_ms()));
         lock(&self.0.pulses).push(pulse.clone());

@@ -77,6 +77,14 @@ fn a_thread_that_ends_is_a_failure_unless_the_gateway_stops() {
     assert_eq!(life.failure(NOW), Some(ended("sidecar")), "the first reason counts");
 
     let life = Life::default();
+    let thread = life.spawn("answers", &[], |heart| {
+        assert_eq!(std::thread::current().name(), Some("answers"));
+        heart.beat();
+    });
+    thread.expect("a thread can be started").join().expect("no panic");
+    assert_eq!(life.failure(NOW), Some(ended("answers")));
+
+    let life = Life::default();
     let (orderly, panics) = (life.heart("mesh", &[]), life.heart("shard-0", &[]));
     life.stop();
     drop(orderly);

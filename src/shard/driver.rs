@@ -31,7 +31,7 @@ use std::time::Duration;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::allocator;
-use crate::life::{Heart, Phase, shard_name};
+use crate::life::{Heart, Life, Phase, shard_name};
 use crate::limits;
 use crate::log::Every;
 use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
@@ -39,6 +39,7 @@ use crate::metrics::Published;
 use crate::patience::Patience;
 use crate::shard::Shard;
 use crate::shard::clock::Clock;
+use crate::shard::conns::Role;
 use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
 use crate::shard::ops::Op;
 use crate::shard::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
@@ -141,10 +142,10 @@ impl Drop for LastWord {
 pub fn spawn(
     number: usize,
     cpu: usize,
+    life: &Life,
     notices: crossbeam_channel::Sender<Notice>,
-    make: impl FnOnce() -> Parts + Send + 'static,
+    make: impl FnOnce(Heart) -> Parts + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let name = shard_name(number);
     let builder = move || {
         LocalExecutorBuilder::new(Placement::Fixed(cpu))
             .name(&shard_name(number))
@@ -152,13 +153,13 @@ pub fn spawn(
             .ring_depth(EXECUTOR_RING_ENTRIES)
             .preempt_timer(EXECUTOR_PREEMPT)
     };
-    std::thread::Builder::new().name(name).spawn(move || {
+    life.spawn(&shard_name(number), Role::NAMES, move |heart| {
         let mut last_word = LastWord { shard: number, notices, said: false };
         // The machine was found good a moment ago.
         let patience = Patience::new(limits::RESTART_PATIENCE);
         let no_memory = |error: &GlommioError<()>| error.raw_os_error() == Some(libc::ENOMEM);
         let notice = match patience.retry(no_memory, || builder().make()) {
-            Ok(executor) => executor.run(run(make, patience)),
+            Ok(executor) => executor.run(run(move || make(heart), patience)),
             Err(error) => Notice::Failed(format!(
                 "the executor of shard {number} can not be made on CPU {cpu}: {error}"
             )),
@@ -487,9 +488,10 @@ mod tests {
     use super::*;
 
     /// What a shard's thread says at its end.
-    fn last_word(cpu: usize, make: impl FnOnce() -> Parts + Send + 'static) -> String {
+    fn last_word(cpu: usize, make: impl FnOnce(Heart) -> Parts + Send + 'static) -> String {
         let (sender, notices) = crossbeam_channel::unbounded();
-        let thread = spawn(7, cpu, sender, make).expect("a thread can be started");
+        let life = Life::default();
+        let thread = spawn(7, cpu, &life, sender, make).expect("a thread can be started");
         let _ = thread.join();
         match notices.recv() {
             Ok(Notice::Failed(reason)) => reason,
@@ -499,13 +501,13 @@ mod tests {
 
     #[test]
     fn a_thread_that_can_not_have_its_executor_is_heard() {
-        let reason = last_word(100_000, || unreachable!("there is no such CPU"));
+        let reason = last_word(100_000, |_| unreachable!("there is no such CPU"));
         assert!(reason.contains("shard 7 can not be made on CPU 100000"), "{reason}");
     }
 
     #[test]
     fn a_thread_that_ends_in_a_panic_is_heard() {
-        let reason = last_word(0, || panic!("on purpose"));
+        let reason = last_word(0, |_| panic!("on purpose"));
         assert_eq!(reason, "the thread of shard 7 ended in a panic");
     }
 }

@@ -27,10 +27,8 @@ impl Maker {
     /// Starts the thread.
     pub(super) fn start(shards: &Shards, life: &Life) -> io::Result<Maker> {
         let (sender, jobs) = crossbeam_channel::unbounded();
-        let (shards, heart) = (shards.clone(), life.heart(THREAD, &[]));
-        std::thread::Builder::new()
-            .name(THREAD.to_owned())
-            .spawn(move || run(&jobs, &shards, &heart))?;
+        let shards = shards.clone();
+        life.spawn(THREAD, &[], move |heart| run(&jobs, &shards, &heart))?;
         Ok(Maker { jobs: sender, gone: life.gone(THREAD) })
     }
 

@@ -120,15 +120,12 @@ pub fn start(
         let _context = runtime.enter();
         Services::start(settings, shards, registry)?
     };
-    let heart = life.heart(THREAD, &[]);
     let mut workers = Workers::default();
     if threads > 1 {
         runtime.spawn(beat(life.heart(WORKERS, &[]), Workers::default()));
         workers = Workers::of(&runtime, &life);
     }
-    std::thread::Builder::new()
-        .name(THREAD.to_owned())
-        .spawn(move || run(runtime, requests, services, beat(heart, workers)))
+    life.spawn(THREAD, &[], move |heart| run(runtime, requests, services, beat(heart, workers)))
 }
 
 fn runtime(threads: u16) -> io::Result<Runtime> {

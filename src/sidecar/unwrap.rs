@@ -48,10 +48,7 @@ impl Unwrapper {
             let Some(key) = key.clone() else { break };
             let (jobs, shards) = (jobs.clone(), shards.clone());
             let name = format!("xxim-rsa-{number}");
-            let heart = life.heart(&name, &[]);
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || run(&jobs, &key, &shards, &heart))?;
+            life.spawn(&name, &[], move |heart| run(&jobs, &key, &shards, &heart))?;
         }
         Ok(Unwrapper { jobs: sender, gone: life.gone("xxim-rsa") })
     }

@@ -113,6 +113,10 @@ const IMPURE: &[(&str, &str)] = &[
     ("LazyLock", "give the state to its owner"),
 ];
 
+/// Where threads may be started that nobody watches: by what watches the others, before there is
+/// a gateway, to try whether there can be threads, and beside it.
+const UNWATCHED: [&str; 4] = ["src/life", "src/main.rs", "src/machine", "src/demo"];
+
 /// Where `unsafe` may stand in the gateway.
 const UNSAFE: [&str; 4] =
     ["src/shard/ring.rs", "src/shard/ring", "src/shard/buffers.rs", "src/allocator.rs"];
@@ -287,6 +291,20 @@ pub fn purity(source: &Source) -> Vec<String> {
         outside.map(move |(index, _)| source.at(index, &message))
     });
     found.collect()
+}
+
+pub fn threads(source: &Source) -> Vec<String> {
+    if !source.is_in("src") || UNWATCHED.iter().any(|place| source.is_in(place)) {
+        return Vec::new();
+    }
+    let ways = ["thread::Builder", "thread::spawn", "thread::scope"];
+    let started = ways.iter().flat_map(|way| source.words(way));
+    let is_test = |index: usize| {
+        source.path.ends_with("tests.rs") || source.module_around(index) == Some("tests")
+    };
+    let message = "nobody watches this thread; start it with `Life::spawn`";
+    let found = started.filter(|(index, _)| !is_test(*index));
+    found.map(|(index, _)| source.at(index, message)).collect()
 }
 
 pub fn unsafety(source: &Source) -> Vec<String> {

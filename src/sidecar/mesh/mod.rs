@@ -153,15 +153,13 @@ pub fn start(
         drop((mesh, sources));
         return Err(error);
     }
-    let heart = mesh.settings.life.heart(THREAD, &[]);
-    std::thread::Builder::new()
-        .name(THREAD.to_owned())
-        .spawn(move || {
-            runtime.block_on(mesh.run(sources, requests, heart));
-            // Dropping it would wait for name lookups.
-            runtime.shutdown_background();
-        })
-        .map_err(MeshStartError::Thread)
+    let life = mesh.settings.life.clone();
+    let run = move |heart| {
+        runtime.block_on(mesh.run(sources, requests, heart));
+        // Dropping it would wait for name lookups.
+        runtime.shutdown_background();
+    };
+    life.spawn(THREAD, &[], run).map_err(MeshStartError::Thread)
 }
 
 /// Appends what a source has ready, `most` of it.

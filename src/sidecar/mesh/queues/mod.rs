@@ -93,15 +93,13 @@ pub fn start(
     let (worker, sources) = runtime
         .block_on(Worker::new(settings, requests, shards, registry))
         .map_err(MeshStartError::Settings)?;
-    let heart = worker.life.heart(THREAD, &[]);
-    std::thread::Builder::new()
-        .name(THREAD.to_owned())
-        .spawn(move || {
-            runtime.block_on(worker.run(sources, heart));
-            // Dropping it would wait for name lookups.
-            runtime.shutdown_background();
-        })
-        .map_err(MeshStartError::Thread)
+    let life = worker.life.clone();
+    let run = move |heart| {
+        runtime.block_on(worker.run(sources, heart));
+        // Dropping it would wait for name lookups.
+        runtime.shutdown_background();
+    };
+    life.spawn(THREAD, &[], run).map_err(MeshStartError::Thread)
 }
 
 /// See the module.
