@@ -3,39 +3,44 @@
 //! Everything that can fail at start fails here, before the first client is accepted, with a
 //! sentence that says what to do.
 
+mod mesh;
+mod queues;
+mod shards;
+mod sidecar;
 mod sockets;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustls::ServerConfig;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::config;
-use crate::config::model::{Config, Listener, Service, XximKey};
-use crate::life::{Failure, Heart, Life, ages, shard_name, watch as watchdog};
+use crate::config::model::Config;
+use crate::life::{Failure, Life, ages, shard_name, watch as watchdog};
 use crate::limits;
 use crate::machine::{self, MachineError};
-use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
+use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::{DropReason, Registry};
 use crate::patience::Patience;
-use crate::rsa_keys::{RsaKey, RsaKeyError};
+use crate::rsa_keys::RsaKeyError;
+use crate::shard::Shared;
 use crate::shard::clock::Clock;
-use crate::shard::driver::{self, Notice, Parts};
-use crate::shard::mailbox::{Mail, MeshCall, MeshRequest, QueueRequest, Request};
-use crate::shard::ring::Settings;
-use crate::shard::{ListenerSettings, Shard, Shared};
-use crate::sidecar::mesh::queues::{self, QueueSettings};
-use crate::sidecar::mesh::{self, MeshSettings, MeshStartError};
-use crate::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
+use crate::shard::driver::Notice;
+use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
+use crate::sidecar::mesh::MeshStartError;
+use crate::sidecar::{self as sidecar_thread, Phase, Readiness};
 use crate::tls_files::{self, TlsFilesError};
-use sockets::{Bound, PUSH_ALPN, bind_admin, bind_all, bind_push};
+use mesh::{mesh_ends, start_mesh};
+use queues::start_queues;
+use shards::{Common, mailboxes, spawn_shards};
+use sidecar::{requests_max, sidecar_settings};
+use sockets::{PUSH_ALPN, alpn, bind_all, bind_push, listener_settings, settle_advertised};
 
 /// Descriptors beside those of connections that the table has room for from the start.
 const OWN_DESCRIPTORS: u32 = 1024;
@@ -121,8 +126,8 @@ impl Gateway {
         (settings.push, push_certificates) = service.transpose()?.unzip();
         let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
         let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let (way, requests) = sidecar::channel(requests_max(&config), &life);
-        let thread = sidecar::start(settings, requests, senders.clone(), registry.clone());
+        let (way, requests) = sidecar_thread::channel(requests_max(&config), &life);
+        let thread = sidecar_thread::start(settings, requests, senders.clone(), registry.clone());
         let sidecar = (way, thread.map_err(StartError::Sidecar)?);
         let (sender, notices) = crossbeam_channel::unbounded();
         let shared = Shared::new(&config, random()?);
@@ -299,259 +304,9 @@ fn live(registry: &Registry, shards: usize) -> (Clock, Life) {
     (clock, life)
 }
 
-/// What every shard is made with.
-#[derive(Clone)]
-struct Common {
-    config: Arc<Config>,
-    shared: Arc<Shared>,
-    listeners: Vec<ListenerSettings>,
-    clock: Clock,
-    shards: Vec<MailSender<Mail>>,
-    sidecar: BoundedSender<Request>,
-    mesh: Option<UnboundedSender<MeshRequest>>,
-    queues: Option<UnboundedSender<QueueRequest>>,
-    registry: Arc<Registry>,
-    life: Life,
-    notices: Sender<Notice>,
-}
-
-impl Common {
-    /// One shard with everything it needs; on the shard's own thread.
-    fn parts(
-        self,
-        number: usize,
-        sockets: Vec<OwnedFd>,
-        mailbox: Mailbox<Mail>,
-        heart: Heart,
-    ) -> Parts {
-        let Common { config, shared, clock, shards, sidecar, mesh, queues, registry, .. } = self;
-        let notices = self.notices;
-        let seed = fastrand::usize(..);
-        let count = shards.len();
-        Parts {
-            cpu: config.runtime.cpus[number],
-            clock,
-            ring: Settings::of(&config.runtime),
-            shard: Shard::new(number as u8, count, config, shared, self.listeners, seed),
-            listeners: sockets,
-            mailbox,
-            shards,
-            sidecar,
-            mesh,
-            queues,
-            published: registry.shard(number).expect("one per shard was made"),
-            heart,
-            notices,
-        }
-    }
-}
-
-/// Starts the thread of every shard.
-fn spawn_shards(
-    common: &Common,
-    bound: &mut [Bound],
-    mailboxes: Vec<Mailbox<Mail>>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let spawn = |(number, mailbox): (usize, Mailbox<Mail>)| {
-        let cpu = common.config.runtime.cpus[number];
-        let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
-        let common = common.clone();
-        let notices = common.notices.clone();
-        let life = common.life.clone();
-        let parts = move |heart| common.parts(number, sockets, mailbox, heart);
-        driver::spawn(number, cpu, &life, notices, parts).map_err(|error| StartError::Thread {
-            shard: number,
-            cpu,
-            reason: error.to_string(),
-        })
-    };
-    mailboxes.into_iter().enumerate().map(spawn).collect()
-}
-
 /// A number that nobody can guess.
 fn random() -> Result<u32, StartError> {
     let mut bytes = [0; 4];
     getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| StartError::Random(e.into()))?;
     Ok(u32::from_ne_bytes(bytes))
-}
-
-/// The key of xxim clients.
-fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
-    Ok(match &config.xxim.crypto.private_key {
-        None => None,
-        Some(XximKey::Made) => Some(Arc::new(RsaKey::made_when_needed())),
-        Some(XximKey::File(path)) => Some(Arc::new(RsaKey::load(path)?)),
-    })
-}
-
-/// Fills in the ports that the system has chosen, where uniqIds carry them.
-fn settle_advertised(config: &mut Config, addresses: &[SocketAddr]) {
-    let advertised = &mut config.netsvr.advertise;
-    if advertised.port() != 0 {
-        return;
-    }
-    let wanted = match config.netsvr.generation {
-        crate::config::model::Generation::G5 => Service::NetsvrWorker,
-        crate::config::model::Generation::G6 => Service::NetsvrTask,
-    };
-    let mut listeners = config.listeners.iter().zip(addresses);
-    if let Some((_, address)) = listeners.find(|(listener, _)| listener.service == wanted) {
-        advertised.set_port(address.port());
-    }
-}
-
-fn listener_settings(
-    config: &Config,
-    addresses: &[SocketAddr],
-) -> Result<Vec<ListenerSettings>, StartError> {
-    let settings = |(listener, address): (&Listener, &SocketAddr)| {
-        let alpn = alpn(&listener.service);
-        let tls = listener.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => *config.netsvr.advertise.ip(),
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
-        let bound = *address;
-        let address = SocketAddrV4::new(ip, address.port());
-        Ok(ListenerSettings { service: listener.service.clone(), address, bound, tls })
-    };
-    config.listeners.iter().zip(addresses).map(settings).collect()
-}
-
-fn alpn(service: &Service) -> &'static [&'static [u8]] {
-    match service {
-        Service::Http(_) => &[b"http/1.1"],
-        Service::Im => &[b"im/1"],
-        Service::ConnmixApi => &[b"http/1.1"],
-        _ => &[],
-    }
-}
-
-/// Both sides of every shard's mailbox.
-type Mailboxes = (Vec<MailSender<Mail>>, Vec<Mailbox<Mail>>);
-
-fn mailboxes(config: &Config, shards: usize, life: &Life) -> Result<Mailboxes, StartError> {
-    let messages_max = config.runtime.mailbox_messages_max as usize;
-    let mailbox = |number| Mailbox::new(messages_max, life.gone(&shard_name(number)));
-    let pairs: io::Result<Vec<_>> = (0..shards).map(mailbox).collect();
-    Ok(pairs.map_err(StartError::Mailbox)?.into_iter().unzip())
-}
-
-fn sidecar_settings(
-    config: &Config,
-    mesh: Option<MeshAtSidecar>,
-    readiness: Arc<Readiness>,
-    patience: Patience,
-    life: Life,
-) -> Result<SidecarSettings, StartError> {
-    let customer = &config.netsvr.customer;
-    Ok(SidecarSettings {
-        sidecar: config.sidecar,
-        login: config.login.clone(),
-        upstreams: config.xxim_upstreams.clone(),
-        push: None,
-        pod: *config.netsvr.advertise.ip(),
-        mesh,
-        admin: config.admin.bind.map(|bind| bind_admin(bind, patience)).transpose()?,
-        admin_time_max: config.admin.request_timeout,
-        admin_connections_max: config.admin.connections_max as usize,
-        readiness,
-        life,
-        callbacks: Callbacks {
-            on_open: customer.on_open_callback_api.clone(),
-            on_close: customer.on_close_callback_api.clone(),
-            deadline: customer.callback_api_deadline,
-            answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
-        },
-        key: rsa_key(config)?,
-        key_threads: config.xxim.crypto.threads,
-        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
-    })
-}
-
-/// Requests of all shards that the way to the sidecar has room for; what does not fit waits on its
-/// shard.
-fn requests_max(config: &Config) -> usize {
-    let each = config.netsvr.customer.callbacks_max as usize
-        + config.login.under_way_max as usize
-        + limits::XXIM_REQUESTS_SENT
-        + config.connmix.rules.http_calls_max as usize
-        + limits::LARGE_ANSWERS_MAX;
-    each * config.runtime.cpus.len()
-}
-
-/// The ends of the channels to the mesh, before it is joined.
-struct MeshEnds {
-    sender: UnboundedSender<MeshRequest>,
-    requests: mpsc::UnboundedReceiver<MeshRequest>,
-    calls: mpsc::Sender<MeshCall>,
-}
-
-/// The sidecar's: the way to the mesh, and what other nodes ask it.
-type MeshAtSidecar = (UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>);
-
-/// The channels of the mesh, if there is one: for itself, and for the sidecar.
-fn mesh_ends(config: &Config, life: &Life) -> (Option<MeshEnds>, Option<MeshAtSidecar>) {
-    if !config.mesh.is_on() {
-        return (None, None);
-    }
-    let (sender, requests) = UnboundedSender::new(life.gone(mesh::THREAD));
-    let (calls, served) = mpsc::channel(limits::MESH_CALLS_WAITING_MAX);
-    (Some(MeshEnds { sender: sender.clone(), requests, calls }), Some((sender, served)))
-}
-
-/// Joins the mesh, if there is one.
-fn start_mesh(
-    ends: Option<MeshEnds>,
-    config: &Config,
-    addresses: &[SocketAddr],
-    shared: &Shared,
-    shards: &[MailSender<Mail>],
-    registry: &Arc<Registry>,
-    life: &Life,
-) -> Result<Option<Thread<MeshRequest>>, StartError> {
-    let (Some(interest), Some(ends)) = (shared.mesh.clone(), ends) else { return Ok(None) };
-    let listeners = config.listeners.iter().zip(addresses);
-    let announced = listeners.map(|(listener, &(mut address))| {
-        if address.ip().is_unspecified() {
-            address.set_ip((*config.netsvr.advertise.ip()).into());
-        }
-        (listener.service.id(), address)
-    });
-    let settings = MeshSettings {
-        mesh: config.mesh.clone(),
-        node: config.node,
-        addresses: announced.collect(),
-        netsvr: config.netsvr.advertise,
-        slots_max: config.runtime.connections_max,
-        ids_start: shared.ids_start,
-        interest,
-        calls: ends.calls,
-        sender: ends.sender.clone(),
-        life: life.clone(),
-    };
-    let thread = mesh::start(settings, ends.requests, shards.to_vec(), registry.clone())?;
-    Ok(Some((ends.sender, thread)))
-}
-
-/// Starts the queues of the cluster, if topics are there.
-fn start_queues(
-    config: &Config,
-    shared: &Shared,
-    shards: &[MailSender<Mail>],
-    registry: &Registry,
-    life: &Life,
-) -> Result<Option<Thread<QueueRequest>>, StartError> {
-    let Some(room) = shared.queue_room.clone() else { return Ok(None) };
-    let settings = QueueSettings {
-        mesh: config.mesh.clone(),
-        node: config.node,
-        queue: config.connmix.queue,
-        room,
-        life: life.clone(),
-    };
-    let (sender, requests) = UnboundedSender::new(life.gone(queues::THREAD));
-    let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
-    Ok(Some((sender, thread)))
 }

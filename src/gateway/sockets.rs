@@ -1,7 +1,7 @@
 //! The sockets that the gateway listens on, bound before any thread starts.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use super::StartError;
-use crate::config::model::{Listener, XximPushService};
+use crate::config::model::{Config, Listener, Service, XximPushService};
 use crate::machine::sockets;
 use crate::patience::Patience;
+use crate::shard::ListenerSettings;
 use crate::sidecar::push::Certificates;
 use crate::tls_files;
 
@@ -82,4 +83,48 @@ pub(super) fn bind_push(
     let (sender, receiver) = tls.map(watch::channel).unzip();
     let socket = sockets::listen_alone(address, patience).map_err(refused)?;
     Ok(((socket, receiver), sender))
+}
+
+/// Fills in the ports that the system has chosen, where uniqIds carry them.
+pub(super) fn settle_advertised(config: &mut Config, addresses: &[SocketAddr]) {
+    let advertised = &mut config.netsvr.advertise;
+    if advertised.port() != 0 {
+        return;
+    }
+    let wanted = match config.netsvr.generation {
+        crate::config::model::Generation::G5 => Service::NetsvrWorker,
+        crate::config::model::Generation::G6 => Service::NetsvrTask,
+    };
+    let mut listeners = config.listeners.iter().zip(addresses);
+    if let Some((_, address)) = listeners.find(|(listener, _)| listener.service == wanted) {
+        advertised.set_port(address.port());
+    }
+}
+
+pub(super) fn listener_settings(
+    config: &Config,
+    addresses: &[SocketAddr],
+) -> Result<Vec<ListenerSettings>, StartError> {
+    let settings = |(listener, address): (&Listener, &SocketAddr)| {
+        let alpn = alpn(&listener.service);
+        let tls = listener.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => *config.netsvr.advertise.ip(),
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+        };
+        let bound = *address;
+        let address = SocketAddrV4::new(ip, address.port());
+        Ok(ListenerSettings { service: listener.service.clone(), address, bound, tls })
+    };
+    config.listeners.iter().zip(addresses).map(settings).collect()
+}
+
+pub(super) fn alpn(service: &Service) -> &'static [&'static [u8]] {
+    match service {
+        Service::Http(_) => &[b"http/1.1"],
+        Service::Im => &[b"im/1"],
+        Service::ConnmixApi => &[b"http/1.1"],
+        _ => &[],
+    }
 }
