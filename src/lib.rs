@@ -18,7 +18,8 @@
 //! connection that gets it. At the end of the turn each outbox becomes one send, and all sends one
 //! system call.
 //!
-//! What is not the data path (HTTP callbacks, metrics, admin) happens in the [`sidecar`].
+//! What is not the data path (HTTP callbacks, metrics, admin) happens in the [`sidecar`]. The
+//! [`gateway`] lists everything that has a thread, and starts, watches and stops it.
 
 #![deny(unsafe_code)]
 

@@ -285,7 +285,7 @@ fn start_demo(gateway: &Gateway) -> Result<Business, Failure> {
     let config = gateway.config();
     let find = |service: &Service| -> Option<SocketAddr> {
         let mut listeners = config.listeners.iter().zip(gateway.addresses());
-        listeners.find(|(listener, _)| listener.service == *service).map(|(_, address)| *address)
+        listeners.find(|(listener, _)| listener.service == *service).map(|(_, address)| address)
     };
     let worker = find(&Service::NetsvrWorker).ok_or("the demo needs a netsvr-worker listener")?;
     let task = find(&Service::NetsvrTask).ok_or("the demo needs a netsvr-task listener")?;
@@ -300,7 +300,7 @@ fn start_demo(gateway: &Gateway) -> Result<Business, Failure> {
 fn start_consumer(gateway: &Gateway) -> Result<Option<demo::connmix::Worker>, Failure> {
     let mut listeners = gateway.config().listeners.iter().zip(gateway.addresses());
     let api = listeners.find(|(listener, _)| listener.service == Service::ConnmixApi);
-    Ok(api.map(|(_, address)| demo::connmix::start(*address)).transpose()?)
+    Ok(api.map(|(_, address)| demo::connmix::start(address)).transpose()?)
 }
 
 struct Signals {

@@ -1,54 +1,48 @@
-//! Starts and stops a whole gateway: sockets, shards, sidecar.
+//! Puts the process together: sockets, services, reload, drain, stop.
+//!
+//! Everything that has a thread is a `Service`, and `start_services` lists them: a new thread is a
+//! new entry. They are started from the first to the last, and reloaded, drained and stopped from
+//! the last to the first. The ways between them are made before (`channels`). Shards come last:
+//! they ask all others, and no client is accepted before those are there.
 //!
 //! Everything that can fail at start fails here, before the first client is accepted, with a
 //! sentence that says what to do.
 
+mod channels;
 mod mesh;
 mod queues;
+mod service;
 mod shards;
 mod sidecar;
 mod sockets;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use rustix::rand::{GetRandomFlags, getrandom};
-use rustls::ServerConfig;
-use tokio::sync::watch;
 
 use crate::config;
 use crate::config::model::Config;
-use crate::life::{Failure, Life, ages, shard_name, watch as watchdog};
+use crate::life::{Failure, Life, watch as watchdog};
 use crate::limits;
 use crate::machine::{self, MachineError};
-use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::{DropReason, Registry};
 use crate::patience::Patience;
 use crate::rsa_keys::RsaKeyError;
-use crate::shard::Shared;
 use crate::shard::clock::Clock;
-use crate::shard::driver::Notice;
-use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
+use crate::shard::driver::Ways;
+use crate::shard::{ListenerSettings, Shared};
 use crate::sidecar::mesh::MeshStartError;
-use crate::sidecar::{self as sidecar_thread, Phase, Readiness};
-use crate::tls_files::{self, TlsFilesError};
-use mesh::{mesh_ends, start_mesh};
-use queues::start_queues;
-use shards::{Common, mailboxes, spawn_shards};
-use sidecar::{requests_max, sidecar_settings};
-use sockets::{PUSH_ALPN, alpn, bind_all, bind_push, listener_settings, settle_advertised};
+use crate::sidecar::{Phase, Readiness};
+use crate::tls_files::TlsFilesError;
+use channels::Ends;
+use service::{End, Service, Started};
+use sockets::Sockets;
 
 /// Descriptors beside those of connections that the table has room for from the start.
 const OWN_DESCRIPTORS: u32 = 1024;
-/// How long new certificates wait for shards that take no mail.
-const RELOAD_TIME: Duration = Duration::from_secs(1);
-/// How long a shard may take to listen; none needs a hundredth of it.
-const SHARD_START_TIME: Duration = Duration::from_secs(20);
-const NOT_READY: &str = "it does not begin; its CPU may be taken by something else";
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,42 +55,86 @@ pub enum StartError {
     Tls(#[from] TlsFilesError),
     #[error(transparent)]
     RsaKey(#[from] RsaKeyError),
-    #[error("the sidecar thread can not start: {0}")]
-    Sidecar(io::Error),
     #[error(transparent)]
     Mesh(#[from] MeshStartError),
     #[error("a mailbox can not be made: {0}; raise the limit of open files (`ulimit -n`)")]
     Mailbox(io::Error),
     #[error("the system gives no random numbers: {0}; allow getrandom(2)")]
     Random(io::Error),
-    #[error("the watchdog's thread can not start: {0}")]
-    Watchdog(io::Error),
+    #[error("the {what} can not start: {error}")]
+    Service { what: &'static str, error: io::Error },
     #[error("the thread of shard {shard} can not start on CPU {cpu}: {reason}")]
     Thread { shard: usize, cpu: usize, reason: String },
     #[error("a shard can not run: {0}")]
     Shard(String),
 }
 
-/// A thread and the way to it.
-type Thread<M> = (UnboundedSender<M>, JoinHandle<()>);
+/// What is there before the first thread starts; every service is made with it.
+#[derive(Clone)]
+struct Common {
+    config: Arc<Config>,
+    listeners: Vec<ListenerSettings>,
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+    clock: Clock,
+    /// Counts from the same moment as the clock.
+    life: Life,
+    ways: Ways,
+}
+
+impl Common {
+    fn new(config: Config, addresses: &[SocketAddr]) -> Result<(Common, Ends), StartError> {
+        let listeners = sockets::listener_settings(&config, addresses)?;
+        let clock = Clock::start();
+        let life = Life::new(clock.started());
+        let shared = Shared::new(&config, random()?);
+        let (ways, ends) = channels::open(&config, &shared, &life)?;
+        let registry = Arc::new(Registry::new(ways.shards.len()));
+        let (config, readiness) = (Arc::new(config), Arc::default());
+        let common = Common { config, listeners, shared, registry, readiness, clock, life, ways };
+        Ok((common, ends))
+    }
+}
+
+/// The list of services; see the module.
+fn start_services(
+    common: &Common,
+    ends: Ends,
+    sockets: Sockets,
+) -> Result<Vec<Box<dyn Service>>, StartError> {
+    let Sockets { listeners, admin, push, .. } = sockets;
+    let (calls, called) = ends.calls;
+    let services = [
+        sidecar::start(common, ends.sidecar, admin, push, called)?,
+        mesh::start(common, ends.mesh, calls)?,
+        queues::start(common, ends.queues)?,
+        start_watchdog(common)?,
+        shards::start(common, ends.mailboxes, listeners)?,
+    ];
+    Ok(services.into_iter().flatten().collect())
+}
+
+/// It ends by itself when the gateway stops.
+fn start_watchdog(common: &Common) -> Started {
+    let limit = common.config.runtime.watchdog;
+    let started = watchdog::start(&common.life, limit).map(|()| None);
+    started.map_err(|error| StartError::Service { what: "watchdog's thread", error })
+}
+
+/// A number that nobody can guess.
+fn random() -> Result<u32, StartError> {
+    let mut bytes = [0; 4];
+    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| StartError::Random(e.into()))?;
+    Ok(u32::from_ne_bytes(bytes))
+}
 
 /// A running gateway. Dropping it without [`Gateway::shut_down`] leaves its threads running.
 pub struct Gateway {
-    addresses: Vec<SocketAddr>,
+    common: Common,
     admin: Option<SocketAddr>,
     push: Option<SocketAddr>,
-    /// Where new certificates of the push service go.
-    push_certificates: Option<watch::Sender<Arc<ServerConfig>>>,
-    config: Arc<Config>,
-    shards: Vec<MailSender<Mail>>,
-    threads: Vec<JoinHandle<()>>,
-    sidecar: (BoundedSender<Request>, JoinHandle<()>),
-    mesh: Option<Thread<MeshRequest>>,
-    queues: Option<Thread<QueueRequest>>,
-    readiness: Arc<Readiness>,
-    registry: Arc<Registry>,
-    life: Life,
-    notices: Receiver<Notice>,
+    services: Vec<Box<dyn Service>>,
 }
 
 impl Gateway {
@@ -108,82 +146,22 @@ impl Gateway {
         let patience = Patience::new(limits::RESTART_PATIENCE);
         machine::prepare(&config, patience)?;
         config::reserve_descriptors(config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS));
-        let shards = config.runtime.cpus.len();
-        let mut bound = bind_all(&config.listeners, shards, patience)?;
-        let addresses: Vec<SocketAddr> = bound.iter().map(|(address, _)| *address).collect();
-        settle_advertised(&mut config, &addresses);
-        let config = Arc::new(config);
-        let listeners = listener_settings(&config, &addresses)?;
-        let registry = Arc::new(Registry::new(shards));
-        let readiness = Arc::new(Readiness::default());
-        let (clock, life) = live(&registry, shards);
-        let (senders, mailboxes) = mailboxes(&config, shards, &life)?;
-        let (ends, calls) = mesh_ends(&config, &life);
-        let mut settings =
-            sidecar_settings(&config, calls, readiness.clone(), patience, life.clone())?;
-        let service = config.xxim_upstreams.push.as_ref().map(|push| bind_push(push, patience));
-        let push_certificates;
-        (settings.push, push_certificates) = service.transpose()?.unzip();
-        let admin = settings.admin.as_ref().and_then(|socket| socket.local_addr().ok());
-        let push = settings.push.as_ref().and_then(|(socket, _)| socket.local_addr().ok());
-        let (way, requests) = sidecar_thread::channel(requests_max(&config), &life);
-        let thread = sidecar_thread::start(settings, requests, senders.clone(), registry.clone());
-        let sidecar = (way, thread.map_err(StartError::Sidecar)?);
-        let (sender, notices) = crossbeam_channel::unbounded();
-        let shared = Shared::new(&config, random()?);
-        let mesh = start_mesh(ends, &config, &addresses, &shared, &senders, &registry, &life)?;
-        let queues = start_queues(&config, &shared, &senders, &registry, &life)?;
-        let common = Common {
-            config: config.clone(),
-            shared,
-            listeners,
-            clock,
-            life: life.clone(),
-            shards: senders.clone(),
-            sidecar: sidecar.0.clone(),
-            mesh: mesh.as_ref().map(|(sender, _)| sender.clone()),
-            queues: queues.as_ref().map(|(sender, _)| sender.clone()),
-            registry: registry.clone(),
-            notices: sender,
-        };
-        let threads = spawn_shards(&common, &mut bound, mailboxes)?;
-        let gateway = Gateway {
-            addresses,
-            admin,
-            push,
-            push_certificates: push_certificates.flatten(),
-            config,
-            shards: senders,
-            threads,
-            sidecar,
-            mesh,
-            queues,
-            readiness,
-            registry,
-            life,
-            notices,
-        };
-        gateway.await_ready().inspect_err(|_| gateway.life.stop()).map(|()| gateway)
-    }
-
-    fn await_ready(&self) -> Result<(), StartError> {
-        watchdog::start(&self.life, self.config.runtime.watchdog).map_err(StartError::Watchdog)?;
-        for _ in &self.shards {
-            match self.notices.recv_timeout(SHARD_START_TIME) {
-                Ok(Notice::Ready) => {}
-                Ok(Notice::Failed(reason)) => return Err(StartError::Shard(reason)),
-                Err(_) => return Err(StartError::Shard(NOT_READY.to_owned())),
-                other => return Err(StartError::Shard(format!("{other:?}"))),
-            }
-        }
-        self.readiness.set(Phase::Ready);
-        Ok(())
+        let sockets = Sockets::bind(&config, patience)?;
+        let local = |socket: &TcpListener| socket.local_addr().ok();
+        let admin = sockets.admin.as_ref().and_then(local);
+        let push = sockets.push.as_ref().and_then(local);
+        sockets::settle_advertised(&mut config, &sockets.addresses);
+        let (common, ends) = Common::new(config, &sockets.addresses)?;
+        let services = start_services(&common, ends, sockets);
+        let services = services.inspect_err(|_| common.life.stop())?;
+        common.readiness.set(Phase::Ready);
+        Ok(Gateway { common, admin, push, services })
     }
 
     /// The address of each listener, in the order of the configuration; with the real ports where
     /// the configuration says 0.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.common.listeners.iter().map(|listener| listener.bound).collect()
     }
 
     /// The address of the admin server, if there is one.
@@ -198,7 +176,7 @@ impl Gateway {
 
     /// What the gateway runs with.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.common.config
     }
 
     /// Reads the certificates again; connections that are there keep theirs. Nothing changes for a
@@ -207,106 +185,37 @@ impl Gateway {
     /// # Errors
     /// What is wrong with the first of those.
     pub fn reload_certificates(&self) -> Result<(), TlsFilesError> {
-        let mut result = Ok(());
-        for (listener, settings) in self.config.listeners.iter().enumerate() {
-            let Some(files) = &settings.tls else { continue };
-            match tls_files::load(files, alpn(&settings.service)) {
-                Ok(config) => {
-                    let mail = || Mail::Certificates { listener, config: config.clone() };
-                    let until = Instant::now() + RELOAD_TIME;
-                    let full = |shard: &&MailSender<Mail>| !shard.send_until(mail(), until);
-                    let unreached = self.shards.iter().filter(full).count();
-                    if unreached > 0 {
-                        tracing::error!(unreached, "shards that take no mail keep certificates");
-                    }
-                }
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        let files = self.config.xxim_upstreams.push.as_ref().and_then(|push| push.tls.as_ref());
-        if let (Some(certificates), Some(files)) = (&self.push_certificates, files) {
-            match tls_files::load(files, PUSH_ALPN) {
-                Ok(config) => _ = certificates.send_replace(config),
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        result
+        let config = &self.common.config;
+        let reloaded = self.services.iter().rev().map(|service| service.reload(config));
+        reloaded.fold(Ok(()), Result::and)
     }
 
     /// Waits so long for the reason why the gateway can not go on.
     pub fn failure(&self, patience: Duration) -> Option<Failure> {
-        self.life.failure(patience)
+        self.common.life.failure(patience)
     }
 
     /// The state of its threads.
     pub fn life(&self) -> &Life {
-        &self.life
+        &self.common.life
     }
 
     /// Drains: stops accepting, says goodbye to clients, delivers their events, closes everything.
     /// Returns whether that was finished within `runtime.shutdown_timeout`.
     pub fn shut_down(self) -> bool {
-        let deadline = Instant::now() + self.config.runtime.shutdown_timeout;
-        self.readiness.set(Phase::Draining);
-        let mut finished = true;
-        // The first round ends when no shard has clients, the second when nothing is left of what
-        // they have told other shards at their end.
-        for mail in [|| Mail::Drain, || Mail::Drain, || Mail::Stop] {
-            if matches!(mail(), Mail::Stop) {
-                self.life.stop();
-            }
-            for shard in &self.shards {
-                finished &= shard.send_until(mail(), deadline);
-            }
-            finished &= self.await_notices(deadline);
-        }
-        let _ = self.sidecar.0.send(Request::Stop);
-        if let Some((queues, thread)) = self.queues {
-            queues.send(QueueRequest::Stop);
-            // What is not stored then has two seconds at the most.
-            let _ = thread.join();
-        }
-        if let Some((mesh, thread)) = self.mesh {
-            mesh.send(MeshRequest::Stop);
-            // Its last words take half a second at the most.
-            let _ = thread.join();
-        }
-        if finished {
-            for thread in self.threads {
-                let _ = thread.join();
-            }
-            let _ = self.sidecar.1.join();
-        }
+        let Gateway { common, services, .. } = self;
+        let deadline = Instant::now() + common.config.runtime.shutdown_timeout;
+        let mut end = End { deadline, finished: true };
+        common.readiness.set(Phase::Draining);
+        services.iter().rev().for_each(|service| service.drain(&mut end));
+        common.life.stop();
+        services.into_iter().rev().for_each(|service| service.stop(&mut end));
         // Shards that have not ended could not say what they give up; what waited is lost then.
-        let waiting = if finished { 0 } else { self.registry.waiting() };
-        let lost = self.registry.dropped(DropReason::Shutdown) + waiting;
+        let waiting = if end.finished { 0 } else { common.registry.waiting() };
+        let lost = common.registry.dropped(DropReason::Shutdown) + waiting;
         if lost > 0 {
             tracing::warn!(lost, "messages that nobody took before the end of the process");
         }
-        finished
+        end.finished
     }
-
-    /// Waits until each shard has done what it was asked for.
-    fn await_notices(&self, deadline: Instant) -> bool {
-        self.shards.iter().all(|_| {
-            let patience = deadline.saturating_duration_since(Instant::now());
-            let notice = self.notices.recv_timeout(patience);
-            matches!(notice, Ok(Notice::Drained | Notice::Stopped))
-        })
-    }
-}
-
-/// The clock of the shards and the state of all threads, counted from the same moment.
-fn live(registry: &Registry, shards: usize) -> (Clock, Life) {
-    let clock = Clock::start();
-    let life = Life::new(clock.started());
-    ages::show(&life, registry, (0..shards).map(shard_name));
-    (clock, life)
-}
-
-/// A number that nobody can guess.
-fn random() -> Result<u32, StartError> {
-    let mut bytes = [0; 4];
-    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|e| StartError::Random(e.into()))?;
-    Ok(u32::from_ne_bytes(bytes))
 }

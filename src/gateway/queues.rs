@@ -1,22 +1,19 @@
-//! Starts the queues of the cluster.
+//! The service that speaks with JetStream, if queue topics are those of the cluster.
 
-use super::{StartError, Thread};
-use crate::config::model::Config;
-use crate::life::Life;
-use crate::mail::{MailSender, UnboundedSender};
-use crate::metrics::Registry;
-use crate::shard::Shared;
-use crate::shard::mailbox::{Mail, QueueRequest};
+use tokio::sync::mpsc;
+
+use super::Common;
+use super::service::{Started, Thread};
+use crate::shard::mailbox::QueueRequest;
 use crate::sidecar::mesh::queues::{self, QueueSettings};
 
-/// Starts the queues of the cluster, if topics are there.
-pub(super) fn start_queues(
-    config: &Config,
-    shared: &Shared,
-    shards: &[MailSender<Mail>],
-    registry: &Registry,
-    life: &Life,
-) -> Result<Option<Thread<QueueRequest>>, StartError> {
+/// Starts it. When it is to end, what is not stored has two seconds at the most.
+pub(super) fn start(
+    common: &Common,
+    requests: Option<mpsc::UnboundedReceiver<QueueRequest>>,
+) -> Started {
+    let Common { config, shared, ways, registry, life, .. } = common;
+    let (Some(requests), Some(way)) = (requests, ways.queues.clone()) else { return Ok(None) };
     let Some(room) = shared.queue_room.clone() else { return Ok(None) };
     let settings = QueueSettings {
         mesh: config.mesh.clone(),
@@ -25,7 +22,6 @@ pub(super) fn start_queues(
         room,
         life: life.clone(),
     };
-    let (sender, requests) = UnboundedSender::new(life.gone(queues::THREAD));
-    let thread = queues::start(settings, requests, shards.to_vec(), registry)?;
-    Ok(Some((sender, thread)))
+    let thread = queues::start(settings, requests, ways.shards.clone(), registry)?;
+    Ok(Some(Box::new(Thread { way, last: QueueRequest::Stop, thread })))
 }

@@ -1,103 +1,142 @@
-//! Starts the shards.
+//! The shards, as one service: they start, drain and end together.
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
-use super::StartError;
-use super::sockets::Bound;
+use super::service::{End, Service, Started};
+use super::sockets::listener_tls;
+use super::{Common, StartError};
 use crate::config::model::Config;
-use crate::life::{Heart, Life, shard_name};
-use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
-use crate::metrics::Registry;
-use crate::shard::clock::Clock;
+use crate::life::{Heart, ages, shard_name};
+use crate::mail::{MailSender, Mailbox};
+use crate::shard::Shard;
 use crate::shard::driver::{self, Notice, Parts};
-use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
+use crate::shard::mailbox::Mail;
 use crate::shard::ring::Settings;
-use crate::shard::{ListenerSettings, Shard, Shared};
+use crate::tls_files::TlsFilesError;
 
-/// What every shard is made with.
-#[derive(Clone)]
-pub(super) struct Common {
-    pub config: Arc<Config>,
-    pub shared: Arc<Shared>,
-    pub listeners: Vec<ListenerSettings>,
-    pub clock: Clock,
-    pub shards: Vec<MailSender<Mail>>,
-    pub sidecar: BoundedSender<Request>,
-    pub mesh: Option<UnboundedSender<MeshRequest>>,
-    pub queues: Option<UnboundedSender<QueueRequest>>,
-    pub registry: Arc<Registry>,
-    pub life: Life,
-    pub notices: Sender<Notice>,
+/// How long new certificates wait for shards that take no mail.
+const RELOAD_TIME: Duration = Duration::from_secs(1);
+/// How long a shard may take to listen; none needs a hundredth of it.
+const START_TIME: Duration = Duration::from_secs(20);
+const NOT_READY: &str = "it does not begin; its CPU may be taken by something else";
+
+struct Shards {
+    mail: Vec<MailSender<Mail>>,
+    threads: Vec<JoinHandle<()>>,
+    notices: Receiver<Notice>,
 }
 
-impl Common {
-    /// One shard with everything it needs; on the shard's own thread.
-    fn parts(
-        self,
-        number: usize,
-        sockets: Vec<OwnedFd>,
-        mailbox: Mailbox<Mail>,
-        heart: Heart,
-    ) -> Parts {
-        let Common { config, shared, clock, shards, sidecar, mesh, queues, registry, .. } = self;
-        let notices = self.notices;
-        let seed = fastrand::usize(..);
-        let count = shards.len();
-        Parts {
-            cpu: config.runtime.cpus[number],
-            clock,
-            ring: Settings::of(&config.runtime),
-            shard: Shard::new(number as u8, count, config, shared, self.listeners, seed),
-            listeners: sockets,
-            mailbox,
-            shards,
-            sidecar,
-            mesh,
-            queues,
-            published: registry.shard(number).expect("one per shard was made"),
-            heart,
-            notices,
-        }
+/// Starts them and waits until each of them listens. `sockets` has one of each listener for each
+/// shard.
+pub(super) fn start(
+    common: &Common,
+    mailboxes: Vec<Mailbox<Mail>>,
+    mut sockets: Vec<Vec<OwnedFd>>,
+) -> Started {
+    ages::show(&common.life, &common.registry, (0..mailboxes.len()).map(shard_name));
+    let (sender, notices) = crossbeam_channel::unbounded();
+    let spawn = |(number, mailbox): (usize, Mailbox<Mail>)| {
+        let cpu = common.config.runtime.cpus[number];
+        let sockets = sockets.iter_mut().filter_map(Vec::pop).collect();
+        let (common, life, told) = (common.clone(), common.life.clone(), sender.clone());
+        let make = move |heart| parts(common, number, sockets, mailbox, heart, told);
+        driver::spawn(number, cpu, &life, sender.clone(), make)
+            .map_err(|error| StartError::Thread { shard: number, cpu, reason: error.to_string() })
+    };
+    let threads: Result<_, _> = mailboxes.into_iter().enumerate().map(spawn).collect();
+    let shards = Shards { mail: common.ways.shards.clone(), threads: threads?, notices };
+    shards.await_ready()?;
+    Ok(Some(Box::new(shards)))
+}
+
+/// One shard with everything it needs; on the shard's own thread.
+fn parts(
+    common: Common,
+    number: usize,
+    listeners: Vec<OwnedFd>,
+    mailbox: Mailbox<Mail>,
+    heart: Heart,
+    notices: Sender<Notice>,
+) -> Parts {
+    let Common { config, shared, ways, .. } = common;
+    let count = ways.shards.len();
+    let seed = fastrand::usize(..);
+    Parts {
+        cpu: config.runtime.cpus[number],
+        clock: common.clock,
+        ring: Settings::of(&config.runtime),
+        shard: Shard::new(number as u8, count, config, shared, common.listeners, seed),
+        listeners,
+        mailbox,
+        ways,
+        published: common.registry.shard(number).expect("one per shard was made"),
+        heart,
+        notices,
     }
 }
 
-/// Starts the thread of every shard.
-pub(super) fn spawn_shards(
-    common: &Common,
-    bound: &mut [Bound],
-    mailboxes: Vec<Mailbox<Mail>>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let spawn = |(number, mailbox): (usize, Mailbox<Mail>)| {
-        let cpu = common.config.runtime.cpus[number];
-        let sockets = bound.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
-        let common = common.clone();
-        let notices = common.notices.clone();
-        let life = common.life.clone();
-        let parts = move |heart| common.parts(number, sockets, mailbox, heart);
-        driver::spawn(number, cpu, &life, notices, parts).map_err(|error| StartError::Thread {
-            shard: number,
-            cpu,
-            reason: error.to_string(),
-        })
-    };
-    mailboxes.into_iter().enumerate().map(spawn).collect()
+impl Shards {
+    fn await_ready(&self) -> Result<(), StartError> {
+        for _ in &self.mail {
+            match self.notices.recv_timeout(START_TIME) {
+                Ok(Notice::Ready) => {}
+                Ok(Notice::Failed(reason)) => return Err(StartError::Shard(reason)),
+                Err(_) => return Err(StartError::Shard(NOT_READY.to_owned())),
+                other => return Err(StartError::Shard(format!("{other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks all of them for this and waits until each has done it.
+    fn carry_out(&self, mail: fn() -> Mail, end: &mut End) {
+        for shard in &self.mail {
+            end.finished &= shard.send_until(mail(), end.deadline);
+        }
+        end.finished &= self.mail.iter().all(|_| {
+            let patience = end.deadline.saturating_duration_since(Instant::now());
+            let notice = self.notices.recv_timeout(patience);
+            matches!(notice, Ok(Notice::Drained | Notice::Stopped))
+        });
+    }
 }
 
-/// Both sides of every shard's mailbox.
-pub(super) type Mailboxes = (Vec<MailSender<Mail>>, Vec<Mailbox<Mail>>);
+impl Service for Shards {
+    fn reload(&self, config: &Config) -> Result<(), TlsFilesError> {
+        let mut result = Ok(());
+        for (listener, settings) in config.listeners.iter().enumerate() {
+            match listener_tls(settings) {
+                Ok(None) => {}
+                Ok(Some(config)) => {
+                    let mail = || Mail::Certificates { listener, config: config.clone() };
+                    let until = Instant::now() + RELOAD_TIME;
+                    let full = |shard: &&MailSender<Mail>| !shard.send_until(mail(), until);
+                    let unreached = self.mail.iter().filter(full).count();
+                    if unreached > 0 {
+                        tracing::error!(unreached, "shards that take no mail keep certificates");
+                    }
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
 
-pub(super) fn mailboxes(
-    config: &Config,
-    shards: usize,
-    life: &Life,
-) -> Result<Mailboxes, StartError> {
-    let messages_max = config.runtime.mailbox_messages_max as usize;
-    let mailbox = |number| Mailbox::new(messages_max, life.gone(&shard_name(number)));
-    let pairs: io::Result<Vec<_>> = (0..shards).map(mailbox).collect();
-    Ok(pairs.map_err(StartError::Mailbox)?.into_iter().unzip())
+    /// The first round ends when no shard has clients, the second when nothing is left of what they
+    /// have told other shards at their end.
+    fn drain(&self, end: &mut End) {
+        self.carry_out(|| Mail::Drain, end);
+        self.carry_out(|| Mail::Drain, end);
+    }
+
+    fn stop(self: Box<Self>, end: &mut End) {
+        self.carry_out(|| Mail::Stop, end);
+        if end.finished {
+            self.threads.into_iter().for_each(|thread| _ = thread.join());
+        }
+    }
 }

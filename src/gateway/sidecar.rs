@@ -1,16 +1,73 @@
-//! What the sidecar is started with.
+//! The service for what is not the data path: callbacks, upstreams, admin server, push service.
 
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use super::StartError;
-use super::mesh::MeshAtSidecar;
-use super::sockets::bind_admin;
+use rustls::ServerConfig;
+use tokio::sync::{mpsc, watch};
+
+use super::service::{End, Service, Started};
+use super::sockets::push_tls;
+use super::{Common, StartError};
 use crate::config::model::{Config, XximKey};
-use crate::life::Life;
 use crate::limits;
-use crate::patience::Patience;
+use crate::mail::BoundedSender;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
-use crate::sidecar::{Callbacks, Readiness, SidecarSettings};
+use crate::shard::mailbox::{MeshCall, Request};
+use crate::sidecar::{self, Callbacks, SidecarSettings};
+use crate::tls_files::TlsFilesError;
+
+struct Sidecar {
+    way: BoundedSender<Request>,
+    thread: JoinHandle<()>,
+    /// Where new certificates of the push service go.
+    certificates: Option<watch::Sender<Arc<ServerConfig>>>,
+}
+
+/// Starts it. `admin` and `push` are the sockets of its servers, `calls` what other nodes ask it.
+pub(super) fn start(
+    common: &Common,
+    requests: mpsc::Receiver<Request>,
+    admin: Option<TcpListener>,
+    push: Option<TcpListener>,
+    calls: mpsc::Receiver<MeshCall>,
+) -> Started {
+    let Common { config, ways, registry, .. } = common;
+    let key = rsa_key(config)?;
+    let (certificates, receiver) = push_tls(config)?.map(watch::channel).unzip();
+    let settings = SidecarSettings {
+        life: common.life.clone(),
+        sidecar: config.sidecar,
+        admin,
+        admin_time_max: config.admin.request_timeout,
+        admin_connections_max: config.admin.connections_max as usize,
+        readiness: common.readiness.clone(),
+        callbacks: callbacks(config),
+        key,
+        key_threads: config.xxim.crypto.threads,
+        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
+        login: config.login.clone(),
+        upstreams: config.xxim_upstreams.clone(),
+        push: push.map(|socket| (socket, receiver)),
+        pod: *config.netsvr.advertise.ip(),
+        mesh: ways.mesh.clone().map(|mesh| (mesh, calls)),
+    };
+    let thread = sidecar::start(settings, requests, ways.shards.clone(), registry.clone());
+    let refused = |error| StartError::Service { what: "sidecar thread", error };
+    let thread = thread.map_err(refused)?;
+    Ok(Some(Box::new(Sidecar { way: ways.sidecar.clone(), thread, certificates })))
+}
+
+fn callbacks(config: &Config) -> Callbacks {
+    let customer = &config.netsvr.customer;
+    Callbacks {
+        on_open: customer.on_open_callback_api.clone(),
+        on_close: customer.on_close_callback_api.clone(),
+        deadline: customer.callback_api_deadline,
+        answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
+    }
+}
 
 /// The key of xxim clients.
 fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
@@ -21,45 +78,18 @@ fn rsa_key(config: &Config) -> Result<Option<Arc<RsaKey>>, RsaKeyError> {
     })
 }
 
-pub(super) fn sidecar_settings(
-    config: &Config,
-    mesh: Option<MeshAtSidecar>,
-    readiness: Arc<Readiness>,
-    patience: Patience,
-    life: Life,
-) -> Result<SidecarSettings, StartError> {
-    let customer = &config.netsvr.customer;
-    Ok(SidecarSettings {
-        sidecar: config.sidecar,
-        login: config.login.clone(),
-        upstreams: config.xxim_upstreams.clone(),
-        push: None,
-        pod: *config.netsvr.advertise.ip(),
-        mesh,
-        admin: config.admin.bind.map(|bind| bind_admin(bind, patience)).transpose()?,
-        admin_time_max: config.admin.request_timeout,
-        admin_connections_max: config.admin.connections_max as usize,
-        readiness,
-        life,
-        callbacks: Callbacks {
-            on_open: customer.on_open_callback_api.clone(),
-            on_close: customer.on_close_callback_api.clone(),
-            deadline: customer.callback_api_deadline,
-            answer_bytes_max: limits::CALLBACK_ANSWER_BYTES_MAX,
-        },
-        key: rsa_key(config)?,
-        key_threads: config.xxim.crypto.threads,
-        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
-    })
-}
+impl Service for Sidecar {
+    fn reload(&self, config: &Config) -> Result<(), TlsFilesError> {
+        if let (Some(certificates), Some(config)) = (&self.certificates, push_tls(config)?) {
+            certificates.send_replace(config);
+        }
+        Ok(())
+    }
 
-/// Requests of all shards that the way to the sidecar has room for; what does not fit waits on its
-/// shard.
-pub(super) fn requests_max(config: &Config) -> usize {
-    let each = config.netsvr.customer.callbacks_max as usize
-        + config.login.under_way_max as usize
-        + limits::XXIM_REQUESTS_SENT
-        + config.connmix.rules.http_calls_max as usize
-        + limits::LARGE_ANSWERS_MAX;
-    each * config.runtime.cpus.len()
+    fn stop(self: Box<Self>, end: &mut End) {
+        let _ = self.way.send(Request::Stop);
+        if end.finished {
+            let _ = self.thread.join();
+        }
+    }
 }

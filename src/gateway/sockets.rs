@@ -1,4 +1,4 @@
-//! The sockets that the gateway listens on, bound before any thread starts.
+//! The sockets that the gateway listens on, bound before any thread starts, and their certificates.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -6,83 +6,68 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::sync::watch;
 
 use super::StartError;
-use crate::config::model::{Config, Listener, Service, XximPushService};
+use crate::config::model::{Config, Generation, Listener, Service};
 use crate::machine::sockets;
 use crate::patience::Patience;
 use crate::shard::ListenerSettings;
-use crate::sidecar::push::Certificates;
-use crate::tls_files;
+use crate::tls_files::{self, TlsFilesError};
 
-/// Where a listener was bound, and a socket per shard.
-pub(super) type Bound = (SocketAddr, Vec<OwnedFd>);
-
-/// Binds every listener once per shard.
-pub(super) fn bind_all(
-    listeners: &[Listener],
-    shards: usize,
-    patience: Patience,
-) -> Result<Vec<Bound>, StartError> {
-    listeners.iter().map(|listener| bind(listener, shards, patience)).collect()
+/// See the module.
+pub(super) struct Sockets {
+    /// Where each listener is bound, in the order of the configuration; with the real ports where
+    /// the configuration says 0.
+    pub addresses: Vec<SocketAddr>,
+    /// A socket per shard, of each listener.
+    pub listeners: Vec<Vec<OwnedFd>>,
+    pub admin: Option<TcpListener>,
+    pub push: Option<TcpListener>,
 }
 
-fn bind(listener: &Listener, shards: usize, patience: Patience) -> Result<Bound, StartError> {
-    let what = listener.service.describe();
+impl Sockets {
+    /// Binds everything.
+    pub fn bind(config: &Config, patience: Patience) -> Result<Sockets, StartError> {
+        let shards = config.runtime.cpus.len();
+        let bound = config.listeners.iter().map(|listener| bind(listener, shards, patience));
+        let (addresses, listeners) = bound.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let alone = |address, what| {
+            sockets::listen_alone(address, patience).map_err(|error| refused(address, what, &error))
+        };
+        let admin = config.admin.bind.map(|address| alone(address, "admin"));
+        let push = config.xxim_upstreams.push.as_ref();
+        let push = push.map(|push| alone(push.bind, "xxim push service"));
+        Ok(Sockets { addresses, listeners, admin: admin.transpose()?, push: push.transpose()? })
+    }
+}
+
+fn refused(address: SocketAddr, what: &'static str, error: &io::Error) -> StartError {
+    StartError::Bind { address, what, reason: sockets::advice(error) }
+}
+
+/// Binds a listener once per shard.
+fn bind(
+    listener: &Listener,
+    shards: usize,
+    patience: Patience,
+) -> Result<(SocketAddr, Vec<OwnedFd>), StartError> {
     let mut address = listener.bind;
-    let refused = |address, error: io::Error| StartError::Bind {
-        address,
-        what,
-        reason: sockets::advice(&error),
+    let listen = |address, shared| {
+        let what = listener.service.describe();
+        sockets::listen(address, shared, patience).map_err(|error| refused(address, what, &error))
     };
     // With SO_REUSEPORT alone a second gateway would silently take connections (netsvr W23).
     if address.port() != 0 {
-        let probe =
-            sockets::listen(address, false, patience).map_err(|error| refused(address, error))?;
-        drop(probe);
+        drop(listen(address, false)?);
     }
     let mut sockets = Vec::new();
     for _ in 0..shards {
-        let socket =
-            sockets::listen(address, true, patience).map_err(|error| refused(address, error))?;
+        let socket = listen(address, true)?;
         let local = socket.local_addr().ok().and_then(|local| local.as_socket());
         address = local.unwrap_or(address);
         sockets.push(OwnedFd::from(socket));
     }
     Ok((address, sockets))
-}
-
-/// Binds the admin server.
-pub(super) fn bind_admin(
-    address: SocketAddr,
-    patience: Patience,
-) -> Result<TcpListener, StartError> {
-    let what = "admin";
-    let refused =
-        |error: io::Error| StartError::Bind { address, what, reason: sockets::advice(&error) };
-    sockets::listen_alone(address, patience).map_err(refused)
-}
-
-/// What the push service speaks.
-pub(super) const PUSH_ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
-
-/// The push service's socket with its certificates, and where new ones go.
-pub(super) type PushSocket =
-    ((TcpListener, Certificates), Option<watch::Sender<Arc<ServerConfig>>>);
-
-/// Binds the push service and reads its certificates.
-pub(super) fn bind_push(
-    settings: &XximPushService,
-    patience: Patience,
-) -> Result<PushSocket, StartError> {
-    let (address, what) = (settings.bind, "xxim push service");
-    let refused =
-        |error: io::Error| StartError::Bind { address, what, reason: sockets::advice(&error) };
-    let tls = settings.tls.as_ref().map(|files| tls_files::load(files, PUSH_ALPN)).transpose()?;
-    let (sender, receiver) = tls.map(watch::channel).unzip();
-    let socket = sockets::listen_alone(address, patience).map_err(refused)?;
-    Ok(((socket, receiver), sender))
 }
 
 /// Fills in the ports that the system has chosen, where uniqIds carry them.
@@ -92,8 +77,8 @@ pub(super) fn settle_advertised(config: &mut Config, addresses: &[SocketAddr]) {
         return;
     }
     let wanted = match config.netsvr.generation {
-        crate::config::model::Generation::G5 => Service::NetsvrWorker,
-        crate::config::model::Generation::G6 => Service::NetsvrTask,
+        Generation::G5 => Service::NetsvrWorker,
+        Generation::G6 => Service::NetsvrTask,
     };
     let mut listeners = config.listeners.iter().zip(addresses);
     if let Some((_, address)) = listeners.find(|(listener, _)| listener.service == wanted) {
@@ -101,13 +86,13 @@ pub(super) fn settle_advertised(config: &mut Config, addresses: &[SocketAddr]) {
     }
 }
 
+/// What shards know of each listener.
 pub(super) fn listener_settings(
     config: &Config,
     addresses: &[SocketAddr],
-) -> Result<Vec<ListenerSettings>, StartError> {
+) -> Result<Vec<ListenerSettings>, TlsFilesError> {
     let settings = |(listener, address): (&Listener, &SocketAddr)| {
-        let alpn = alpn(&listener.service);
-        let tls = listener.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()?;
+        let tls = listener_tls(listener)?;
         let ip = match address.ip() {
             IpAddr::V4(ip) if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => *config.netsvr.advertise.ip(),
@@ -120,11 +105,20 @@ pub(super) fn listener_settings(
     config.listeners.iter().zip(addresses).map(settings).collect()
 }
 
-pub(super) fn alpn(service: &Service) -> &'static [&'static [u8]] {
-    match service {
-        Service::Http(_) => &[b"http/1.1"],
+type Tls = Result<Option<Arc<ServerConfig>>, TlsFilesError>;
+
+/// Reads the certificates of a listener, if it has any.
+pub(super) fn listener_tls(listener: &Listener) -> Tls {
+    let alpn: &[&[u8]] = match listener.service {
+        Service::Http(_) | Service::ConnmixApi => &[b"http/1.1"],
         Service::Im => &[b"im/1"],
-        Service::ConnmixApi => &[b"http/1.1"],
         _ => &[],
-    }
+    };
+    listener.tls.as_ref().map(|files| tls_files::load(files, alpn)).transpose()
+}
+
+/// Reads the certificates of the push service, if it has any.
+pub(super) fn push_tls(config: &Config) -> Tls {
+    let files = config.xxim_upstreams.push.as_ref().and_then(|push| push.tls.as_ref());
+    files.map(|files| tls_files::load(files, &[b"h2", b"http/1.1"])).transpose()
 }

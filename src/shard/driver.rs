@@ -82,6 +82,18 @@ pub enum Notice {
     Stopped,
 }
 
+/// The ways from a shard to other threads.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// The mailboxes of all shards, by shard number.
+    pub shards: Vec<MailSender<Mail>>,
+    pub sidecar: BoundedSender<Request>,
+    /// `None` if there is no mesh.
+    pub mesh: Option<UnboundedSender<MeshRequest>>,
+    /// `None` if queue topics are those of this process.
+    pub queues: Option<UnboundedSender<QueueRequest>>,
+}
+
 /// What a driver needs to run its shard.
 pub struct Parts {
     pub shard: Shard,
@@ -91,13 +103,7 @@ pub struct Parts {
     /// Listening sockets, by listener number.
     pub listeners: Vec<OwnedFd>,
     pub mailbox: Mailbox<Mail>,
-    /// The mailboxes of all shards, by shard number.
-    pub shards: Vec<MailSender<Mail>>,
-    pub sidecar: BoundedSender<Request>,
-    /// `None` if there is no mesh.
-    pub mesh: Option<UnboundedSender<MeshRequest>>,
-    /// `None` if queue topics are those of this process.
-    pub queues: Option<UnboundedSender<QueueRequest>>,
+    pub ways: Ways,
     pub published: Arc<Published>,
     /// Its times are those of `clock`.
     pub heart: Heart,
@@ -283,12 +289,12 @@ impl Driver {
         }
         self.carry_requests();
         while let Some(request) = self.parts.shard.next_mesh() {
-            if let Some(mesh) = &self.parts.mesh {
+            if let Some(mesh) = &self.parts.ways.mesh {
                 mesh.send(request);
             }
         }
         while let Some(request) = self.parts.shard.next_queue_request() {
-            if let Some(queues) = &self.parts.queues {
+            if let Some(queues) = &self.parts.ways.queues {
                 queues.send(request);
             }
         }
@@ -384,7 +390,7 @@ impl Driver {
 
     fn carry_mail(&mut self) {
         self.congested = false;
-        let queues = self.parts.shard.mail.iter_mut().zip(&self.parts.shards);
+        let queues = self.parts.shard.mail.iter_mut().zip(&self.parts.ways.shards);
         for (queue, shard) in queues.filter(|(queue, _)| !queue.is_empty()) {
             while let Some(mail) = queue.pop_front() {
                 if let Err(mail) = shard.send(mail) {
@@ -404,7 +410,7 @@ impl Driver {
             driver.unsent.take().or_else(|| driver.parts.shard.next_request())
         };
         while let Some(request) = next(self) {
-            if let Err(request) = self.parts.sidecar.send(request) {
+            if let Err(request) = self.parts.ways.sidecar.send(request) {
                 self.unsent = Some(request);
                 return;
             }

@@ -60,7 +60,7 @@ pub struct Server {
 impl Server {
     pub fn start(config: Config) -> Server {
         let gateway = Gateway::start(config).expect("the gateway starts");
-        let addresses = gateway.addresses().to_vec();
+        let addresses = gateway.addresses();
         Server { gateway: Some(gateway), addresses }
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use ringway::config::connmix::QueueScope;
 use ringway::life::{Failure, Fault, Life, Phase};
 use ringway::mail::{BoundedSender, Mailbox, UnboundedSender};
 use ringway::shard::mailbox::{Mail, MeshRequest, Request};
@@ -323,6 +324,23 @@ fn every_thread_has_turns_while_there_is_nothing_to_do() {
         let first = turns();
         wait_until(thread, || turns() >= first + 3);
     }
+}
+
+#[test]
+fn a_gateway_that_was_shut_down_leaves_no_thread() {
+    let mut config = config();
+    config.sidecar.threads = 2;
+    config.mesh.nats = vec!["nats://127.0.0.1:9".to_owned()];
+    config.connmix.queue.scope = QueueScope::Cluster;
+    let server = Server::start(config);
+    let life = server.gateway().life().clone();
+    for thread in ["shard-1", "sidecar", "sidecar-workers", "mesh", "queues", "answers"] {
+        assert!(life.turns(thread).is_some(), "{thread}");
+    }
+    assert!(server.stop());
+    // Those that the sidecar has beside its own end right after it.
+    wait_until("the end of all threads", || format!("{life:?}").contains("threads: 0"));
+    assert_eq!(life.failure(Duration::ZERO), None);
 }
 
 /// A thread that is off its CPU, wherever it is, for longer than any library's timer runs.
