@@ -109,7 +109,10 @@ fn metrics_show_what_a_shard_published() {
     assert!(body.contains("\nringway_clients_opened_total{shard=\"0\"} 42\n"));
     assert!(body.contains("\nringway_clients{shard=\"0\"} 41\n"));
     assert!(body.contains("\nringway_build_info{version="));
-    assert!(body.contains("\nringway_thread_cpu_seconds_total{thread=\"sidecar\"} "));
+    for thread in ["sidecar", "answers"] {
+        let line = format!("\nringway_thread_cpu_seconds_total{{thread=\"{thread}\"}} ");
+        assert!(body.contains(&line), "{body}");
+    }
     for row in Registry::rows() {
         assert!(body.contains(&format!("# TYPE {} {}\n", row.name, row.kind.name())));
     }

@@ -304,7 +304,7 @@ mod tests {
     fn every_row_is_rendered_for_every_shard() {
         let registry = Registry::new(3);
         let scrape = parse(&registry.render());
-        for row in Registry::rows().filter(|row| row.name != "ringway_thread_cpu_seconds_total") {
+        for row in Registry::rows() {
             assert_eq!(scrape.kinds.get(row.name).map(String::as_str), Some(row.kind.name()));
             assert_eq!(scrape.helps.get(row.name).map(String::as_str), Some(row.help));
         }

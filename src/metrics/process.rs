@@ -1,8 +1,8 @@
 //! What the kernel knows about this process and its threads, read from `/proc` when somebody asks.
 //!
 //! The names are those that Prometheus client libraries agree on, except for the threads. A value
-//! that cannot be read is left out. Costs: a handful of small files per scrape, none of them on a
-//! shard.
+//! that cannot be read is left out. Costs: a handful of small files per scrape and two per
+//! thread, none of them on a shard.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,6 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Kind, Row};
-
-/// Threads whose names begin with one of these get a line of their own.
-const THREADS: [&str; 2] = ["shard", "sidecar"];
 
 const BUILD: Row = Row {
     name: "ringway_build_info",
@@ -55,7 +52,7 @@ const CPU: Row = Row {
 };
 const THREAD_CPU: Row = Row {
     name: "ringway_thread_cpu_seconds_total",
-    help: "CPU time of one shard or of the sidecar, user and system",
+    help: "CPU time of the threads of one name that run now, user and system",
     kind: Kind::Counter,
     unit: Unit::Seconds,
 };
@@ -114,16 +111,13 @@ fn open_descriptors() -> Option<u64> {
     }
 }
 
-/// Threads of one name count together.
+/// Of every name; threads of one name count together.
 fn thread_seconds() -> BTreeMap<String, f64> {
     let mut seconds = BTreeMap::new();
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return seconds };
     for thread in threads.flatten() {
         let Ok(name) = fs::read_to_string(thread.path().join("comm")) else { continue };
         let name = name.trim_end();
-        if !THREADS.iter().any(|known| name.starts_with(known)) {
-            continue;
-        }
         // First field of schedstat: nanoseconds on a CPU.
         let Ok(times) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
         let nanoseconds = times.split(' ').next().and_then(|field| field.parse::<u64>().ok());
@@ -148,17 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn threads_of_the_gateway_are_found_by_name() {
+    fn threads_are_found_by_name() {
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let (started, ready) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().name("shard-77".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("a new thread".into()).spawn(move || {
             started.send(()).unwrap();
             let _ = wait.recv();
         });
         ready.recv().unwrap();
         let threads = thread_seconds();
-        assert!(threads.contains_key("shard-77"), "{threads:?}");
-        assert!(threads.keys().all(|name| THREADS.iter().any(|known| name.starts_with(known))));
+        assert!(threads.contains_key("a new thread"), "{threads:?}");
         drop(done);
         thread.unwrap().join().unwrap();
     }
