@@ -574,7 +574,7 @@ fn the_readme_has_the_current_reference() {
         .map(|(reference, _)| reference.trim());
     assert!(
         between == Some(config::reference().trim()),
-        "put what `ringway check --print-reference` prints between the markers of the README"
+        "run scripts/reference.sh: the README does not have what the code says"
     );
 }
 
