@@ -98,6 +98,12 @@ fn nothing_is_unfinished() {
 fn what_is_cited_exists() {
     let all = cited::read(root());
     check_each(|source| cited::comments(source, &all));
+    let others = ["proto", "tests/clients"].into_iter().flat_map(|folder| files(root(), folder));
+    for (name, path) in others.filter(|(name, _)| name.ends_with(".proto") || name.ends_with(".go"))
+    {
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        check(cited::comments(&Source::new(&name, &text), &all));
+    }
     for name in all.keys() {
         let path = format!("{}/{}.md", cited::FOLDER, name.to_lowercase());
         let text = std::fs::read_to_string(root().join(&path)).expect("it was read before");

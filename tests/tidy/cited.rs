@@ -118,7 +118,7 @@ impl Owner {
 }
 
 fn owner(source: &Source, words: &Words) -> Owner {
-    let pieces = || source.path.trim_end_matches(".rs").split(['/', '_']);
+    let pieces = || source.path.split(['/', '_', '.']);
     let in_path = |name: &&&str| pieces().any(|piece| piece == name.to_lowercase());
     let by_path: BTreeSet<String> =
         PROTOCOLS.iter().filter(in_path).map(|name| (*name).to_owned()).collect();
@@ -157,7 +157,9 @@ fn problems(words: &Words, own: &Owner, all: &Specifications) -> Vec<(usize, Str
             cited = citation.document.or(cited);
         }
         let id = bare(&words.list[at].1);
-        if is_id(id) && letters.contains(&letter(id)) {
+        // In code it is the name of something else.
+        let quoted = words.list[at].1.starts_with('`');
+        if is_id(id) && !quoted && letters.contains(&letter(id)) {
             match own.or(words.document_before(at).or(cited.clone())) {
                 Ok(name) if all.get(&*name).is_none_or(|one| one.ids.contains(id)) => {}
                 Ok(name) => complain(gone(id, &name)),
@@ -378,13 +380,14 @@ fn citations_that_lead_nowhere_are_found() {
         ("src/im.rs", "//! A (netsvr section 2).\n\n// section 1\n", &[3]),
         ("tests/im_a.rs", "//! A (section 1).\n\n// sections 1 and 2\n", &[3]),
         ("src/dim/a.rs", "// section 1\n", &[1]),
+        ("proto/im.proto", "// sections 1 and 2\n", &[1]),
         (
             "src/netsvr/a.rs",
             "// (W1, V2g to V3) and V4, W2.\n// netsvr vector V2g, IM E4\n",
             &[1, 1],
         ),
         ("src/a.rs", "// netsvr section 2, V3.\n\n// Like netsvr W1.\n\n// W1, G5\n", &[5]),
-        ("src/im/a.rs", "// W7 E4\n// E5\n", &[2]),
+        ("src/im/a.rs", "// W7 E4 `E9`\n// E5\n", &[2]),
     ];
     for (path, text, expected) in samples {
         let found = comments(&Source::new(path, text), &all);
