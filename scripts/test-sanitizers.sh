@@ -22,6 +22,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 
 skipped=()
+# Options for the tests of the ring.
+left_out=()
 
 skip() {
     printf '==> %s: SKIPPED: %s\n' "$1" "$2" >&2
@@ -32,7 +34,7 @@ skip() {
 # one thread at a time anyway, and a child process is not to inherit the sockets of other tests.
 ring_tests() {
     cargo test --locked "$@" --lib shard::ring:: -- --test-threads=1
-    cargo test --locked "$@" --test ring -- --test-threads=1
+    cargo test --locked "$@" --test ring -- --test-threads=1 "${left_out[@]}"
 }
 
 host() {
@@ -50,12 +52,15 @@ with_valgrind() {
         return
     fi
     printf '==> %s\n' "$version"
+    # Under valgrind no thread runs while another one waits in the ring, so it can not end the wait.
+    left_out=(--skip waiting::a_wait_ends_with)
     runner=$(host | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${runner}_RUNNER=valgrind --quiet --error-exitcode=99 --fair-sched=try \
 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
 --malloc-fill=0xa5 --free-fill=0xdd"
     ring_tests
     unset "CARGO_TARGET_${runner}_RUNNER"
+    left_out=()
 }
 
 with_address() {
@@ -77,7 +82,8 @@ with_address() {
     )
 }
 
-set_up
+# One test at a time, with two rings at the most.
+set_up 1 2
 if (($# == 0)); then
     set -- valgrind address
 fi
