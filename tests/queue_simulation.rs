@@ -374,7 +374,7 @@ fn unanswered(input: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         shard.begin_turn(Now { ms, unix: 1_700_000_000, ..Now::default() });
         input.iter().for_each(|piece| shard.received(0, &mut piece.to_vec()));
         shard.end_turn();
-        let sent = shard.ops.drain(..).filter_map(|op| match op {
+        let sent = shard.engine.ops.drain(..).filter_map(|op| match op {
             Op::Send { batch: Batch::One(frame), .. } => Some(frame.to_vec()),
             Op::Send { batch: Batch::Own(bytes), .. } => Some(bytes),
             _ => None,

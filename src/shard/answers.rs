@@ -157,26 +157,26 @@ impl Asks {
 impl Shard {
     /// For simulations: what is found for answers in one turn, instead of [`ANSWER_PIECE`].
     pub(super) fn set_answer_piece(&mut self, things: usize) {
-        self.asks.making.piece = things;
+        self.engine.asks.making.piece = things;
     }
 
     /// A turn begins: what could not be done in the one before goes on.
     pub(super) fn go_on_answering(&mut self) {
-        self.asks.making.room = Room::things(self.asks.making.piece);
-        if !self.asks.is_busy() {
+        self.engine.asks.making.room = Room::things(self.engine.asks.making.piece);
+        if !self.engine.asks.is_busy() {
             return;
         }
-        let rest = self.asks.making.room.halve();
+        let rest = self.engine.asks.making.room.halve();
         self.make_large();
-        self.asks.making.room.put_back(rest);
-        let Making { room, litter, .. } = &mut self.asks.making;
+        self.engine.asks.making.room.put_back(rest);
+        let Making { room, litter, .. } = &mut self.engine.asks.making;
         while !room.is_used_up()
             && let Some(part) = litter.pop()
         {
             room.spend(1 + part.weight() / 4);
         }
-        while !self.asks.making.room.is_used_up()
-            && let Some((query, from, reply)) = self.asks.making.pieces.pop_front()
+        while !self.engine.asks.making.room.is_used_up()
+            && let Some((query, from, reply)) = self.engine.asks.making.pieces.pop_front()
         {
             self.find(query, from, reply);
         }
@@ -185,9 +185,9 @@ impl Shard {
     /// Finds a piece of an answer. Where that is all, the answer fits to the commands before and
     /// after the question, so a little of it is found in any turn.
     pub(super) fn find(&mut self, query: Arc<Query>, from: Cursor, reply: ReplyTo) {
-        let making = &mut self.asks.making;
+        let making = &mut self.engine.asks.making;
         making.room.raise_to(Room::things(FIRST_PIECE.min(making.piece)));
-        let (part, next) = self.hub.walk(&query, from, &mut making.room);
+        let (part, next) = self.engine.hub.walk(&query, from, &mut making.room);
         // Whoever is on another node can not ask for the rest.
         if let (Some(next), ReplyTo::Mesh { .. }) = (next, &reply) {
             making.pieces.push_back((query, next, reply.clone()));
@@ -197,16 +197,16 @@ impl Shard {
 
     /// A question has a large answer: it is made in its turn, from the beginning.
     pub(super) fn make(&mut self, number: u64, question: Box<Question>) {
-        if self.asks.asker(number).is_none() {
+        if self.engine.asks.asker(number).is_none() {
             return;
         }
-        self.asks.making.waiting.push_back((number, question));
-        self.asks.making.stuck = false;
+        self.engine.asks.making.waiting.push_back((number, question));
+        self.engine.asks.making.stuck = false;
     }
 
     /// The piece that was asked of another shard for the large answer.
     pub(super) fn piece_found(&mut self, part: Answer, next: Option<Cursor>) {
-        let making = &mut self.asks.making;
+        let making = &mut self.engine.asks.making;
         let Some(now) = &mut making.now else { return };
         now.asked = false;
         making.room.spend(1);
@@ -216,58 +216,63 @@ impl Shard {
 
     /// Goes on with large answers as long as there is room in this turn.
     fn make_large(&mut self) {
-        while !self.asks.making.room.is_used_up() {
-            if self.asks.making.now.is_none() && !self.begin_large() {
+        while !self.engine.asks.making.room.is_used_up() {
+            if self.engine.asks.making.now.is_none() && !self.begin_large() {
                 return;
             }
-            let Some(mut now) = self.asks.making.now.take_if(|now| now.goes_on()) else { return };
+            let Some(mut now) = self.engine.asks.making.now.take_if(|now| now.goes_on()) else {
+                return;
+            };
             let Some(question) = now.question.take() else { return };
-            if self.asks.asker(now.number).is_none() {
+            if self.engine.asks.asker(now.number).is_none() {
                 let found = now.found.into_iter().map(|(_, part)| part);
-                self.asks.making.litter.extend(found);
-                self.asks.making.discard(*question);
+                self.engine.asks.making.litter.extend(found);
+                self.engine.asks.making.discard(*question);
                 continue;
             }
             self.step(&mut now, question);
-            self.asks.making.now = Some(now);
+            self.engine.asks.making.now = Some(now);
         }
     }
 
     /// Takes the next question whose answer may be made.
     fn begin_large(&mut self) -> bool {
-        if self.asks.making.stuck || self.asks.making.bytes > ANSWERS_BYTES_MAX {
-            self.asks.making.stuck = true;
+        if self.engine.asks.making.stuck || self.engine.asks.making.bytes > ANSWERS_BYTES_MAX {
+            self.engine.asks.making.stuck = true;
             return false;
         }
         let may_begin = |(number, _): &(u64, Box<Question>)| {
-            let slot = self.asks.asker(*number).and_then(|conn| self.conns.slot(conn));
-            slot.is_some_and(|slot| match &self.conns[slot].role {
+            let slot =
+                self.engine.asks.asker(*number).and_then(|conn| self.engine.conns.slot(conn));
+            slot.is_some_and(|slot| match &self.engine.conns[slot].role {
                 Role::Business(business) => business.has_room_for(*number),
                 _ => false,
             })
         };
-        let at = self.asks.making.waiting.iter().position(may_begin);
-        let Some((number, question)) = at.and_then(|at| self.asks.making.waiting.remove(at)) else {
-            self.asks.making.stuck = true;
+        let at = self.engine.asks.making.waiting.iter().position(may_begin);
+        let Some((number, question)) = at.and_then(|at| self.engine.asks.making.waiting.remove(at))
+        else {
+            self.engine.asks.making.stuck = true;
             return false;
         };
         let (question, found, from) = (Some(question), Vec::new(), Cursor::default());
         let large = Large { number, question, found, shard: 0, from, asked: false };
-        self.asks.making.now = Some(Box::new(large));
+        self.engine.asks.making.now = Some(Box::new(large));
         true
     }
 
     /// One step: another piece is found, or all that was found is handed over.
     fn step(&mut self, now: &mut Large, question: Box<Question>) {
         let query = question.query.clone();
-        if now.shard >= self.asks.shards {
+        if now.shard >= self.engine.asks.shards {
             return self.hand_over_found(now, *question);
         }
-        if now.shard == usize::from(self.id) {
-            let (part, next) = self.hub.walk(&query, now.from, &mut self.asks.making.room);
+        if now.shard == usize::from(self.engine.id) {
+            let (part, next) =
+                self.engine.hub.walk(&query, now.from, &mut self.engine.asks.making.room);
             now.add(part, next);
         } else {
-            let reply = ReplyTo::Shard { shard: self.id, number: now.number };
+            let reply = ReplyTo::Shard { shard: self.engine.id, number: now.number };
             self.post(now.shard as u8, Mail::Ask { query, from: now.from, reply });
             now.asked = true;
         }
@@ -276,24 +281,24 @@ impl Shard {
 
     fn hand_over_found(&mut self, now: &mut Large, question: Question) {
         let Question { query, shape, wide, .. } = question;
-        self.asks.making.out = Some(Box::new(Job {
-            shard: self.id,
+        self.engine.asks.making.out = Some(Box::new(Job {
+            shard: self.engine.id,
             number: now.number,
             query,
             shape,
             found: std::mem::take(&mut now.found),
             elsewhere: wide,
-            ids: self.uniq_ids,
-            shards: self.asks.shards,
-            seed: self.asks.making.seed,
+            ids: self.engine.uniq_ids,
+            shards: self.engine.asks.shards,
+            seed: self.engine.asks.making.seed,
         }));
     }
 
     /// A large answer is put together, or its next round is known.
     pub(super) fn made(&mut self, number: u64, made: Made) {
-        self.asks.making.now = None;
-        self.asks.making.go_on();
-        if self.asks.asker(number).is_none() {
+        self.engine.asks.making.now = None;
+        self.engine.asks.making.go_on();
+        if self.engine.asks.asker(number).is_none() {
             return;
         }
         match made {

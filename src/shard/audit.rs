@@ -42,20 +42,20 @@ impl Shard {
     /// Panics if an invariant does not hold. To be called between two turns.
     pub fn audit(&self, sizes: Sizes) -> Holdings {
         let (mut touched, mut waiting) = (HashMap::new(), HashMap::new());
-        self.touched.iter().for_each(|&slot| *touched.entry(slot).or_insert(0) += 1);
-        self.waiting.iter().for_each(|&id| *waiting.entry(id).or_insert(0) += 1);
+        self.engine.touched.iter().for_each(|&slot| *touched.entry(slot).or_insert(0) += 1);
+        self.engine.waiting.iter().for_each(|&id| *waiting.entry(id).or_insert(0) += 1);
         let (mut stalls, mut members, mut online, mut timers) = (0, 0, 0, 0);
         let mut sum = Tally::default();
-        for (slot, conn) in self.conns.iter() {
+        for (slot, conn) in self.engine.conns.iter() {
             let times = touched.remove(&slot).unwrap_or(0);
             assert_eq!(times, conn.flags.has(Flags::TOUCHED) as u32, "touched: slot {slot}");
             let waits = conn.flags.has(Flags::WAITING) && !conn.flags.has(Flags::GONE);
-            let times = waiting.get(&self.conns.id(slot)).copied().unwrap_or(0);
+            let times = waiting.get(&self.engine.conns.id(slot)).copied().unwrap_or(0);
             assert!(times == waits as u32 || !waits, "in the waiting list: slot {slot}");
             stalls += (conn.flags.has(Flags::STALLED) && !conn.flags.has(Flags::GONE)) as usize;
-            members += self.hub.id_of(slot).is_some() as usize;
+            members += self.engine.hub.id_of(slot).is_some() as usize;
             online += conn.flags.has(Flags::ONLINE) as u32;
-            timers += self.timers.armed(slot) as usize;
+            timers += self.engine.timers.armed(slot) as usize;
             let tally = self.audit_conn(slot, conn, sizes);
             sum.questions += tally.questions;
             sum.answer_bytes += tally.answer_bytes;
@@ -63,83 +63,134 @@ impl Shard {
             sum.workers += tally.workers;
         }
         assert!(touched.is_empty(), "free slots are touched: {touched:?}");
-        assert_eq!((self.stalls, self.hub.len()), (stalls, members), "stalls, members");
-        assert_eq!((self.timers.len(), self.job_timers.len()), (timers, self.jobs.len()), "timers");
+        assert_eq!(
+            (self.engine.stalls, self.engine.hub.len()),
+            (stalls, members),
+            "stalls, members"
+        );
+        assert_eq!(
+            (self.engine.timers.len(), self.job_timers.len()),
+            (timers, self.jobs.len()),
+            "timers"
+        );
         assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
         self.im.rooms.check(self.im_bounds());
-        let calls = self.connmix.calls.waiting();
-        assert!(calls <= 2 * self.conns.len() + LEFT_SPARE, "{calls} requests of rules wait");
-        assert!(self.logins.waiting() <= 2 * self.conns.len() + LEFT_SPARE, "logins wait");
-        assert_eq!((self.asks.len(), self.workers), (sum.questions, sum.workers), "asks, workers");
-        self.asks.audit(sum.answer_bytes);
-        assert_eq!(self.links.audit(self.id, sizes.workers_max), sum.links, "links to own workers");
-        let most = 2 * self.config.runtime.connections_max as usize + LEFT_SPARE;
-        assert!(self.waiting.len() <= most, "{} in the waiting list", self.waiting.len());
-        assert!(self.hooks.opens() <= most, "{} callbacks at open wait", self.hooks.opens());
+        self.audit_lists(sizes, &sum);
         self.xxim_audit();
-        self.hub.check();
-        self.queueing.queues.check();
-        let connections = self.conns.len() as u32;
+        self.engine.hub.check();
+        self.engine.queueing.queues.check();
+        let connections = self.engine.conns.len() as u32;
         Holdings { connections, online, answer_bytes: sum.answer_bytes }
+    }
+
+    /// What waits at the desks fits to the connections.
+    fn audit_lists(&self, sizes: Sizes, sum: &Tally) {
+        let calls = self.connmix.calls.waiting();
+        assert!(
+            calls <= 2 * self.engine.conns.len() + LEFT_SPARE,
+            "{calls} requests of rules wait"
+        );
+        assert!(
+            self.engine.logins.waiting() <= 2 * self.engine.conns.len() + LEFT_SPARE,
+            "logins wait"
+        );
+        assert_eq!(
+            (self.engine.asks.len(), self.engine.workers),
+            (sum.questions, sum.workers),
+            "asks, workers"
+        );
+        self.engine.asks.audit(sum.answer_bytes);
+        assert_eq!(
+            self.engine.links.audit(self.engine.id, sizes.workers_max),
+            sum.links,
+            "links to own workers"
+        );
+        let most = 2 * self.engine.config.runtime.connections_max as usize + LEFT_SPARE;
+        assert!(
+            self.engine.waiting.len() <= most,
+            "{} in the waiting list",
+            self.engine.waiting.len()
+        );
+        assert!(
+            self.engine.hooks.opens() <= most,
+            "{} callbacks at open wait",
+            self.engine.hooks.opens()
+        );
     }
 
     /// Panics unless nothing is left of any connection.
     pub fn audit_empty(&self) {
-        assert!(self.conns.is_empty(), "{} connections are left", self.conns.len());
-        assert!(self.hub.is_empty(), "{} members are left", self.hub.len());
-        assert_eq!((self.hub.users(), self.hub.topics()), (0, 0), "users, topics");
-        assert!(self.timers.is_empty() && self.job_timers.is_empty(), "timers are left");
+        assert!(self.engine.conns.is_empty(), "{} connections are left", self.engine.conns.len());
+        assert!(self.engine.hub.is_empty(), "{} members are left", self.engine.hub.len());
+        assert_eq!((self.engine.hub.users(), self.engine.hub.topics()), (0, 0), "users, topics");
+        assert!(self.engine.timers.is_empty() && self.job_timers.is_empty(), "timers are left");
         assert!(self.jobs.is_empty(), "{} jobs are left", self.jobs.len());
-        assert_eq!(self.links.queued(), (0, 0), "events are left");
-        assert!(self.links.is_empty() && self.workers == 0, "workers are left");
+        assert_eq!(self.engine.links.queued(), (0, 0), "events are left");
+        assert!(self.engine.links.is_empty() && self.engine.workers == 0, "workers are left");
         assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
         assert!(self.xxim.is_idle(), "questions of xxim clients are left");
-        assert_eq!((self.asks.len(), self.hooks.len()), (0, 0), "questions, callbacks");
-        assert!(!self.asks.is_busy(), "answers are in the making");
+        assert_eq!(
+            (self.engine.asks.len(), self.engine.hooks.len()),
+            (0, 0),
+            "questions, callbacks"
+        );
+        assert!(!self.engine.asks.is_busy(), "answers are in the making");
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
         assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
         let (leaving, departed) = (self.connmix.leaving.len(), self.connmix.departed.len());
         assert_eq!((leaving, departed), (0, 0), "rules about the end of clients");
-        assert!(self.shared.room_limits.is_empty() && self.logins.is_empty(), "rooms, logins");
-        let lists = (self.touched.len(), self.unconfirmed.len(), self.waiting.len());
+        assert!(
+            self.engine.shared.room_limits.is_empty() && self.engine.logins.is_empty(),
+            "rooms, logins"
+        );
+        let lists =
+            (self.engine.touched.len(), self.engine.unconfirmed.len(), self.engine.waiting.len());
         assert_eq!(lists, (0, 0, 0), "touched, unconfirmed, waiting");
-        let queues = &self.queueing.queues;
+        let queues = &self.engine.queueing.queues;
         assert_eq!((queues.topics(), queues.consumers(), queues.depth()), (0, 0, 0), "queues");
-        assert_eq!(self.stalls, 0, "stalls");
-        assert!(self.ops.is_empty() && self.mail.iter().all(|queue| queue.is_empty()), "output");
+        assert_eq!(self.engine.stalls, 0, "stalls");
+        assert!(
+            self.engine.ops.is_empty() && self.engine.mail.iter().all(|queue| queue.is_empty()),
+            "output"
+        );
     }
 
     fn audit_conn(&self, slot: u32, conn: &Conn, sizes: Sizes) -> Tally {
         let has = |bits: u16| conn.flags.has(bits);
         let at = |what: &str| format!("slot {slot}, {:?}: {what}", conn.flags);
-        let member = self.hub.id_of(slot);
+        let member = self.engine.hub.id_of(slot);
         if has(Flags::GONE) {
             assert!(matches!(conn.role, Role::Leaving) && member.is_none(), "{}", at("role"));
             assert!(conn.outbox.is_empty() && conn.held.is_none(), "{}", at("memory"));
-            assert!(!self.timers.armed(slot) && !has(Flags::ONLINE), "{}", at("timer, online"));
+            assert!(
+                !self.engine.timers.armed(slot) && !has(Flags::ONLINE),
+                "{}",
+                at("timer, online")
+            );
             return Tally::default();
         }
         let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
         assert!(has(Flags::BLOCKED | Flags::ENDED) || !has(Flags::PAUSED), "{}", at("paused"));
         assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
-        let goes_on = || has(Flags::TOUCHED | Flags::STALLED) || self.unconfirmed.contains(&slot);
+        let goes_on =
+            || has(Flags::TOUCHED | Flags::STALLED) || self.engine.unconfirmed.contains(&slot);
         let waits = !has(Flags::ENDED) || self.under_way(slot) || goes_on();
         assert!(waits, "{}", at("ended, does not wait"));
         assert!(!has(Flags::FULL) || has(Flags::BLOCKED), "{}", at("full and is read"));
         assert!(!has(Flags::FULL) || goes_on(), "{}", at("full, and nothing is written"));
         assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
         let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
-        assert!(self.timers.armed(slot) || undecided, "{}", at("no timer"));
+        assert!(self.engine.timers.armed(slot) || undecided, "{}", at("no timer"));
         let there = conn.role.is_opened() && !has(Flags::CLOSING) && !self.xxim_goes(slot);
-        let id = there.then(|| self.conns.id(slot));
+        let id = there.then(|| self.engine.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);
         match &conn.role {
             Role::Business(business) => {
-                let frames = self.config.netsvr.worker.queue_frames_max as usize;
-                let events_max = frames.max(self.mail.len());
+                let frames = self.engine.config.netsvr.worker.queue_frames_max as usize;
+                let events_max = frames.max(self.engine.mail.len());
                 business.audit(&conn.outbox, has(Flags::STALLED), events_max)
             }
             Role::ConnmixApi(api) => {
@@ -155,10 +206,12 @@ impl Shard {
 
     /// Bytes of a message and in the outbox of an API connection.
     fn audit_api_memory(&self, sizes: Sizes) -> (usize, usize) {
-        let api = &self.config.connmix.api;
+        let api = &self.engine.config.connmix.api;
         let message_max = api.message_bytes_max as usize;
-        let event_charges = self.mail.len() * (api.events_max as usize + 1) * FRAME_CHARGE_BYTES;
-        let events_bytes = self.mail.len() * api.event_bytes_max as usize + sizes.frame_bytes_max;
+        let event_charges =
+            self.engine.mail.len() * (api.events_max as usize + 1) * FRAME_CHARGE_BYTES;
+        let events_bytes =
+            self.engine.mail.len() * api.event_bytes_max as usize + sizes.frame_bytes_max;
         let events_max = events_bytes + event_charges;
         // One turn may read more requests than the limit by what a piece holds, and each answer
         // may have the id of its request in it.
@@ -171,7 +224,7 @@ impl Shard {
     fn audit_memory(&self, slot: u32, conn: &Conn, sizes: Sizes) {
         // What arrives during a pause is a few pieces, and a vector has room for twice its length.
         let kept_max = 8 * sizes.piece_bytes_max;
-        let outbox_bytes_max = self.config.runtime.outbox_bytes_max as usize;
+        let outbox_bytes_max = self.engine.config.runtime.outbox_bytes_max as usize;
         let (message_max, frames_max) = match &conn.role {
             Role::Business(_) => (0, usize::MAX),
             Role::ConnmixApi(_) => self.audit_api_memory(sizes),
@@ -180,7 +233,7 @@ impl Shard {
                 (message_max, outbox_bytes_max + message_max)
             }
             Role::Im(im) => {
-                let rules = &self.config.im;
+                let rules = &self.engine.config.im;
                 let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
                 let held = im.held();
                 assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
@@ -194,7 +247,7 @@ impl Shard {
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
             _ => {
-                let message_max = self.config.netsvr.customer.receive_pack_limit as usize;
+                let message_max = self.engine.config.netsvr.customer.receive_pack_limit as usize;
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
             }
         };

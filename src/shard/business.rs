@@ -187,7 +187,7 @@ impl Shard {
         let Some(business) = self.business(slot) else { return };
         let mut reader = std::mem::take(&mut business.reader);
         let (is_worker, peer) = (business.worker, business.peer);
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
         let own = worker.commands == WorkerCommands::Own;
         let (limit, heartbeat) = match is_worker {
@@ -195,7 +195,7 @@ impl Shard {
             false => (task.receive_pack_limit, &task.heartbeat_message),
         };
         loop {
-            let flags = self.conns[slot].flags;
+            let flags = self.engine.conns[slot].flags;
             if flags.has(Flags::GONE | Flags::DEAF) {
                 return;
             }
@@ -227,22 +227,22 @@ impl Shard {
     /// Closes a backend connection because of what it sent. What came whole before is answered, and
     /// what follows is taken in, or the system would destroy the answers.
     fn refuse_business(&mut self, slot: u32, peer: SocketAddr, error: &dyn std::fmt::Display) {
-        self.counters.protocol_violations += 1;
-        if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+        self.engine.counters.protocol_violations += 1;
+        if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
             tracing::warn!(%peer, %error, unsaid, "business connection closed");
         }
         self.linger(slot);
     }
 
     pub(super) fn business(&mut self, slot: u32) -> Option<&mut Business> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::Business(business) => Some(business),
             _ => None,
         }
     }
 
     fn alive(&mut self, slot: u32) {
-        self.conns[slot].active_ms = self.now.ms;
+        self.engine.conns[slot].active_ms = self.engine.now.ms;
     }
 
     /// Whether the connection must wait because too many of its answers are not read; blocks it
@@ -264,14 +264,19 @@ impl Shard {
     }
 
     fn request(&mut self, slot: u32, cmd: Cmd, body: Bytes) {
-        self.counters.commands += 1;
-        let wide = self.config.netsvr.cluster && self.mesh.is_some();
+        self.engine.counters.commands += 1;
+        let wide = self.engine.config.netsvr.cluster && self.engine.mesh.is_some();
         if wide && cmd.is_one_way() {
             self.carry_abroad(cmd, &body);
         }
         // A second hold on a frame costs an allocation.
         let question = if wide && !cmd.is_one_way() { body.clone() } else { Bytes::new() };
-        match worker::request(cmd, body, &self.uniq_ids, self.config.netsvr.generation) {
+        match worker::request(
+            cmd,
+            body,
+            &self.engine.uniq_ids,
+            self.engine.config.netsvr.generation,
+        ) {
             Request::Commands(commands) if wide => {
                 commands.into_iter().for_each(|command| self.dispatch_wide(command));
             }
@@ -296,7 +301,7 @@ impl Shard {
             Request::Unregister { conn_id } => self.ask_unregister(slot, &conn_id),
             Request::Ignore(reason) => {
                 let peer = self.business(slot).map(|business| business.peer);
-                if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
                     tracing::warn!(?peer, ?cmd, reason, unsaid, "command ignored");
                 }
             }
@@ -304,7 +309,7 @@ impl Shard {
     }
 
     fn register(&mut self, slot: u32, events: i32) {
-        let conn = self.conns.id(slot);
+        let conn = self.engine.conns.id(slot);
         let Some(business) = self.business(slot) else { return };
         if events & EVENTS == 0 {
             let answer = wire::register_resp(RegisterCode::InvalidEvent, None);
@@ -322,12 +327,12 @@ impl Shard {
         }
         business.settling = Some(Vec::new());
         business.settled_ms = u64::MAX;
-        self.workers += 1;
+        self.engine.workers += 1;
         let worker = Arc::new(WorkerInfo { conn, name, events });
         for shard in self.others() {
             self.post(shard, Mail::WorkerAdded(worker.clone()));
         }
-        self.links.add(worker);
+        self.engine.links.add(worker);
         // Once the answer is out no event may be dropped for want of a worker, on whichever shard.
         let number = self.question(slot);
         if let Some(business) = self.business(slot) {
@@ -338,8 +343,8 @@ impl Shard {
 
     /// The answer to Register is on its way: events wait until it has had its time.
     fn registered(&mut self, slot: u32) {
-        let delay_ms = self.config.netsvr.worker.register_delay.as_millis() as u64;
-        let settled_ms = self.now.ms + delay_ms;
+        let delay_ms = self.engine.config.netsvr.worker.register_delay.as_millis() as u64;
+        let settled_ms = self.engine.now.ms + delay_ms;
         if let Some(business) = self.business(slot) {
             business.registering = None;
             business.settled_ms = settled_ms;
@@ -353,18 +358,20 @@ impl Shard {
         for (from, frame) in business.settling.take().unwrap_or_default() {
             let Some(business) = self.business(slot) else { return };
             business.order.push_back((Some(from), frame.len() as u32));
-            self.conns[slot].outbox.push(frame);
+            self.engine.conns[slot].outbox.push(frame);
         }
         self.touch(slot);
     }
 
     fn ask_unregister(&mut self, slot: u32, name: &str) {
         let number = self.question(slot);
-        match self.links.named(name) {
+        match self.engine.links.named(name) {
             None => self.answer_question(number, wire::unregister_resp()),
-            Some(worker) if worker.shard() == self.id => self.unregister(self.id, number, worker),
+            Some(worker) if worker.shard() == self.engine.id => {
+                self.unregister(self.engine.id, number, worker)
+            }
             Some(worker) => {
-                self.post(worker.shard(), Mail::Unregister { from: self.id, number, worker })
+                self.post(worker.shard(), Mail::Unregister { from: self.engine.id, number, worker })
             }
         }
     }
@@ -372,8 +379,8 @@ impl Shard {
     /// Ends the registration of a worker of this shard. The question is answered when no shard
     /// gives it events any more and those that it was given are written.
     pub(super) fn unregister(&mut self, from: u8, number: u64, worker: ConnId) {
-        let shards = self.mail.len();
-        let slot = self.conns.slot(worker);
+        let shards = self.engine.mail.len();
+        let slot = self.engine.conns.slot(worker);
         let Some(business) = slot.and_then(|slot| self.business(slot)) else {
             return self.unregister_done(from, number);
         };
@@ -382,7 +389,7 @@ impl Shard {
             return self.left(worker);
         }
         business.leaving = Some(Leaving { shards, askers: vec![(from, number)] });
-        self.workers -= 1;
+        self.engine.workers -= 1;
         for shard in self.others() {
             self.post(shard, Mail::WorkerLeaving { worker });
         }
@@ -391,7 +398,7 @@ impl Shard {
 
     /// One more shard gives the worker nothing any more.
     pub(super) fn worker_left(&mut self, worker: ConnId) {
-        let slot = self.conns.slot(worker);
+        let slot = self.engine.conns.slot(worker);
         if let Some(business) = slot.and_then(|slot| self.business(slot))
             && let Some(leaving) = &mut business.leaving
         {
@@ -402,7 +409,7 @@ impl Shard {
 
     /// Answers those who wait for the end of a registration, if it has come.
     fn left(&mut self, worker: ConnId) {
-        let Some(slot) = self.conns.slot(worker) else { return };
+        let Some(slot) = self.engine.conns.slot(worker) else { return };
         let Some(business) = self.business(slot) else { return };
         if business.leaving.as_ref().is_none_or(|leaving| leaving.shards > 0)
             || business.events_waiting()
@@ -416,7 +423,7 @@ impl Shard {
     }
 
     fn unregister_done(&mut self, from: u8, number: u64) {
-        if from == self.id {
+        if from == self.engine.id {
             self.unregistered(number);
         } else {
             self.post(from, Mail::Unregistered { number });
@@ -430,8 +437,8 @@ impl Shard {
 
     /// Notes a question; its answer must come through `answer_question`.
     pub(super) fn question(&mut self, slot: u32) -> u64 {
-        self.counters.queries += 1;
-        let number = self.asks.number(self.conns.id(slot));
+        self.engine.counters.queries += 1;
+        let number = self.engine.asks.number(self.engine.conns.id(slot));
         if let Some(business) = self.business(slot) {
             business.questions.push_back((number, None));
         }
@@ -449,8 +456,8 @@ impl Shard {
 
     /// Answers a question, when those before it are answered.
     pub(super) fn answer_in_pieces(&mut self, number: u64, answer: Vec<Bytes>) {
-        let Some(conn) = self.asks.asker(number) else { return };
-        let Some(slot) = self.conns.slot(conn) else { return };
+        let Some(conn) = self.engine.asks.asker(number) else { return };
+        let Some(slot) = self.engine.conns.slot(conn) else { return };
         let Some(business) = self.business(slot) else { return };
         if let Some(question) = business.questions.iter_mut().find(|(n, _)| *n == number) {
             business.kept_bytes += charges(&answer);
@@ -466,8 +473,8 @@ impl Shard {
             business.kept_bytes -= bytes;
             business.answer_bytes += bytes;
             let registering = business.registering == Some(number);
-            self.asks.await_writing(bytes);
-            self.asks.forget(number);
+            self.engine.asks.await_writing(bytes);
+            self.engine.asks.forget(number);
             answer.into_iter().for_each(|piece| self.push(slot, piece));
             if registering {
                 self.registered(slot);
@@ -477,9 +484,9 @@ impl Shard {
 
     /// Of the last send `written` bytes are out: the shards whose events these were are told.
     pub(super) fn confirm_frames(&mut self, slot: u32, written: usize) {
-        let encrypted = self.conns[slot].tls.is_some();
-        let worker = self.conns.id(slot);
-        let shards = self.mail.len();
+        let encrypted = self.engine.conns[slot].tls.is_some();
+        let worker = self.engine.conns.id(slot);
+        let shards = self.engine.mail.len();
         let Some(business) = self.business(slot) else { return };
         business.incomplete = written != usize::MAX;
         // What TLS makes of the frames has other lengths; such a send counts when it is complete.
@@ -504,10 +511,10 @@ impl Shard {
         }
         spare::emptied(&mut business.order);
         let answered = before - business.answer_bytes;
-        self.asks.written(answered);
+        self.engine.asks.written(answered);
         for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
-            if shard == self.id {
-                self.links.written(worker, count);
+            if shard == self.engine.id {
+                self.engine.links.written(worker, count);
             } else {
                 self.post(shard, Mail::EventsWritten { worker, count });
             }
@@ -517,16 +524,16 @@ impl Shard {
 
     /// A backend connection has ended: its events go to other workers.
     pub(super) fn business_lost(&mut self, slot: u32, business: Business) {
-        business.questions.iter().for_each(|(number, _)| self.asks.forget(*number));
-        self.asks.written(business.answer_bytes);
-        self.asks.give_up();
+        business.questions.iter().for_each(|(number, _)| self.engine.asks.forget(*number));
+        self.engine.asks.written(business.answer_bytes);
+        self.engine.asks.give_up();
         if !business.registered {
             return;
         }
-        let worker = self.conns.id(slot);
+        let worker = self.engine.conns.id(slot);
         // A send that did not stall is written; of one that did, what was out is confirmed.
         let flying = if business.incomplete { 0 } else { business.flying as usize };
-        let mut written = vec![0u32; self.mail.len()];
+        let mut written = vec![0u32; self.engine.mail.len()];
         for from in business.order.iter().take(flying).filter_map(|(from, _)| *from) {
             written[from as usize] += 1;
         }
@@ -534,9 +541,9 @@ impl Shard {
             let written = written[shard as usize];
             self.post(shard, Mail::WorkerGone { worker, written });
         }
-        self.worker_gone(worker, written[self.id as usize]);
+        self.worker_gone(worker, written[self.engine.id as usize]);
         match business.leaving {
-            None => self.workers -= 1,
+            None => self.engine.workers -= 1,
             Some(leaving) => {
                 for (from, number) in leaving.askers {
                     self.unregister_done(from, number);
@@ -548,15 +555,15 @@ impl Shard {
 
     /// When something is due for a backend connection.
     pub(super) fn business_deadline_ms(&self, slot: u32, business: &Business) -> u64 {
-        let netsvr = &self.config.netsvr;
+        let netsvr = &self.engine.config.netsvr;
         let read = match business.worker {
             true => netsvr.worker.read_deadline,
             false => netsvr.task.read_deadline,
         };
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let mut due_ms = conn.active_ms + read.as_millis() as u64;
         if conn.flags.has(Flags::BLOCKED) {
-            due_ms = self.now.ms + read.as_millis() as u64;
+            due_ms = self.engine.now.ms + read.as_millis() as u64;
         }
         due_ms = due_ms.min(self.write_due_ms(slot));
         if business.settling.is_some() {
@@ -566,23 +573,23 @@ impl Shard {
     }
 
     pub(super) fn business_timed_out(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
+        let now_ms = self.engine.now.ms;
         let Some(business) = self.business(slot) else { return };
         if business.settling.is_some() && business.settled_ms <= now_ms {
             self.settle(slot);
             return self.rearm(slot);
         }
-        let Role::Business(business) = &self.conns[slot].role else { return };
+        let Role::Business(business) = &self.engine.conns[slot].role else { return };
         if self.business_deadline_ms(slot, business) > now_ms {
             return self.rearm(slot);
         }
         let peer: IpAddr = business.peer.ip();
-        let stalled = self.conns[slot].flags.has(Flags::STALLED);
+        let stalled = self.engine.conns[slot].flags.has(Flags::STALLED);
         let why = if stalled { "it does not read (send_deadline)" } else { "read_deadline" };
-        if let Some(unsaid) = self.complaints.allow(now_ms) {
+        if let Some(unsaid) = self.engine.complaints.allow(now_ms) {
             tracing::warn!(%peer, why, unsaid, "business connection closed");
         }
-        self.counters.idle_timeouts += 1;
+        self.engine.counters.idle_timeouts += 1;
         self.finish(slot);
     }
 }

@@ -14,12 +14,12 @@ use crate::shard::conns::Role;
 impl Shard {
     /// Runs a function on a connection.
     pub(super) fn call(&mut self, conn: ConnId, call: &Call) -> Outcome {
-        let Some(slot) = self.hub.slot_of(conn) else { return Outcome::default() };
+        let Some(slot) = self.engine.hub.slot_of(conn) else { return Outcome::default() };
         let done = match call {
             Call::SetContext(values) => self.set_context(slot, values),
             Call::Subscribe(topics) => self.subscribe_all(slot, topics),
             Call::Unsubscribe(topics) => {
-                topics.iter().for_each(|topic| _ = self.hub.unsubscribe(slot, topic));
+                topics.iter().for_each(|topic| _ = self.engine.hub.unsubscribe(slot, topic));
                 true
             }
         };
@@ -28,28 +28,28 @@ impl Shard {
 
     /// All of them or, where that would be too many, none.
     fn subscribe_all(&mut self, slot: u32, topics: &[Box<str>]) -> bool {
-        let has = |topic: &str| self.hub.topics_of(slot).any(|other| **other == *topic);
+        let has = |topic: &str| self.engine.hub.topics_of(slot).any(|other| **other == *topic);
         let new = topics.iter().filter(|topic| !has(topic)).count();
-        let room =
-            self.hub.topics_of(slot).len() + new <= self.config.connmix.rules.channels_max as usize;
+        let room = self.engine.hub.topics_of(slot).len() + new
+            <= self.engine.config.connmix.rules.channels_max as usize;
         if room {
-            topics.iter().for_each(|topic| _ = self.hub.subscribe(slot, topic));
+            topics.iter().for_each(|topic| _ = self.engine.hub.subscribe(slot, topic));
         }
         room
     }
 
     fn set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
-        if matches!(self.conns[slot].role, Role::Connmix(_)) {
+        if matches!(self.engine.conns[slot].role, Role::Connmix(_)) {
             return self.connmix_set_context(slot, values);
         }
         let mut context = Context::default();
-        let session = self.hub.session(slot);
+        let session = self.engine.hub.session(slot);
         let known = if session.is_empty() { Some(Vec::new()) } else { context_values(session) };
         let set = known
             .is_some_and(|known| context.set(&known).and_then(|()| context.set(values)).is_ok());
         if set {
             let session = if context.is_empty() { String::new() } else { context.to_json() };
-            self.hub.set_session(slot, &session);
+            self.engine.hub.set_session(slot, &session);
         }
         set
     }

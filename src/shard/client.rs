@@ -36,19 +36,19 @@ const UNAUTHORIZED: CloseReason = CloseReason { code: 1008, text: "unauthorized"
 impl Shard {
     /// Handles bytes of a connection that is being read.
     pub(super) fn take_in(&mut self, slot: u32, data: &mut [u8]) {
-        let Some(mut tls) = self.conns[slot].tls.take() else {
+        let Some(mut tls) = self.engine.conns[slot].tls.take() else {
             return self.feed(slot, data);
         };
-        let mut plain = std::mem::take(&mut self.plain);
+        let mut plain = std::mem::take(&mut self.engine.plain);
         let was_handshaking = tls.handshaking();
         let mut shaken = false;
         let result = tls.read(data, &mut plain);
         if was_handshaking && !tls.handshaking() {
-            self.counters.tls_handshakes += 1;
+            self.engine.counters.tls_handshakes += 1;
             shaken = true;
         }
         let ended = tls.peer_closed();
-        self.conns[slot].tls = Some(tls);
+        self.engine.conns[slot].tls = Some(tls);
         self.touch(slot);
         if shaken {
             self.stream_opened(slot);
@@ -58,9 +58,9 @@ impl Shard {
         }
         plain.clear();
         plain.shrink_to(crate::limits::TLS_CHUNK_BYTES * 4);
-        self.plain = plain;
+        self.engine.plain = plain;
         if let Err(error) = result {
-            self.counters.tls_failures += 1;
+            self.engine.counters.tls_failures += 1;
             tracing::debug!(slot, %error, "TLS error");
             self.linger(slot);
         } else if ended {
@@ -70,7 +70,7 @@ impl Shard {
 
     /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
     pub(super) fn stream_opened(&mut self, slot: u32) {
-        match self.conns[slot].role {
+        match self.engine.conns[slot].role {
             Role::Connmix(_) => self.connmix_opened(slot),
             Role::Xxim(_) => self.xxim_accepted(slot),
             _ => {}
@@ -79,7 +79,7 @@ impl Shard {
 
     /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
     pub(super) fn feed(&mut self, slot: u32, data: &mut [u8]) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         match &mut conn.role {
             Role::Greeting(_) => self.greet(slot, data),
             Role::Opening(_) => conn.decoder.stash(data),
@@ -97,7 +97,7 @@ impl Shard {
 
     /// Reads the request that a connection begins with.
     fn greet(&mut self, slot: u32, data: &[u8]) {
-        let Role::Greeting(greeting) = &mut self.conns[slot].role else { return };
+        let Role::Greeting(greeting) = &mut self.engine.conns[slot].role else { return };
         let mut machine = std::mem::take(&mut greeting.machine);
         let bytes = machine.resume(data);
         let mut rest = &*bytes;
@@ -120,7 +120,7 @@ impl Shard {
     /// Upgrades to a WebSocket, or says why not and ends the connection; a body is not read then.
     /// The bytes behind the request belong to the WebSocket.
     pub(super) fn greeted(&mut self, slot: u32, request: &Request<'_>, rest: &[u8]) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let routes = self.routes(slot);
         let refusal = upgrade::xxim_refusal(request, routes, &config.xxim.allow_origin);
         let customer = &config.netsvr.customer;
@@ -132,7 +132,7 @@ impl Shard {
     }
 
     fn turn_away(&mut self, slot: u32, refusal: Refusal, request: Option<&Request<'_>>) {
-        self.counters.upgrades_refused += 1;
+        self.engine.counters.upgrades_refused += 1;
         let date = self.http_date();
         let path = request.map(|request| request.path);
         let bodiless = request.is_some_and(|request| request.manner().bodiless);
@@ -143,21 +143,21 @@ impl Shard {
 
     /// What the listener of a connection serves.
     pub(super) fn routes(&self, slot: u32) -> &[Route] {
-        match &self.listeners[self.conns[slot].listener as usize].service {
+        match &self.engine.listeners[self.engine.conns[slot].listener as usize].service {
             Service::Http(routes) => routes,
             _ => &[],
         }
     }
 
     fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let peer = match &conn.role {
             Role::Greeting(greeting) => greeting.peer,
             Role::XximHttp(http) => http.peer(),
             _ => return,
         };
         conn.decoder.stash(rest);
-        conn.active_ms = self.now.ms;
+        conn.active_ms = self.engine.now.ms;
         if upgrade.deflate {
             conn.flags.set(Flags::DEFLATE);
         }
@@ -167,7 +167,7 @@ impl Shard {
         match upgrade.protocol {
             ClientProtocol::Netsvr => return self.netsvr_upgraded(slot, peer, upgrade),
             ClientProtocol::Echo => {
-                self.conns[slot].role = Role::Echo;
+                self.engine.conns[slot].role = Role::Echo;
                 self.rearm(slot);
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
@@ -179,12 +179,12 @@ impl Shard {
     }
 
     fn netsvr_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
-        let online = self.shared.online.fetch_add(1, Ordering::Relaxed);
-        self.conns[slot].flags.set(Flags::ONLINE);
-        if online >= self.config.netsvr.customer.max_online {
+        let online = self.engine.shared.online.fetch_add(1, Ordering::Relaxed);
+        self.engine.conns[slot].flags.set(Flags::ONLINE);
+        if online >= self.engine.config.netsvr.customer.max_online {
             return self.refuse(slot, RATE_LIMITED);
         }
-        if !self.shared.open_limiter.take(self.now.ms.saturating_mul(1_000_000)) {
+        if !self.engine.shared.open_limiter.take(self.engine.now.ms.saturating_mul(1_000_000)) {
             self.dropped(DropReason::OpenLimiter, 1);
             return self.refuse(slot, RATE_LIMITED);
         }
@@ -195,10 +195,10 @@ impl Shard {
             x_real_ip: upgrade.x_real_ip,
             remote_addr: peer.ip().to_canonical().to_string(),
         };
-        self.conns[slot].role = Role::Opening(Box::new(Opening { info, verdict: None }));
+        self.engine.conns[slot].role = Role::Opening(Box::new(Opening { info, verdict: None }));
         // The time for the handshake does not run while the callback decides.
-        self.timers.cancel(slot);
-        match self.config.netsvr.customer.on_open_callback_api {
+        self.engine.timers.cancel(slot);
+        match self.engine.config.netsvr.customer.on_open_callback_api {
             Some(_) => self.ask_callback(slot),
             None => self.try_open(slot),
         }
@@ -206,51 +206,51 @@ impl Shard {
 
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
     fn refuse(&mut self, slot: u32, reason: CloseReason) {
-        self.counters.opens_refused += 1;
-        let conn = &mut self.conns[slot];
+        self.engine.counters.opens_refused += 1;
+        let conn = &mut self.engine.conns[slot];
         conn.role = Role::Leaving;
         // Its place is free at once, not when its close frame was answered.
         if conn.flags.clear(Flags::ONLINE) {
-            self.shared.online.fetch_sub(1, Ordering::Relaxed);
+            self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }
         self.close(slot, reason);
         self.linger(slot);
     }
 
     fn ask_callback(&mut self, slot: u32) {
-        let Role::Opening(opening) = &self.conns[slot].role else { return };
-        let id = self.conns.id(slot);
-        let uniq_id = self.uniq_ids.encode(id);
-        let generation = self.config.netsvr.generation;
+        let Role::Opening(opening) = &self.engine.conns[slot].role else { return };
+        let id = self.engine.conns.id(slot);
+        let uniq_id = self.engine.uniq_ids.encode(id);
+        let generation = self.engine.config.netsvr.generation;
         let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
-        self.hooks.open(id, body);
-        if self.hooks.opens() > 2 * self.conns.len() + LEFT_SPARE {
-            self.hooks.retain_opens(|id| self.conns.slot(id).is_some());
+        self.engine.hooks.open(id, body);
+        if self.engine.hooks.opens() > 2 * self.engine.conns.len() + LEFT_SPARE {
+            self.engine.hooks.retain_opens(|id| self.engine.conns.slot(id).is_some());
         }
         self.block(slot, false);
     }
 
     /// The callback at open has decided (section 7.1).
     pub(super) fn verdict(&mut self, id: ConnId, verdict: Option<Box<Verdict>>) {
-        self.hooks.done();
-        let Some(slot) = self.conns.slot(id) else { return };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+        self.engine.hooks.done();
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        let Role::Opening(opening) = &mut self.conns[slot].role else { return };
+        let Role::Opening(opening) = &mut self.engine.conns[slot].role else { return };
         match verdict {
             Some(verdict) if verdict.allow => {
                 opening.verdict = Some(verdict);
                 self.try_open(slot);
             }
             denied => {
-                self.counters.callbacks_denied += denied.is_some() as u64;
-                self.counters.callbacks_failed += denied.is_none() as u64;
+                self.engine.counters.callbacks_denied += denied.is_some() as u64;
+                self.engine.counters.callbacks_failed += denied.is_none() as u64;
                 let data = denied.as_ref().map(|verdict| verdict.data.clone()).unwrap_or_default();
                 if !data.is_empty() {
                     self.push_data(slot, data);
                 }
-                self.conns[slot].role = Role::Leaving;
+                self.engine.conns[slot].role = Role::Leaving;
                 let failed = denied.is_none();
                 self.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
                 self.unblock(slot);
@@ -260,37 +260,37 @@ impl Shard {
 
     /// Opens the connection, now or when a worker has room for the event.
     pub(super) fn try_open(&mut self, slot: u32) {
-        let id = self.conns.id(slot);
-        let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
-        if wait && !self.links.ready(EventKind::Open, id, None) {
+        let id = self.engine.conns.id(slot);
+        let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        if wait && !self.engine.links.ready(EventKind::Open, id, None) {
             return self.block(slot, true);
         }
         let client = Role::Netsvr(Client::default());
-        let role = std::mem::replace(&mut self.conns[slot].role, client);
+        let role = std::mem::replace(&mut self.engine.conns[slot].role, client);
         let Role::Opening(opening) = role else { return };
         let Opening { info, verdict } = *opening;
-        self.counters.opens += 1;
-        self.hub.insert(id);
+        self.engine.counters.opens += 1;
+        self.engine.hub.insert(id);
         let verdict = verdict.map(|verdict| *verdict).unwrap_or_default();
-        self.hub.change(slot, &change_of(&verdict));
+        self.engine.hub.change(slot, &change_of(&verdict));
         if !verdict.data.is_empty() {
             self.push_data(slot, verdict.data);
         }
-        self.conns[slot].active_ms = self.now.ms;
+        self.engine.conns[slot].active_ms = self.engine.now.ms;
         self.rearm(slot);
-        let generation = self.config.netsvr.generation;
-        let uniq_ids = self.uniq_ids.encode(id);
+        let generation = self.engine.config.netsvr.generation;
+        let uniq_ids = self.engine.uniq_ids.encode(id);
         self.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
         self.unblock(slot);
     }
 
     pub(super) fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
-        let mut decoder = std::mem::take(&mut self.conns[slot].decoder);
-        let mut inflater = std::mem::take(&mut self.inflater);
+        let mut decoder = std::mem::take(&mut self.engine.conns[slot].decoder);
+        let mut inflater = std::mem::take(&mut self.engine.inflater);
         loop {
             if !self.wants_frames(slot) {
                 // A connection that is gone needs nothing any more.
-                if self.conns[slot].flags.has(Flags::BLOCKED) {
+                if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
                     decoder.stash(input);
                 }
                 break;
@@ -302,30 +302,30 @@ impl Shard {
                 Err(violation) => {
                     self.violated(slot, violation);
                     // Nothing is read any more; what was read does not wait for the end.
-                    if self.conns[slot].flags.has(Flags::DEAF) {
+                    if self.engine.conns[slot].flags.has(Flags::DEAF) {
                         decoder = Decoder::default();
                     }
                     break;
                 }
             }
         }
-        self.inflater = inflater;
-        self.conns[slot].decoder = decoder;
+        self.engine.inflater = inflater;
+        self.engine.conns[slot].decoder = decoder;
     }
 
     /// Whether the next frame of a client can be handled; blocks the client if it has to wait.
     fn wants_frames(&mut self, slot: u32) -> bool {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED) {
             return false;
         }
         match &conn.role {
             Role::Netsvr(client) => {
-                let id = self.conns.id(slot);
-                let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
+                let id = self.engine.conns.id(slot);
+                let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
                 if wait
                     && !conn.flags.has(Flags::CLOSING)
-                    && !self.links.ready(EventKind::Message, id, client.worker)
+                    && !self.engine.links.ready(EventKind::Message, id, client.worker)
                 {
                     self.block(slot, true);
                     return false;
@@ -342,12 +342,12 @@ impl Shard {
     /// Whether a client must wait because more waits for it than may; blocks it then. What it says
     /// now could only add to that, and nobody reads it.
     pub(super) fn outbox_blocks(&mut self, slot: u32) -> bool {
-        let full = self.outbox_is_full(slot) && !self.conns[slot].flags.has(Flags::CLOSING);
+        let full = self.outbox_is_full(slot) && !self.engine.conns[slot].flags.has(Flags::CLOSING);
         if full {
             self.block(slot, false);
-            let conn = &mut self.conns[slot];
+            let conn = &mut self.engine.conns[slot];
             if conn.flags.set(Flags::FULL) {
-                conn.stalled_ms = self.now.ms;
+                conn.stalled_ms = self.engine.now.ms;
             }
         }
         full
@@ -355,25 +355,27 @@ impl Shard {
 
     /// Whether more waits for a client than may.
     pub(super) fn outbox_is_full(&self, slot: u32) -> bool {
-        let outbox_bytes_max = self.config.runtime.outbox_bytes_max;
-        let conn = &self.conns[slot];
+        let outbox_bytes_max = self.engine.config.runtime.outbox_bytes_max;
+        let conn = &self.engine.conns[slot];
         match conn.role {
             Role::Xxim(_) => self.xxim_queued(slot) > outbox_bytes_max,
             // Its responses go on where its notifications end.
-            Role::Im(_) => conn.outbox.is_full(outbox_bytes_max.max(self.config.im.out_high_water)),
+            Role::Im(_) => {
+                conn.outbox.is_full(outbox_bytes_max.max(self.engine.config.im.out_high_water))
+            }
             _ => conn.outbox.is_full(outbox_bytes_max),
         }
     }
 
     fn rules(&self, slot: u32) -> Rules {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let message_bytes_max = match conn.role {
             Role::Echo => ECHO_MESSAGE_BYTES_MAX,
             Role::Xxim(_) => self.xxim_message_bytes_max(),
             Role::Connmix(_) => self.connmix_message_bytes_max(slot),
             Role::Im(_) => self.im_message_bytes_max(),
-            Role::ConnmixApi(_) => self.config.connmix.api.message_bytes_max,
-            _ => self.config.netsvr.customer.receive_pack_limit,
+            Role::ConnmixApi(_) => self.engine.config.connmix.api.message_bytes_max,
+            _ => self.engine.config.netsvr.customer.receive_pack_limit,
         };
         let close_codes = match conn.role {
             Role::Netsvr(_) => CloseCodes::Netsvr,
@@ -383,7 +385,7 @@ impl Shard {
     }
 
     fn frame(&mut self, slot: u32, event: Event<'_>) {
-        let closing = self.conns[slot].flags.has(Flags::CLOSING);
+        let closing = self.engine.conns[slot].flags.has(Flags::CLOSING);
         match event {
             Event::Close(payload) => {
                 if self.says_last(slot, || websocket::close_echo(payload)) {
@@ -399,11 +401,11 @@ impl Shard {
             Event::Pong(_) => self.shows_life(slot),
             Event::Ping(payload) => {
                 // IM has a heartbeat of its own (IM section 13).
-                if !matches!(self.conns[slot].role, Role::Im(_)) {
-                    self.conns[slot].active_ms = self.now.ms;
+                if !matches!(self.engine.conns[slot].role, Role::Im(_)) {
+                    self.engine.conns[slot].active_ms = self.engine.now.ms;
                 }
                 self.shows_life(slot);
-                self.counters.heartbeats += 1;
+                self.engine.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
                 self.push_pong(slot, pong);
             }
@@ -413,27 +415,27 @@ impl Shard {
 
     /// A whole frame has come in. Only that counts: bytes of one that never ends do not.
     pub(super) fn shows_life(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         match &mut conn.role {
             Role::Xxim(_) => {}
             Role::Connmix(connmix) => connmix.answers_pings(),
             Role::ConnmixApi(api) => api.answers_pings(),
             _ => return,
         }
-        conn.active_ms = self.now.ms;
+        conn.active_ms = self.engine.now.ms;
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
         // IM counts what its frames say, and only they keep a connection alive.
-        if matches!(self.conns[slot].role, Role::Im(_)) {
+        if matches!(self.engine.conns[slot].role, Role::Im(_)) {
             return self.im_message(slot, opcode, data);
         }
-        self.counters.messages_received += 1;
-        self.counters.message_bytes_received += data.len() as u64;
+        self.engine.counters.messages_received += 1;
+        self.engine.counters.message_bytes_received += data.len() as u64;
         self.shows_life(slot);
-        let conn = &mut self.conns[slot];
-        conn.active_ms = self.now.ms;
-        let customer = &self.config.netsvr.customer;
+        let conn = &mut self.engine.conns[slot];
+        conn.active_ms = self.engine.now.ms;
+        let customer = &self.engine.config.netsvr.customer;
         match &mut conn.role {
             Role::Netsvr(client) => {
                 let window = WindowRules {
@@ -441,14 +443,14 @@ impl Shard {
                     max: customer.limit_window_max_requests,
                     window_ms: customer.limit_window.as_millis() as u32,
                 };
-                let limiter = &self.shared.message_limiter;
+                let limiter = &self.engine.shared.message_limiter;
                 let heartbeat = &customer.heartbeat_message;
                 // What nobody wants takes nothing from the limiters (section 2.6, step 1).
-                if !self.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
+                if !self.engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
                     return self.dropped(DropReason::NoWorker, 1);
                 }
-                match client.message(data, self.now.ms, heartbeat, &window, limiter) {
-                    Inbound::Heartbeat => self.counters.heartbeats += 1,
+                match client.message(data, self.engine.now.ms, heartbeat, &window, limiter) {
+                    Inbound::Heartbeat => self.engine.counters.heartbeats += 1,
                     Inbound::Forward => self.forward(slot, data),
                     Inbound::OverConnectionLimit => {
                         self.dropped(DropReason::ConnectionLimiter, 1);
@@ -460,7 +462,7 @@ impl Shard {
             }
             Role::Echo => {
                 let deflate = conn.flags.has(Flags::DEFLATE);
-                let deflater = self.deflater.as_mut().filter(|_| deflate);
+                let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
                 let reply = echo::reply(opcode, data, deflater);
                 self.push(slot, reply);
             }
@@ -472,9 +474,9 @@ impl Shard {
     }
 
     fn forward(&mut self, slot: u32, data: &[u8]) {
-        let worker = &self.config.netsvr.worker;
+        let worker = &self.engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.uniq_ids.encode(self.conns.id(slot));
+        let uniq_id = self.engine.uniq_ids.encode(self.engine.conns.id(slot));
         self.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
@@ -485,49 +487,49 @@ impl Shard {
     /// Keeps the connection's input and lets TCP hold the peer back. With `waiting` it goes on when
     /// the workers' queues have room, in its turn.
     pub(super) fn block(&mut self, slot: u32, waiting: bool) {
-        let id = self.conns.id(slot);
-        let conn = &mut self.conns[slot];
+        let id = self.engine.conns.id(slot);
+        let conn = &mut self.engine.conns[slot];
         conn.flags.set(Flags::BLOCKED);
         if conn.flags.set(Flags::PAUSED) {
-            self.ops.push(Op::Pause { slot });
+            self.engine.ops.push(Op::Pause { slot });
         }
         if waiting && conn.flags.set(Flags::WAITING) {
-            self.waiting.push_back(id);
-            self.counters.clients_blocked += 1;
+            self.engine.waiting.push_back(id);
+            self.engine.counters.clients_blocked += 1;
             // Of those who have left only so many stay in the list.
-            if self.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
-                self.waiting.retain(|id| self.conns.slot(*id).is_some());
+            if self.engine.waiting.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
+                self.engine.waiting.retain(|id| self.engine.conns.slot(*id).is_some());
             }
         }
     }
 
     /// Goes on with a client that was blocked: first what was kept, then its socket.
     pub(super) fn unblock(&mut self, slot: u32) {
-        self.conns[slot].flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
-        if self.is_draining() && !self.conns[slot].flags.has(Flags::GONE) {
+        self.engine.conns[slot].flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
+        if self.is_draining() && !self.engine.conns[slot].flags.has(Flags::GONE) {
             // It may have waited without a limit.
             self.rearm(slot);
         }
         self.feed(slot, &mut []);
-        if self.conns[slot].flags.has(Flags::BLOCKED | Flags::GONE) {
+        if self.engine.conns[slot].flags.has(Flags::BLOCKED | Flags::GONE) {
             return;
         }
-        if let Some(mut held) = self.conns[slot].held.take() {
+        if let Some(mut held) = self.engine.conns[slot].held.take() {
             self.take_in(slot, &mut held);
         }
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         if conn.flags.has(Flags::BLOCKED | Flags::GONE) {
             return;
         }
         if conn.flags.has(Flags::ENDED) {
             return self.touch(slot);
         }
-        if self.is_draining() && !self.conns[slot].role.is_backend() {
+        if self.is_draining() && !self.engine.conns[slot].role.is_backend() {
             self.close(slot, SHUTDOWN);
         }
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         if conn.flags.clear(Flags::PAUSED) {
-            self.ops.push(Op::Resume { slot });
+            self.engine.ops.push(Op::Resume { slot });
         }
     }
 }
@@ -535,12 +537,12 @@ impl Shard {
 impl Shard {
     /// A verifier has decided about a login.
     pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
-        self.logins.done();
-        let Some(slot) = self.conns.slot(id) else { return };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+        self.engine.logins.done();
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        match self.conns[slot].role {
+        match self.engine.conns[slot].role {
             Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
             Role::XximHttp(_) => self.xxim_http_verified(slot, number, verdict),
             Role::Im(_) => self.im_verified(slot, number, verdict),

@@ -35,13 +35,13 @@ impl Shard {
     /// end of the stream follows.
     pub(super) fn close(&mut self, slot: u32, reason: CloseReason) {
         let goodbye = || websocket::close(reason.code, reason.text);
-        if self.conns[slot].flags.has(Flags::GONE) || self.xxim_says_last(slot, goodbye) {
+        if self.engine.conns[slot].flags.has(Flags::GONE) || self.xxim_says_last(slot, goodbye) {
             return;
         }
-        if !self.conns[slot].flags.has(Flags::WEBSOCKET) {
+        if !self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             return self.linger(slot);
         }
-        if self.conns[slot].flags.has(Flags::CLOSING) {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING) {
             return;
         }
         self.say_goodbye(slot, websocket::close(reason.code, reason.text));
@@ -53,21 +53,21 @@ impl Shard {
     /// Queues a close frame, behind everything else. With that a client leaves.
     pub(super) fn say_goodbye(&mut self, slot: u32, frame: Bytes) {
         self.xxim_seal_all(slot);
-        self.conns[slot].flags.set(Flags::CLOSING);
+        self.engine.conns[slot].flags.set(Flags::CLOSING);
         self.push(slot, frame);
         self.leave(slot);
     }
 
     /// A connection that ends is listened to, if only for its end, though its outbox is full.
     fn unblock_full(&mut self, slot: u32) {
-        if self.conns[slot].flags.has(Flags::FULL) {
+        if self.engine.conns[slot].flags.has(Flags::FULL) {
             self.unblock(slot);
         }
     }
 
     /// Writes what is queued, says that nothing follows, then waits for the peer's end only.
     pub(super) fn linger(&mut self, slot: u32) {
-        let flags = &mut self.conns[slot].flags;
+        let flags = &mut self.engine.conns[slot].flags;
         if flags.has(Flags::GONE) {
             return;
         }
@@ -84,7 +84,7 @@ impl Shard {
     /// The peer has ended its side. What came whole before is carried out, and its answers are
     /// written; then the connection ends (`written_out`).
     pub fn ended(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         if conn.flags.has(Flags::GONE) || !conn.flags.set(Flags::ENDED) {
             return;
         }
@@ -94,17 +94,17 @@ impl Shard {
 
     /// The connection has so long for what it still has to do.
     fn give_time(&mut self, slot: u32) {
-        let close_ms = self.config.runtime.close_timeout.as_millis() as u64;
-        self.timers.arm(slot, self.now.ms + close_ms);
+        let close_ms = self.engine.config.runtime.close_timeout.as_millis() as u64;
+        self.engine.timers.arm(slot, self.engine.now.ms + close_ms);
     }
 
     fn soon(&mut self, slot: u32) {
-        self.timers.arm(slot, self.now.ms + 1);
+        self.engine.timers.arm(slot, self.engine.now.ms + 1);
     }
 
     /// Nobody is at the other end any more to be answered. What a client sent before still counts.
     pub fn broken(&mut self, slot: u32) {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if conn.flags.has(Flags::GONE) {
             return;
         }
@@ -125,7 +125,7 @@ impl Shard {
 
     /// Whether input is kept that will still be handled.
     fn keeps_input(&self, slot: u32) -> bool {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let ends = Flags::CLOSING | Flags::DEAF | Flags::GONE;
         if !conn.flags.has(Flags::BLOCKED) || conn.flags.has(ends) {
             return false;
@@ -137,7 +137,7 @@ impl Shard {
 
     /// Whether answers will still be written.
     fn owes_answers(&self, slot: u32) -> bool {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let silent = conn.flags.has(Flags::CLOSING);
         match &conn.role {
             Role::Business(business) => business.owes_answers(),
@@ -151,7 +151,7 @@ impl Shard {
     /// Says goodbye to a WebSocket behind the answers that it is owed, and reads nothing more.
     /// False: it is owed none.
     pub(super) fn says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
-        match self.conns[slot].role {
+        match self.engine.conns[slot].role {
             Role::ConnmixApi(_) => self.api_says_last(slot, goodbye),
             Role::Xxim(_) => self.xxim_says_last(slot, goodbye),
             _ => false,
@@ -160,7 +160,7 @@ impl Shard {
 
     /// Closes as soon as everything is written.
     pub(super) fn hang_up(&mut self, slot: u32) {
-        let flags = &mut self.conns[slot].flags;
+        let flags = &mut self.engine.conns[slot].flags;
         if flags.has(Flags::GONE) {
             return;
         }
@@ -172,7 +172,7 @@ impl Shard {
 
     /// The client broke the WebSocket protocol (netsvr section 2.5).
     pub(super) fn violated(&mut self, slot: u32, violation: Violation) {
-        self.counters.protocol_violations += 1;
+        self.engine.counters.protocol_violations += 1;
         let goodbye = || websocket::close(violation.code, violation.reason);
         if self.xxim_violated(slot, violation) || self.says_last(slot, goodbye) {
             return;
@@ -184,12 +184,12 @@ impl Shard {
     /// The client does not read what it is sent; what waits for it is given up.
     pub(super) fn too_slow(&mut self, slot: u32) {
         // One push may overflow an outbox several times; the close frame stays in it.
-        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
         self.give_up_outbox(slot, DropReason::SlowClient);
-        self.counters.slow_client_closes += 1;
-        if matches!(self.conns[slot].role, Role::Xxim(_)) {
+        self.engine.counters.slow_client_closes += 1;
+        if matches!(self.engine.conns[slot].role, Role::Xxim(_)) {
             // Without a word (xxim section 1.5).
             return self.finish(slot);
         }
@@ -198,20 +198,20 @@ impl Shard {
 
     /// Why something is given up: once the shard stops it is that, whatever happened to be first.
     pub(super) fn at_end(&self, reason: DropReason) -> DropReason {
-        if self.stopping { DropReason::Shutdown } else { reason }
+        if self.engine.stopping { DropReason::Shutdown } else { reason }
     }
 
     fn give_up_outbox(&mut self, slot: u32, reason: DropReason) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let framed = conn.has_control_frames();
         let (mut frames, mut bytes) = conn.outbox.clear(framed);
         let unsealed = self.xxim_give_up(slot);
         frames += unsealed.0;
         bytes += unsealed.1;
-        if frames > 0 && self.conns[slot].role.is_opened() {
+        if frames > 0 && self.engine.conns[slot].role.is_opened() {
             self.connmix_count(slot, 0, frames);
-            self.counters.frames_failed += frames;
-            self.counters.frame_bytes_failed += bytes;
+            self.engine.counters.frames_failed += frames;
+            self.engine.counters.frame_bytes_failed += bytes;
             self.dropped(reason, frames);
         }
     }
@@ -219,8 +219,8 @@ impl Shard {
     /// The last send was written: what the connection was waiting for happens now.
     pub(super) fn written_out(&mut self, slot: u32) {
         let under_way = self.under_way(slot);
-        let has_room = self.conns[slot].flags.has(Flags::FULL) && !self.outbox_is_full(slot);
-        let conn = &mut self.conns[slot];
+        let has_room = self.engine.conns[slot].flags.has(Flags::FULL) && !self.outbox_is_full(slot);
+        let conn = &mut self.engine.conns[slot];
         let blocked = conn.flags.has(Flags::BLOCKED);
         let reads = blocked && !conn.flags.has(Flags::DEAF);
         if reads && matches!(conn.role, Role::Business(_)) {
@@ -235,7 +235,7 @@ impl Shard {
             self.finish(slot);
         } else if !under_way && conn.flags.clear(Flags::LINGER) {
             self.retire(slot);
-            self.ops.push(Op::Shutdown { slot });
+            self.engine.ops.push(Op::Shutdown { slot });
         } else if blocked && matches!(conn.role, Role::Xxim(_)) {
             self.xxim_resume(slot);
         }
@@ -243,32 +243,32 @@ impl Shard {
 
     /// Nothing more can be written to it: a backend that lingers is given no further events.
     fn retire(&mut self, slot: u32) {
-        let role = &mut self.conns[slot].role;
+        let role = &mut self.engine.conns[slot].role;
         if let Role::Business(_) = role
             && let Role::Business(business) = std::mem::replace(role, Role::Leaving)
         {
             self.business_lost(slot, *business);
             // Whoever waited for it may go on.
-            self.room_left = true;
+            self.engine.room_left = true;
         }
     }
 
     /// Ends a connection: a client leaves at the latest now, and the socket is closed.
     pub(super) fn finish(&mut self, slot: u32) {
-        if !self.conns[slot].flags.set(Flags::GONE) {
+        if !self.engine.conns[slot].flags.set(Flags::GONE) {
             return;
         }
-        self.timers.cancel(slot);
-        self.stalls -= self.conns[slot].flags.has(Flags::STALLED) as usize;
+        self.engine.timers.cancel(slot);
+        self.engine.stalls -= self.engine.conns[slot].flags.has(Flags::STALLED) as usize;
         self.give_up_outbox(slot, self.at_end(DropReason::Closing));
         self.leave(slot);
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let kept = conn.held.is_some() || conn.decoder.has_kept();
         conn.held = None;
         conn.tls = None;
         conn.decoder = Default::default();
         if conn.flags.clear(Flags::ONLINE) {
-            self.shared.online.fetch_sub(1, Ordering::Relaxed);
+            self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }
         match std::mem::replace(&mut conn.role, Role::Leaving) {
             Role::Business(business) => self.business_lost(slot, *business),
@@ -277,22 +277,24 @@ impl Shard {
             Role::ConnmixApi(conn) => self.connmix_api_departed(slot, *conn),
             _ => {}
         }
-        self.ops.push(Op::Close { slot });
+        self.engine.ops.push(Op::Close { slot });
     }
 
     /// Sets the timer of a connection to whatever is due next.
     pub(super) fn rearm(&mut self, slot: u32) {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if conn.flags.has(Flags::ENDED) {
             // Its time runs, whatever happens; it needs no write deadline beside that.
             return;
         }
-        let runtime = &self.config.runtime;
+        let runtime = &self.engine.config.runtime;
         let deadline_ms = if conn.is_ending() {
-            self.now.ms + runtime.close_timeout.as_millis() as u64
+            self.engine.now.ms + runtime.close_timeout.as_millis() as u64
         } else {
             match &conn.role {
-                Role::Greeting(_) => self.now.ms + runtime.handshake_timeout.as_millis() as u64,
+                Role::Greeting(_) => {
+                    self.engine.now.ms + runtime.handshake_timeout.as_millis() as u64
+                }
                 Role::Business(business) => self.business_deadline_ms(slot, business),
                 Role::Xxim(_) => self.xxim_deadline_ms(slot),
                 Role::XximHttp(_) => self.xxim_http_deadline_ms(slot),
@@ -304,28 +306,28 @@ impl Shard {
             .min(self.write_due_ms(slot))
         };
         let deadline_ms = deadline_ms.min(self.hears_until_ms(slot).unwrap_or(u64::MAX));
-        self.timers.arm(slot, deadline_ms);
+        self.engine.timers.arm(slot, deadline_ms);
     }
 
     /// While the shard drains: when a client that is heard out is said goodbye to, whatever it
     /// waits for. Who waits for room in the queues of workers has more time, see `timed_out`.
     fn hears_until_ms(&self, slot: u32) -> Option<u64> {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let over = Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::WAITING;
         // Requests over HTTP have time limits of their own.
         let other = conn.role.is_backend() || matches!(conn.role, Role::XximHttp(_));
-        self.drain_due_ms.filter(|_| !other && !conn.flags.has(over))
+        self.engine.drain_due_ms.filter(|_| !other && !conn.flags.has(over))
     }
 
     /// When a connection must have taken the send that is stalled, if one is, and if its outbox is
     /// full so much that it is not. Who does not is too slow, whatever waits for it and whether it
     /// is read.
     pub(super) fn write_due_ms(&self, slot: u32) -> u64 {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if !conn.flags.has(Flags::STALLED) {
             return u64::MAX;
         }
-        let config = &self.config;
+        let config = &self.engine.config;
         let time = match &conn.role {
             Role::Business(business) => business.send_deadline(&config.netsvr),
             Role::ConnmixApi(_) => config.connmix.api.write_timeout,
@@ -338,12 +340,12 @@ impl Shard {
     }
 
     fn idle_ms(&self) -> u64 {
-        self.config.netsvr.customer.heartbeat_interval.as_millis() as u64
+        self.engine.config.netsvr.customer.heartbeat_interval.as_millis() as u64
     }
 
     /// The timer of a connection has fired.
     pub(super) fn timed_out(&mut self, slot: u32) {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         match &conn.role {
             _ if conn.flags.has(Flags::GONE) => {}
             // Whether the last send has stalled is told after the timers of a turn.
@@ -366,33 +368,35 @@ impl Shard {
                 self.give_time(slot);
             }
             _ if conn.is_ending() => self.finish(slot),
-            _ if self.hears_until_ms(slot).is_some_and(|due_ms| due_ms <= self.now.ms) => {
+            _ if self.hears_until_ms(slot).is_some_and(|due_ms| due_ms <= self.engine.now.ms) => {
                 self.close(slot, SHUTDOWN);
             }
-            role if !role.is_backend() && self.write_due_ms(slot) <= self.now.ms => {
+            role if !role.is_backend() && self.write_due_ms(slot) <= self.engine.now.ms => {
                 // It takes nothing, so it can not be told why.
                 self.give_up_outbox(slot, DropReason::SlowClient);
-                self.counters.slow_client_closes += 1;
+                self.engine.counters.slow_client_closes += 1;
                 self.finish(slot);
             }
             Role::Greeting(_) => {
-                self.counters.handshake_timeouts += 1;
+                self.engine.counters.handshake_timeouts += 1;
                 self.finish(slot);
             }
             Role::Business(_) => self.business_timed_out(slot),
             Role::Xxim(_) => self.xxim_timed_out(slot),
-            Role::XximHttp(_) if self.xxim_http_deadline_ms(slot) > self.now.ms => self.rearm(slot),
+            Role::XximHttp(_) if self.xxim_http_deadline_ms(slot) > self.engine.now.ms => {
+                self.rearm(slot)
+            }
             Role::XximHttp(_) => self.xxim_http_timed_out(slot),
             Role::Connmix(_) => self.connmix_timed_out(slot),
             Role::Im(_) => self.im_timed_out(slot),
             Role::ConnmixApi(_) => self.connmix_api_timed_out(slot),
             // A client that is not being read can not show that it is alive.
             _ if conn.flags.has(Flags::BLOCKED) => {
-                self.conns[slot].active_ms = self.now.ms;
+                self.engine.conns[slot].active_ms = self.engine.now.ms;
                 self.rearm(slot);
             }
-            _ if self.now.ms.saturating_sub(conn.active_ms) > self.idle_ms() => {
-                self.counters.idle_timeouts += 1;
+            _ if self.engine.now.ms.saturating_sub(conn.active_ms) > self.idle_ms() => {
+                self.engine.counters.idle_timeouts += 1;
                 self.close(slot, IDLE);
             }
             _ => self.rearm(slot),
@@ -404,21 +408,21 @@ impl Shard {
         if self.is_draining() {
             return;
         }
-        let close_ms = self.config.runtime.close_timeout.as_millis() as u64;
-        self.drain_due_ms = Some(self.now.ms + close_ms);
-        for listener in 0..self.listeners.len() {
-            self.ops.push(Op::Unlisten { listener });
+        let close_ms = self.engine.config.runtime.close_timeout.as_millis() as u64;
+        self.engine.drain_due_ms = Some(self.engine.now.ms + close_ms);
+        for listener in 0..self.engine.listeners.len() {
+            self.engine.ops.push(Op::Unlisten { listener });
         }
         let clients = |role: &Role| !role.is_backend();
-        let open = self.conns.iter().filter(|(_, conn)| clients(&conn.role));
+        let open = self.engine.conns.iter().filter(|(_, conn)| clients(&conn.role));
         for slot in open.map(|(slot, _)| slot).collect::<Vec<_>>() {
-            match self.conns[slot].role {
+            match self.engine.conns[slot].role {
                 Role::Greeting(_) => self.finish(slot),
-                _ if self.conns[slot].flags.has(Flags::GONE) => {}
+                _ if self.engine.conns[slot].flags.has(Flags::GONE) => {}
                 // Its request is answered first, if it has one.
                 Role::XximHttp(_) => self.xxim_http_drain(slot),
                 // What it has sent comes first; `unblock` closes it then.
-                _ if self.conns[slot].flags.has(Flags::WAITING) => {}
+                _ if self.engine.conns[slot].flags.has(Flags::WAITING) => {}
                 _ if self.keeps_input(slot) => self.rearm(slot),
                 _ => self.close(slot, SHUTDOWN),
             }
@@ -426,29 +430,29 @@ impl Shard {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.drain_due_ms.is_some()
+        self.engine.drain_due_ms.is_some()
     }
 
     /// Whether draining is over: no client is left and every event has been written to its worker.
     pub fn drained(&self) -> bool {
         let clients = |role: &Role| !role.is_backend() && !matches!(role, Role::Free);
         self.is_draining()
-            && self.links.queued().0 == 0
-            && self.queueing.queues.under_way() == 0
-            && self.hooks.is_idle()
+            && self.engine.links.queued().0 == 0
+            && self.engine.queueing.queues.under_way() == 0
+            && self.engine.hooks.is_idle()
             && self.xxim.is_idle()
             && self.xxim.under_way() == 0
             && self.connmix.leaving.is_empty()
             && self.connmix.departed.is_empty()
-            && self.mail.iter().all(VecDeque::is_empty)
-            && !self.conns.iter().any(|(_, conn)| clients(&conn.role))
+            && self.engine.mail.iter().all(VecDeque::is_empty)
+            && !self.engine.conns.iter().any(|(_, conn)| clients(&conn.role))
     }
 
     /// Closes every connection that is left, after what is queued for it.
     pub(super) fn stop(&mut self) {
-        self.stopping = true;
-        for slot in self.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
-            let conn = &self.conns[slot];
+        self.engine.stopping = true;
+        for slot in self.engine.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
+            let conn = &self.engine.conns[slot];
             if !conn.flags.has(Flags::GONE) {
                 if matches!(conn.role, Role::ConnmixApi(_)) && conn.flags.has(Flags::WEBSOCKET) {
                     self.close(slot, SHUTDOWN);
@@ -460,15 +464,15 @@ impl Shard {
 
     /// Whether the shard has stopped: nothing is left.
     pub fn stopped(&self) -> bool {
-        self.stopping && self.conns.is_empty()
+        self.engine.stopping && self.engine.conns.is_empty()
     }
 
     /// Queues a pong. Who does not take its pongs is not read, which bounds them.
     pub(super) fn push_pong(&mut self, slot: u32, pong: Bytes) {
         let bytes = pong.len();
-        match self.conns[slot].outbox.push_pong(Frame::new(pong)) {
+        match self.engine.conns[slot].outbox.push_pong(Frame::new(pong)) {
             Some(behind) => {
-                self.counters.pongs_dropped += 1;
+                self.engine.counters.pongs_dropped += 1;
                 self.note_replaced(slot, behind, bytes);
             }
             None => {

@@ -31,7 +31,7 @@ pub(super) enum Spread {
 impl Shard {
     /// Carries a command to every shard that it concerns, this one included.
     pub(super) fn dispatch(&mut self, command: Command) {
-        if self.mail.len() == 1 {
+        if self.engine.mail.len() == 1 {
             self.apply(&command);
             return;
         }
@@ -52,7 +52,7 @@ impl Shard {
     }
 
     fn dispatch_part(&mut self, shard: u8, command: Command) {
-        if shard == self.id {
+        if shard == self.engine.id {
             self.apply(&command);
         } else {
             self.post(shard, Mail::Part(command));
@@ -61,7 +61,7 @@ impl Shard {
 
     /// What each of the shards is to do that a command concerns. Parts keep the order of the list.
     pub(super) fn spread(&self, command: Command) -> Spread {
-        let shards = self.mail.len();
+        let shards = self.engine.mail.len();
         let conns = match command.conns() {
             None => return Spread::All(Arc::new(command)),
             Some([conn]) if usize::from(conn.shard()) < shards => {
@@ -83,13 +83,13 @@ impl Shard {
     /// Keeps a command for later (`ForceOfflineGuest` with a delay).
     pub(super) fn later(&mut self, delay_s: u32, job: Job) {
         if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
-            if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+            if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
                 tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
             }
             return self.dropped(DropReason::TooManyJobs, 1);
         }
         let job = self.jobs.insert(job) as u32;
-        self.job_timers.arm(job, self.now.ms + delay_s as u64 * 1000);
+        self.job_timers.arm(job, self.engine.now.ms + delay_s as u64 * 1000);
     }
 
     /// Applies a command to the connections of this shard.
@@ -104,8 +104,8 @@ impl Shard {
                 outcome
             }
             Command::Update { conn, change, payload } => {
-                let Some(slot) = self.hub.slot_of(*conn) else { return Outcome::default() };
-                self.hub.change(slot, change);
+                let Some(slot) = self.engine.hub.slot_of(*conn) else { return Outcome::default() };
+                self.engine.hub.change(slot, change);
                 if let Some(payload) = payload {
                     self.push_all(&[slot], payload);
                 }
@@ -114,7 +114,7 @@ impl Shard {
             Command::Call { conn, call } => self.call(*conn, call),
             Command::DeleteTopics { topics, payload } => {
                 let mut lost = Vec::new();
-                topics.iter().for_each(|topic| self.hub.delete_topic(topic, &mut lost));
+                topics.iter().for_each(|topic| self.engine.hub.delete_topic(topic, &mut lost));
                 lost.sort_unstable();
                 lost.dedup();
                 if let Some(payload) = payload {
@@ -140,13 +140,14 @@ impl Shard {
     ) -> Outcome {
         let mut slots = Vec::new();
         let mut outcome = Outcome::default();
-        self.hub.for_each(target, |slot| slots.push(slot));
+        self.engine.hub.for_each(target, |slot| slots.push(slot));
         for slot in slots {
             // It was named twice, or went because of one before it.
-            if self.hub.id_of(slot).is_none() {
+            if self.engine.hub.id_of(slot).is_none() {
                 continue;
             }
-            let guest = self.hub.user(slot).is_empty() && self.hub.session(slot).is_empty();
+            let guest =
+                self.engine.hub.user(slot).is_empty() && self.engine.hub.session(slot).is_empty();
             if guests_only && !guest {
                 continue;
             }
@@ -161,7 +162,7 @@ impl Shard {
 
     /// Closes a client that a backend does not want any more, in the words of its protocol.
     fn send_away(&mut self, slot: u32, reason: CloseReason) {
-        match self.conns[slot].role {
+        match self.engine.conns[slot].role {
             Role::Im(_) => self.im_kicked(slot, reason),
             _ => self.close(slot, reason),
         }

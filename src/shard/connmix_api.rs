@@ -147,12 +147,12 @@ impl Conn {
 impl Shard {
     /// Bytes of a connection to the API.
     pub(super) fn connmix_api_bytes(&mut self, slot: u32, data: &mut [u8]) {
-        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
+        if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             return self.read_frames(slot, data);
         }
         // How long one request may take has a deadline of its own.
         if !data.is_empty() {
-            self.conns[slot].active_ms = self.now.ms;
+            self.engine.conns[slot].active_ms = self.engine.now.ms;
         }
         self.read_http(slot, data);
     }
@@ -188,7 +188,7 @@ impl Shard {
         id: &str,
         form: impl FnOnce(&str) -> Form,
     ) {
-        self.counters.api_requests += 1;
+        self.engine.counters.api_requests += 1;
         match action {
             Action::Answer(answer) => self.api_answer(slot, answer, id, form),
             Action::Tell(command, about, node) => match self.outcome_here(command, node) {
@@ -196,7 +196,7 @@ impl Shard {
                     self.api_answer(slot, control::answer(about, outcome), id, form);
                 }
                 Err(command) => {
-                    let number = self.asks.number(self.conns.id(slot));
+                    let number = self.engine.asks.number(self.engine.conns.id(slot));
                     let form = form(id);
                     if let Some(conn) = self.api(slot) {
                         conn.pending.push_back(Pending { number, about, form, answer: None });
@@ -216,11 +216,11 @@ impl Shard {
     fn outcome_here(&mut self, command: Command, node: Option<u16>) -> Result<Outcome, Command> {
         let here = match &command {
             _ if node.is_some() || self.leaves(&command) => false,
-            _ if self.mail.len() == 1 => true,
+            _ if self.engine.mail.len() == 1 => true,
             Command::Push { target: Target::Conns(conns), .. } => {
-                conns.iter().all(|conn| conn.shard() == self.id)
+                conns.iter().all(|conn| conn.shard() == self.engine.id)
             }
-            Command::Call { conn, .. } => conn.shard() == self.id,
+            Command::Call { conn, .. } => conn.shard() == self.engine.id,
             _ => false,
         };
         if here { Ok(self.apply(&command)) } else { Err(command) }
@@ -234,9 +234,9 @@ impl Shard {
         id: &str,
         form: impl FnOnce(&str) -> Form,
     ) {
-        self.counters.api_faults += answer.is_fault() as u64;
-        let faults_max = self.config.connmix.api.faults_max;
-        let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
+        self.engine.counters.api_faults += answer.is_fault() as u64;
+        let faults_max = self.engine.config.connmix.api.faults_max;
+        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
         let Some(conn) = self.api(slot) else { return };
         conn.faults = if answer.is_fault() && websocket { conn.faults + 1 } else { 0 };
         let too_many = conn.faults > faults_max;
@@ -255,7 +255,7 @@ impl Shard {
 
     /// Sends an answer in its turn. With `ends` nothing is read or answered after it.
     pub(super) fn api_send(&mut self, slot: u32, answer: Bytes, ends: bool) {
-        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
         let Some(conn) = self.api(slot) else { return };
@@ -273,14 +273,14 @@ impl Shard {
 
     /// See [`Shard::says_last`].
     pub(super) fn api_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
-        let ending = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
+        let ending = self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
         let Some(conn) = self.api(slot) else { return false };
         if ending || conn.pending.is_empty() {
             return false;
         }
         let (form, answer) = (Form::Raw { ends: true }, Some(goodbye()));
         conn.pending.push_back(Pending { number: 0, about: About::Send, form, answer });
-        self.conns[slot].flags.set(Flags::DEAF);
+        self.engine.conns[slot].flags.set(Flags::DEAF);
         self.rearm(slot);
         true
     }
@@ -293,7 +293,7 @@ impl Shard {
         let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
         let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
         conn.pending.retain(|pending| pending.answer.is_some());
-        unknown.into_iter().for_each(|number| self.asks.forget(number));
+        unknown.into_iter().for_each(|number| self.engine.asks.forget(number));
         self.release(slot);
     }
 
@@ -313,9 +313,9 @@ impl Shard {
 
     /// The answer to a request of this number is known.
     fn api_answered(&mut self, number: u64, encode: impl FnOnce(&Pending) -> Bytes) {
-        let Some(id) = self.asks.asker(number) else { return };
-        self.asks.forget(number);
-        let Some(slot) = self.conns.slot(id) else { return };
+        let Some(id) = self.engine.asks.asker(number) else { return };
+        self.engine.asks.forget(number);
+        let Some(slot) = self.engine.conns.slot(id) else { return };
         let Some(conn) = self.api(slot) else { return };
         let mut pending = conn.pending.iter_mut();
         if let Some(pending) = pending.find(|pending| pending.number == number) {
@@ -326,14 +326,14 @@ impl Shard {
 
     /// The text of the metrics, for a request of this number.
     pub(super) fn rendered(&mut self, number: u64, text: &str) {
-        self.hooks.rendered();
+        self.engine.hooks.rendered();
         let date = self.http_date();
         self.api_answered(number, |pending| pending.form.metrics(text, &date));
     }
 
     /// Sends the answers that wait for nothing any more, and goes on reading.
     fn release(&mut self, slot: u32) {
-        while !self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
+        while !self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
             && let Some(conn) = self.api(slot)
             && let Some(front) = conn.pending.front_mut()
             && let Some(answer) = front.answer.take()
@@ -350,7 +350,7 @@ impl Shard {
 
     /// Goes on reading a connection that was blocked, if there is room again.
     pub(super) fn connmix_api_room(&mut self, slot: u32) {
-        let flags = self.conns[slot].flags;
+        let flags = self.engine.conns[slot].flags;
         let goes_on = self.api(slot).is_some_and(|conn| !conn.is_full());
         if goes_on && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::DEAF) {
             self.unblock(slot);
@@ -366,9 +366,9 @@ impl Shard {
         form: impl FnOnce(&str) -> Form,
     ) {
         let error = |code, message| Answer::Error { code, message };
-        let shards = self.mail.len();
+        let shards = self.engine.mail.len();
         let draining = self.is_draining();
-        let consumer = self.conns.id(slot);
+        let consumer = self.engine.conns.id(slot);
         let Some(conn) = self.api(slot) else { return };
         if !matches!(conn.consuming, Consuming::No) {
             let answer = error(Code::AlreadyConsuming, "already consuming");
@@ -398,8 +398,8 @@ impl Shard {
 
     /// A home has let the connection join, or not.
     pub(super) fn queue_joined(&mut self, consumer: ConnId, joined: bool) {
-        let Some(slot) = self.conns.slot(consumer) else { return };
-        let api = &self.config.connmix.api;
+        let Some(slot) = self.engine.conns.slot(consumer) else { return };
+        let api = &self.engine.config.connmix.api;
         let (events, bytes) = (api.events_max as usize, api.event_bytes_max as usize);
         let Some(conn) = self.api(slot) else { return };
         let Consuming::Joining { missing, refused } = &mut conn.consuming else { return };
@@ -430,7 +430,7 @@ impl Shard {
 
     /// `queue.unpop` (section 3.3): the homes are told to give nothing more.
     fn queue_unpop(&mut self, slot: u32, id: &str, form: impl FnOnce(&str) -> Form) {
-        let consumer = self.conns.id(slot);
+        let consumer = self.engine.conns.id(slot);
         let Some(conn) = self.api(slot) else { return };
         if !matches!(conn.consuming, Consuming::Yes) {
             let answer = Answer::Error { code: Code::NotConsuming, message: "not consuming" };
@@ -448,7 +448,7 @@ impl Shard {
 
     /// A home gives the connection nothing more; what it gave has arrived before this.
     pub(super) fn queue_left(&mut self, consumer: ConnId) {
-        let Some(slot) = self.conns.slot(consumer) else { return };
+        let Some(slot) = self.engine.conns.slot(consumer) else { return };
         let Some(conn) = self.api(slot) else { return };
         let Consuming::Leaving { missing } = &mut conn.consuming else { return };
         *missing -= 1;
@@ -474,19 +474,19 @@ impl Shard {
     /// An event for a consumer of this shard. If it is gone or going the event is not lost: its
     /// home keeps it until it hears so.
     pub(super) fn queue_event(&mut self, home: u8, consumer: ConnId, event: Bytes) {
-        let Some(slot) = self.conns.slot(consumer) else { return };
-        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+        let Some(slot) = self.engine.conns.slot(consumer) else { return };
+        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
         let Some(conn) = self.api(slot) else { return };
         conn.flight.queued(Some(home), event.len());
-        self.conns[slot].outbox.push(Frame::new(event));
+        self.engine.conns[slot].outbox.push(Frame::new(event));
         self.touch(slot);
     }
 
     /// A frame that is no event is about to be queued for a connection.
     pub(super) fn note_frame(&mut self, slot: u32, bytes: usize) {
-        if let Role::ConnmixApi(conn) = &mut self.conns[slot].role {
+        if let Role::ConnmixApi(conn) = &mut self.engine.conns[slot].role {
             conn.flight.queued(None, bytes);
         }
     }
@@ -500,9 +500,9 @@ impl Shard {
 
     /// Of the last send `written` bytes are out: the homes whose events these were are told.
     pub(super) fn api_written(&mut self, slot: u32, written: usize) {
-        let encrypted = self.conns[slot].tls.is_some();
-        let consumer = self.conns.id(slot);
-        let mut counts = vec![0u32; self.mail.len()];
+        let encrypted = self.engine.conns[slot].tls.is_some();
+        let consumer = self.engine.conns.id(slot);
+        let mut counts = vec![0u32; self.engine.mail.len()];
         let Some(conn) = self.api(slot) else { return };
         conn.flight.confirm(written, encrypted, |home| counts[home as usize] += 1);
         for (home, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
@@ -512,13 +512,13 @@ impl Shard {
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn connmix_api_deadline_ms(&self, slot: u32) -> u64 {
-        let entry = &self.conns[slot];
-        let api = &self.config.connmix.api;
+        let entry = &self.engine.conns[slot];
+        let api = &self.engine.config.connmix.api;
         let Role::ConnmixApi(conn) = &entry.role else { return u64::MAX };
         let read_ms = api.read_timeout.as_millis() as u64;
         let mut due_ms = match entry.flags.has(Flags::BLOCKED) {
             // It can not show that it is alive.
-            true => self.now.ms + read_ms,
+            true => self.engine.now.ms + read_ms,
             false if entry.flags.has(Flags::WEBSOCKET) && !conn.pinged => {
                 entry.active_ms + read_ms / 2
             }
@@ -526,7 +526,7 @@ impl Shard {
         };
         due_ms = due_ms.min(self.write_due_ms(slot));
         if let Some(since_ms) = conn.reading.since_ms() {
-            let time_max = self.config.runtime.handshake_timeout.as_millis() as u64;
+            let time_max = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
             due_ms = due_ms.min(since_ms + time_max);
         }
         due_ms
@@ -534,20 +534,20 @@ impl Shard {
 
     /// That time has come.
     pub(super) fn connmix_api_timed_out(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        let flags = self.conns[slot].flags;
+        let now_ms = self.engine.now.ms;
+        let flags = self.engine.conns[slot].flags;
         if self.connmix_api_deadline_ms(slot) > now_ms {
             return self.rearm(slot);
         }
-        let read_ms = self.config.connmix.api.read_timeout.as_millis() as u64;
-        let silent_ms = now_ms.saturating_sub(self.conns[slot].active_ms);
+        let read_ms = self.engine.config.connmix.api.read_timeout.as_millis() as u64;
+        let silent_ms = now_ms.saturating_sub(self.engine.conns[slot].active_ms);
         let Some(conn) = self.api(slot) else { return };
         if flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) && silent_ms < read_ms {
             conn.pinged = true;
             self.push(slot, websocket::ping());
             return self.rearm(slot);
         }
-        self.counters.idle_timeouts += 1;
+        self.engine.counters.idle_timeouts += 1;
         match flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) {
             true => self.close(slot, READ_TIMEOUT),
             false => self.finish(slot),
@@ -556,9 +556,9 @@ impl Shard {
 
     /// The connection is gone: its homes take back what was not written.
     pub(super) fn connmix_api_departed(&mut self, slot: u32, conn: Conn) {
-        let consumer = self.conns.id(slot);
-        conn.pending.iter().for_each(|pending| self.asks.forget(pending.number));
-        let mut written = vec![0u32; self.mail.len()];
+        let consumer = self.engine.conns.id(slot);
+        conn.pending.iter().for_each(|pending| self.engine.asks.forget(pending.number));
+        let mut written = vec![0u32; self.engine.mail.len()];
         conn.flight.lost(|home| written[home as usize] += 1);
         for home in conn.homes_ever {
             let written = written[home as usize];
@@ -567,7 +567,7 @@ impl Shard {
     }
 
     pub(super) fn api(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::ConnmixApi(conn) => Some(conn),
             _ => None,
         }

@@ -106,7 +106,7 @@ impl Form {
 impl Shard {
     /// Bytes of a connection that is no WebSocket, behind those that are kept.
     pub(super) fn read_http(&mut self, slot: u32, data: &[u8]) {
-        let body_bytes_max = self.config.connmix.api.message_bytes_max as usize;
+        let body_bytes_max = self.engine.config.connmix.api.message_bytes_max as usize;
         let Some(conn) = self.api(slot) else { return };
         let mut reading = std::mem::take(&mut conn.reading);
         let bytes = reading.machine.resume(data);
@@ -116,8 +116,8 @@ impl Shard {
         {
             self.http_event(slot, &mut reading, event);
         }
-        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
-            self.conns[slot].decoder.stash(rest);
+        if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
+            self.engine.conns[slot].decoder.stash(rest);
             self.rearm(slot);
             // What came with the request.
             return self.feed(slot, &mut []);
@@ -125,7 +125,7 @@ impl Shard {
         let unread = rest.len();
         reading.machine.keep(bytes, unread);
         let runs = reading.machine.is_partial() && !reading.waits();
-        reading.since_ms = runs.then(|| reading.since_ms.unwrap_or(self.now.ms));
+        reading.since_ms = runs.then(|| reading.since_ms.unwrap_or(self.engine.now.ms));
         if let Some(conn) = self.api(slot) {
             conn.reading = reading;
         }
@@ -137,7 +137,9 @@ impl Shard {
     /// Whether there is something to read, and it is to be read now.
     fn http_goes_on(&mut self, slot: u32, reading: &Reading, rest: &[u8]) -> bool {
         let gone = Flags::GONE | Flags::DEAF | Flags::WEBSOCKET;
-        if self.conns[slot].flags.has(gone) || rest.is_empty() && !reading.machine.is_partial() {
+        if self.engine.conns[slot].flags.has(gone)
+            || rest.is_empty() && !reading.machine.is_partial()
+        {
             return false;
         }
         if reading.waits() && self.api(slot).is_some_and(|conn| !conn.is_settled()) {
@@ -164,7 +166,7 @@ impl Shard {
 
     /// A request begins; its body is to come.
     fn http_head(&mut self, slot: u32, reading: &mut Reading, request: &Request<'_>) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(peer) = self.api(slot).map(|conn| conn.peer.ip()) else { return };
         let manner = request.manner();
         match control::endpoint(request, peer, &config.connmix.api) {
@@ -179,8 +181,8 @@ impl Shard {
 
     /// Answers with something else than what was asked for.
     fn http_refuse(&mut self, slot: u32, reading: &mut Reading, refusal: Refusal, manner: Manner) {
-        self.counters.api_requests += 1;
-        self.counters.api_faults += 1;
+        self.engine.counters.api_requests += 1;
+        self.engine.counters.api_faults += 1;
         let body = control::refusal_body(refusal);
         let Refusal { status, headers, upgrade, .. } = refusal;
         let answer = answer::Answer { status, headers, upgrade, content: Some((JSON, &body)) };
@@ -215,7 +217,7 @@ impl Shard {
             }
             Endpoint::Version => self.http_json(slot, control::VERSION, manner),
             Endpoint::Nodes { host } => {
-                let config = self.config.clone();
+                let config = self.engine.config.clone();
                 let bind = self.api_address(slot);
                 let api = &config.connmix.api;
                 let others = self.other_apis();
@@ -225,38 +227,38 @@ impl Shard {
             }
             Endpoint::Metrics => self.http_metrics(slot, reading, manner),
             Endpoint::WebSocket { response, may_write } => {
-                self.counters.api_requests += 1;
+                self.engine.counters.api_requests += 1;
                 self.push(slot, Bytes::from(response));
                 if let Some(conn) = self.api(slot) {
                     conn.may_write = may_write;
                 }
-                self.conns[slot].flags.set(Flags::WEBSOCKET);
+                self.engine.conns[slot].flags.set(Flags::WEBSOCKET);
             }
         }
     }
 
     fn http_json(&mut self, slot: u32, json: &[u8], manner: Manner) {
-        self.counters.api_requests += 1;
+        self.engine.counters.api_requests += 1;
         let answer = Form::Http(manner).http(JSON, json, &self.http_date());
         self.api_send(slot, answer, manner.ends);
     }
 
     /// The metrics are text that the sidecar makes.
     fn http_metrics(&mut self, slot: u32, reading: &mut Reading, manner: Manner) {
-        if self.hooks.renders() >= METRICS_REQUESTS_MAX {
+        if self.engine.hooks.renders() >= METRICS_REQUESTS_MAX {
             return self.http_refuse(slot, reading, control::BUSY, manner);
         }
-        self.counters.api_requests += 1;
-        let number = self.asks.number(self.conns.id(slot));
-        self.hooks.render(self.id, number);
+        self.engine.counters.api_requests += 1;
+        let number = self.engine.asks.number(self.engine.conns.id(slot));
+        self.engine.hooks.render(self.engine.id, number);
         self.api_wait(slot, number, Form::Http(manner));
     }
 
     /// The address of the last listener of the API: where backends are to connect.
     fn api_address(&self, slot: u32) -> std::net::SocketAddr {
-        let mut listeners = self.listeners.iter().rev();
+        let mut listeners = self.engine.listeners.iter().rev();
         let api = listeners.find(|listener| listener.service == Service::ConnmixApi);
-        let own = &self.listeners[self.conns[slot].listener as usize];
+        let own = &self.engine.listeners[self.engine.conns[slot].listener as usize];
         api.unwrap_or(own).bound
     }
 }

@@ -376,7 +376,7 @@ impl Driver {
     }
 
     fn carry_out(&mut self) {
-        for op in self.parts.shard.ops.drain(..) {
+        for op in self.parts.shard.engine.ops.drain(..) {
             match op {
                 Op::Send { slot, batch } => self.ring.send(slot, batch),
                 Op::Pause { slot } => self.ring.pause(slot),
@@ -390,7 +390,7 @@ impl Driver {
 
     fn carry_mail(&mut self) {
         self.congested = false;
-        let queues = self.parts.shard.mail.iter_mut().zip(&self.parts.ways.shards);
+        let queues = self.parts.shard.engine.mail.iter_mut().zip(&self.parts.ways.shards);
         for (queue, shard) in queues.filter(|(queue, _)| !queue.is_empty()) {
             while let Some(mail) = queue.pop_front() {
                 if let Err(mail) = shard.send(mail) {

@@ -19,17 +19,17 @@ const GIVEN_PER_TURN: usize = 256;
 impl Shard {
     /// Tells a worker about a client of this shard; the event is encoded only if somebody wants it.
     pub(super) fn event(&mut self, slot: u32, kind: EventKind, encode: impl FnOnce(&Hub) -> Bytes) {
-        let client = self.conns.id(slot);
+        let client = self.engine.conns.id(slot);
         let mut sticky = self.worker_of(slot).copied().unwrap_or_default();
-        if !self.links.wanted(kind) {
+        if !self.engine.links.wanted(kind) {
             return self.dropped(DropReason::NoWorker, 1);
         }
-        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
-        if may_drop && !self.links.ready(kind, client, sticky) {
-            self.counters.events_failed += 1;
+        let may_drop = self.engine.config.netsvr.worker.on_full == WorkerFull::Drop;
+        if may_drop && !self.engine.links.ready(kind, client, sticky) {
+            self.engine.counters.events_failed += 1;
             return self.dropped(DropReason::WorkerFull, 1);
         }
-        let frame = encode(&self.hub);
+        let frame = encode(&self.engine.hub);
         self.place(Event { kind, client, frame }, &mut sticky);
         if let Some(worker) = self.worker_of(slot) {
             *worker = sticky;
@@ -38,7 +38,7 @@ impl Shard {
 
     /// Which worker gets the events of a client, if they are picked sticky.
     fn worker_of(&mut self, slot: u32) -> Option<&mut Option<ConnId>> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::Netsvr(client) => Some(&mut client.worker),
             Role::Xxim(conn) => Some(&mut conn.worker),
             Role::Connmix(conn) => Some(&mut conn.worker),
@@ -49,7 +49,7 @@ impl Shard {
 
     fn place(&mut self, event: Event, sticky: &mut Option<ConnId>) {
         let frame = event.frame.clone();
-        match self.links.place(event, sticky) {
+        match self.engine.links.place(event, sticky) {
             Placed::To(worker) => self.send_event(worker, frame),
             Placed::Kept => {}
             Placed::NoWorker => self.dropped(DropReason::NoWorker, 1),
@@ -57,44 +57,44 @@ impl Shard {
     }
 
     fn send_event(&mut self, worker: ConnId, frame: Bytes) {
-        self.counters.events += 1;
-        self.counters.event_bytes += frame.len() as u64;
-        if worker.shard() == self.id {
-            self.deliver_event(self.id, worker, frame);
+        self.engine.counters.events += 1;
+        self.engine.counters.event_bytes += frame.len() as u64;
+        if worker.shard() == self.engine.id {
+            self.deliver_event(self.engine.id, worker, frame);
         } else {
-            self.post(worker.shard(), Mail::Event { from: self.id, worker, frame });
+            self.post(worker.shard(), Mail::Event { from: self.engine.id, worker, frame });
         }
     }
 
     /// An event for a worker of this shard. If the worker is gone the event is not lost: its shard
     /// keeps it until it hears so, and gives it to the next one.
     pub(super) fn deliver_event(&mut self, from: u8, worker: ConnId, frame: Bytes) {
-        let Some(slot) = self.conns.slot(worker) else { return };
-        let Role::Business(business) = &mut self.conns[slot].role else { return };
+        let Some(slot) = self.engine.conns.slot(worker) else { return };
+        let Role::Business(business) = &mut self.engine.conns[slot].role else { return };
         let frame = Frame::new(frame);
         if let Some(early) = &mut business.settling {
             early.push((from, frame));
             return;
         }
         business.order.push_back((Some(from), frame.len() as u32));
-        self.conns[slot].outbox.push(frame);
+        self.engine.conns[slot].outbox.push(frame);
         self.touch(slot);
     }
 
     /// A netsvr client has left with what it had: a worker is told, after the callback if there is
     /// one.
     pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed, worker: Option<ConnId>) {
-        self.counters.closes += 1;
-        let id = self.conns.id(slot);
-        let uniq_id = self.uniq_ids.encode(id);
+        self.engine.counters.closes += 1;
+        let id = self.engine.conns.id(slot);
+        let uniq_id = self.engine.uniq_ids.encode(id);
         let topics = departed.topics.iter().map(|topic| &**topic);
         let (user, session) = (&departed.user, &departed.session);
         let frame = wire::conn_close(&uniq_id, user, session, topics);
         let event = Event { kind: EventKind::Close, client: id, frame };
-        if self.config.netsvr.customer.on_close_callback_api.is_some() {
+        if self.engine.config.netsvr.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(wire::HEADER..);
-            if let Err(event) = self.hooks.close(self.id, body, event, worker) {
+            if let Err(event) = self.engine.hooks.close(self.engine.id, body, event, worker) {
                 self.dropped(DropReason::CallbackSkipped, 1);
                 self.place_close(event, worker);
             }
@@ -105,16 +105,16 @@ impl Shard {
 
     /// The callback at close is over, whatever came of it (section 7.2).
     pub(super) fn close_told(&mut self, number: u64) {
-        self.hooks.done();
-        if let Some((event, sticky)) = self.hooks.told(number) {
+        self.engine.hooks.done();
+        if let Some((event, sticky)) = self.engine.hooks.told(number) {
             self.place_close(event, sticky);
         }
     }
 
     fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
-        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
-        if may_drop && !self.links.ready(EventKind::Close, event.client, sticky) {
-            self.counters.events_failed += 1;
+        let may_drop = self.engine.config.netsvr.worker.on_full == WorkerFull::Drop;
+        if may_drop && !self.engine.links.ready(EventKind::Close, event.client, sticky) {
+            self.engine.counters.events_failed += 1;
             return self.dropped(DropReason::WorkerFull, 1);
         }
         self.place(event, &mut sticky);
@@ -122,23 +122,23 @@ impl Shard {
 
     /// A worker is gone: what it had not been sent goes to others.
     pub(super) fn worker_gone(&mut self, worker: ConnId, written: u32) {
-        let again = self.links.gone(worker, written);
-        self.counters.events_rerouted += again as u64;
+        let again = self.engine.links.gone(worker, written);
+        self.engine.counters.events_rerouted += again as u64;
         self.drop_unwanted_events();
     }
 
     /// Gives up the events that waited for room if nobody is left to take them.
     fn drop_unwanted_events(&mut self) {
-        let lost = self.links.drop_unwanted() as u64;
-        self.counters.events_failed += lost;
+        let lost = self.engine.links.drop_unwanted() as u64;
+        self.engine.counters.events_failed += lost;
         self.dropped(self.at_end(DropReason::WorkerLost), lost);
     }
 
     /// A worker unregisters: it gets nothing more from here, and its shard is told so.
     pub(super) fn worker_leaving(&mut self, worker: ConnId) {
-        self.links.leave(worker);
+        self.engine.links.leave(worker);
         self.drop_unwanted_events();
-        if worker.shard() == self.id {
+        if worker.shard() == self.engine.id {
             self.worker_left(worker);
         } else {
             self.post(worker.shard(), Mail::WorkerLeft { worker });
@@ -147,28 +147,28 @@ impl Shard {
 
     /// Gives the room in the workers' queues to the backlog, then to the clients that wait.
     pub(super) fn give_room(&mut self) {
-        while let Some((worker, frame)) = self.links.unkeep() {
+        while let Some((worker, frame)) = self.engine.links.unkeep() {
             self.send_event(worker, frame);
         }
-        let sticky = self.config.netsvr.worker.pick == WorkerPick::Sticky;
+        let sticky = self.engine.config.netsvr.worker.pick == WorkerPick::Sticky;
         let mut given = 0;
-        for _ in 0..self.waiting.len() {
-            let Some(id) = self.waiting.pop_front() else { break };
-            let Some(slot) = self.conns.slot(id) else { continue };
-            if self.conns[slot].flags.has(Flags::GONE) {
+        for _ in 0..self.engine.waiting.len() {
+            let Some(id) = self.engine.waiting.pop_front() else { break };
+            let Some(slot) = self.engine.conns.slot(id) else { continue };
+            if self.engine.conns[slot].flags.has(Flags::GONE) {
                 continue;
             }
             if !self.has_room(id, slot) {
                 // Others may have another worker only if workers are sticky.
                 if !sticky {
-                    self.waiting.push_front(id);
+                    self.engine.waiting.push_front(id);
                     break;
                 }
-                self.waiting.push_back(id);
+                self.engine.waiting.push_back(id);
                 continue;
             }
-            self.conns[slot].flags.clear(Flags::WAITING);
-            match self.conns[slot].role {
+            self.engine.conns[slot].flags.clear(Flags::WAITING);
+            match self.engine.conns[slot].role {
                 Role::Opening(_) => self.try_open(slot),
                 _ => self.unblock(slot),
             }
@@ -177,31 +177,31 @@ impl Shard {
                 break;
             }
         }
-        self.room_left = given == GIVEN_PER_TURN;
+        self.engine.room_left = given == GIVEN_PER_TURN;
     }
 
     /// Whether a client that waits can go on.
     fn has_room(&self, id: ConnId, slot: u32) -> bool {
-        match &self.conns[slot].role {
-            Role::Opening(_) => self.links.ready(EventKind::Open, id, None),
-            Role::Netsvr(client) => self.links.ready(EventKind::Message, id, client.worker),
-            Role::Xxim(conn) => self.links.ready(EventKind::Message, id, conn.worker),
-            Role::Connmix(conn) => self.links.ready(EventKind::Message, id, conn.worker),
-            Role::Im(conn) => self.links.ready(EventKind::Message, id, conn.worker),
+        match &self.engine.conns[slot].role {
+            Role::Opening(_) => self.engine.links.ready(EventKind::Open, id, None),
+            Role::Netsvr(client) => self.engine.links.ready(EventKind::Message, id, client.worker),
+            Role::Xxim(conn) => self.engine.links.ready(EventKind::Message, id, conn.worker),
+            Role::Connmix(conn) => self.engine.links.ready(EventKind::Message, id, conn.worker),
+            Role::Im(conn) => self.engine.links.ready(EventKind::Message, id, conn.worker),
             _ => true,
         }
     }
 
     /// Leaves mail for another shard with the driver.
     pub(super) fn post(&mut self, shard: u8, mail: Mail) {
-        debug_assert!(shard != self.id, "a shard does not write to itself");
-        self.counters.mail_sent += 1;
-        self.mail[shard as usize].push_back(mail);
+        debug_assert!(shard != self.engine.id, "a shard does not write to itself");
+        self.engine.counters.mail_sent += 1;
+        self.engine.mail[shard as usize].push_back(mail);
     }
 
     /// The other shards.
     pub(super) fn others(&self) -> impl Iterator<Item = u8> + use<> {
-        let id = self.id;
-        (0..self.mail.len()).map(|shard| shard as u8).filter(move |&shard| shard != id)
+        let id = self.engine.id;
+        (0..self.engine.mail.len()).map(|shard| shard as u8).filter(move |&shard| shard != id)
     }
 }

@@ -67,20 +67,28 @@ impl Shard {
     }
 
     fn fan_out(&mut self, payload: &Payload, walk: impl FnOnce(&Hub, &mut FanOut<'_>)) -> Outcome {
-        let opcode = match self.config.netsvr.customer.send_message_type {
+        let opcode = match self.engine.config.netsvr.customer.send_message_type {
             MessageType::Text => Opcode::Text,
             MessageType::Binary => Opcode::Binary,
         };
         let mut fan = FanOut {
-            conns: &mut self.conns,
-            touched: &mut self.touched,
-            deflater: self.deflater.as_mut().filter(|_| payload.raw().len() > COMPRESS_ABOVE),
+            conns: &mut self.engine.conns,
+            touched: &mut self.engine.touched,
+            deflater: self
+                .engine
+                .deflater
+                .as_mut()
+                .filter(|_| payload.raw().len() > COMPRESS_ABOVE),
             payload,
             opcode,
-            forms: Forms::new(im::Forms::new(&self.config, &mut self.im.gzip, self.now.unix_ms)),
-            im_high_water: self.config.im.out_high_water,
+            forms: Forms::new(im::Forms::new(
+                &self.engine.config,
+                &mut self.im.gzip,
+                self.engine.now.unix_ms,
+            )),
+            im_high_water: self.engine.config.im.out_high_water,
             beside_rooms: false,
-            outbox_bytes_max: self.config.runtime.outbox_bytes_max,
+            outbox_bytes_max: self.engine.config.runtime.outbox_bytes_max,
             large: xxim::Forms::is_large(payload),
             xxim_large: 0,
             queued: 0,
@@ -88,19 +96,19 @@ impl Shard {
             unfit: 0,
             firsts: [None; 2],
         };
-        walk(&self.hub, &mut fan);
+        walk(&self.engine.hub, &mut fan);
         let (queued, slow, unfit, firsts) = (fan.queued, fan.slow, fan.unfit, fan.firsts);
-        self.counters.xxim_large += fan.xxim_large;
+        self.engine.counters.xxim_large += fan.xxim_large;
         if firsts != [None; 2] {
-            let firsts = firsts.map(|slot| slot.map(|slot| self.conns.id(slot)));
-            self.connmix.sends.begin(firsts, &self.now);
+            let firsts = firsts.map(|slot| slot.map(|slot| self.engine.conns.id(slot)));
+            self.connmix.sends.begin(firsts, &self.engine.now);
         }
         self.dropped(DropReason::Closing, unfit);
         let failed = unfit + slow.len() as u64;
         for slot in slow {
             self.connmix_count(slot, 0, 1);
-            self.counters.frames_failed += 1;
-            self.counters.frame_bytes_failed += payload.raw().len() as u64;
+            self.engine.counters.frames_failed += 1;
+            self.engine.counters.frame_bytes_failed += payload.raw().len() as u64;
             self.overflowed(slot);
         }
         Outcome { done: queued, failed }
@@ -110,8 +118,8 @@ impl Shard {
     pub(super) fn overflowed(&mut self, slot: u32) {
         self.dropped(DropReason::SlowClient, 1);
         // The IM protocol drops notifications and closes only who takes nothing for long.
-        let drops = matches!(self.conns[slot].role, Role::Im(_));
-        if !drops && self.config.runtime.slow_client == SlowClient::Close {
+        let drops = matches!(self.engine.conns[slot].role, Role::Im(_));
+        if !drops && self.engine.config.runtime.slow_client == SlowClient::Close {
             self.too_slow(slot);
         }
     }

@@ -93,14 +93,14 @@ impl Shard {
     pub(super) fn im_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let session = Session::new(true);
         let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
-        self.conns[slot].role = Role::Im(Box::new(conn));
+        self.engine.conns[slot].role = Role::Im(Box::new(conn));
         self.rearm(slot);
     }
 
     /// One WebSocket message: one or more complete frames (section 13).
     pub(super) fn im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
         if opcode == Opcode::Text {
-            self.counters.protocol_violations += 1;
+            self.engine.counters.protocol_violations += 1;
             return self.close(slot, CloseReason { code: 1003, text: "binary messages only" });
         }
         self.im_frames(slot, data);
@@ -109,25 +109,25 @@ impl Shard {
 
     /// After the last frame of a WebSocket message nothing may be left.
     fn im_end_of_message(&mut self, slot: u32, empty: bool) {
-        if self.conns[slot].flags.has(Flags::BLOCKED | Flags::CLOSING | Flags::GONE) {
+        if self.engine.conns[slot].flags.has(Flags::BLOCKED | Flags::CLOSING | Flags::GONE) {
             return;
         }
         let incomplete = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
         if incomplete || empty {
-            self.counters.protocol_violations += 1;
+            self.engine.counters.protocol_violations += 1;
             self.close(slot, End::Protocol.reason());
         }
     }
 
     /// Bytes that one WebSocket message may have.
     pub(super) fn im_message_bytes_max(&self) -> u32 {
-        self.config.im.max_websocket_message
+        self.engine.config.im.max_websocket_message
     }
 
     /// Whether the next message can be handled now; if not, the connection is blocked. What is left
     /// of the message before comes first.
     pub(super) fn im_ready(&mut self, slot: u32) -> bool {
-        if self.conns[slot].flags.has(Flags::CLOSING) {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING) {
             return true;
         }
         let left = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
@@ -135,14 +135,14 @@ impl Shard {
             self.im_frames(slot, &[]);
             self.im_end_of_message(slot, false);
         }
-        self.im_may_read(slot) || self.conns[slot].flags.has(Flags::CLOSING)
+        self.im_may_read(slot) || self.engine.conns[slot].flags.has(Flags::CLOSING)
     }
 
     /// Bytes of a connection without WebSocket.
     pub(super) fn im_bytes(&mut self, slot: u32, data: &mut [u8]) {
         self.im_frames(slot, data);
-        let now_ms = self.now.ms;
-        let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
+        let now_ms = self.engine.now.ms;
+        let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
         let Some(conn) = self.im(slot) else { return };
         let begun = conn.session.decoder.mid_frame() && !blocked;
         if !begun {
@@ -155,29 +155,29 @@ impl Shard {
 
     /// Handles complete frames until there is none, or the client must wait.
     fn im_frames(&mut self, slot: u32, mut input: &[u8]) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.im(slot) else { return };
         let mut decoder = std::mem::take(&mut conn.session.decoder);
         loop {
             if !self.im_may_read(slot) {
-                if self.conns[slot].flags.has(Flags::BLOCKED) {
+                if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
                     decoder.stash(input);
                 }
                 break;
             }
-            let crate::shard::conns::Conn { role, active_ms, .. } = &mut self.conns[slot];
+            let crate::shard::conns::Conn { role, active_ms, .. } = &mut self.engine.conns[slot];
             let Role::Im(conn) = role else { break };
             let gzip = &mut self.im.gzip;
-            let (hub, now_ms) = (&self.hub, self.now.ms);
+            let (hub, now_ms) = (&self.engine.hub, self.engine.now.ms);
             let around = Around { rules: &config.im, hub, slot, now_ms };
             let step = match decoder.next(&mut input, conn.session.decoding(&config.im), gzip) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     *active_ms = now_ms;
                     conn.frame_ms = None;
-                    self.counters.im_frames_received += 1;
+                    self.engine.counters.im_frames_received += 1;
                     let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
-                    self.counters.im_inflated += packed as u64;
+                    self.engine.counters.im_inflated += packed as u64;
                     conn.session.frame(frame, &around, gzip)
                 }
                 Err(refusal) => {
@@ -194,18 +194,19 @@ impl Shard {
 
     /// Whether the next frame can be handled now; if its event had no room, the client is blocked.
     fn im_may_read(&mut self, slot: u32) -> bool {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED | Flags::CLOSING) {
             return false;
         }
         if self.outbox_blocks(slot) {
             return false;
         }
-        let Role::Im(im) = &self.conns[slot].role else { return false };
-        let forwards = self.config.im.forward != Forward::No && im.session.state() == State::User;
-        let wait = self.config.netsvr.worker.on_full == WorkerFull::Wait;
-        let id = self.conns.id(slot);
-        if forwards && wait && !self.links.ready(EventKind::Message, id, im.worker) {
+        let Role::Im(im) = &self.engine.conns[slot].role else { return false };
+        let forwards =
+            self.engine.config.im.forward != Forward::No && im.session.state() == State::User;
+        let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        let id = self.engine.conns.id(slot);
+        if forwards && wait && !self.engine.links.ready(EventKind::Message, id, im.worker) {
             self.block(slot, true);
             return false;
         }
@@ -213,7 +214,7 @@ impl Shard {
     }
 
     fn im(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::Im(conn) => Some(conn),
             _ => None,
         }
@@ -230,7 +231,7 @@ impl Shard {
             Step::Guest(answer) => {
                 self.im_register(slot);
                 self.im.guests += 1;
-                self.counters.im_logins += 1;
+                self.engine.counters.im_logins += 1;
                 self.im_answer(slot, Some(answer), None);
             }
             Step::Verify(who) => self.im_verify(slot, who),
@@ -242,23 +243,23 @@ impl Shard {
 
     /// Sends a response and ends the connection, if there is one and a reason.
     fn im_answer(&mut self, slot: u32, answer: Option<Answer>, end: Option<End>) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.im(slot) else { return };
         if let Some(answer) = answer {
             let wire = conn.session.wire(&config.im);
-            self.counters.im_errors += (answer.status != 0) as u64;
+            self.engine.counters.im_errors += (answer.status != 0) as u64;
             self.push(slot, wire.response(answer));
         }
         if let Some(end) = end {
             let broke = matches!(end, End::NotLogin | End::Protocol | End::TooManyErrors);
-            self.counters.protocol_violations += broke as u64;
+            self.engine.counters.protocol_violations += broke as u64;
             self.close(slot, end.reason());
         }
     }
 
     fn im_register(&mut self, slot: u32) {
-        let id = self.conns.id(slot);
-        self.hub.insert(id);
+        let id = self.engine.conns.id(slot);
+        self.engine.hub.insert(id);
         // The time for the login is over, that for silence begins.
         self.rearm(slot);
     }
@@ -282,33 +283,33 @@ impl Shard {
 
     /// The verifier has decided about a login.
     pub(super) fn im_verified(&mut self, slot: u32, number: u32, verdict: Verdict) {
-        let (config, now_ms) = (self.config.clone(), self.now.ms);
+        let (config, now_ms) = (self.engine.config.clone(), self.engine.now.ms);
         if let Verdict::Unavailable(why) = &verdict
-            && let Some(unsaid) = self.complaints.allow(now_ms)
+            && let Some(unsaid) = self.engine.complaints.allow(now_ms)
         {
             tracing::warn!(why, unsaid, "an IM login could not be verified");
         }
-        let Role::Im(conn) = &mut self.conns[slot].role else { return };
+        let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
         let Some((_, user)) = conn.asked.take_if(|(asked, _)| *asked == number) else { return };
-        let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
+        let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
         match conn.session.verified(&user, verdict, &around) {
             Entered::No(step) => self.im_step(slot, step),
             Entered::User { answer, first } => {
                 conn.headers = Vec::new();
                 self.im.logins += 1;
                 conn.login = self.im.logins;
-                self.conns[slot].active_ms = now_ms;
+                self.engine.conns[slot].active_ms = now_ms;
                 if first {
                     self.im_register(slot);
                 } else {
                     self.im.guests -= 1;
                 }
                 self.im.users += 1;
-                self.counters.im_logins += 1;
-                self.hub.set_user(slot, &user);
+                self.engine.counters.im_logins += 1;
+                self.engine.hub.set_user(slot, &user);
                 self.im_answer(slot, Some(answer), None);
                 if config.im.single_session {
-                    let (number, conn) = (self.im.logins, self.conns.id(slot));
+                    let (number, conn) = (self.im.logins, self.engine.conns.id(slot));
                     let session = pushing::Session { user, number, conn };
                     self.dispatch(Command::Replace(session));
                 }
@@ -322,10 +323,10 @@ impl Shard {
         self.im.logins = self.im.logins.max(newer.number);
         let mut slots = Vec::new();
         let target = pushing::Target::Users(vec![newer.user.clone()]);
-        self.hub.for_each(&target, |slot| slots.push(slot));
+        self.engine.hub.for_each(&target, |slot| slots.push(slot));
         slots.retain(|&slot| {
-            let id = self.conns.id(slot);
-            let Role::Im(conn) = &self.conns[slot].role else { return false };
+            let id = self.engine.conns.id(slot);
+            let Role::Im(conn) = &self.engine.conns[slot].role else { return false };
             if conn.session.user() != &*newer.user {
                 return false;
             }
@@ -337,9 +338,9 @@ impl Shard {
 
     /// A backend or an operator sends the client away (section 8, KICK).
     pub(super) fn im_kicked(&mut self, slot: u32, _reason: CloseReason) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let rules = &config.im;
-        let there = self.hub.id_of(slot).is_some();
+        let there = self.engine.hub.id_of(slot).is_some();
         let Some(conn) = self.im(slot) else { return };
         if rules.kick_notify && there {
             let wire = conn.session.wire(rules);
@@ -351,11 +352,12 @@ impl Shard {
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn im_deadline_ms(&self, slot: u32) -> u64 {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let Role::Im(im) = &conn.role else { return u64::MAX };
-        let rules = &self.config.im;
+        let rules = &self.engine.config.im;
         if conn.is_handshaking() {
-            return conn.active_ms + self.config.runtime.handshake_timeout.as_millis() as u64;
+            return conn.active_ms
+                + self.engine.config.runtime.handshake_timeout.as_millis() as u64;
         }
         let silence = match im.session.state() {
             State::New => rules.login_timeout.min(rules.idle_timeout),
@@ -363,7 +365,7 @@ impl Shard {
         };
         let mut due_ms = conn.active_ms + silence.as_millis() as u64;
         if conn.flags.has(Flags::BLOCKED) {
-            due_ms = self.now.ms + silence.as_millis() as u64;
+            due_ms = self.engine.now.ms + silence.as_millis() as u64;
         } else if let Some(begun_ms) = im.frame_ms {
             due_ms = due_ms.min(begun_ms + rules.frame_timeout.as_millis() as u64);
         }
@@ -372,8 +374,8 @@ impl Shard {
 
     /// That time has come.
     pub(super) fn im_timed_out(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        let conn = &mut self.conns[slot];
+        let now_ms = self.engine.now.ms;
+        let conn = &mut self.engine.conns[slot];
         if conn.flags.has(Flags::BLOCKED) && !conn.flags.has(Flags::STALLED) {
             // A client that is not being read can not show that it is alive.
             conn.active_ms = now_ms;
@@ -381,14 +383,14 @@ impl Shard {
         if self.im_deadline_ms(slot) > now_ms {
             return self.rearm(slot);
         }
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let Role::Im(im) = &conn.role else { return };
         if conn.is_handshaking() {
-            self.counters.handshake_timeouts += 1;
+            self.engine.counters.handshake_timeouts += 1;
             return self.finish(slot);
         }
-        self.counters.idle_timeouts += 1;
-        let frame_ms = self.config.im.frame_timeout.as_millis() as u64;
+        self.engine.counters.idle_timeouts += 1;
+        let frame_ms = self.engine.config.im.frame_timeout.as_millis() as u64;
         let end = match im.session.state() {
             _ if im.frame_ms.is_some_and(|begun_ms| begun_ms + frame_ms <= now_ms) => End::Stuck,
             State::New => End::LoginTimeout,

@@ -11,8 +11,8 @@ use crate::shard::conns::Role;
 impl Shard {
     /// The connection is no client any more. Does nothing if it was none.
     pub(super) fn leave(&mut self, slot: u32) {
-        let Some(departed) = self.hub.remove(slot) else { return };
-        match &self.conns[slot].role {
+        let Some(departed) = self.engine.hub.remove(slot) else { return };
+        match &self.engine.conns[slot].role {
             Role::Netsvr(client) => {
                 let worker = client.worker;
                 self.netsvr_left(slot, &departed, worker);

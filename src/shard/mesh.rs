@@ -69,11 +69,12 @@ impl Shard {
     /// Carries out what a netsvr command asks of connections of other nodes: each of them is
     /// recognised by the address in its uniqIds. What it asks of users and topics is not carried.
     pub(super) fn carry_abroad(&mut self, cmd: Cmd, body: &Bytes) {
-        let Some(mesh) = &self.mesh else { return };
+        let Some(mesh) = &self.engine.mesh else { return };
         let named = |(_, ids): &&(u16, UniqIds)| ids.occur_in(body);
         let named: Vec<_> = mesh.uniq_ids.iter().filter(named).cloned().collect();
         for (node, ids) in named {
-            let request = worker::request(cmd, body.clone(), &ids, self.config.netsvr.generation);
+            let request =
+                worker::request(cmd, body.clone(), &ids, self.engine.config.netsvr.generation);
             match request {
                 Request::Commands(commands) => {
                     let named =
@@ -92,8 +93,8 @@ impl Shard {
 
     /// What a netsvr query about connections asks of other nodes: of each that occurs in it.
     pub(super) fn named_abroad(&self, cmd: Cmd, body: &Bytes) -> Vec<(Option<u16>, Query)> {
-        let Some(mesh) = &self.mesh else { return Vec::new() };
-        let generation = self.config.netsvr.generation;
+        let Some(mesh) = &self.engine.mesh else { return Vec::new() };
+        let generation = self.engine.config.netsvr.generation;
         let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
         let asks = named.filter_map(|(node, ids)| {
             match worker::request(cmd, body.clone(), ids, generation) {
@@ -106,13 +107,13 @@ impl Shard {
 
     /// Asks another node, or all of them; the answer is one more to the question.
     pub(super) fn ask_node(&mut self, number: u64, to: Option<u16>, query: Query) {
-        let reply = (self.id, number);
+        let reply = (self.engine.id, number);
         self.tell_mesh(MeshRequest::Ask { to, query: Arc::new(query), reply });
     }
 
     /// How the connections of another node are named (netsvr).
     pub(super) fn uniq_ids_of(&self, node: u16) -> Option<UniqIds> {
-        let mut all = self.mesh.as_ref()?.uniq_ids.iter();
+        let mut all = self.engine.mesh.as_ref()?.uniq_ids.iter();
         all.find(|(of, _)| *of == node).map(|(_, ids)| *ids)
     }
 
@@ -141,17 +142,17 @@ impl Shard {
     /// that is not there has no connections.
     pub(super) fn client(&self, client: i64) -> Option<(Option<u16>, ConnId)> {
         let number = ClientIds::node_of(client);
-        if number == self.client_ids.node() {
-            return Some((None, self.client_ids.decode(client, self.now.unix)?));
+        if number == self.engine.client_ids.node() {
+            return Some((None, self.engine.client_ids.decode(client, self.engine.now.unix)?));
         }
-        let node = self.mesh.as_ref()?.nodes.get(number)?;
+        let node = self.engine.mesh.as_ref()?.nodes.get(number)?;
         let ids = client_ids(node);
-        Some((Some(number), ids.decode(client, self.now.unix)?))
+        Some((Some(number), ids.decode(client, self.engine.now.unix)?))
     }
 
     /// The other nodes that have an API of connmix, and where.
     pub(super) fn other_apis(&self) -> Vec<(u16, SocketAddr)> {
-        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let Some(mesh) = &self.engine.mesh else { return Vec::new() };
         let api = Service::ConnmixApi.id();
         let of = |node: &Node| {
             let mut addresses = node.addresses.iter().rev();
@@ -163,7 +164,7 @@ impl Shard {
 
     /// Whether another node may have somebody whom the command reaches.
     pub(super) fn leaves(&self, command: &Command) -> bool {
-        let Some(mesh) = &self.mesh else { return false };
+        let Some(mesh) = &self.engine.mesh else { return false };
         match command {
             Command::Push { target, .. } | Command::Kick { target, .. } => {
                 mesh.interest.wants(target)
@@ -180,9 +181,9 @@ impl Shard {
 
     fn hand_over(&mut self, reach: Reach, command: Arc<Command>, reply: Option<u64>) {
         let room = room_of(&command);
-        let Some(mesh) = &mut self.mesh else { return };
+        let Some(mesh) = &mut self.engine.mesh else { return };
         if mesh.interest.reserve(room) {
-            let reply = reply.map(|number| (self.id, number));
+            let reply = reply.map(|number| (self.engine.id, number));
             mesh.out.push_back(MeshRequest::Command { reach, command, reply, room });
             return;
         }
@@ -200,21 +201,21 @@ impl Shard {
 
     /// Tells which buckets got their first name or lost their last one.
     pub(super) fn tell_turns(&mut self) {
-        let Some(occupancy) = self.hub.occupancy() else { return };
+        let Some(occupancy) = self.engine.hub.occupancy() else { return };
         if !occupancy.has_turned() {
             return;
         }
         let turns = occupancy.take();
-        if let Some(mesh) = &mut self.mesh
+        if let Some(mesh) = &mut self.engine.mesh
             && !turns.is_empty()
         {
-            mesh.out.push_back(MeshRequest::Turned { shard: self.id, turns });
+            mesh.out.push_back(MeshRequest::Turned { shard: self.engine.id, turns });
         }
     }
 
     /// A connection of this node has taken an xxim login; other nodes must give it up.
     pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId, order: u64) {
-        if self.mesh.is_some() {
+        if self.engine.mesh.is_some() {
             let (login, at_ms) = (triple.parts(), order / 1000);
             self.tell_mesh(MeshRequest::Claim { login, conn, at_ms });
         }
@@ -222,19 +223,19 @@ impl Shard {
 
     /// Says something to the mesh, if there is one.
     pub(super) fn tell_mesh(&mut self, request: MeshRequest) {
-        if let Some(mesh) = &mut self.mesh {
+        if let Some(mesh) = &mut self.engine.mesh {
             mesh.out.push_back(request);
         }
     }
 
     /// The next message to the mesh.
     pub fn next_mesh(&mut self) -> Option<MeshRequest> {
-        self.mesh.as_mut()?.out.pop_front()
+        self.engine.mesh.as_mut()?.out.pop_front()
     }
 
     /// The other nodes have changed.
     pub(super) fn nodes_changed(&mut self, nodes: Arc<Nodes>) {
-        if let Some(mesh) = &mut self.mesh {
+        if let Some(mesh) = &mut self.engine.mesh {
             let ids = nodes.iter().map(|node| (node.number, uniq_ids(node)));
             mesh.uniq_ids = ids.collect();
             mesh.nodes = nodes;

@@ -153,7 +153,7 @@ impl Shard {
 
     /// The query must be [`Query::distinct`].
     pub(super) fn ask_all(&mut self, number: u64, query: Arc<Query>, shape: Shape) {
-        self.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
+        self.engine.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
         self.ask_shards(number, &query);
     }
 
@@ -165,14 +165,14 @@ impl Shard {
         query: Query,
         shape: Shape,
     ) {
-        if self.mesh.as_ref().is_none_or(|mesh| mesh.nodes.is_empty()) {
+        if self.engine.mesh.as_ref().is_none_or(|mesh| mesh.nodes.is_empty()) {
             return self.ask(slot, query, shape);
         }
         let number = self.question(slot);
         let (asked, abroad) = match &query {
             Query::Online(_) => {
                 let abroad = self.named_abroad(cmd, &body);
-                (worker::asked(body, &self.uniq_ids), abroad)
+                (worker::asked(body, &self.engine.uniq_ids), abroad)
             }
             Query::ConnInfo { .. } => (Vec::new(), self.named_abroad(cmd, &body)),
             _ => (Vec::new(), vec![(None, query.clone())]),
@@ -196,7 +196,7 @@ impl Shard {
     ) {
         let wide = Some(Elsewhere::new(asked));
         let about = About::Query(Question::new(query.clone(), shape, wide));
-        self.asks.begin_with(number, about, self.asks.shards + abroad.len());
+        self.engine.asks.begin_with(number, about, self.engine.asks.shards + abroad.len());
         for (to, query) in abroad {
             self.ask_node(number, to, query);
         }
@@ -205,10 +205,10 @@ impl Shard {
 
     fn ask_shards(&mut self, number: u64, query: &Arc<Query>) {
         for shard in self.others() {
-            let reply = ReplyTo::Shard { shard: self.id, number };
+            let reply = ReplyTo::Shard { shard: self.engine.id, number };
             self.post(shard, Mail::Ask { query: query.clone(), from: Cursor::default(), reply });
         }
-        let reply = ReplyTo::Shard { shard: self.id, number };
+        let reply = ReplyTo::Shard { shard: self.engine.id, number };
         self.find(query.clone(), Cursor::default(), reply);
     }
 
@@ -224,7 +224,7 @@ impl Shard {
                 elsewhere.lent.push(lent);
             }
         };
-        let about = self.asks.add(number, merge);
+        let about = self.engine.asks.add(number, merge);
         self.conclude(number, about);
     }
 
@@ -240,7 +240,9 @@ impl Shard {
     /// Sends this shard's part of an answer.
     pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) {
         match to {
-            ReplyTo::Shard { shard, number } if shard == self.id => self.replied(number, reply),
+            ReplyTo::Shard { shard, number } if shard == self.engine.id => {
+                self.replied(number, reply)
+            }
             ReplyTo::Shard { shard, number } => self.post(shard, Mail::Replied { number, reply }),
             ReplyTo::Mesh { number } => self.reply_to_mesh(number, reply),
         }
@@ -249,7 +251,7 @@ impl Shard {
     /// One shard's part of an answer to a question of this shard.
     pub(super) fn replied(&mut self, number: u64, reply: Reply) {
         match reply {
-            Reply::Answer(part, next) if self.asks.making.is_at(number) => {
+            Reply::Answer(part, next) if self.engine.asks.making.is_at(number) => {
                 self.piece_found(part, next);
             }
             Reply::Answer(part, next) => self.answered(number, part, next.is_none()),
@@ -270,10 +272,10 @@ impl Shard {
         let shards = match &spread {
             Spread::One(..) => 1,
             Spread::Parts(parts) => parts.len(),
-            Spread::All(_) => self.mail.len(),
+            Spread::All(_) => self.engine.mail.len(),
         };
         let answers = shards.max(1) + elsewhere;
-        self.asks.begin_with(number, About::Command(Outcome::default()), answers);
+        self.engine.asks.begin_with(number, About::Command(Outcome::default()), answers);
         match spread {
             Spread::Parts(parts) if parts.is_empty() => self.told(number, Outcome::default()),
             Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
@@ -283,7 +285,7 @@ impl Shard {
                 }
             }
             Spread::All(command) => {
-                for shard in 0..self.mail.len() as u8 {
+                for shard in 0..self.engine.mail.len() as u8 {
                     self.tell_shard(number, shard, &command);
                 }
             }
@@ -291,17 +293,17 @@ impl Shard {
     }
 
     fn tell_shard(&mut self, number: u64, shard: u8, command: &Arc<Command>) {
-        if shard == self.id {
+        if shard == self.engine.id {
             let outcome = self.apply(command);
             return self.told(number, outcome);
         }
-        let reply = ReplyTo::Shard { shard: self.id, number };
+        let reply = ReplyTo::Shard { shard: self.engine.id, number };
         self.post(shard, Mail::Tell { command: command.clone(), reply });
     }
 
     /// The answers to a command come from other nodes alone.
     pub(super) fn await_told(&mut self, number: u64) {
-        self.asks.begin_with(number, About::Command(Outcome::default()), 1);
+        self.engine.asks.begin_with(number, About::Command(Outcome::default()), 1);
     }
 
     /// What a command came to on one shard, or on other nodes.
@@ -311,20 +313,20 @@ impl Shard {
                 outcome.add(part);
             }
         };
-        if let Some(About::Command(outcome)) = self.asks.add(number, merge) {
+        if let Some(About::Command(outcome)) = self.engine.asks.add(number, merge) {
             self.connmix_api_told(number, outcome);
         }
     }
 
     /// One shard's part of an answer.
     fn answered(&mut self, number: u64, part: Answer, is_all: bool) {
-        let weight_max = self.asks.making.piece;
+        let weight_max = self.engine.asks.making.piece;
         let merge = |about: &mut About| {
             if let About::Query(question) = about {
                 question.add(part, is_all, weight_max);
             }
         };
-        let about = self.asks.add(number, merge);
+        let about = self.engine.asks.add(number, merge);
         self.conclude(number, about);
     }
 
@@ -336,15 +338,15 @@ impl Shard {
             _ => return,
         };
         let elsewhere = question.wide.as_ref().map_or(0, Elsewhere::weight);
-        if question.large || elsewhere > self.asks.making.piece {
+        if question.large || elsewhere > self.engine.asks.making.piece {
             return self.make(number, question);
         }
         let Question { query, shape, answer, wide, .. } = *question;
         let is_wide = wide.is_some();
         let next = match wide {
-            None => worker::answer(shape, answer.finish(&query), &self.uniq_ids),
+            None => worker::answer(shape, answer.finish(&query), &self.engine.uniq_ids),
             Some(Elsewhere { asked, found, .. }) => {
-                let mut whole = answer.map(|conn| UniqId::of(conn, &self.uniq_ids));
+                let mut whole = answer.map(|conn| UniqId::of(conn, &self.engine.uniq_ids));
                 for (ids, part) in found {
                     whole.merge(part.map(|conn| UniqId::of(conn, &ids)));
                 }
@@ -366,23 +368,23 @@ impl Shard {
 
     /// Answers a question when every shard has handled the mail that was posted before it.
     pub(super) fn answer_when_known(&mut self, number: u64, answer: Bytes) {
-        self.asks.begin(number, About::Known(answer));
+        self.engine.asks.begin(number, About::Known(answer));
         self.ask_shards(number, &Arc::new(Query::Online(Vec::new())));
     }
 
     /// A backend connection asks for the metric items.
     pub(super) fn ask_rates(&mut self, slot: u32) {
         let number = self.question(slot);
-        self.asks.begin(number, About::Rates(Box::default()));
+        self.engine.asks.begin(number, About::Rates(Box::default()));
         for shard in self.others() {
-            self.post(shard, Mail::AskRates { from: self.id, number });
+            self.post(shard, Mail::AskRates { from: self.engine.id, number });
         }
         let rates = self.rates();
         self.rates_answered(number, &rates);
     }
 
     fn rates(&mut self) -> Rates {
-        self.meters.rates(self.now.ms, &self.counters.items())
+        self.engine.meters.rates(self.engine.now.ms, &self.engine.counters.items())
     }
 
     /// Another shard asks what this one has counted.
@@ -398,8 +400,8 @@ impl Shard {
                 rates.merge(part);
             }
         };
-        let Some(About::Rates(rates)) = self.asks.add(number, merge) else { return };
-        let items = self.config.netsvr.metrics_items.iter().filter_map(|&item| {
+        let Some(About::Rates(rates)) = self.engine.asks.add(number, merge) else { return };
+        let items = self.engine.config.netsvr.metrics_items.iter().filter_map(|&item| {
             let rate = rates.item(item)?;
             Some(MetricItem {
                 item: item as i32,
@@ -416,7 +418,7 @@ impl Shard {
 
     /// Sets the process-wide limiters and answers with what is in force (section 6.8, W15).
     pub(super) fn limit(&mut self, slot: u32, on_open: i32, on_message: i32) {
-        let shared = &self.shared;
+        let shared = &self.engine.shared;
         let wanted = [(&shared.open_limiter, on_open), (&shared.message_limiter, on_message)];
         for (limiter, rate) in wanted {
             if rate > 0 {

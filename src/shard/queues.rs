@@ -159,8 +159,8 @@ impl Queueing {
 impl Shard {
     /// Where queue topics have their home.
     pub(super) fn homes(&self) -> Homes {
-        let cluster = self.queueing.cluster.is_some();
-        Homes { shard: self.id, shards: self.mail.len(), cluster }
+        let cluster = self.engine.queueing.cluster.is_some();
+        Homes { shard: self.engine.id, shards: self.engine.mail.len(), cluster }
     }
 
     /// Appends a message of a client of this shard to a queue topic (connmix section 3.1).
@@ -190,7 +190,7 @@ impl Shard {
         if let Err(error) = pushed
             && waiter != Waiter::Nobody
         {
-            self.queueing.outcomes.push_back(Outcome { client, waiter, result: Err(error) });
+            self.engine.queueing.outcomes.push_back(Outcome { client, waiter, result: Err(error) });
             return Ok(Pushed::Queued);
         }
         pushed
@@ -203,10 +203,15 @@ impl Shard {
         d: &str,
         waiter: Waiter,
     ) -> Result<Pushed, PushError> {
-        let event = connmix::event(self.config.node, self.client_ids.encode(client), topic, d);
+        let event = connmix::event(
+            self.engine.config.node,
+            self.engine.client_ids.encode(client),
+            topic,
+            d,
+        );
         let refused = if !connmix::is_topic(topic) {
             Some(PushError::BadTopic)
-        } else if event.len() > self.config.connmix.api.event_bytes_max as usize {
+        } else if event.len() > self.engine.config.connmix.api.event_bytes_max as usize {
             Some(PushError::TooLarge)
         } else {
             None
@@ -215,11 +220,11 @@ impl Shard {
             self.dropped(DropReason::QueueRefused, 1);
             return Err(error);
         }
-        let home = Queues::home(topic, self.mail.len());
-        if self.queueing.cluster.is_some() {
+        let home = Queues::home(topic, self.engine.mail.len());
+        if self.engine.queueing.cluster.is_some() {
             self.push_to_store(topic, client, &event, waiter)?;
-        } else if home == self.id {
-            let pushed = self.queueing.queues.push(home, topic, event, self.now.ms);
+        } else if home == self.engine.id {
+            let pushed = self.engine.queueing.queues.push(home, topic, event, self.engine.now.ms);
             pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
             debug_assert!(waiter == Waiter::Nobody, "what became of it is known");
         } else {
@@ -230,24 +235,24 @@ impl Shard {
 
     /// Adds a message to this turn's mail for another home.
     fn push_later(&mut self, home: u8, topic: &str, push: Push) {
-        let letters = self.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
+        let letters = self.engine.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
         for letter in letters {
             if *letter.topic == *topic {
                 return letter.messages.push(push);
             }
         }
         let messages = vec![push];
-        self.queueing.pushes.push(Letter { home, topic: topic.into(), messages });
+        self.engine.queueing.pushes.push(Letter { home, topic: topic.into(), messages });
     }
 
     fn note_unaccepted(&mut self, client: ConnId, topic: &str) -> Pushed {
-        if self.queueing.full != Full::Block {
+        if self.engine.queueing.full != Full::Block {
             return Pushed::Queued;
         }
-        if !self.queueing.unaccepted.contains_key(topic) {
-            self.queueing.unaccepted.insert(topic.into(), Unaccepted::default());
+        if !self.engine.queueing.unaccepted.contains_key(topic) {
+            self.engine.queueing.unaccepted.insert(topic.into(), Unaccepted::default());
         }
-        let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else {
+        let Some(unaccepted) = self.engine.queueing.unaccepted.get_mut(topic) else {
             return Pushed::Queued;
         };
         unaccepted.messages += 1;
@@ -260,21 +265,21 @@ impl Shard {
 
     /// The home of a topic has a place for so many messages of this shard, or refused them.
     fn pushes_accepted(&mut self, topic: &str, count: u32) {
-        let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else { return };
+        let Some(unaccepted) = self.engine.queueing.unaccepted.get_mut(topic) else { return };
         unaccepted.messages = unaccepted.messages.saturating_sub(count as usize);
         let room = UNACCEPTED_MAX.saturating_sub(unaccepted.messages);
         let goes_on = room.min(unaccepted.waiting.len());
         let clients: Vec<ConnId> = unaccepted.waiting.drain(..goes_on).collect();
         if unaccepted.messages == 0 && unaccepted.waiting.is_empty() {
-            self.queueing.unaccepted.remove(topic);
+            self.engine.queueing.unaccepted.remove(topic);
         }
         clients.into_iter().for_each(|client| self.push_room(client));
     }
 
     /// The queue that a client's message found full has room again.
     fn push_room(&mut self, client: ConnId) {
-        let Some(slot) = self.conns.slot(client) else { return };
-        let conn = &self.conns[slot];
+        let Some(slot) = self.engine.conns.slot(client) else { return };
+        let conn = &self.engine.conns[slot];
         match conn.role {
             // One that also waits for a worker goes on with that.
             Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
@@ -289,27 +294,33 @@ impl Shard {
             QueueMail::Push { from, topic, messages } => self.pushed(from, &topic, messages),
             QueueMail::Told(outcome) => {
                 self.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
-                self.queueing.outcomes.push_back(outcome);
+                self.engine.queueing.outcomes.push_back(outcome);
             }
             QueueMail::Accepted { topic, count } => self.pushes_accepted(&topic, count),
             QueueMail::Join { consumer, topics } => {
-                let joined = self.queueing.queues.join(consumer, &topics);
+                let joined = self.engine.queueing.queues.join(consumer, &topics);
                 self.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
             }
             QueueMail::Joined { consumer, joined } => self.queue_joined(consumer, joined),
-            QueueMail::Start { consumer, window } => self.queueing.queues.start(consumer, window),
+            QueueMail::Start { consumer, window } => {
+                self.engine.queueing.queues.start(consumer, window)
+            }
             QueueMail::Leave { consumer } => {
-                self.queueing.queues.leave(consumer);
+                self.engine.queueing.queues.leave(consumer);
                 self.queue_post(consumer.shard(), QueueMail::Left { consumer });
             }
             QueueMail::Left { consumer } => self.queue_left(consumer),
             QueueMail::Events { home, consumer, events } => {
                 events.into_iter().for_each(|event| self.queue_event(home, consumer, event));
             }
-            QueueMail::Written { consumer, count } => self.queueing.queues.written(consumer, count),
-            QueueMail::Gone { consumer, written } => self.queueing.queues.gone(consumer, written),
+            QueueMail::Written { consumer, count } => {
+                self.engine.queueing.queues.written(consumer, count)
+            }
+            QueueMail::Gone { consumer, written } => {
+                self.engine.queueing.queues.gone(consumer, written)
+            }
             QueueMail::Supplied { topic, messages } => {
-                self.queueing.queues.supply(&topic, messages, self.now.ms);
+                self.engine.queueing.queues.supply(&topic, messages, self.engine.now.ms);
             }
             QueueMail::Settled { topic, count, told } => self.settled(&topic, count, told),
         }
@@ -317,7 +328,7 @@ impl Shard {
 
     /// Hands a letter to a shard, which may be this one.
     pub(super) fn queue_post(&mut self, shard: u8, mail: QueueMail) {
-        if shard == self.id {
+        if shard == self.engine.id {
             self.queue_mail(mail);
         } else {
             self.post(shard, Mail::Queue(mail));
@@ -328,7 +339,7 @@ impl Shard {
     fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
         let mut refused = 0;
         for Push { client, event, waiter } in messages {
-            let result = self.queueing.queues.push(from, topic, event, self.now.ms);
+            let result = self.engine.queueing.queues.push(from, topic, event, self.engine.now.ms);
             refused += u32::from(result.is_err());
             if waiter != Waiter::Nobody || result.is_err() {
                 let outcome = Outcome { client, waiter, result };
@@ -336,7 +347,7 @@ impl Shard {
             }
         }
         // What is refused is not under way any more either.
-        if refused > 0 && self.queueing.full == Full::Block {
+        if refused > 0 && self.engine.queueing.full == Full::Block {
             let topic = topic.clone();
             self.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
         }
@@ -345,22 +356,22 @@ impl Shard {
     /// Before the end of a turn: what waits is given to consumers, and the letters go out.
     pub(super) fn queue_turn(&mut self) {
         // Rules that go on may push again.
-        while let Some(outcome) = self.queueing.outcomes.pop_front() {
+        while let Some(outcome) = self.engine.queueing.outcomes.pop_front() {
             self.connmix_push_told(outcome);
         }
-        let mut pushes = std::mem::take(&mut self.queueing.pushes);
+        let mut pushes = std::mem::take(&mut self.engine.queueing.pushes);
         for Letter { home, topic, messages } in pushes.drain(..) {
-            let from = self.id;
-            if let Some(cluster) = &mut self.queueing.cluster {
+            let from = self.engine.id;
+            if let Some(cluster) = &mut self.engine.queueing.cluster {
                 cluster.push(from, topic, messages);
                 continue;
             }
             self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
         }
-        pushes.append(&mut self.queueing.pushes);
-        self.queueing.pushes = pushes;
-        let mut given = std::mem::take(&mut self.queueing.events);
-        self.queueing.queues.hand_out(|consumer, event| {
+        pushes.append(&mut self.engine.queueing.pushes);
+        self.engine.queueing.pushes = pushes;
+        let mut given = std::mem::take(&mut self.engine.queueing.events);
+        self.engine.queueing.queues.hand_out(|consumer, event| {
             let mut letters = given.iter_mut().rev().take(LETTERS_SEARCHED);
             match letters.find(|(other, _)| *other == consumer) {
                 Some((_, events)) => events.push(event),
@@ -368,12 +379,12 @@ impl Shard {
             }
         });
         for (consumer, events) in given.drain(..) {
-            let home = self.id;
+            let home = self.engine.id;
             self.queue_post(consumer.shard(), QueueMail::Events { home, consumer, events });
         }
-        self.queueing.events = given;
+        self.engine.queueing.events = given;
         let mut accepted: Vec<(u8, Arc<str>, u32)> = Vec::new();
-        self.queueing.queues.take_accepted(|from, topic| match accepted.last_mut() {
+        self.engine.queueing.queues.take_accepted(|from, topic| match accepted.last_mut() {
             Some((last, name, count)) if *last == from && name == topic => *count += 1,
             _ => accepted.push((from, topic.clone(), 1)),
         });

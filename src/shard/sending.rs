@@ -13,22 +13,22 @@ impl Shard {
     /// The last send could not be completed at once; `written` of its bytes are out. The write
     /// deadline runs.
     pub fn stalled(&mut self, slot: u32, written: usize) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         if conn.flags.has(Flags::GONE) {
             return;
         }
         conn.flags.set(Flags::STALLED);
         if !conn.flags.has(Flags::FULL) {
-            conn.stalled_ms = self.now.ms;
+            conn.stalled_ms = self.engine.now.ms;
         }
         conn.outbox.stall();
-        self.stalls += 1;
-        self.counters.sends_stalled += 1;
+        self.engine.stalls += 1;
+        self.engine.counters.sends_stalled += 1;
         if conn.role.is_backend() {
             self.confirm_backend(slot, written);
         }
         // Whoever is ending has its time, and a callback that decides has its own.
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if !conn.is_ending() && !matches!(conn.role, Role::Opening(_)) {
             self.rearm(slot);
         }
@@ -36,13 +36,13 @@ impl Shard {
 
     /// A stalled send is over; after an error `written` of its bytes are out.
     pub fn sent(&mut self, slot: u32, result: Result<(), usize>) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         if conn.flags.has(Flags::GONE) {
             return;
         }
         conn.flags.clear(Flags::STALLED);
         conn.outbox.unstall();
-        self.stalls -= 1;
+        self.engine.stalls -= 1;
         match result {
             Ok(()) => {
                 if conn.role.is_backend() {
@@ -62,33 +62,33 @@ impl Shard {
 
     /// Marks a connection for the flush at the end of the turn.
     pub(super) fn touch(&mut self, slot: u32) {
-        if self.conns[slot].flags.set(Flags::TOUCHED) {
-            self.touched.push(slot);
+        if self.engine.conns[slot].flags.set(Flags::TOUCHED) {
+            self.engine.touched.push(slot);
         }
     }
 
     /// Queues bytes for a connection, whatever its outbox holds already.
     pub(super) fn push(&mut self, slot: u32, bytes: bytes::Bytes) {
         self.note_frame(slot, bytes.len());
-        self.conns[slot].outbox.push(Frame::new(bytes));
+        self.engine.conns[slot].outbox.push(Frame::new(bytes));
         self.touch(slot);
     }
 
     pub(super) fn flush(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         conn.flags.clear(Flags::TOUCHED);
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
         let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed, &mut self.joined);
+        let taken = conn.outbox.take(framed, &mut self.engine.joined);
         let client = !conn.role.is_backend();
         if let Some(taken) = &taken {
             if client {
-                self.counters.frames_written += taken.data_frames as u64;
-                self.counters.frame_bytes_written += taken.data_bytes;
+                self.engine.counters.frames_written += taken.data_frames as u64;
+                self.engine.counters.frame_bytes_written += taken.data_bytes;
             } else if let Role::Business(business) = &mut conn.role {
                 business.flying = taken.frames;
                 business.flown_bytes = 0;
@@ -100,7 +100,7 @@ impl Shard {
         if data_frames > 0 {
             self.connmix_count(slot, data_frames.into(), 0);
         }
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {
@@ -108,7 +108,7 @@ impl Shard {
             Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
         };
         if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
-            self.touched.push(slot);
+            self.engine.touched.push(slot);
         }
         let watched = !client || ends || conn.flags.has(Flags::BLOCKED | Flags::ENDED);
         let Some(batch) = batch else {
@@ -116,16 +116,16 @@ impl Shard {
                 self.confirm(slot)
             };
         };
-        self.ops.push(Op::Send { slot, batch });
-        self.counters.sends += 1;
+        self.engine.ops.push(Op::Send { slot, batch });
+        self.engine.counters.sends += 1;
         if watched {
-            self.unconfirmed.push(slot);
+            self.engine.unconfirmed.push(slot);
         }
     }
 
     /// The last send is complete, unless it stalled.
     pub(super) fn confirm(&mut self, slot: u32) {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
@@ -137,7 +137,7 @@ impl Shard {
 
     /// Of the last send to a backend `written` bytes are out, `usize::MAX` if all are.
     pub(super) fn confirm_backend(&mut self, slot: u32, written: usize) {
-        match self.conns[slot].role {
+        match self.engine.conns[slot].role {
             Role::ConnmixApi(_) => self.api_written(slot, written),
             _ => self.confirm_frames(slot, written),
         }

@@ -183,7 +183,7 @@ impl World {
     /// Whether the client is registered at the moment.
     pub fn is_open(&self, peer: Peer) -> bool {
         let socket = &self.sockets[peer.0];
-        let hub = &self.cells[socket.shard].shard.hub;
+        let hub = &self.cells[socket.shard].shard.engine.hub;
         socket.id.is_some_and(|id| hub.slot_of(id).is_some())
     }
 
@@ -245,7 +245,7 @@ impl World {
         }
         for socket in self.sockets.iter().filter(|socket| !socket.closed) {
             let Some(slot) = socket.slot else { continue };
-            let conn = &self.cells[socket.shard].shard.conns[slot];
+            let conn = &self.cells[socket.shard].shard.engine.conns[slot];
             let counted = conn.outbox.charge() as usize >= socket.stalled_bytes();
             assert!(
                 counted || !conn.flags.has(Flags::STALLED),
@@ -334,8 +334,8 @@ impl World {
             of_shard(|| cell.shard.mail(mail));
         }
         of_shard(|| cell.shard.end_turn());
-        let mut moved = !cell.shard.ops.is_empty();
-        for op in std::mem::take(&mut cell.shard.ops) {
+        let mut moved = !cell.shard.engine.ops.is_empty();
+        for op in std::mem::take(&mut cell.shard.engine.ops) {
             self.carry_out(shard, op);
         }
         moved |= self.carry_mail(shard);
@@ -357,7 +357,7 @@ impl World {
     /// Calls of a connection that has gone are answered, now or, if they go on, with all others.
     fn cancel(&mut self, conn: ConnId) {
         let shard = usize::from(conn.shard());
-        let routes = self.cells[shard].shard.config.xxim_upstreams.routes.clone();
+        let routes = self.cells[shard].shard.engine.config.xxim_upstreams.routes.clone();
         let goes_on =
             |call: &Call| routes.get(usize::from(call.call.route)).is_some_and(|r| r.detach);
         let (given_up, left) = std::mem::take(&mut self.calls)
@@ -383,7 +383,7 @@ impl World {
             }
             let Some(&index) = cell.slots.get(&end.slot()) else { continue };
             // The shard may have given the connection up in this very turn.
-            let gone = cell.shard.conns[end.slot()].flags.has(Flags::GONE);
+            let gone = cell.shard.engine.conns[end.slot()].flags.has(Flags::GONE);
             let mut known = |written| {
                 if !gone {
                     self.sockets[index].known(written);
@@ -435,7 +435,7 @@ impl World {
             match of_shard(|| cell.shard.accepted(socket.listener, peer)) {
                 Some(slot) => {
                     socket.slot = Some(slot);
-                    socket.id = Some(cell.shard.conns.id(slot));
+                    socket.id = Some(cell.shard.engine.conns.id(slot));
                     cell.slots.insert(slot, index);
                 }
                 None => socket.closed = true,
@@ -519,7 +519,7 @@ impl World {
     }
 
     fn carry_mail(&mut self, shard: usize) -> bool {
-        let mut queues = std::mem::take(&mut self.cells[shard].shard.mail);
+        let mut queues = std::mem::take(&mut self.cells[shard].shard.engine.mail);
         let mut active = false;
         self.cells[shard].congested = false;
         for (to, queue) in queues.iter_mut().enumerate() {
@@ -530,7 +530,7 @@ impl World {
             mailbox.extend(queue.drain(..count));
             self.cells[shard].congested |= !queue.is_empty();
         }
-        self.cells[shard].shard.mail = queues;
+        self.cells[shard].shard.engine.mail = queues;
         active
     }
 }

@@ -8,33 +8,33 @@ use crate::spare::{EVERY_MS, Look};
 impl Shard {
     /// Has a look if it is time for one.
     pub(super) fn look_for_spare(&mut self) {
-        if self.now.ms >= self.spare_ms {
-            self.spare_ms = self.now.ms + EVERY_MS;
+        if self.engine.now.ms >= self.spare_ms {
+            self.spare_ms = self.engine.now.ms + EVERY_MS;
             self.give_back(&mut Look::default());
         }
     }
 
     fn give_back(&mut self, look: &mut Look) {
-        self.inflater.give_back();
-        self.deflater.iter_mut().for_each(|deflater| deflater.give_back());
+        self.engine.inflater.give_back();
+        self.engine.deflater.iter_mut().for_each(|deflater| deflater.give_back());
         self.im.gzip.give_back();
-        look.at(&mut self.touched);
-        look.at(&mut self.unconfirmed);
-        look.at(&mut self.waiting);
-        look.at(&mut self.ops);
-        self.mail.iter_mut().for_each(|queue| look.at(queue));
+        look.at(&mut self.engine.touched);
+        look.at(&mut self.engine.unconfirmed);
+        look.at(&mut self.engine.waiting);
+        look.at(&mut self.engine.ops);
+        self.engine.mail.iter_mut().for_each(|queue| look.at(queue));
         look.at(&mut self.jobs);
-        for wheel in [&mut self.timers, &mut self.job_timers, &mut self.im.timers] {
+        for wheel in [&mut self.engine.timers, &mut self.job_timers, &mut self.im.timers] {
             wheel.give_back(look);
         }
-        self.hub.give_back(look);
-        self.links.give_back(look);
-        self.asks.give_back(look);
-        self.hooks.give_back(look);
-        self.logins.give_back(look);
+        self.engine.hub.give_back(look);
+        self.engine.links.give_back(look);
+        self.engine.asks.give_back(look);
+        self.engine.hooks.give_back(look);
+        self.engine.logins.give_back(look);
         self.connmix.give_back(look);
-        self.queueing.give_back(look);
+        self.engine.queueing.give_back(look);
         self.xxim.give_back(look);
-        self.mesh.iter_mut().for_each(|mesh| mesh.give_back(look));
+        self.engine.mesh.iter_mut().for_each(|mesh| mesh.give_back(look));
     }
 }

@@ -131,7 +131,7 @@ impl Conn {
 
 impl Shard {
     pub(super) fn xxim(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::Xxim(conn) => Some(conn),
             _ => None,
         }
@@ -139,7 +139,7 @@ impl Shard {
 
     /// A WebSocket connection was upgraded; the answer is queued.
     pub(super) fn xxim_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
-        let config = &self.config.xxim;
+        let config = &self.engine.config.xxim;
         let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
         let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
         let mut identity = Identity {
@@ -155,7 +155,7 @@ impl Shard {
         // A client that logs in by its query gets no greeting, and so no seed (section 3.7).
         self.xxim_opened(slot, peer, identity, login.is_none());
         let Some((user, token)) = login else { return };
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.xxim(slot) else { return };
         let step = conn.client.query_login(&user, &token, &config.xxim);
         self.xxim_step(slot, step);
@@ -163,8 +163,8 @@ impl Shard {
 
     /// A connection without WebSocket was accepted, or its TLS handshake is over.
     pub(super) fn xxim_accepted(&mut self, slot: u32) {
-        let secure = self.conns[slot].tls.as_ref().is_none_or(|tls| !tls.handshaking());
-        let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
+        let secure = self.engine.conns[slot].tls.as_ref().is_none_or(|tls| !tls.handshaking());
+        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
         let Some(conn) = self.xxim(slot) else { return };
         if websocket || conn.greeted || !secure {
             return;
@@ -173,25 +173,25 @@ impl Shard {
         let ip = peer.ip().to_canonical().to_string();
         self.xxim_opened(slot, peer, Identity { ip, ..Identity::default() }, true);
         self.xxim.over_tcp += 1;
-        if self.xxim.over_tcp > self.config.xxim.tcp.connections_max {
-            self.counters.opens_refused += 1;
+        if self.xxim.over_tcp > self.engine.config.xxim.tcp.connections_max {
+            self.engine.counters.opens_refused += 1;
             self.linger(slot);
         }
     }
 
     fn xxim_opened(&mut self, slot: u32, peer: SocketAddr, mut identity: Identity, greet: bool) {
-        let order = self.shared.next_in_order(self.now.unix_ms);
+        let order = self.engine.shared.next_in_order(self.engine.now.unix_ms);
         identity.accepted_unix_ms = i64::try_from(order / 1000).unwrap_or(i64::MAX);
-        let seed = (greet && self.config.xxim.crypto.server_iv).then(server_seed);
+        let seed = (greet && self.engine.config.xxim.crypto.server_iv).then(server_seed);
         let greeting = seed.as_ref().map(|seed| after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
         conn.order = order;
-        conn.accepted_ms = self.now.ms;
-        conn.pinged_ms = self.now.ms;
+        conn.accepted_ms = self.engine.now.ms;
+        conn.pinged_ms = self.engine.now.ms;
         conn.greeted = true;
-        self.conns[slot].role = Role::Xxim(Box::new(conn));
-        self.counters.opens += 1;
-        self.hub.insert(self.conns.id(slot));
+        self.engine.conns[slot].role = Role::Xxim(Box::new(conn));
+        self.engine.counters.opens += 1;
+        self.engine.hub.insert(self.engine.conns.id(slot));
         if greet {
             let carrier = self.carrier(slot);
             self.push(slot, carrier.text(GREETING));
@@ -204,7 +204,7 @@ impl Shard {
     }
 
     fn carrier(&self, slot: u32) -> Carrier {
-        match self.conns[slot].flags.has(Flags::WEBSOCKET) {
+        match self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             true => Carrier::WebSocket,
             false => Carrier::Tcp,
         }
@@ -213,19 +213,19 @@ impl Shard {
     /// One WebSocket message.
     pub(super) fn xxim_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
         match opcode {
-            Opcode::Text => self.counters.xxim_text_ignored += 1,
+            Opcode::Text => self.engine.counters.xxim_text_ignored += 1,
             Opcode::Binary => self.xxim_request(slot, data),
         }
     }
 
     /// Bytes that one WebSocket message may have.
     pub(super) fn xxim_message_bytes_max(&self) -> u32 {
-        self.config.xxim.message_bytes_max
+        self.engine.config.xxim.message_bytes_max
     }
 
     /// Whether the next message can be handled now; if not, the connection is blocked.
     pub(super) fn xxim_ready(&mut self, slot: u32) -> bool {
-        if self.conns[slot].flags.has(Flags::CLOSING) || self.xxim_can_go_on(slot) {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING) || self.xxim_can_go_on(slot) {
             return true;
         }
         if !self.outbox_blocks(slot) {
@@ -238,23 +238,23 @@ impl Shard {
     /// If a blocked connection could not go on for want of room among the requests of the shard, it
     /// waits for that.
     fn xxim_await_room(&mut self, slot: u32) {
-        if self.xxim.under_way < self.config.xxim.shard_requests_max {
+        if self.xxim.under_way < self.engine.config.xxim.shard_requests_max {
             return;
         }
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
             self.xxim.waiting.push_back(id);
         }
         // Of those who have left only so many stay in the list.
-        if self.xxim.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
-            let conns = &self.conns;
+        if self.xxim.waiting.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
+            let conns = &self.engine.conns;
             self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
         }
     }
 
     fn xxim_can_go_on(&self, slot: u32) -> bool {
-        let Role::Xxim(conn) = &self.conns[slot].role else { return true };
-        let config = &self.config.xxim;
+        let Role::Xxim(conn) = &self.engine.conns[slot].role else { return true };
+        let config = &self.engine.config.xxim;
         !conn.client.at_barrier()
             && conn.check.is_none()
             && conn.in_flight.len() < config.requests_max as usize
@@ -264,7 +264,7 @@ impl Shard {
 
     /// What is charged for that which waits for a client.
     pub(super) fn xxim_queued(&self, slot: u32) -> u32 {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let Role::Xxim(own) = &conn.role else { return 0 };
         conn.outbox.charge().saturating_add(own.unsealed.charge())
     }
@@ -272,7 +272,7 @@ impl Shard {
     /// Goes on with a connection whose reason to wait may be gone. Never called while its input is
     /// being read.
     pub(super) fn xxim_resume(&mut self, slot: u32) {
-        let flags = self.conns[slot].flags;
+        let flags = self.engine.conns[slot].flags;
         if !flags.has(Flags::BLOCKED) || flags.has(Flags::GONE) {
             return;
         }
@@ -290,11 +290,11 @@ impl Shard {
     pub(super) fn xxim_give_room(&mut self) {
         let most = self.xxim.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
         for _ in 0..most {
-            if self.xxim.under_way >= self.config.xxim.shard_requests_max {
+            if self.xxim.under_way >= self.engine.config.xxim.shard_requests_max {
                 return;
             }
             let Some(id) = self.xxim.waiting.pop_front() else { return };
-            if let Some(slot) = self.conns.slot(id) {
+            if let Some(slot) = self.engine.conns.slot(id) {
                 if let Some(conn) = self.xxim(slot) {
                     conn.waiting = false;
                 }
@@ -308,28 +308,28 @@ impl Shard {
         let mut input = &*data;
         let Some(conn) = self.xxim(slot) else { return };
         let mut reader = std::mem::take(&mut conn.reader);
-        let bytes_max = self.config.xxim.tcp.message_bytes_max;
+        let bytes_max = self.engine.config.xxim.tcp.message_bytes_max;
         loop {
-            if self.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+            if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
                 return;
             }
-            if self.conns[slot].flags.has(Flags::BLOCKED) || !self.xxim_ready(slot) {
+            if self.engine.conns[slot].flags.has(Flags::BLOCKED) || !self.xxim_ready(slot) {
                 reader.stash(input);
                 break;
             }
             match reader.next(&mut input, bytes_max) {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
-                    self.conns[slot].active_ms = self.now.ms;
-                    self.counters.messages_received += 1;
-                    self.counters.message_bytes_received += frame.payload.len() as u64;
+                    self.engine.conns[slot].active_ms = self.engine.now.ms;
+                    self.engine.counters.messages_received += 1;
+                    self.engine.counters.message_bytes_received += frame.payload.len() as u64;
                     match frame.kind {
                         tcp::BINARY => self.xxim_request(slot, frame.payload),
-                        _ => self.counters.xxim_text_ignored += 1,
+                        _ => self.engine.counters.xxim_text_ignored += 1,
                     }
                 }
                 Err(_) => {
-                    self.counters.protocol_violations += 1;
+                    self.engine.counters.protocol_violations += 1;
                     if !self.xxim_says_last(slot, Bytes::new) {
                         self.finish(slot);
                     }
@@ -364,17 +364,17 @@ impl Shard {
     /// See [`Shard::says_last`]; without a WebSocket the stream just ends behind the answers. The
     /// client leaves now. True as well if a goodbye waits already.
     pub(super) fn xxim_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
-        let ending = self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
+        let ending = self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
         let Some(conn) = self.xxim(slot) else { return false };
         if ending || !conn.owes_answers() {
             return conn.goes();
         }
         conn.goodbye = Some(goodbye());
-        self.conns[slot].flags.set(Flags::DEAF);
+        self.engine.conns[slot].flags.set(Flags::DEAF);
         self.leave(slot);
         self.rearm(slot);
         // Its end is noticed, though nothing of it is read any more.
-        if self.conns[slot].flags.has(Flags::BLOCKED) {
+        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
             self.unblock(slot);
         }
         true
@@ -382,14 +382,14 @@ impl Shard {
 
     /// Whether a connection ends as soon as its requests are answered.
     pub(super) fn xxim_goes(&self, slot: u32) -> bool {
-        matches!(&self.conns[slot].role, Role::Xxim(conn) if conn.goes())
+        matches!(&self.engine.conns[slot].role, Role::Xxim(conn) if conn.goes())
     }
 
     /// Says the goodbye that waits for answers; those that are missing do not come any more.
     pub(super) fn xxim_goodbye(&mut self, slot: u32) {
         let Some(goodbye) = self.xxim(slot).and_then(|conn| conn.goodbye.take()) else { return };
         self.xxim_seal_all(slot);
-        if self.conns[slot].flags.has(Flags::WEBSOCKET) {
+        if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             self.say_goodbye(slot, goodbye);
         }
         self.linger(slot);
@@ -398,7 +398,7 @@ impl Shard {
     /// Says goodbye with this code and text, behind the answers under way. Without a WebSocket the
     /// stream just ends.
     pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
-        let flags = self.conns[slot].flags;
+        let flags = self.engine.conns[slot].flags;
         let goodbye = || websocket::close(close.code, &close.text);
         if flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_says_last(slot, goodbye) {
             return;
@@ -409,15 +409,15 @@ impl Shard {
         self.say_goodbye(slot, goodbye());
         self.rearm(slot);
         // Only the peer's close frame matters from here on.
-        if self.conns[slot].flags.has(Flags::BLOCKED) {
+        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
             self.unblock(slot);
         }
     }
 
     /// The client has left: its triple is free for others, and the hooks are told.
     pub(super) fn xxim_left(&mut self, slot: u32) {
-        self.counters.closes += 1;
-        let id = self.conns.id(slot);
+        self.engine.counters.closes += 1;
+        let id = self.engine.conns.id(slot);
         let Some(conn) = self.xxim(slot) else { return };
         if let Some(announced) = conn.announced.take() {
             self.xxim_tell_departure(id, announced);
@@ -433,7 +433,7 @@ impl Shard {
         if violation.code != TOO_LARGE || self.xxim(slot).is_none() {
             return false;
         }
-        let most = u64::from(self.config.xxim.message_bytes_max) + 1;
+        let most = u64::from(self.engine.config.xxim.message_bytes_max) + 1;
         let text = format!("read limited at {most} bytes").into();
         self.xxim_close(slot, &Close { code: TOO_LARGE, text });
         self.xxim_goes(slot)
@@ -441,19 +441,20 @@ impl Shard {
 
     /// Whether a client that waits for room among the requests of the shard could have it.
     pub(super) fn xxim_has_room(&self) -> bool {
-        !self.xxim.waiting.is_empty() && self.xxim.under_way < self.config.xxim.shard_requests_max
+        !self.xxim.waiting.is_empty()
+            && self.xxim.under_way < self.engine.config.xxim.shard_requests_max
     }
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn xxim_deadline_ms(&self, slot: u32) -> u64 {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         let Role::Xxim(own) = &conn.role else { return u64::MAX };
-        let config = &self.config.xxim;
+        let config = &self.engine.config.xxim;
         let ms = |time: std::time::Duration| time.as_millis() as u64;
         if conn.is_handshaking() {
-            return conn.active_ms + ms(self.config.runtime.handshake_timeout);
+            return conn.active_ms + ms(self.engine.config.runtime.handshake_timeout);
         }
-        let mut due_ms = self.now.ms + 3_600_000;
+        let mut due_ms = self.engine.now.ms + 3_600_000;
         let mut by = |from_ms: u64, time: std::time::Duration| {
             if !time.is_zero() {
                 due_ms = due_ms.min(from_ms + ms(time));
@@ -473,24 +474,24 @@ impl Shard {
 
     /// That time has come.
     pub(super) fn xxim_timed_out(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        if self.conns[slot].is_handshaking() {
+        let now_ms = self.engine.now.ms;
+        if self.engine.conns[slot].is_handshaking() {
             if self.xxim_deadline_ms(slot) > now_ms {
                 return self.rearm(slot);
             }
-            self.counters.handshake_timeouts += 1;
+            self.engine.counters.handshake_timeouts += 1;
             return self.finish(slot);
         }
-        let Role::Xxim(own) = &self.conns[slot].role else { return };
-        let config = &self.config.xxim;
+        let Role::Xxim(own) = &self.engine.conns[slot].role else { return };
+        let config = &self.engine.config.xxim;
         let over = |from_ms: u64, time: std::time::Duration| {
             !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
         };
-        let flags = self.conns[slot].flags;
+        let flags = self.engine.conns[slot].flags;
         let unnamed =
             own.client.version().is_none() && over(own.accepted_ms, config.params_timeout);
         if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
-            self.counters.handshake_timeouts += 1;
+            self.engine.counters.handshake_timeouts += 1;
             return self.xxim_close(slot, &Close::TIMEOUT);
         }
         if flags.has(Flags::WEBSOCKET) && over(own.pinged_ms, config.ping_interval) {
@@ -500,20 +501,20 @@ impl Shard {
     }
 
     fn xxim_ping(&mut self, slot: u32) {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let Role::Xxim(own) = &mut conn.role else { return };
         // A client that is not being read can not show that it is alive.
         if conn.active_ms >= own.pinged_ms || conn.flags.has(Flags::BLOCKED) {
             own.unanswered = 0;
         }
         if own.unanswered >= MISSED_MAX {
-            self.counters.idle_timeouts += 1;
+            self.engine.counters.idle_timeouts += 1;
             return self.close(slot, IDLE);
         }
         own.unanswered += 1;
-        own.pinged_ms = self.now.ms;
+        own.pinged_ms = self.engine.now.ms;
         let ping = websocket::ping();
-        if conn.outbox.has_room(ping.len(), self.config.runtime.outbox_bytes_max) {
+        if conn.outbox.has_room(ping.len(), self.engine.config.runtime.outbox_bytes_max) {
             self.push(slot, ping);
         }
         self.rearm(slot);
@@ -521,13 +522,13 @@ impl Shard {
 
     /// The connection is gone. `kept`: something that it sent was not read yet.
     pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn, kept: bool) {
-        let id = self.conns.id(slot);
-        let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
+        let id = self.engine.conns.id(slot);
+        let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
         let asked = conn.client.at_barrier() || conn.check.is_some();
         if asked || blocked && (kept || conn.reader.has_kept()) {
             self.dropped(DropReason::Unread, 1);
         }
-        if !self.conns[slot].flags.has(Flags::WEBSOCKET) && conn.greeted {
+        if !self.engine.conns[slot].flags.has(Flags::WEBSOCKET) && conn.greeted {
             self.xxim.over_tcp -= 1;
         }
         self.xxim_leave(id, conn.in_flight.numbers());

@@ -384,7 +384,7 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
         shard.received(slot, &mut request);
         shard.ended(slot);
         shard.end_turn();
-        let closes = shard.ops.drain(..).filter_map(|op| match op {
+        let closes = shard.engine.ops.drain(..).filter_map(|op| match op {
             Op::Close { slot } => Some(slot),
             _ => None,
         });

@@ -57,8 +57,8 @@ impl Shard {
         let Call { method, url, body, content_type, timeout, answer_bytes_max } = call;
         let call = HttpCall { method, url, body, content_type, timeout, answer_bytes_max };
         self.connmix.calls.queue.push_back((id, Box::new(call)));
-        if self.connmix.calls.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
-            let conns = &self.conns;
+        if self.connmix.calls.queue.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
+            let conns = &self.engine.conns;
             self.connmix.calls.queue.retain(|(id, _)| conns.slot(*id).is_some());
         }
     }
@@ -68,8 +68,8 @@ impl Shard {
         let calls = &mut self.connmix.calls;
         debug_assert!(calls.under_way > 0, "an answer that nobody asked for");
         calls.under_way = calls.under_way.saturating_sub(1);
-        let Some(slot) = self.conns.slot(id) else { return };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
             return;
         }
         let waits = self.connmix(slot).and_then(|conn| conn.waits.as_deref());

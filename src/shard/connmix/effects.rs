@@ -46,21 +46,21 @@ impl Shard {
         let mut effects = std::mem::take(&mut self.connmix.effects);
         let Effects { list, text } = &mut effects;
         for effect in list.drain(..) {
-            if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
+            if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
                 break;
             }
             self.connmix_effect(slot, id, effect, text);
         }
         effects.clear();
         self.connmix.effects = effects;
-        let over = self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
+        let over = self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
         if let Some(suspended) = suspended.filter(|_| !over) {
             self.connmix_wait(slot, id, suspended);
         }
     }
 
     fn connmix_wait(&mut self, slot: u32, id: ConnId, suspended: Suspended) {
-        let now_ms = self.now.ms;
+        let now_ms = self.engine.now.ms;
         let until_ms = match &suspended.awaits {
             Answer::Key { timeout, .. } => Some(now_ms + timeout.as_millis() as u64),
             Answer::Call(call) => {
@@ -79,13 +79,13 @@ impl Shard {
     /// Nothing more of the connection is handled. Its socket is still read, so that its end is
     /// noticed.
     fn connmix_block(&mut self, slot: u32) {
-        self.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.conns[slot].flags.set(Flags::BLOCKED);
     }
 
     fn connmix_effect(&mut self, slot: u32, id: ConnId, effect: Effect, text: &str) {
         match effect {
             Effect::Subscribe(channel) => self.connmix_subscribe(slot, &channel),
-            Effect::Unsubscribe(channel) => _ = self.hub.unsubscribe(slot, &channel),
+            Effect::Unsubscribe(channel) => _ = self.engine.hub.unsubscribe(slot, &channel),
             Effect::Send(kind, data) => {
                 let payload = Payload::of_kind(data, kind_of(kind));
                 self.push_all(&[slot], &payload);
@@ -110,12 +110,12 @@ impl Shard {
                     conn.context = context;
                 }
             }
-            Effect::User(user) => self.hub.set_user(slot, &user),
+            Effect::User(user) => self.engine.hub.set_user(slot, &user),
             Effect::Close(goodbye) => {
                 self.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
             Effect::Violation(goodbye) => {
-                self.counters.protocol_violations += 1;
+                self.engine.counters.protocol_violations += 1;
                 self.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
             effect => self.connmix_told(effect),
@@ -131,8 +131,8 @@ impl Shard {
                 self.dispatch_wide(Command::Push { target, payloads });
             }
             Effect::Failed { rule, action } => {
-                self.counters.rule_actions_failed += 1;
-                if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                self.engine.counters.rule_actions_failed += 1;
+                if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
                     tracing::info!(rule, action, unsaid, "an action of a connmix rule failed");
                 }
             }
@@ -142,13 +142,13 @@ impl Shard {
     }
 
     fn connmix_subscribe(&mut self, slot: u32, channel: &str) {
-        let channels_max = self.config.connmix.rules.channels_max as usize;
-        let full = self.hub.topics_of(slot).len() >= channels_max;
-        if full && !self.hub.topics_of(slot).any(|topic| **topic == *channel) {
-            self.counters.rule_actions_failed += 1;
+        let channels_max = self.engine.config.connmix.rules.channels_max as usize;
+        let full = self.engine.hub.topics_of(slot).len() >= channels_max;
+        if full && !self.engine.hub.topics_of(slot).any(|topic| **topic == *channel) {
+            self.engine.counters.rule_actions_failed += 1;
             return;
         }
-        self.hub.subscribe(slot, channel);
+        self.engine.hub.subscribe(slot, channel);
     }
 
     /// What became of a message that this client pushed to a queue; a refusal has been counted.
@@ -157,11 +157,11 @@ impl Shard {
         if waiter == Waiter::Departed {
             return self.connmix_departed_told(client, result);
         }
-        let Some(slot) = self.hub.slot_of(client) else { return };
+        let Some(slot) = self.engine.hub.slot_of(client) else { return };
         if let Err(error) = result {
             self.connmix_refused(slot, error);
         }
-        let ended = self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
+        let ended = self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
         let waiting = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
         if waiter == Waiter::Client
             && !ended
@@ -172,9 +172,9 @@ impl Shard {
     }
 
     fn connmix_refused(&mut self, slot: u32, error: PushError) {
-        let Role::Connmix(conn) = &self.conns[slot].role else { return };
+        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
         let closes = self.rules_of(conn).on_push_error == OnPushError::Close;
-        if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+        if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
             let why = error.text();
             tracing::warn!(why, closes, unsaid, "a message of a connmix client was not queued");
         }
@@ -186,9 +186,9 @@ impl Shard {
     /// The client has left: its rules about that are run before the end of the turn. Not at once,
     /// for what they publish may end others, whose rules do the same.
     pub(in crate::shard) fn connmix_left(&mut self, slot: u32) {
-        self.counters.closes += 1;
+        self.engine.counters.closes += 1;
         self.connmix.clients -= 1;
-        let (id, flags) = (self.conns.id(slot), self.conns[slot].flags);
+        let (id, flags) = (self.engine.conns.id(slot), self.engine.conns[slot].flags);
         if let Some(conn) = self.connmix(slot) {
             let conn = conn.take_last();
             self.connmix.leaving.push_back(Leaving { id, conn, flags });
@@ -223,9 +223,9 @@ impl Shard {
         flags: Flags,
         suspended: Option<Suspended>,
     ) {
-        let (client_id, node) = (self.client_ids.encode(id), self.config.node);
+        let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
         let subject = conn.subject(client_id, node, self.homes(), flags, Event::Close);
-        let rules = &self.config.connmix_servers[conn.server as usize];
+        let rules = &self.engine.config.connmix_servers[conn.server as usize];
         // Another client's effects may be being carried out: these are separate.
         let mut effects = Effects::default();
         let Desk { json, .. } = &mut self.connmix;

@@ -188,26 +188,26 @@ impl Forms {
 
 impl Shard {
     fn connmix(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::Connmix(conn) => Some(conn),
             _ => None,
         }
     }
 
     pub(super) fn rules_of(&self, conn: &Conn) -> &ConnmixServer {
-        &self.config.connmix_servers[conn.server as usize]
+        &self.engine.config.connmix_servers[conn.server as usize]
     }
 
     /// A connection of a listener that speaks connmix without WebSocket.
     pub(super) fn connmix_accepted(&self, peer: SocketAddr, server: u16) -> Role {
-        let rules = &self.config.connmix_servers[server as usize];
+        let rules = &self.engine.config.connmix_servers[server as usize];
         Role::Connmix(Box::new(Conn::new(peer, server, rules)))
     }
 
     /// A WebSocket connection was upgraded; the answer is queued.
     pub(super) fn connmix_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
-        let rules = &self.config.connmix_servers[server as usize];
+        let rules = &self.engine.config.connmix_servers[server as usize];
         let mut conn = Conn::new(peer, server, rules);
         let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::model::Rule| {
             rule.on == On::Open && rule.uses.head
@@ -216,7 +216,7 @@ impl Shard {
             let Upgrade { path, raw_query: query, headers, .. } = upgrade;
             conn.head = Some(Box::new(Head { path, query, headers }));
         }
-        self.conns[slot].role = Role::Connmix(Box::new(conn));
+        self.engine.conns[slot].role = Role::Connmix(Box::new(conn));
         self.connmix_opened(slot);
         // A rule for the open that waits needs it longer.
         if let Some(conn) = self.connmix(slot)
@@ -229,28 +229,28 @@ impl Shard {
 
     /// The stream can be written to: the connection is registered and its first event happens.
     pub(super) fn connmix_opened(&mut self, slot: u32) {
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         let Some(conn) = self.connmix(slot) else { return };
         if std::mem::replace(&mut conn.opened, true) {
             return;
         }
-        self.counters.opens += 1;
+        self.engine.counters.opens += 1;
         self.connmix.clients += 1;
-        self.conns[slot].active_ms = self.now.ms;
-        self.hub.insert(id);
+        self.engine.conns[slot].active_ms = self.engine.now.ms;
+        self.engine.hub.insert(id);
         self.rearm(slot);
         self.connmix_event(slot, Event::Open);
     }
 
     /// Counts messages written to a client, and messages that could not be.
     pub(super) fn connmix_count(&mut self, slot: u32, sent: u64, failed: u64) {
-        let conn = &self.conns[slot];
+        let conn = &self.engine.conns[slot];
         if !matches!(conn.role, Role::Connmix(_)) {
             return;
         }
-        let counters = &mut self.counters;
+        let counters = &mut self.engine.counters;
         if sent > 0 && conn.outbox.is_empty() {
-            self.connmix.sends.taken(self.conns.id(slot));
+            self.connmix.sends.taken(self.engine.conns.id(slot));
         }
         if conn.flags.has(Flags::WEBSOCKET) {
             counters.connmix_websocket_sent += sent;
@@ -263,7 +263,7 @@ impl Shard {
 
     /// One WebSocket message.
     pub(super) fn connmix_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
-        self.counters.connmix_websocket_received += 1;
+        self.engine.counters.connmix_websocket_received += 1;
         let kind = match opcode {
             Opcode::Text => MessageType::Text,
             Opcode::Binary => MessageType::Binary,
@@ -273,7 +273,7 @@ impl Shard {
 
     /// Bytes that one WebSocket message may have.
     pub(super) fn connmix_message_bytes_max(&self, slot: u32) -> u32 {
-        match &self.conns[slot].role {
+        match &self.engine.conns[slot].role {
             Role::Connmix(conn) => self.rules_of(conn).max_message,
             _ => 0,
         }
@@ -281,12 +281,12 @@ impl Shard {
 
     /// Bytes of a connection without WebSocket.
     pub(super) fn connmix_bytes(&mut self, slot: u32, data: &mut [u8]) {
-        let Role::Connmix(conn) = &mut self.conns[slot].role else { return };
+        let Role::Connmix(conn) = &mut self.engine.conns[slot].role else { return };
         let mut framer = std::mem::take(&mut conn.framer);
         let (framing, server) = (conn.framing, conn.server as usize);
         let mut input = &*data;
         loop {
-            let flags = self.conns[slot].flags;
+            let flags = self.engine.conns[slot].flags;
             if flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
                 return;
             }
@@ -294,12 +294,12 @@ impl Shard {
                 framer.stash(input);
                 break;
             }
-            let limit = self.config.connmix_servers[server].max_message;
+            let limit = self.engine.config.connmix_servers[server].max_message;
             match framer.next(&mut input, framing, limit) {
                 Ok(None) => break,
                 Ok(Some(message)) => self.connmix_stream_message(slot, server, message),
                 Err(_) => {
-                    self.counters.protocol_violations += 1;
+                    self.engine.counters.protocol_violations += 1;
                     return self.close(slot, TOO_BIG);
                 }
             }
@@ -311,17 +311,17 @@ impl Shard {
 
     fn connmix_stream_message(&mut self, slot: u32, server: usize, message: &[u8]) {
         self.shows_life(slot);
-        self.counters.messages_received += 1;
-        self.counters.connmix_socket_received += 1;
-        self.counters.message_bytes_received += message.len() as u64;
-        let kind = match self.config.connmix_servers[server].framing {
+        self.engine.counters.messages_received += 1;
+        self.engine.counters.connmix_socket_received += 1;
+        self.engine.counters.message_bytes_received += message.len() as u64;
+        let kind = match self.engine.config.connmix_servers[server].framing {
             ClientFraming::Length => MessageType::Binary,
             ClientFraming::Line | ClientFraming::JsonLine | ClientFraming::LengthText => {
                 MessageType::Text
             }
         };
         if kind == MessageType::Text && simdutf8::basic::from_utf8(message).is_err() {
-            self.counters.protocol_violations += 1;
+            self.engine.counters.protocol_violations += 1;
             return self.close(slot, NOT_UTF8);
         }
         self.connmix_event(slot, Event::Message(kind, message));
@@ -329,26 +329,28 @@ impl Shard {
 
     /// Runs the rules for an event.
     fn connmix_event(&mut self, slot: u32, event: Event<'_>) {
-        let id = self.conns.id(slot);
-        let Role::Connmix(conn) = &self.conns[slot].role else { return };
-        let (client_id, node) = (self.client_ids.encode(id), self.config.node);
-        let subject = conn.subject(client_id, node, self.homes(), self.conns[slot].flags, event);
+        let id = self.engine.conns.id(slot);
+        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
+        let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
+        let subject =
+            conn.subject(client_id, node, self.homes(), self.engine.conns[slot].flags, event);
         let Desk { json, effects, .. } = &mut self.connmix;
-        let rules = &self.config.connmix_servers[conn.server as usize];
+        let rules = &self.engine.config.connmix_servers[conn.server as usize];
         let suspended = Run::new(rules, subject, &conn.context, json, effects).start();
         self.connmix_carry_out(slot, id, suspended);
     }
 
     /// Goes on with the rules of an event.
     fn connmix_resume(&mut self, slot: u32, how: Resumed<'_>) {
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         let Some(waits) = self.connmix(slot).and_then(|conn| conn.waits.take()) else { return };
-        let Role::Connmix(conn) = &self.conns[slot].role else { return };
-        let (client_id, node) = (self.client_ids.encode(id), self.config.node);
+        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
+        let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
         let event = waits.suspended.event();
-        let subject = conn.subject(client_id, node, self.homes(), self.conns[slot].flags, event);
+        let subject =
+            conn.subject(client_id, node, self.homes(), self.engine.conns[slot].flags, event);
         let Desk { json, effects, .. } = &mut self.connmix;
-        let rules = &self.config.connmix_servers[conn.server as usize];
+        let rules = &self.engine.config.connmix_servers[conn.server as usize];
         let run = Run::new(rules, subject, &conn.context, json, effects);
         let suspended = run.resume(&waits.suspended, how);
         self.connmix_carry_out(slot, id, suspended);
@@ -358,8 +360,8 @@ impl Shard {
     /// Handles what has arrived meanwhile, if nothing has to wait any more.
     fn connmix_go_on(&mut self, slot: u32) {
         let waits = self.connmix(slot).is_none_or(|conn| conn.waits());
-        if !waits && self.conns[slot].flags.has(Flags::BLOCKED) {
-            self.conns[slot].active_ms = self.now.ms;
+        if !waits && self.engine.conns[slot].flags.has(Flags::BLOCKED) {
+            self.engine.conns[slot].active_ms = self.engine.now.ms;
             self.rearm(slot);
             self.unblock(slot);
         }
@@ -367,35 +369,35 @@ impl Shard {
 
     /// When something is due on a connection that is not ending, milliseconds of the process clock.
     pub(super) fn connmix_deadline_ms(&self, slot: u32) -> u64 {
-        let active_ms = self.conns[slot].active_ms;
+        let active_ms = self.engine.conns[slot].active_ms;
         let ms = |duration: std::time::Duration| duration.as_millis() as u64;
-        let Role::Connmix(conn) = &self.conns[slot].role else { return active_ms };
+        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return active_ms };
         if !conn.opened {
-            return active_ms + ms(self.config.runtime.handshake_timeout);
+            return active_ms + ms(self.engine.config.runtime.handshake_timeout);
         }
         let rules = self.rules_of(conn);
         let read = ms(rules.read_timeout);
         let mut deadline = active_ms + read + 1;
-        if rules.ping && !conn.pinged && self.conns[slot].flags.has(Flags::WEBSOCKET) {
+        if rules.ping && !conn.pinged && self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             deadline = active_ms + read / 2;
         }
         if let Some(waits) = &conn.waits {
-            deadline = waits.until_ms.unwrap_or(self.now.ms + read);
+            deadline = waits.until_ms.unwrap_or(self.engine.now.ms + read);
         }
-        deadline.max(self.now.ms + 1)
+        deadline.max(self.engine.now.ms + 1)
     }
 
     /// That time has come.
     pub(super) fn connmix_timed_out(&mut self, slot: u32) {
-        let now_ms = self.now.ms;
-        let (active_ms, flags) = (self.conns[slot].active_ms, self.conns[slot].flags);
-        let Role::Connmix(conn) = &self.conns[slot].role else { return };
+        let now_ms = self.engine.now.ms;
+        let (active_ms, flags) = (self.engine.conns[slot].active_ms, self.engine.conns[slot].flags);
+        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
         let rules = self.rules_of(conn);
         let read = rules.read_timeout.as_millis();
         let silent_ms = now_ms.saturating_sub(active_ms) as u128;
         let late = |until_ms: u64| until_ms <= now_ms;
         if !conn.opened {
-            self.counters.handshake_timeouts += 1;
+            self.engine.counters.handshake_timeouts += 1;
             return self.finish(slot);
         }
         let waited = conn.waits.as_ref().and_then(|waits| waits.until_ms).is_some_and(late);
@@ -405,9 +407,9 @@ impl Shard {
         }
         if flags.has(Flags::BLOCKED) {
             // A client that is not handled can not show that it is alive.
-            self.conns[slot].active_ms = now_ms;
+            self.engine.conns[slot].active_ms = now_ms;
         } else if silent_ms > read {
-            self.counters.idle_timeouts += 1;
+            self.engine.counters.idle_timeouts += 1;
             return self.close(slot, READ_TIMEOUT);
         } else if pings && silent_ms >= read / 2 {
             if let Some(conn) = self.connmix(slot) {
@@ -423,14 +425,14 @@ impl Shard {
         let Some(conn) = self.connmix(slot) else { return };
         conn.waits = None;
         conn.full = 0;
-        if self.conns[slot].flags.has(Flags::BLOCKED) {
+        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
             self.unblock(slot);
         }
     }
 
     /// The queue that was full has room again.
     pub(super) fn connmix_push_room(&mut self, client: ConnId) {
-        let Some(slot) = self.hub.slot_of(client) else { return };
+        let Some(slot) = self.engine.hub.slot_of(client) else { return };
         if let Some(conn) = self.connmix(slot) {
             conn.full = conn.full.saturating_sub(1);
             self.connmix_go_on(slot);

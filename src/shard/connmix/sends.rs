@@ -110,8 +110,8 @@ impl Shard {
         for series in SendSeries::all() {
             let sends = &mut self.connmix.sends;
             let Some(sample) = &mut sends.samples[series.index()] else { continue };
-            let slot = self.conns.slot(sample.conn);
-            let Some(conn) = slot.map(|slot| &self.conns[slot]) else {
+            let slot = self.engine.conns.slot(sample.conn);
+            let Some(conn) = slot.map(|slot| &self.engine.conns[slot]) else {
                 sends.samples[series.index()] = None;
                 continue;
             };
@@ -122,8 +122,10 @@ impl Shard {
                 State::Queued if conn.outbox.is_empty() => sends.samples[series.index()] = None,
                 State::Queued => {}
                 _ if flags.has(Flags::STALLED) => sample.state = State::Stalled,
-                State::Written(until_us) => sends.note(series, until_us, self.now.ms),
-                State::Taken | State::Stalled => sends.note(series, self.now.us, self.now.ms),
+                State::Written(until_us) => sends.note(series, until_us, self.engine.now.ms),
+                State::Taken | State::Stalled => {
+                    sends.note(series, self.engine.now.us, self.engine.now.ms)
+                }
             }
         }
     }

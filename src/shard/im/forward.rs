@@ -20,10 +20,10 @@ use crate::wire::netsvr as wire;
 impl Shard {
     /// Tells a worker what was said (section 16).
     pub(super) fn im_forward(&mut self, slot: u32, message: &CrMessage, forward: Forward) {
-        let worker = &self.config.netsvr.worker;
+        let worker = &self.engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.uniq_ids.encode(self.conns.id(slot));
-        let unix_ms = self.now.unix_ms;
+        let uniq_id = self.engine.uniq_ids.encode(self.engine.conns.id(slot));
+        let unix_ms = self.engine.now.unix_ms;
         self.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
@@ -51,7 +51,7 @@ impl Shard {
             quoted(&message.to),
             quoted(&message.from),
         );
-        let client = self.conns.id(slot);
+        let client = self.engine.conns.id(slot);
         if let Ok(Pushed::Full) = self.queue_push(client, topic, &event, Waiter::Nobody) {
             // Nothing more of this client until there is room.
             self.block(slot, false);

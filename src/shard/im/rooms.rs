@@ -19,10 +19,10 @@ use crate::hub::limits::BucketRules;
 use crate::hub::push::{Command, Outcome, Payload, RoomMessage};
 use crate::hub::rooms::{Batch, Bounds, home, room_of};
 use crate::metrics::DropReason;
-use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{Chat, Mail};
 use crate::shard::ops::Frame;
+use crate::shard::{Engine, Shard};
 use crate::wire::im::proto::{CrMessage, CrMessageType};
 use crate::wire::im::{
     Answer, FRAME_BYTES_MAX, HEADER_BYTES, NotifyBody, Status, Wire, chatroom_bytes, element,
@@ -37,8 +37,8 @@ const NOTIFY_OVERHEAD: usize = HEADER_BYTES + 4096;
 impl Shard {
     /// The client has asked for a room that it is not in.
     pub(in crate::shard) fn im_join(&mut self, slot: u32, answer: Answer, topic: &str) {
-        let config = self.config.clone();
-        if !self.hub.join(slot, topic, config.im.max_room_members) {
+        let config = self.engine.config.clone();
+        if !self.engine.hub.join(slot, topic, config.im.max_room_members) {
             return self.im_refuse_join(slot, answer.seq);
         }
         self.im_answer(slot, Some(answer), None);
@@ -56,27 +56,27 @@ impl Shard {
     }
 
     fn im_refuse_join(&mut self, slot: u32, seq: u32) {
-        let (config, now_ms) = (self.config.clone(), self.now.ms);
-        let Role::Im(conn) = &mut self.conns[slot].role else { return };
-        let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
+        let (config, now_ms) = (self.engine.config.clone(), self.engine.now.ms);
+        let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
+        let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
         let step = conn.session.drop_join(seq, Status::RoomFull, &around);
         self.im_step(slot, step);
     }
 
     /// The client leaves a room, in which it need not be.
     pub(in crate::shard) fn im_leave(&mut self, slot: u32, answer: Answer, topic: &str) {
-        self.hub.unsubscribe(slot, topic);
+        self.engine.hub.unsubscribe(slot, topic);
         self.im_answer(slot, Some(answer), None);
     }
 
     /// A CMS that passed the session's checks.
     pub(in crate::shard) fn im_say(&mut self, slot: u32, say: Say) {
-        let (config, now_ms) = (self.config.clone(), self.now.ms);
+        let (config, now_ms) = (self.engine.config.clone(), self.engine.now.ms);
         let Say { seq, topic, message } = say;
         let rules = BucketRules { rate: config.im.room_rate, burst: config.im.room_burst };
-        if !self.hub.room_message(&topic, now_ms, rules) {
-            let Role::Im(conn) = &mut self.conns[slot].role else { return };
-            let around = Around { rules: &config.im, hub: &self.hub, slot, now_ms };
+        if !self.engine.hub.room_message(&topic, now_ms, rules) {
+            let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
+            let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
             let step = conn.session.drop_said(seq, Status::RateLimited, &around);
             self.dropped(DropReason::RoomLimiter, 1);
             if let crate::edge::im::Step::Dropped(_, answer, end) = step {
@@ -84,22 +84,22 @@ impl Shard {
             }
             return;
         }
-        self.counters.messages_received += 1;
-        self.counters.message_bytes_received += message.message_content.len() as u64;
+        self.engine.counters.messages_received += 1;
+        self.engine.counters.message_bytes_received += message.message_content.len() as u64;
         if config.im.forward != Forward::No {
             self.im_forward(slot, &message, config.im.forward);
         }
         if !config.im.queue.is_empty() {
             self.im_queue(slot, &config.im.queue, &message);
         }
-        let sender = Some(self.conns.id(slot));
+        let sender = Some(self.engine.conns.id(slot));
         self.im_send_home(Chat { topic: topic.into(), message, sender, wrapped: false });
     }
 
     /// A backend has published to rooms: their home shards make a message of it for the IM members.
     pub(in crate::shard) fn im_published(&mut self, topics: &[Box<str>], payload: &Payload) {
         for topic in topics.iter().filter(|topic| room_of(topic).is_some()) {
-            if home(topic, self.mail.len()) != self.id {
+            if home(topic, self.engine.mail.len()) != self.engine.id {
                 continue;
             }
             if payload.raw().len() + NOTIFY_OVERHEAD + topic.len() > FRAME_BYTES_MAX {
@@ -112,8 +112,8 @@ impl Shard {
     }
 
     fn im_send_home(&mut self, chat: Chat) {
-        let home = home(&chat.topic, self.mail.len());
-        if home == self.id {
+        let home = home(&chat.topic, self.engine.mail.len());
+        if home == self.engine.id {
             self.im_order(chat);
         } else {
             self.post(home, Mail::Chat(Box::new(chat)));
@@ -123,8 +123,8 @@ impl Shard {
     /// This shard is the home of the room: the message gets its place and its time.
     pub(in crate::shard) fn im_order(&mut self, chat: Chat) {
         let Chat { topic, mut message, sender, wrapped } = chat;
-        message.timestamp = self.now.unix_ms;
-        self.counters.im_messages += 1;
+        message.timestamp = self.engine.now.unix_ms;
+        self.engine.counters.im_messages += 1;
         let content = (!wrapped).then(|| Payload::new(message.message_content.clone()));
         let element = element(&message);
         let message = Arc::new(RoomMessage { topic, element, content, sender });
@@ -138,11 +138,11 @@ impl Shard {
     /// A message of a room has come from its home.
     pub(in crate::shard) fn im_room(&mut self, message: &Arc<RoomMessage>) -> Outcome {
         let topic = &message.topic;
-        if self.hub.topic_len(topic) == 0 {
+        if self.engine.hub.topic_len(topic) == 0 {
             return Outcome::default();
         }
         // Usually all members speak IM.
-        let others = self.hub.len() as u64 > self.im.guests + self.im.users;
+        let others = self.engine.hub.len() as u64 > self.im.guests + self.im.users;
         if let Some(content) = message.content.as_ref().filter(|_| others) {
             self.push_beside_rooms(topic, content);
         }
@@ -150,7 +150,7 @@ impl Shard {
         let name_bytes = room_of(topic).map_or(0, chatroom_bytes);
         let added = self.im.rooms.add(message.clone(), name_bytes, bounds);
         if added.opened {
-            let due_ms = self.now.ms + self.config.im.batch_delay.as_millis() as u64;
+            let due_ms = self.engine.now.ms + self.engine.config.im.batch_delay.as_millis() as u64;
             self.im.timers.arm(added.room, due_ms);
         } else if added.full.is_some() {
             self.im.timers.cancel(added.room);
@@ -163,7 +163,7 @@ impl Shard {
 
     /// The bounds of batches.
     pub(in crate::shard) fn im_bounds(&self) -> Bounds {
-        let im = &self.config.im;
+        let im = &self.engine.config.im;
         Bounds {
             messages_max: im.batch_max_messages as usize,
             bytes_max: im.batch_max_bytes as usize,
@@ -173,7 +173,7 @@ impl Shard {
 
     /// Batches whose time is over.
     pub(in crate::shard) fn im_tick(&mut self) {
-        self.im.timers.advance(self.now.ms);
+        self.im.timers.advance(self.engine.now.ms);
         while let Some(room) = self.im.timers.expired() {
             if let Some(batch) = self.im.rooms.take(room) {
                 self.im_flush(&batch);
@@ -183,7 +183,7 @@ impl Shard {
 
     /// Sends a batch to the IM members of its room on this shard.
     fn im_flush(&mut self, batch: &Batch) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(first) = batch.messages.first() else { return };
         let (topic, room) = (&first.topic, room_of(&first.topic).unwrap_or_default());
         let elements = batch.messages.iter().map(|message| &message.element[..]);
@@ -191,7 +191,7 @@ impl Shard {
         self.im_mark(batch, true);
         let (mut queued, mut slow) = (0, 0);
         let mut speakers = Vec::new();
-        let Shard { hub, conns, touched, im, .. } = self;
+        let Shard { engine: Engine { hub, conns, touched, .. }, im, .. } = self;
         hub.for_each_in(topic, |slot| {
             let conn = &mut conns[slot];
             let Role::Im(member) = &mut conn.role else { return };
@@ -209,7 +209,7 @@ impl Shard {
                 touched.push(slot);
             }
         });
-        let counters = &mut self.counters;
+        let counters = &mut self.engine.counters;
         counters.im_batches += 1;
         counters.im_batch_messages += batch.messages.len() as u64;
         counters.im_notifications += queued;
@@ -223,7 +223,7 @@ impl Shard {
     /// Marks the connections of this shard that have sent something in the batch.
     fn im_mark(&mut self, batch: &Batch, spoke: bool) {
         for sender in batch.messages.iter().filter_map(|message| message.sender) {
-            if let Some(slot) = self.hub.slot_of(sender)
+            if let Some(slot) = self.engine.hub.slot_of(sender)
                 && let Some(conn) = self.im(slot)
             {
                 conn.spoke = spoke;
@@ -234,22 +234,22 @@ impl Shard {
     /// Sends a batch to one who has spoken in it: without what it said, and never compressed, which
     /// would cost once per speaker.
     fn im_flush_to(&mut self, slot: u32, batch: &Batch, room: &str) {
-        let own = Some(self.conns.id(slot));
+        let own = Some(self.engine.conns.id(slot));
         let others = batch.messages.iter().filter(|message| message.sender != own);
         let count = others.clone().count() as u64;
         if count == 0 {
             return;
         }
         let body = NotifyBody::new(notify_body(others.map(|message| &message.element[..]), room));
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.im(slot) else { return };
         let wire = Wire { gzip: false, ..conn.session.wire(&config.im) };
         let frame = notification(wire, config.im.commands.cr_notify, &body);
-        if !self.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
+        if !self.engine.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
             return self.dropped(DropReason::SlowClient, 1);
         }
-        self.counters.im_notifications += 1;
-        self.counters.im_deliveries += count;
+        self.engine.counters.im_notifications += 1;
+        self.engine.counters.im_deliveries += count;
         self.push(slot, frame);
     }
 }

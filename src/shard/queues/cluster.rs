@@ -50,28 +50,28 @@ impl Shard {
         waiter: Waiter,
     ) -> Result<(), PushError> {
         let text = connmix::event_text(event);
-        let cluster = self.queueing.cluster.as_ref();
+        let cluster = self.engine.queueing.cluster.as_ref();
         if !cluster.is_some_and(|cluster| cluster.room.take(text.len())) {
-            self.queueing.queues.tally.refused += 1;
+            self.engine.queueing.queues.tally.refused += 1;
             self.dropped(DropReason::QueueUnstored, 1);
             return Err(PushError::Unstored);
         }
-        self.push_later(self.id, topic, Push { client, event: text, waiter });
+        self.push_later(self.engine.id, topic, Push { client, event: text, waiter });
         Ok(())
     }
 
     /// What became of messages of this shard's clients.
     pub(super) fn settled(&mut self, topic: &Arc<str>, count: u32, told: Vec<Outcome>) {
-        self.queueing.queues.tally.pushed += u64::from(count);
+        self.engine.queueing.queues.tally.pushed += u64::from(count);
         for outcome in told {
             if let Err(error) = outcome.result {
-                self.queueing.queues.tally.pushed -= 1;
-                self.queueing.queues.tally.refused += 1;
+                self.engine.queueing.queues.tally.pushed -= 1;
+                self.engine.queueing.queues.tally.refused += 1;
                 self.dropped(reason(error), 1);
             }
-            self.queueing.outcomes.push_back(outcome);
+            self.engine.queueing.outcomes.push_back(outcome);
         }
-        if self.queueing.full == Full::Block {
+        if self.engine.queueing.full == Full::Block {
             self.pushes_accepted(topic, count);
         }
     }
@@ -79,15 +79,15 @@ impl Shard {
     /// Tells JetStream what became of its messages, and asks for more.
     pub(super) fn queue_reports(&mut self) {
         let wants = !self.is_draining();
-        let Some(cluster) = &mut self.queueing.cluster else { return };
-        self.queueing.queues.take_reports(wants, |report| {
+        let Some(cluster) = &mut self.engine.queueing.cluster else { return };
+        self.engine.queueing.queues.take_reports(wants, |report| {
             cluster.out.push_back(QueueRequest::Report(report));
         });
     }
 
     /// The next message to the thread that speaks with JetStream.
     pub fn next_queue_request(&mut self) -> Option<QueueRequest> {
-        self.queueing.cluster.as_mut()?.out.pop_front()
+        self.engine.queueing.cluster.as_mut()?.out.pop_front()
     }
 }
 

@@ -18,11 +18,11 @@ impl Shard {
     /// Has a backend asked about a request.
     pub(super) fn xxim_check(&mut self, slot: u32, request: &wire::Request<'_>) {
         let number = self.xxim_ask(slot);
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         let Some(conn) = self.xxim(slot) else { return };
         conn.check = Some(wire::request_body(request.req_id, request.method, request.data));
         let (identity, method) = (conn.client.identity().clone(), request.method.into());
-        self.counters.xxim_checks += 1;
+        self.engine.counters.xxim_checks += 1;
         self.xxim.outgoing.push_back(Request::Check { conn: id, number, identity, method });
     }
 
@@ -33,12 +33,12 @@ impl Shard {
         number: u32,
         permission: Permission,
     ) {
-        let Some(slot) = self.conns.slot(id) else { return };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
             return;
         }
-        let config = self.config.clone();
-        let now_ms = self.now.ms;
+        let config = self.engine.config.clone();
+        let now_ms = self.engine.now.ms;
         let Some(conn) = self.xxim(slot).filter(|conn| conn.number == number) else { return };
         let Some(message) = conn.check.take() else { return };
         let step = match permission {

@@ -125,7 +125,7 @@ impl HttpConn {
 
 impl Shard {
     fn xxim_http(&mut self, slot: u32) -> Option<&mut HttpConn> {
-        match &mut self.conns[slot].role {
+        match &mut self.engine.conns[slot].role {
             Role::XximHttp(conn) => Some(conn),
             _ => None,
         }
@@ -134,13 +134,13 @@ impl Shard {
     /// Whether the listener of a connection takes requests of xxim.
     pub(in crate::shard) fn takes_xxim_http(&self, slot: u32) -> bool {
         let mut routes = self.routes(slot).iter();
-        self.config.xxim_upstreams.http_api
+        self.engine.config.xxim_upstreams.http_api
             && routes.any(|route| route.protocol == ClientProtocol::Xxim)
     }
 
     /// A connection whose first request, here with all that came, is none for a WebSocket.
     pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32, data: &[u8]) {
-        let role = &mut self.conns[slot].role;
+        let role = &mut self.engine.conns[slot].role;
         if let Role::Greeting(greeting) = role {
             *role = Role::XximHttp(Box::new(HttpConn::new(greeting.peer)));
         }
@@ -149,9 +149,9 @@ impl Shard {
 
     /// Bytes of a connection, behind those that are kept.
     pub(in crate::shard) fn xxim_http_bytes(&mut self, slot: u32, data: &[u8]) {
-        let now_ms = self.now.ms;
-        self.conns[slot].active_ms = now_ms;
-        let body_bytes_max = self.config.xxim.message_bytes_max as usize;
+        let now_ms = self.engine.now.ms;
+        self.engine.conns[slot].active_ms = now_ms;
+        let body_bytes_max = self.engine.config.xxim.message_bytes_max as usize;
         let Some(conn) = self.xxim_http(slot) else { return };
         let mut machine = std::mem::take(&mut conn.machine);
         let bytes = machine.resume(data);
@@ -188,12 +188,12 @@ impl Shard {
     fn xxim_http_goes_on(&mut self, slot: u32, machine: &Machine, rest: &[u8]) -> bool {
         let stopped = Flags::GONE | Flags::DEAF | Flags::BLOCKED;
         let more = !rest.is_empty() || machine.is_partial();
-        more && !self.conns[slot].flags.has(stopped) && !self.outbox_blocks(slot)
+        more && !self.engine.conns[slot].flags.has(stopped) && !self.outbox_blocks(slot)
     }
 
     /// A request begins; its body is to come.
     fn xxim_http_head(&mut self, slot: u32, request: &http::Request<'_>, machine: &mut Machine) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(peer) = self.xxim_http(slot).map(|conn| conn.peer) else { return };
         let manner = request.manner();
         if let Some(conn) = self.xxim_http(slot) {
@@ -246,8 +246,8 @@ impl Shard {
 
     /// A request is complete.
     fn xxim_http_request(&mut self, slot: u32, plan: Plan, body: &[u8]) {
-        self.counters.xxim_requests += 1;
-        let config = self.config.clone();
+        self.engine.counters.xxim_requests += 1;
+        let config = self.engine.config.clone();
         if let Some(conn) = self.xxim_http(slot) {
             conn.since_ms = None;
         }
@@ -293,7 +293,7 @@ impl Shard {
             network: String::new(),
             headers: first_values(plan.headers.clone()).to_vec(),
         };
-        self.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.conns[slot].flags.set(Flags::BLOCKED);
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.number = conn.number.wrapping_add(1);
         let number = conn.number;
@@ -330,7 +330,7 @@ impl Shard {
 
     /// Hands a request to its upstream, or to a worker.
     fn xxim_http_forward(&mut self, slot: u32, plan: Plan, request: CommonReq) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let upstreams = &config.xxim_upstreams;
         if wire::local_method(&plan.method, config.xxim.legacy_paths).is_some() {
             return self.xxim_http_answer(slot, &plan.form, success(Bytes::new()));
@@ -359,10 +359,10 @@ impl Shard {
             let full = failure(code::RETRY, text::RETRY);
             return self.xxim_http_answer(slot, &plan.form, full);
         }
-        self.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.conns[slot].flags.set(Flags::BLOCKED);
         self.xxim.under_way += 1;
-        self.counters.xxim_forwarded += 1;
-        let conn = self.conns.id(slot);
+        self.engine.counters.xxim_forwarded += 1;
+        let conn = self.engine.conns.id(slot);
         let Some(own) = self.xxim_http(slot) else { return };
         own.number = own.number.wrapping_add(1);
         let number = own.number;
@@ -386,21 +386,21 @@ impl Shard {
         body: &[u8],
         time_max: Duration,
     ) {
-        let id = self.conns.id(slot);
-        let wanted = self.links.wanted(EventKind::Message);
-        if !wanted || !self.links.ready(EventKind::Message, id, None) {
+        let id = self.engine.conns.id(slot);
+        let wanted = self.engine.links.wanted(EventKind::Message);
+        if !wanted || !self.engine.links.ready(EventKind::Message, id, None) {
             let nobody = failure(code::RETRY, text::RETRY);
             return self.xxim_http_answer(slot, &plan.form, nobody);
         }
         let message = wire::request_body("", &plan.method, body);
-        let uniq_id = self.uniq_ids.encode(id);
-        let until_ms = self.now.ms + time_max.as_millis() as u64;
-        self.conns[slot].flags.set(Flags::BLOCKED);
+        let uniq_id = self.engine.uniq_ids.encode(id);
+        let until_ms = self.engine.now.ms + time_max.as_millis() as u64;
+        self.engine.conns[slot].flags.set(Flags::BLOCKED);
         plan.form.manner.ends = true;
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.pending = Some(Pending::Told(plan.form, until_ms));
         self.xxim.told += 1;
-        self.counters.xxim_forwarded += 1;
+        self.engine.counters.xxim_forwarded += 1;
         self.event(slot, EventKind::Message, |_| {
             worker::transfer(&uniq_id, user, "", std::iter::empty(), &message)
         });
@@ -412,7 +412,9 @@ impl Shard {
     pub(in crate::shard) fn xxim_http_told(&mut self, conns: &[ConnId], data: &Bytes) -> u64 {
         let mut told = 0;
         if self.xxim.told > 0 {
-            for slot in conns.iter().filter_map(|&id| self.conns.slot(id)).collect::<Vec<_>>() {
+            for slot in
+                conns.iter().filter_map(|&id| self.engine.conns.slot(id)).collect::<Vec<_>>()
+            {
                 told += u64::from(self.xxim_http_end_told(slot, success(data.clone())));
             }
         }
@@ -424,7 +426,7 @@ impl Shard {
         let Some(conn) = self.xxim_http(slot).filter(|conn| conn.is_told()) else { return false };
         let Some(mut pending) = conn.pending.take() else { return false };
         self.xxim.told -= 1;
-        let too_large = answer.data.len() > self.config.xxim.response_bytes_max as usize;
+        let too_large = answer.data.len() > self.engine.config.xxim.response_bytes_max as usize;
         let answer = if too_large { failure(code::INTERNAL, text::BUSY) } else { answer };
         self.xxim_http_answer(slot, pending.form(), answer);
         self.xxim_http_resume(slot);
@@ -457,7 +459,7 @@ impl Shard {
             }
         };
         self.xxim.under_way -= 1;
-        let too_large = result.data.len() > self.config.xxim.response_bytes_max as usize;
+        let too_large = result.data.len() > self.engine.config.xxim.response_bytes_max as usize;
         let answer = match result.code {
             code::SUCCESS if too_large => failure(code::INTERNAL, text::BUSY),
             code::SUCCESS => success(result.data.clone()),
@@ -471,7 +473,7 @@ impl Shard {
     }
 
     fn xxim_http_resume(&mut self, slot: u32) {
-        let flags = self.conns[slot].flags;
+        let flags = self.engine.conns[slot].flags;
         let waits = self.xxim_http(slot).is_some_and(|conn| conn.pending.is_some());
         if !waits && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::LINGER) {
             self.unblock(slot);
@@ -480,7 +482,7 @@ impl Shard {
     }
 
     fn xxim_http_answer(&mut self, slot: u32, form: &Form, answer: CommonResp) {
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
         let body = answer.encode_to_vec();
@@ -505,7 +507,7 @@ impl Shard {
 
     /// A request that is refused is the last of its connection.
     fn xxim_http_refuse(&mut self, slot: u32, status: &str, headers: &str, text: &str) {
-        self.counters.protocol_violations += 1;
+        self.engine.counters.protocol_violations += 1;
         let content = Some((TEXT, text.as_bytes()));
         let answer = Answer { status, headers, content, ..Answer::default() };
         self.xxim_http_write(slot, Manner::LAST, answer);
@@ -521,22 +523,22 @@ impl Shard {
 
     /// When something is due, milliseconds of the process clock.
     pub(in crate::shard) fn xxim_http_deadline_ms(&self, slot: u32) -> u64 {
-        let Role::XximHttp(conn) = &self.conns[slot].role else { return u64::MAX };
-        let request_ms = self.config.runtime.handshake_timeout.as_millis() as u64;
-        let idle_ms = self.config.xxim.http_idle_timeout.as_millis() as u64;
+        let Role::XximHttp(conn) = &self.engine.conns[slot].role else { return u64::MAX };
+        let request_ms = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
+        let idle_ms = self.engine.config.xxim.http_idle_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
             (_, Some(Pending::Told(_, until_ms))) => *until_ms,
             // Verifier and upstream have time limits of their own.
             (_, Some(_)) => u64::MAX,
             (Some(since_ms), None) => since_ms.saturating_add(request_ms),
-            (None, None) => self.conns[slot].active_ms.saturating_add(idle_ms),
+            (None, None) => self.engine.conns[slot].active_ms.saturating_add(idle_ms),
         }
     }
 
     /// The connection is gone.
     pub(in crate::shard) fn xxim_http_departed(&mut self, slot: u32, conn: &HttpConn) {
         let under_way = conn.is_forwarded().then_some(conn.number);
-        self.xxim_leave(self.conns.id(slot), under_way.into_iter());
+        self.xxim_leave(self.engine.conns.id(slot), under_way.into_iter());
         self.xxim.told -= u32::from(conn.is_told());
     }
 }

@@ -78,7 +78,7 @@ impl Shard {
     /// A question begins whose answer the barrier waits for; returns its number. The connection is
     /// still received from, to notice its end: whoever has left takes nobody's turn.
     pub(super) fn xxim_ask(&mut self, slot: u32) -> u32 {
-        self.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.conns[slot].flags.set(Flags::BLOCKED);
         let Some(conn) = self.xxim(slot) else { return 0 };
         conn.number = conn.number.wrapping_add(1);
         conn.number
@@ -86,8 +86,8 @@ impl Shard {
 
     /// The slot of a connection that still waits for the answer with this number.
     fn xxim_asked(&mut self, id: ConnId, number: u32) -> Option<u32> {
-        let slot = self.conns.slot(id)?;
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
+        let slot = self.engine.conns.slot(id)?;
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
             return None;
         }
         let conn = self.xxim(slot)?;
@@ -97,16 +97,19 @@ impl Shard {
     /// Has the seeds of a client decrypted, in its turn.
     pub(super) fn xxim_unwrap(&mut self, slot: u32, key: Option<Bytes>, iv: Option<Bytes>) {
         let number = self.xxim_ask(slot);
-        let (id, now_ms, rules) =
-            (self.conns.id(slot), self.now.ms, turn_rules(&self.config.xxim.crypto));
+        let (id, now_ms, rules) = (
+            self.engine.conns.id(slot),
+            self.engine.now.ms,
+            turn_rules(&self.engine.config.xxim.crypto),
+        );
         let Some(conn) = self.xxim(slot) else { return };
         // As far as proxies tell it; what they say was read as an address.
         let ip = conn.client.identity().ip.parse().unwrap_or(conn.peer.ip());
         let unwrap = Unwrap { conn: id, number, key, iv };
         self.xxim.unwraps.waiting.push(ip, unwrap, now_ms, &rules);
         // Of those who have left only so many stay in the list.
-        if self.xxim.unwraps.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
-            let conns = &self.conns;
+        if self.xxim.unwraps.waiting.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
+            let conns = &self.engine.conns;
             self.xxim.unwraps.waiting.retain(|unwrap| conns.slot(unwrap.conn).is_some());
         }
         self.xxim_next_unwrap();
@@ -114,15 +117,15 @@ impl Shard {
 
     /// Hands on whose turn it is.
     pub(super) fn xxim_next_unwrap(&mut self) {
-        let crypto = &self.config.xxim.crypto;
+        let crypto = &self.engine.config.xxim.crypto;
         let rules = turn_rules(crypto);
         while self.xxim.unwraps.under_way < crypto.under_way_max {
-            let conns = &self.conns;
+            let conns = &self.engine.conns;
             let is_there = |unwrap: &Unwrap| conns.slot(unwrap.conn).is_some();
-            let next = self.xxim.unwraps.waiting.next(self.now.ms, &rules, is_there);
+            let next = self.xxim.unwraps.waiting.next(self.engine.now.ms, &rules, is_there);
             let Some(Unwrap { conn, number, key, iv }) = next else { return };
             self.xxim.unwraps.under_way += 1;
-            self.counters.xxim_unwraps += 1;
+            self.engine.counters.xxim_unwraps += 1;
             self.xxim.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
         }
     }
@@ -135,10 +138,10 @@ impl Shard {
         seeds: Option<Box<Seeds>>,
     ) {
         self.xxim.unwraps.under_way -= 1;
-        self.counters.xxim_unwraps_failed += u64::from(seeds.is_none());
+        self.engine.counters.xxim_unwraps_failed += u64::from(seeds.is_none());
         self.xxim_next_unwrap();
         let Some(slot) = self.xxim_asked(id, number) else { return };
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.xxim(slot) else { return };
         let step = conn.client.unwrapped(seeds.as_deref(), &config.xxim);
         self.xxim_step(slot, step);
@@ -153,13 +156,13 @@ impl Shard {
     /// The verifier has decided about a login.
     pub(in crate::shard) fn xxim_verified(&mut self, slot: u32, number: u32, verdict: Verdict) {
         if let Verdict::Unavailable(why) = &verdict
-            && let Some(unsaid) = self.complaints.allow(self.now.ms)
+            && let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms)
         {
             tracing::warn!(%why, unsaid, "an xxim login could not be verified");
         }
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         let Some(slot) = self.xxim_asked(id, number) else { return };
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.xxim(slot) else { return };
         let step = conn.client.verified(verdict, &config.xxim);
         self.xxim_step(slot, step);
@@ -168,19 +171,19 @@ impl Shard {
 
     /// Claims a triple for the connection; its barrier waits until the home has decided.
     pub(super) fn xxim_claim(&mut self, slot: u32, triple: Triple) {
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         let Some(conn) = self.xxim(slot) else { return };
         let order = conn.order;
         let before = conn.held.replace(triple.clone());
         if let Some(before) = before.filter(|before| *before != triple) {
             self.xxim_release(before, id);
         }
-        let home = triple.home(self.mail.len()) as u8;
-        if home == self.id {
+        let home = triple.home(self.engine.mail.len()) as u8;
+        if home == self.engine.id {
             let held = self.xxim_claimed_here(&triple, id, order);
             return self.xxim_settled(slot, held);
         }
-        if !self.conns[slot].flags.has(Flags::BLOCKED) {
+        if !self.engine.conns[slot].flags.has(Flags::BLOCKED) {
             self.block(slot, false);
         }
         self.post(home, Mail::XximClaim { triple, conn: id, order });
@@ -201,7 +204,7 @@ impl Shard {
         };
         self.claim_everywhere(triple, conn, order);
         let Some(before) = before else { return true };
-        if before.shard() == self.id {
+        if before.shard() == self.engine.id {
             self.xxim_displaced(triple, before);
         } else {
             let triple = triple.clone();
@@ -213,11 +216,11 @@ impl Shard {
     /// The home has decided about the triple that the connection claimed, unless it claimed another
     /// one meanwhile.
     pub(in crate::shard) fn xxim_claimed(&mut self, triple: &Triple, id: ConnId, held: bool) {
-        let Some(slot) = self.conns.slot(id) else { return };
+        let Some(slot) = self.engine.conns.slot(id) else { return };
         let waits = |conn: &&mut super::Conn| {
             conn.client.at_barrier() && conn.held.as_ref() == Some(triple)
         };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
             || self.xxim(slot).as_ref().is_none_or(|conn| !waits(conn))
         {
             return;
@@ -235,13 +238,13 @@ impl Shard {
         let step = conn.client.claimed();
         if !held {
             self.xxim_step(slot, step);
-            self.counters.xxim_displaced += 1;
+            self.engine.counters.xxim_displaced += 1;
             return self.xxim_close(slot, &Close::DUPLICATE);
         }
         let identity = conn.client.identity().clone();
-        if self.hub.user(slot) != identity.user_id {
-            self.counters.xxim_logins += 1;
-            self.hub.set_user(slot, &identity.user_id);
+        if self.engine.hub.user(slot) != identity.user_id {
+            self.engine.counters.xxim_logins += 1;
+            self.engine.hub.set_user(slot, &identity.user_id);
             self.xxim_announce(slot, identity);
         } else if let Some((announced, _)) =
             self.xxim(slot).and_then(|conn| conn.announced.as_mut())
@@ -255,12 +258,12 @@ impl Shard {
 
     /// Another connection holds the triple of this one now.
     pub(in crate::shard) fn xxim_displaced(&mut self, triple: &Triple, id: ConnId) {
-        let Some(slot) = self.conns.slot(id) else { return };
-        if self.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
         if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
-            self.counters.xxim_displaced += 1;
+            self.engine.counters.xxim_displaced += 1;
             self.xxim_close(slot, &Close::DUPLICATE);
         }
     }
@@ -271,7 +274,7 @@ impl Shard {
         id: ConnId,
         login: &[Box<str>; 3],
     ) -> Outcome {
-        let held = self.conns.slot(id).and_then(|slot| self.xxim(slot)?.held.clone());
+        let held = self.engine.conns.slot(id).and_then(|slot| self.xxim(slot)?.held.clone());
         let Some(triple) = held.filter(|held| held.parts() == *login) else {
             return Outcome::default();
         };
@@ -282,26 +285,26 @@ impl Shard {
     /// Tells the mesh some of the logins of this shard, from this slot on.
     pub(in crate::shard) fn xxim_tell_logins(&mut self, from: u32) {
         let mut logins = Vec::new();
-        let end = self.conns.slots().min(from.saturating_add(MESH_LOGIN_SLOTS_MAX));
+        let end = self.engine.conns.slots().min(from.saturating_add(MESH_LOGIN_SLOTS_MAX));
         let mut slot = from;
         while slot < end && logins.len() < MESH_LOGINS_MAX {
-            let conn = &self.conns[slot];
+            let conn = &self.engine.conns[slot];
             if let Role::Xxim(xxim) = &conn.role
                 && let Some(triple) = &xxim.held
                 && !conn.flags.has(Flags::GONE | Flags::CLOSING)
             {
-                logins.push((triple.parts(), self.conns.id(slot), xxim.order / 1000));
+                logins.push((triple.parts(), self.engine.conns.id(slot), xxim.order / 1000));
             }
             slot += 1;
         }
-        let next = (slot < self.conns.slots()).then_some(slot);
+        let next = (slot < self.engine.conns.slots()).then_some(slot);
         self.tell_mesh(MeshRequest::Logins { logins, next });
     }
 
     /// A connection gives up its triple, at whichever shard that is at home.
     pub(in crate::shard) fn xxim_release(&mut self, triple: Triple, conn: ConnId) {
-        let home = triple.home(self.mail.len()) as u8;
-        if home == self.id {
+        let home = triple.home(self.engine.mail.len()) as u8;
+        if home == self.engine.id {
             self.xxim.holders.release(triple, conn);
         } else {
             self.post(home, Mail::XximRelease { triple, conn });
@@ -310,12 +313,12 @@ impl Shard {
 
     /// Tells the hooks that a client has come, and that the user it was before has gone.
     fn xxim_announce(&mut self, slot: u32, identity: Arc<Identity>) {
-        if self.config.xxim_upstreams.hooks.url.is_none() {
+        if self.engine.config.xxim_upstreams.hooks.url.is_none() {
             return;
         }
-        let now_ms = self.now.unix_ms;
-        let pod = *self.config.netsvr.advertise.ip();
-        let conn = self.conns.id(slot);
+        let now_ms = self.engine.now.unix_ms;
+        let pod = *self.engine.config.netsvr.advertise.ip();
+        let conn = self.engine.conns.id(slot);
         let Some(own) = self.xxim(slot) else { return };
         let before = own.announced.replace((identity.clone(), now_ms));
         if let Some(before) = before {
@@ -331,8 +334,8 @@ impl Shard {
         conn: ConnId,
         (identity, since_ms): (Arc<Identity>, u64),
     ) {
-        let pod = *self.config.netsvr.advertise.ip();
-        let body = after_disconnect(&identity, pod, since_ms, self.now.unix_ms);
+        let pod = *self.engine.config.netsvr.advertise.ip();
+        let body = after_disconnect(&identity, pod, since_ms, self.engine.now.unix_ms);
         self.xxim.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterDisconnect, body });
     }
 }

@@ -131,15 +131,15 @@ impl Shard {
     fn xxim_push_send(&mut self, filter: &XximFilter, event: i32, data: &[u8]) -> XximPushed {
         let slots = self.xxim_select(filter);
         let mut pushed = XximPushed::default();
-        let wraps = event == EVENT_NOTICE && self.config.xxim.v1_notice_wrap;
+        let wraps = event == EVENT_NOTICE && self.engine.config.xxim.v1_notice_wrap;
         let mut plain = Forming::new(event, data, false);
         let mut wrapped = Forming::new(event, data, true);
         if plain.push.size() > COMMON_MESSAGE_BYTES {
-            self.counters.xxim_large += slots.len() as u64;
+            self.engine.counters.xxim_large += slots.len() as u64;
         }
         for slot in slots {
             let Some(named) = self.xxim_named(slot) else { continue };
-            let conn = &self.conns[slot];
+            let conn = &self.engine.conns[slot];
             let Role::Xxim(own) = &conn.role else { continue };
             let v1 = own.client.version() == Some(Version::V1);
             let forming = if wraps && v1 { &mut wrapped } else { &mut plain };
@@ -156,18 +156,18 @@ impl Shard {
     /// Queues a push for one connection. False: there is no room, and the rule for slow clients was
     /// applied.
     fn xxim_queue(&mut self, slot: u32, delivery: Delivery) -> bool {
-        let outbox_bytes_max = self.config.runtime.outbox_bytes_max;
+        let outbox_bytes_max = self.engine.config.runtime.outbox_bytes_max;
         let len = match &delivery {
             Delivery::Frame(frame) => frame.len(),
             Delivery::Unsealed(body) => body.len(),
         };
         if !has_room(self.xxim_queued(slot), len, outbox_bytes_max) {
-            self.counters.frames_failed += 1;
-            self.counters.frame_bytes_failed += len as u64;
+            self.engine.counters.frames_failed += 1;
+            self.engine.counters.frame_bytes_failed += len as u64;
             self.overflowed(slot);
             return false;
         }
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         match (delivery, &mut conn.role) {
             (Delivery::Frame(frame), _) => conn.outbox.push(frame),
             (Delivery::Unsealed(body), Role::Xxim(own)) => own.push_unsealed(body),
@@ -182,7 +182,7 @@ impl Shard {
         let XximFilter { users, platforms, devices } = filter;
         let mut slots = Vec::new();
         let meant = |slot: u32| {
-            let conn = &self.conns[slot];
+            let conn = &self.engine.conns[slot];
             let Role::Xxim(own) = &conn.role else { return false };
             let identity = own.client.identity();
             let among = |list: &[Box<str>], value: &str| {
@@ -193,7 +193,7 @@ impl Shard {
                 && among(devices, &identity.device_id)
         };
         let target = if users.is_empty() { Target::All } else { Target::Users(users.clone()) };
-        self.hub.for_each(&target, |slot| {
+        self.engine.hub.for_each(&target, |slot| {
             if meant(slot) {
                 slots.push(slot);
             }
@@ -202,8 +202,8 @@ impl Shard {
     }
 
     fn xxim_named(&self, slot: u32) -> Option<XximConn> {
-        let Role::Xxim(own) = &self.conns[slot].role else { return None };
-        Some(XximConn { conn: self.conns.id(slot), identity: identity(own) })
+        let Role::Xxim(own) = &self.engine.conns[slot].role else { return None };
+        Some(XximConn { conn: self.engine.conns.id(slot), identity: identity(own) })
     }
 }
 

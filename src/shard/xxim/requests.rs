@@ -105,7 +105,7 @@ impl Shard {
     /// A binary message of a client.
     pub(super) fn xxim_request(&mut self, slot: u32, data: &[u8]) {
         let mut scratch = std::mem::take(&mut self.xxim.scratch);
-        let Role::Xxim(conn) = &mut self.conns[slot].role else { return };
+        let Role::Xxim(conn) = &mut self.engine.conns[slot].role else { return };
         let plain = match conn.client.cipher() {
             None => Some(data),
             Some(cipher) => {
@@ -116,16 +116,16 @@ impl Shard {
             }
         };
         let encrypted = conn.client.cipher().is_some();
-        let asks = self.config.xxim_upstreams.hooks.before_request;
-        let asks = asks && self.now.ms >= conn.permitted_ms;
+        let asks = self.engine.config.xxim_upstreams.hooks.before_request;
+        let asks = asks && self.engine.now.ms >= conn.permitted_ms;
         let step = match plain {
-            Some(plain) => read(&mut conn.client, plain, &self.config, asks),
+            Some(plain) => read(&mut conn.client, plain, &self.engine.config, asks),
             None => Step::Close(Close::PROTOCOL),
         };
-        self.counters.xxim_requests += 1;
+        self.engine.counters.xxim_requests += 1;
         if encrypted && step == Step::Close(Close::PROTOCOL) {
-            self.counters.xxim_decrypt_failures += 1;
-            if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+            self.engine.counters.xxim_decrypt_failures += 1;
+            if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
                 let peer = conn.peer;
                 tracing::warn!(%peer, unsaid, "a message of an xxim client is not under its keys");
             }
@@ -137,7 +137,7 @@ impl Shard {
 
     /// A request that the gateway does not answer itself.
     pub(super) fn xxim_forward(&mut self, slot: u32, request: &wire::Request<'_>) {
-        let config = self.config.clone();
+        let config = self.engine.config.clone();
         let Some(conn) = self.xxim(slot) else { return };
         let (head, req_id) = wire::head(request.req_id, request.method);
         let refused = |code, msg| refuse(head.clone(), code, msg, None);
@@ -178,27 +178,27 @@ impl Shard {
             return self.xxim_step(slot, step);
         };
         self.xxim.under_way += 1;
-        self.counters.xxim_forwarded += 1;
+        self.engine.counters.xxim_forwarded += 1;
         let (method, req_id) = (request.method.into(), head.slice(req_id));
         let call = Box::new(UpstreamCall { method, route: index, body, identity, req_id });
-        let conn = self.conns.id(slot);
+        let conn = self.engine.conns.id(slot);
         self.xxim.outgoing.push_back(Request::Upstream { conn, number, call });
     }
 
     /// Gives a request to a netsvr worker: the client's RequestBody, its data without anything
     /// that the client says of itself. Returns the code of the response.
     fn xxim_transfer(&mut self, slot: u32, request: &wire::Request<'_>, body: &[u8]) -> i32 {
-        let id = self.conns.id(slot);
+        let id = self.engine.conns.id(slot);
         let sticky = self.xxim(slot).and_then(|conn| conn.worker);
-        let wanted = self.links.wanted(EventKind::Message);
-        if !wanted || !self.links.ready(EventKind::Message, id, sticky) {
+        let wanted = self.engine.links.wanted(EventKind::Message);
+        if !wanted || !self.engine.links.ready(EventKind::Message, id, sticky) {
             return code::RETRY;
         }
         let message = wire::request_body(request.req_id, request.method, body);
-        let worker = &self.config.netsvr.worker;
+        let worker = &self.engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.uniq_ids.encode(id);
-        self.counters.xxim_forwarded += 1;
+        let uniq_id = self.engine.uniq_ids.encode(id);
+        self.engine.counters.xxim_forwarded += 1;
         self.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
@@ -218,8 +218,8 @@ impl Shard {
             self.xxim.under_way -= 1;
             return;
         }
-        let Some(slot) = self.conns.slot(id) else { return };
-        if matches!(self.conns[slot].role, Role::XximHttp(_)) {
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if matches!(self.engine.conns[slot].role, Role::XximHttp(_)) {
             return self.xxim_http_answered(slot, number, result);
         }
         let Some(head) = self.xxim(slot).and_then(|conn| conn.in_flight.end(number)) else {
@@ -237,7 +237,7 @@ impl Shard {
     pub(in crate::shard) fn xxim_audit(&self) {
         let (mut under_way, mut told, mut over_tcp, mut waiting) =
             (self.xxim.left.len() as u32, 0, 0, 0);
-        for (_, conn) in self.conns.iter() {
+        for (_, conn) in self.engine.conns.iter() {
             let own = match &conn.role {
                 Role::Xxim(own) => own,
                 Role::XximHttp(http) => {
@@ -247,7 +247,7 @@ impl Shard {
                 }
                 _ => continue,
             };
-            let most = self.config.xxim.requests_max as usize;
+            let most = self.engine.config.xxim.requests_max as usize;
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
             let blocked = conn.flags.has(Flags::BLOCKED);
@@ -274,10 +274,10 @@ impl Shard {
 
     /// Queues the response to a request. A client that does not take its responses is closed.
     pub(super) fn xxim_respond(&mut self, slot: u32, head: &[u8], code: i32, data: &[u8]) {
-        if self.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
-        let bytes_max = self.config.xxim.response_bytes_max;
+        let bytes_max = self.engine.config.xxim.response_bytes_max;
         let too_large = data.len() > bytes_max as usize;
         let error = too_large.then(|| wire::common_resp(code::INTERNAL, Some(text::BUSY)));
         let response = match &error {
@@ -285,10 +285,10 @@ impl Shard {
             None => Response { head, code, data },
         };
         let size = response.size();
-        self.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
+        self.engine.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
         // Its requests are not taken any more once the outbox is full, so what comes beyond that
         // are the answers to those that were.
-        let room = self.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
+        let room = self.engine.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
         if self.xxim_queued(slot) > room {
             return self.too_slow(slot);
         }

@@ -106,7 +106,7 @@ impl Shard {
     }
 
     fn seal(&mut self, slot: u32, left: &mut usize) -> bool {
-        let conn = &mut self.conns[slot];
+        let conn = &mut self.engine.conns[slot];
         let Role::Xxim(own) = &mut conn.role else { return false };
         if own.unsealed.is_empty() {
             return false;
