@@ -2,15 +2,12 @@
 //!
 //! Costs: no allocation; one compare-and-swap per message if the global limiter is on.
 
-use crate::hub::ConnId;
 use crate::hub::limits::{SharedLimiter, Window, WindowRules};
 
 /// What the gateway remembers about one netsvr client besides what all protocols share.
 #[derive(Debug, Default)]
 pub struct Client {
     window: Window,
-    /// The worker that gets this client's events, if workers are picked sticky.
-    pub worker: Option<ConnId>,
 }
 
 /// What becomes of a message.

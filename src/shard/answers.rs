@@ -20,6 +20,7 @@ use crate::hub::walk::{Cursor, Room};
 use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
 use crate::shard::Shard;
 use crate::shard::conns::Role;
+use crate::shard::flight::Flight;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo, Request};
 use crate::shard::queries::{Asks, Question};
 use crate::spare::Look;
@@ -124,15 +125,12 @@ impl Asks {
         large || !making.pieces.is_empty() || !making.litter.is_empty()
     }
 
-    /// So many bytes of answers are now to be written.
-    pub(super) fn await_writing(&mut self, bytes: usize) {
-        self.making.bytes += bytes;
-    }
-
-    /// So many are written, or will not be.
-    pub(super) fn written(&mut self, bytes: usize) {
-        self.making.bytes -= bytes;
-        self.making.go_on();
+    /// What is charged for the answers that wait to be written to one connection has changed.
+    pub(super) fn reckon(&mut self, before: usize, after: usize) {
+        self.making.bytes = self.making.bytes - before + after;
+        if after < before {
+            self.making.go_on();
+        }
     }
 
     /// For tests: panics if an invariant does not hold. `bytes` wait in all connections.
@@ -245,7 +243,11 @@ impl Shard {
             let slot =
                 self.engine.asks.asker(*number).and_then(|conn| self.engine.conns.slot(conn));
             slot.is_some_and(|slot| match &self.engine.conns[slot].role {
-                Role::Business(business) => business.has_room_for(*number),
+                Role::Business(business) => {
+                    let extra = self.engine.conns[slot].extra.as_ref();
+                    let flight = extra.and_then(|extra| extra.flight.as_ref());
+                    business.has_room_for(*number, flight.map_or(0, Flight::own_bytes))
+                }
                 _ => false,
             })
         };
@@ -273,7 +275,7 @@ impl Shard {
             now.add(part, next);
         } else {
             let reply = ReplyTo::Shard { shard: self.engine.id, number: now.number };
-            self.post(now.shard as u8, Mail::Ask { query, from: now.from, reply });
+            self.engine.post(now.shard as u8, Mail::Ask { query, from: now.from, reply });
             now.asked = true;
         }
         now.question = Some(question);

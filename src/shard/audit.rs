@@ -11,6 +11,7 @@ use crate::limits::{
 use crate::shard::Shard;
 use crate::shard::business::Tally;
 use crate::shard::conns::{Conn, Flags, Role};
+use crate::shard::flight::Flight;
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
 const CONTROL_BYTES_MAX: usize = 1024 + 2 * FRAME_CHARGE_BYTES;
@@ -57,12 +58,14 @@ impl Shard {
             online += conn.flags.has(Flags::ONLINE) as u32;
             timers += self.engine.timers.armed(slot) as usize;
             let tally = self.audit_conn(slot, conn, sizes);
+            let flight = conn.extra.as_ref().and_then(|extra| extra.flight.as_ref());
+            sum.answer_bytes += flight.map_or(0, Flight::own_bytes);
             sum.questions += tally.questions;
-            sum.answer_bytes += tally.answer_bytes;
             sum.links += tally.links;
             sum.workers += tally.workers;
         }
         assert!(touched.is_empty(), "free slots are touched: {touched:?}");
+        assert!(self.engine.wants.is_empty(), "wants are left");
         assert_eq!(
             (self.engine.stalls, self.engine.hub.len()),
             (stalls, members),
@@ -157,12 +160,12 @@ impl Shard {
     }
 
     fn audit_conn(&self, slot: u32, conn: &Conn, sizes: Sizes) -> Tally {
-        let has = |bits: u16| conn.flags.has(bits);
+        let has = |bits: u32| conn.flags.has(bits);
         let at = |what: &str| format!("slot {slot}, {:?}: {what}", conn.flags);
         let member = self.engine.hub.id_of(slot);
         if has(Flags::GONE) {
             assert!(matches!(conn.role, Role::Leaving) && member.is_none(), "{}", at("role"));
-            assert!(conn.outbox.is_empty() && conn.held.is_none(), "{}", at("memory"));
+            assert!(conn.is_written() && conn.extra.is_none(), "{}", at("memory"));
             assert!(
                 !self.engine.timers.armed(slot) && !has(Flags::ONLINE),
                 "{}",
@@ -171,19 +174,20 @@ impl Shard {
             return Tally::default();
         }
         let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
+        assert!(!has(Flags::READS_ON) || has(Flags::BLOCKED), "{}", at("reads on and is read"));
         assert!(has(Flags::BLOCKED | Flags::ENDED) || !has(Flags::PAUSED), "{}", at("paused"));
         assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
         assert!(!has(Flags::WAITING) || has(Flags::BLOCKED), "{}", at("waits and is read"));
         let goes_on =
             || has(Flags::TOUCHED | Flags::STALLED) || self.engine.unconfirmed.contains(&slot);
-        let waits = !has(Flags::ENDED) || self.under_way(slot) || goes_on();
+        let waits = !has(Flags::ENDED) || self.engine.under_way(slot) || goes_on();
         assert!(waits, "{}", at("ended, does not wait"));
         assert!(!has(Flags::FULL) || has(Flags::BLOCKED), "{}", at("full and is read"));
         assert!(!has(Flags::FULL) || goes_on(), "{}", at("full, and nothing is written"));
-        assert!(conn.held.is_none() || has(Flags::BLOCKED), "{}", at("held input"));
-        let undecided = matches!(conn.role, Role::Opening(_)) && !has(Flags::CLOSING);
-        assert!(self.engine.timers.armed(slot) || undecided, "{}", at("no timer"));
-        let there = conn.role.is_opened() && !has(Flags::CLOSING) && !self.xxim_goes(slot);
+        assert!(conn.held() == 0 || has(Flags::BLOCKED), "{}", at("held input"));
+        let idle = conn.due_ms == u64::MAX && self.engine.row(slot).silence_ms == 0;
+        assert!(self.engine.timers.armed(slot) || idle, "{}", at("no timer"));
+        let there = has(Flags::MEMBER) && !has(Flags::CLOSING) && !conn.goes();
         let id = there.then(|| self.engine.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);
@@ -191,10 +195,11 @@ impl Shard {
             Role::Business(business) => {
                 let frames = self.engine.config.netsvr.worker.queue_frames_max as usize;
                 let events_max = frames.max(self.engine.mail.len());
-                business.audit(&conn.outbox, has(Flags::STALLED), events_max)
+                business.audit(audit_flight(conn), events_max)
             }
             Role::ConnmixApi(api) => {
-                Tally { questions: api.audit(conn.outbox.frames()), ..Tally::default() }
+                audit_flight(conn);
+                Tally { questions: api.audit(), ..Tally::default() }
             }
             Role::Opening(_) | Role::Netsvr(_) => {
                 assert!(has(Flags::ONLINE), "{}", at("not counted as online"));
@@ -242,7 +247,7 @@ impl Shard {
                 (message_max, high_water.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
             Role::Connmix(connmix) => {
-                let message_max = self.connmix_message_bytes_max(slot) as usize;
+                let message_max = self.engine.row(slot).message_bytes_max as usize;
                 connmix.audit(conn.flags, message_max + kept_max);
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
@@ -255,7 +260,7 @@ impl Shard {
         assert!(bytes <= frames_max, "slot {slot}: {bytes} bytes in the outbox");
         let memory = conn.outbox.memory();
         assert!(memory <= bytes, "slot {slot}: {memory} bytes for {bytes} that are charged");
-        let held = conn.held.as_ref().map_or(0, |held| held.len());
+        let held = conn.held();
         let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
         let held_max = if read { HELD_BYTES_MAX + kept_max } else { kept_max };
         assert!(held <= held_max, "slot {slot}: {held} bytes of input are held");
@@ -271,4 +276,14 @@ impl Shard {
             assert!(held <= most, "slot {slot}: {held} bytes of a head");
         }
     }
+}
+
+/// What became of the frames for a backend fits to its outbox.
+fn audit_flight(conn: &Conn) -> &Flight {
+    let extra = conn.extra.as_ref().expect("a backend has one");
+    let flight = extra.flight.as_ref().expect("a backend has one");
+    let stalled = conn.flags.has(Flags::STALLED);
+    let charged = (!stalled).then(|| conn.outbox.charge() as usize);
+    flight.audit(conn.outbox.frames(), charged);
+    flight
 }

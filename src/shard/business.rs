@@ -7,22 +7,20 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::model::{Netsvr, WorkerCommands};
+use crate::config::model::WorkerCommands;
 use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::shard::Shard;
 use crate::shard::commands::Job;
 use crate::shard::conns::{Flags, Role};
+use crate::shard::flight::Flight;
 use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::mailbox::Mail;
-use crate::shard::ops::Frame;
-use crate::shard::outbox::{Outbox, charge};
-use crate::spare;
+use crate::shard::outbox::charge;
 use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
 
 /// Events a worker can ask for; other bits are kept and ignored.
@@ -45,21 +43,8 @@ pub struct Business {
     registered: bool,
     /// The question that the first successful registration is, until it is answered.
     registering: Option<u64>,
-    /// Events that arrived before the answer to Register had time to be read (section 6.2).
-    pub settling: Option<Vec<(u8, Frame)>>,
-    settled_ms: u64,
-    /// Of each frame in the outbox or in flight: whose event it is (`None`: an answer), its bytes.
-    pub order: VecDeque<(Option<u8>, u32)>,
-    /// What the outbox charges for the answers among them.
-    answer_bytes: usize,
-    /// The same for answers that wait for those before them.
+    /// What is charged for answers that wait for those before them.
     kept_bytes: usize,
-    /// Frames of the last send that are not known to be written.
-    pub flying: u32,
-    /// Bytes of the last send that are known to be written and reported.
-    pub flown_bytes: usize,
-    /// The last send has stalled or failed: only what was confirmed of it is written.
-    incomplete: bool,
     leaving: Option<Leaving>,
 }
 
@@ -98,14 +83,7 @@ impl Business {
             mask: 0,
             registered: false,
             registering: None,
-            settling: None,
-            settled_ms: 0,
-            order: VecDeque::new(),
-            answer_bytes: 0,
             kept_bytes: 0,
-            flying: 0,
-            flown_bytes: 0,
-            incomplete: false,
             leaving: None,
         }
     }
@@ -115,68 +93,33 @@ impl Business {
         wire::conn_id(listener, peer, unix)
     }
 
-    /// Whether it is not known yet what became of the last send.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.flying > 0 && !self.incomplete
-    }
-
-    /// Whether questions are not answered yet.
-    pub(super) fn owes_answers(&self) -> bool {
-        !self.questions.is_empty()
-    }
-
-    /// Whether as many answers wait as may.
-    fn is_full(&self) -> bool {
+    /// Whether as many answers wait as may, of which `own_bytes` are in the outbox.
+    fn is_full(&self, own_bytes: usize) -> bool {
         self.questions.len() >= BUSINESS_QUERIES_MAX
-            || self.answer_bytes + self.kept_bytes > BUSINESS_ANSWER_BYTES_MAX
+            || own_bytes + self.kept_bytes > BUSINESS_ANSWER_BYTES_MAX
     }
 
     /// Whether a large answer may be made to this question: all earlier ones are answered and
     /// enough of those answers is written.
-    pub(super) fn has_room_for(&self, number: u64) -> bool {
+    pub(super) fn has_room_for(&self, number: u64, own_bytes: usize) -> bool {
         let is_next = self.questions.front().is_some_and(|(next, _)| *next == number);
-        is_next && self.answer_bytes <= BUSINESS_ANSWER_BYTES_MAX
+        is_next && own_bytes <= BUSINESS_ANSWER_BYTES_MAX
     }
 
     /// For tests: panics if an invariant does not hold. `events_max` is how many events the shards
     /// may give to one worker.
-    pub(super) fn audit(&self, outbox: &Outbox, stalled: bool, events_max: usize) -> Tally {
-        let flying = self.flying as usize;
-        let charged = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
-            frames.map(|(_, bytes)| charge(*bytes as usize)).sum::<usize>()
-        };
-        assert_eq!(self.order.len(), outbox.frames() + flying, "frames of {}", self.name);
-        let queued = charged(&mut self.order.iter().skip(flying));
-        assert!(stalled || outbox.charge() as usize == queued, "bytes for {}", self.name);
-        let answers = charged(&mut self.order.iter().filter(|(from, _)| from.is_none()));
-        assert_eq!(self.answer_bytes, answers, "bytes of answers to {}", self.name);
+    pub(super) fn audit(&self, flight: &Flight, events_max: usize) -> Tally {
         let kept = self.questions.iter().filter_map(|(_, answer)| answer.as_deref());
         assert_eq!(self.kept_bytes, kept.map(charges).sum::<usize>(), "kept for {}", self.name);
-        let events = self.order.iter().filter(|(from, _)| from.is_some()).count();
-        let early = self.settling.as_ref().map_or(0, Vec::len);
-        assert!(events + early <= events_max, "{events} and {early} events for {}", self.name);
+        let events = flight.events();
+        assert!(events <= events_max, "{events} events for {}", self.name);
         assert!(self.questions.len() <= BUSINESS_QUERIES_MAX, "questions of {}", self.name);
-        assert!(self.registered || (events == 0 && self.settling.is_none()), "{}", self.name);
+        assert!(self.registered || events == 0, "{}", self.name);
         Tally {
             questions: self.questions.len(),
-            answer_bytes: self.answer_bytes,
             links: self.registered as usize,
             workers: (self.registered && self.leaving.is_none()) as usize,
-        }
-    }
-
-    fn events_waiting(&self) -> bool {
-        let early = self.settling.as_ref().is_some_and(|events| !events.is_empty());
-        early || self.order.iter().any(|(from, _)| from.is_some())
-    }
-}
-
-impl Business {
-    /// Time in which it must take what is written to it.
-    pub(super) fn send_deadline(&self, netsvr: &Netsvr) -> Duration {
-        match self.worker {
-            true => netsvr.worker.send_deadline,
-            false => netsvr.task.send_deadline,
+            ..Tally::default()
         }
     }
 }
@@ -199,7 +142,7 @@ impl Shard {
             if flags.has(Flags::GONE | Flags::DEAF) {
                 return;
             }
-            if flags.has(Flags::BLOCKED) || self.blocks(slot) {
+            if !self.engine.takes(slot) || self.blocks(slot) {
                 reader.stash(input);
                 break;
             }
@@ -215,6 +158,7 @@ impl Shard {
                 Ok(Some(Inbound::Command { cmd, body })) => {
                     self.alive(slot);
                     self.request(slot, cmd, body);
+                    self.settle();
                 }
                 Err(error) => return self.refuse_business(slot, peer, &error),
             }
@@ -231,7 +175,7 @@ impl Shard {
         if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
             tracing::warn!(%peer, %error, unsaid, "business connection closed");
         }
-        self.linger(slot);
+        self.engine.linger(slot);
     }
 
     pub(super) fn business(&mut self, slot: u32) -> Option<&mut Business> {
@@ -248,19 +192,24 @@ impl Shard {
     /// Whether the connection must wait because too many of its answers are not read; blocks it
     /// then.
     fn blocks(&mut self, slot: u32) -> bool {
-        let Some(business) = self.business(slot) else { return false };
-        let full = business.is_full();
+        let full = self.business_is_full(slot);
         if full {
-            self.block(slot, false);
+            self.engine.block(slot);
         }
         full
     }
 
-    /// Goes on reading a connection whose answers have been read.
-    pub(super) fn unblock_business(&mut self, slot: u32) {
-        if self.business(slot).is_some_and(|business| !business.is_full()) {
-            self.unblock(slot);
+    fn business_is_full(&mut self, slot: u32) -> bool {
+        let own_bytes = self.engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
+        self.business(slot).is_some_and(|business| business.is_full(own_bytes))
+    }
+
+    /// What was sent is written: a connection whose answers have been read is read on.
+    pub(super) fn business_written(&mut self, slot: u32) {
+        if !self.business_is_full(slot) {
+            self.engine.read_on(slot);
         }
+        self.left(self.engine.conns.id(slot));
     }
 
     fn request(&mut self, slot: u32, cmd: Cmd, body: Bytes) {
@@ -325,12 +274,14 @@ impl Shard {
         if std::mem::replace(&mut business.registered, true) {
             return self.answer_now(slot, answer);
         }
-        business.settling = Some(Vec::new());
-        business.settled_ms = u64::MAX;
+        if let Some(flight) = self.engine.conns[slot].flight() {
+            // Until the answer had time to be read (section 6.2).
+            flight.hold();
+        }
         self.engine.workers += 1;
         let worker = Arc::new(WorkerInfo { conn, name, events });
-        for shard in self.others() {
-            self.post(shard, Mail::WorkerAdded(worker.clone()));
+        for shard in self.engine.others() {
+            self.engine.post(shard, Mail::WorkerAdded(worker.clone()));
         }
         self.engine.links.add(worker);
         // Once the answer is out no event may be dropped for want of a worker, on whichever shard.
@@ -347,20 +298,18 @@ impl Shard {
         let settled_ms = self.engine.now.ms + delay_ms;
         if let Some(business) = self.business(slot) {
             business.registering = None;
-            business.settled_ms = settled_ms;
-            self.rearm(slot);
+            self.engine.set_due(slot, settled_ms);
         }
     }
 
     /// The answer to Register has had its time: the events that wait follow.
-    fn settle(&mut self, slot: u32) {
-        let Some(business) = self.business(slot) else { return };
-        for (from, frame) in business.settling.take().unwrap_or_default() {
-            let Some(business) = self.business(slot) else { return };
-            business.order.push_back((Some(from), frame.len() as u32));
-            self.engine.conns[slot].outbox.push(frame);
+    pub(super) fn business_settled(&mut self, slot: u32) {
+        self.engine.set_due(slot, u64::MAX);
+        let early = self.engine.conns[slot].flight().map(|flight| flight.release());
+        for (from, event) in early.unwrap_or_default() {
+            self.engine.push_event(slot, from, event);
         }
-        self.touch(slot);
+        self.engine.touch(slot);
     }
 
     fn ask_unregister(&mut self, slot: u32, name: &str) {
@@ -370,9 +319,9 @@ impl Shard {
             Some(worker) if worker.shard() == self.engine.id => {
                 self.unregister(self.engine.id, number, worker)
             }
-            Some(worker) => {
-                self.post(worker.shard(), Mail::Unregister { from: self.engine.id, number, worker })
-            }
+            Some(worker) => self
+                .engine
+                .post(worker.shard(), Mail::Unregister { from: self.engine.id, number, worker }),
         }
     }
 
@@ -389,9 +338,12 @@ impl Shard {
             return self.left(worker);
         }
         business.leaving = Some(Leaving { shards, askers: vec![(from, number)] });
+        if let Some(slot) = slot {
+            self.engine.conns[slot].flags.set(Flags::TELLS);
+        }
         self.engine.workers -= 1;
-        for shard in self.others() {
-            self.post(shard, Mail::WorkerLeaving { worker });
+        for shard in self.engine.others() {
+            self.engine.post(shard, Mail::WorkerLeaving { worker });
         }
         self.worker_leaving(worker);
     }
@@ -411,11 +363,13 @@ impl Shard {
     fn left(&mut self, worker: ConnId) {
         let Some(slot) = self.engine.conns.slot(worker) else { return };
         let Some(business) = self.business(slot) else { return };
-        if business.leaving.as_ref().is_none_or(|leaving| leaving.shards > 0)
-            || business.events_waiting()
-        {
+        if business.leaving.as_ref().is_none_or(|leaving| leaving.shards > 0) {
             return;
         }
+        if self.engine.conns[slot].flight().is_some_and(|flight| flight.events() > 0) {
+            return;
+        }
+        let Some(business) = self.business(slot) else { return };
         let Some(leaving) = &mut business.leaving else { return };
         for (from, number) in std::mem::take(&mut leaving.askers) {
             self.unregister_done(from, number);
@@ -426,7 +380,7 @@ impl Shard {
         if from == self.engine.id {
             self.unregistered(number);
         } else {
-            self.post(from, Mail::Unregistered { number });
+            self.engine.post(from, Mail::Unregistered { number });
         }
     }
 
@@ -441,6 +395,7 @@ impl Shard {
         let number = self.engine.asks.number(self.engine.conns.id(slot));
         if let Some(business) = self.business(slot) {
             business.questions.push_back((number, None));
+            self.engine.owes(slot, true);
         }
         number
     }
@@ -468,78 +423,34 @@ impl Shard {
             let ready = business.questions.front().is_some_and(|(_, answer)| answer.is_some());
             let question = if ready { business.questions.pop_front() } else { None };
             let Some((number, Some(answer))) = question else { break };
-            business.order.extend(answer.iter().map(|piece| (None, piece.len() as u32)));
-            let bytes = charges(&answer);
-            business.kept_bytes -= bytes;
-            business.answer_bytes += bytes;
+            business.kept_bytes -= charges(&answer);
             let registering = business.registering == Some(number);
-            self.engine.asks.await_writing(bytes);
             self.engine.asks.forget(number);
-            answer.into_iter().for_each(|piece| self.push(slot, piece));
+            answer.into_iter().for_each(|piece| self.engine.push(slot, piece));
             if registering {
                 self.registered(slot);
             }
         }
-    }
-
-    /// Of the last send `written` bytes are out: the shards whose events these were are told.
-    pub(super) fn confirm_frames(&mut self, slot: u32, written: usize) {
-        let encrypted = self.engine.conns[slot].tls.is_some();
-        let worker = self.engine.conns.id(slot);
-        let shards = self.engine.mail.len();
-        let Some(business) = self.business(slot) else { return };
-        business.incomplete = written != usize::MAX;
-        // What TLS makes of the frames has other lengths; such a send counts when it is complete.
-        if encrypted && business.incomplete {
-            return;
-        }
-        if business.flying == 0 {
-            return;
-        }
-        let (mut counts, before) = (vec![0u32; shards], business.answer_bytes);
-        while business.flying > 0
-            && let Some(&(from, len)) = business.order.front()
-            && written - business.flown_bytes >= len as usize
-        {
-            business.order.pop_front();
-            business.flying -= 1;
-            business.flown_bytes += len as usize;
-            match from {
-                Some(from) => counts[from as usize] += 1,
-                None => business.answer_bytes -= charge(len as usize),
-            }
-        }
-        spare::emptied(&mut business.order);
-        let answered = before - business.answer_bytes;
-        self.engine.asks.written(answered);
-        for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
-            if shard == self.engine.id {
-                self.engine.links.written(worker, count);
-            } else {
-                self.post(shard, Mail::EventsWritten { worker, count });
-            }
-        }
-        self.left(worker);
+        let owes = self.business(slot).is_some_and(|business| !business.questions.is_empty());
+        self.engine.owes(slot, owes);
     }
 
     /// A backend connection has ended: its events go to other workers.
     pub(super) fn business_lost(&mut self, slot: u32, business: Business) {
         business.questions.iter().for_each(|(number, _)| self.engine.asks.forget(*number));
-        self.engine.asks.written(business.answer_bytes);
         self.engine.asks.give_up();
         if !business.registered {
             return;
         }
         let worker = self.engine.conns.id(slot);
         // A send that did not stall is written; of one that did, what was out is confirmed.
-        let flying = if business.incomplete { 0 } else { business.flying as usize };
         let mut written = vec![0u32; self.engine.mail.len()];
-        for from in business.order.iter().take(flying).filter_map(|(from, _)| *from) {
-            written[from as usize] += 1;
+        if let Some(flight) = self.engine.conns[slot].flight() {
+            flight.lost(|from| written[from as usize] += 1);
         }
-        for shard in self.others() {
+        for shard in self.engine.others() {
             let written = written[shard as usize];
-            self.post(shard, Mail::WorkerGone { worker, written });
+            self.engine.post(shard, Mail::WorkerGone { worker, written });
         }
         self.worker_gone(worker, written[self.engine.id as usize]);
         match business.leaving {
@@ -553,43 +464,16 @@ impl Shard {
         tracing::info!(peer = %business.peer, "worker disconnected");
     }
 
-    /// When something is due for a backend connection.
-    pub(super) fn business_deadline_ms(&self, slot: u32, business: &Business) -> u64 {
-        let netsvr = &self.engine.config.netsvr;
-        let read = match business.worker {
-            true => netsvr.worker.read_deadline,
-            false => netsvr.task.read_deadline,
-        };
-        let conn = &self.engine.conns[slot];
-        let mut due_ms = conn.active_ms + read.as_millis() as u64;
-        if conn.flags.has(Flags::BLOCKED) {
-            due_ms = self.engine.now.ms + read.as_millis() as u64;
-        }
-        due_ms = due_ms.min(self.write_due_ms(slot));
-        if business.settling.is_some() {
-            due_ms = due_ms.min(business.settled_ms);
-        }
-        due_ms
-    }
-
-    pub(super) fn business_timed_out(&mut self, slot: u32) {
-        let now_ms = self.engine.now.ms;
+    /// The peer has been silent for too long, or does not take what it is sent.
+    pub(super) fn business_silent(&mut self, slot: u32) {
         let Some(business) = self.business(slot) else { return };
-        if business.settling.is_some() && business.settled_ms <= now_ms {
-            self.settle(slot);
-            return self.rearm(slot);
-        }
-        let Role::Business(business) = &self.engine.conns[slot].role else { return };
-        if self.business_deadline_ms(slot, business) > now_ms {
-            return self.rearm(slot);
-        }
         let peer: IpAddr = business.peer.ip();
         let stalled = self.engine.conns[slot].flags.has(Flags::STALLED);
         let why = if stalled { "it does not read (send_deadline)" } else { "read_deadline" };
-        if let Some(unsaid) = self.engine.complaints.allow(now_ms) {
+        if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
             tracing::warn!(%peer, why, unsaid, "business connection closed");
         }
         self.engine.counters.idle_timeouts += 1;
-        self.finish(slot);
+        self.engine.finish(slot);
     }
 }

@@ -12,19 +12,20 @@ use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
 use crate::hub::limits::WindowRules;
 use crate::hub::login;
-use crate::hub::push::{Change, CloseReason, TopicChange};
-use crate::limits::ECHO_MESSAGE_BYTES_MAX;
+use crate::hub::push::{Change, CloseReason, Payload, TopicChange};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
-use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::{Flags, Opening, Role};
+use crate::shard::forms::Made;
 use crate::shard::links::EventKind;
-use crate::shard::ops::Op;
+use crate::shard::manners::Life;
+use crate::shard::rows;
+use crate::shard::{lists, netsvr_push};
 use crate::wire::http::Request;
 use crate::wire::http::machine::Event as Said;
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
-use crate::wire::websocket::{self, CloseCodes, Decoder, Event, Opcode, Rules};
+use crate::wire::websocket::{self, Decoder, Event, Opcode, Rules};
 
 /// Close reasons of a refused open (section 2.4).
 const RATE_LIMITED: CloseReason =
@@ -49,7 +50,7 @@ impl Shard {
         }
         let ended = tls.peer_closed();
         self.engine.conns[slot].tls = Some(tls);
-        self.touch(slot);
+        self.engine.touch(slot);
         if shaken {
             self.stream_opened(slot);
         }
@@ -62,9 +63,9 @@ impl Shard {
         if let Err(error) = result {
             self.engine.counters.tls_failures += 1;
             tracing::debug!(slot, %error, "TLS error");
-            self.linger(slot);
+            self.engine.linger(slot);
         } else if ended {
-            self.ended(slot);
+            self.engine.ended(slot);
         }
     }
 
@@ -133,12 +134,12 @@ impl Shard {
 
     fn turn_away(&mut self, slot: u32, refusal: Refusal, request: Option<&Request<'_>>) {
         self.engine.counters.upgrades_refused += 1;
-        let date = self.http_date();
+        let date = self.engine.http_date();
         let path = request.map(|request| request.path);
         let bodiless = request.is_some_and(|request| request.manner().bodiless);
         let answer = refusal.encode(path, self.routes(slot), bodiless, &date);
-        self.push(slot, Bytes::from(answer));
-        self.linger(slot);
+        self.engine.push(slot, Bytes::from(answer));
+        self.engine.linger(slot);
     }
 
     /// What the listener of a connection serves.
@@ -162,13 +163,12 @@ impl Shard {
             conn.flags.set(Flags::DEFLATE);
         }
         conn.flags.set(Flags::WEBSOCKET);
-        conn.role = Role::Leaving;
-        self.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
+        self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+        self.engine.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
         match upgrade.protocol {
-            ClientProtocol::Netsvr => return self.netsvr_upgraded(slot, peer, upgrade),
+            ClientProtocol::Netsvr => self.netsvr_upgraded(slot, peer, upgrade),
             ClientProtocol::Echo => {
-                self.engine.conns[slot].role = Role::Echo;
-                self.rearm(slot);
+                self.engine.turn_into(slot, Role::Echo, rows::ECHO);
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
             ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
@@ -185,7 +185,7 @@ impl Shard {
             return self.refuse(slot, RATE_LIMITED);
         }
         if !self.engine.shared.open_limiter.take(self.engine.now.ms.saturating_mul(1_000_000)) {
-            self.dropped(DropReason::OpenLimiter, 1);
+            self.engine.dropped(DropReason::OpenLimiter, 1);
             return self.refuse(slot, RATE_LIMITED);
         }
         let info = OpenInfo {
@@ -195,9 +195,13 @@ impl Shard {
             x_real_ip: upgrade.x_real_ip,
             remote_addr: peer.ip().to_canonical().to_string(),
         };
-        self.engine.conns[slot].role = Role::Opening(Box::new(Opening { info, verdict: None }));
         // The time for the handshake does not run while the callback decides.
-        self.engine.timers.cancel(slot);
+        let opening = Role::Opening(Box::new(Opening { info, verdict: None }));
+        self.engine.turn_into(slot, opening, rows::OPENING);
+        let deflate = self.engine.conns[slot].flags.has(Flags::DEFLATE);
+        let deflate = deflate && self.engine.deflater.is_some();
+        self.engine.conns[slot].form =
+            if deflate { lists::NETSVR_DEFLATE } else { lists::NETSVR_PLAIN };
         match self.engine.config.netsvr.customer.on_open_callback_api {
             Some(_) => self.ask_callback(slot),
             None => self.try_open(slot),
@@ -207,14 +211,14 @@ impl Shard {
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
     fn refuse(&mut self, slot: u32, reason: CloseReason) {
         self.engine.counters.opens_refused += 1;
+        self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
         let conn = &mut self.engine.conns[slot];
-        conn.role = Role::Leaving;
         // Its place is free at once, not when its close frame was answered.
         if conn.flags.clear(Flags::ONLINE) {
             self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }
-        self.close(slot, reason);
-        self.linger(slot);
+        self.engine.close(slot, reason);
+        self.engine.linger(slot);
     }
 
     fn ask_callback(&mut self, slot: u32) {
@@ -227,7 +231,20 @@ impl Shard {
         if self.engine.hooks.opens() > 2 * self.engine.conns.len() + LEFT_SPARE {
             self.engine.hooks.retain_opens(|id| self.engine.conns.slot(id).is_some());
         }
-        self.block(slot, false);
+        self.engine.block(slot);
+    }
+
+    /// Sends data to a netsvr client, or one that is not let in.
+    fn netsvr_push(&mut self, slot: u32, data: Bytes) {
+        let engine = &mut self.engine;
+        let (payload, customer) = (Payload::new(data), &engine.config.netsvr.customer);
+        let frame = match engine.conns[slot].form {
+            lists::NETSVR_DEFLATE => {
+                netsvr_push::deflated(&payload, customer, engine.deflater.as_mut())
+            }
+            _ => netsvr_push::plain(&payload, customer),
+        };
+        engine.offer(slot, &Made::Frame(frame));
     }
 
     /// The callback at open has decided (section 7.1).
@@ -248,12 +265,11 @@ impl Shard {
                 self.engine.counters.callbacks_failed += denied.is_none() as u64;
                 let data = denied.as_ref().map(|verdict| verdict.data.clone()).unwrap_or_default();
                 if !data.is_empty() {
-                    self.push_data(slot, data);
+                    self.netsvr_push(slot, data);
                 }
-                self.engine.conns[slot].role = Role::Leaving;
+                self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
                 let failed = denied.is_none();
-                self.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
-                self.unblock(slot);
+                self.engine.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
             }
         }
     }
@@ -263,25 +279,25 @@ impl Shard {
         let id = self.engine.conns.id(slot);
         let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
         if wait && !self.engine.links.ready(EventKind::Open, id, None) {
-            return self.block(slot, true);
+            return self.engine.wait_for_room(slot);
         }
-        let client = Role::Netsvr(Client::default());
-        let role = std::mem::replace(&mut self.engine.conns[slot].role, client);
+        let Role::Opening(_) = self.engine.conns[slot].role else { return };
+        let role = self.engine.turn_into(slot, Role::Netsvr(Client::default()), rows::NETSVR);
         let Role::Opening(opening) = role else { return };
         let Opening { info, verdict } = *opening;
         self.engine.counters.opens += 1;
-        self.engine.hub.insert(id);
+        self.engine.join(slot);
         let verdict = verdict.map(|verdict| *verdict).unwrap_or_default();
         self.engine.hub.change(slot, &change_of(&verdict));
         if !verdict.data.is_empty() {
-            self.push_data(slot, verdict.data);
+            self.netsvr_push(slot, verdict.data);
         }
         self.engine.conns[slot].active_ms = self.engine.now.ms;
-        self.rearm(slot);
+        self.engine.rearm(slot);
         let generation = self.engine.config.netsvr.generation;
         let uniq_ids = self.engine.uniq_ids.encode(id);
         self.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
-        self.unblock(slot);
+        self.engine.read_on(slot);
     }
 
     pub(super) fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
@@ -298,9 +314,12 @@ impl Shard {
             let rules = self.rules(slot);
             match decoder.next(&mut input, rules, &mut inflater) {
                 Ok(None) => break,
-                Ok(Some(event)) => self.frame(slot, event),
+                Ok(Some(event)) => {
+                    self.frame(slot, event);
+                    self.settle();
+                }
                 Err(violation) => {
-                    self.violated(slot, violation);
+                    self.engine.violated(slot, violation);
                     // Nothing is read any more; what was read does not wait for the end.
                     if self.engine.conns[slot].flags.has(Flags::DEAF) {
                         decoder = Decoder::default();
@@ -315,19 +334,20 @@ impl Shard {
 
     /// Whether the next frame of a client can be handled; blocks the client if it has to wait.
     fn wants_frames(&mut self, slot: u32) -> bool {
-        let conn = &self.engine.conns[slot];
-        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED) {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) || !self.engine.takes(slot)
+        {
             return false;
         }
+        let conn = &self.engine.conns[slot];
         match &conn.role {
-            Role::Netsvr(client) => {
+            Role::Netsvr(_) => {
                 let id = self.engine.conns.id(slot);
                 let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
                 if wait
                     && !conn.flags.has(Flags::CLOSING)
-                    && !self.engine.links.ready(EventKind::Message, id, client.worker)
+                    && !self.engine.links.ready(EventKind::Message, id, conn.worker())
                 {
-                    self.block(slot, true);
+                    self.engine.wait_for_room(slot);
                     return false;
                 }
             }
@@ -336,93 +356,45 @@ impl Shard {
             Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
             _ => {}
         }
-        !self.outbox_blocks(slot)
-    }
-
-    /// Whether a client must wait because more waits for it than may; blocks it then. What it says
-    /// now could only add to that, and nobody reads it.
-    pub(super) fn outbox_blocks(&mut self, slot: u32) -> bool {
-        let full = self.outbox_is_full(slot) && !self.engine.conns[slot].flags.has(Flags::CLOSING);
-        if full {
-            self.block(slot, false);
-            let conn = &mut self.engine.conns[slot];
-            if conn.flags.set(Flags::FULL) {
-                conn.stalled_ms = self.engine.now.ms;
-            }
-        }
-        full
-    }
-
-    /// Whether more waits for a client than may.
-    pub(super) fn outbox_is_full(&self, slot: u32) -> bool {
-        let outbox_bytes_max = self.engine.config.runtime.outbox_bytes_max;
-        let conn = &self.engine.conns[slot];
-        match conn.role {
-            Role::Xxim(_) => self.xxim_queued(slot) > outbox_bytes_max,
-            // Its responses go on where its notifications end.
-            Role::Im(_) => {
-                conn.outbox.is_full(outbox_bytes_max.max(self.engine.config.im.out_high_water))
-            }
-            _ => conn.outbox.is_full(outbox_bytes_max),
-        }
+        !self.engine.outbox_blocks(slot)
     }
 
     fn rules(&self, slot: u32) -> Rules {
-        let conn = &self.engine.conns[slot];
-        let message_bytes_max = match conn.role {
-            Role::Echo => ECHO_MESSAGE_BYTES_MAX,
-            Role::Xxim(_) => self.xxim_message_bytes_max(),
-            Role::Connmix(_) => self.connmix_message_bytes_max(slot),
-            Role::Im(_) => self.im_message_bytes_max(),
-            Role::ConnmixApi(_) => self.engine.config.connmix.api.message_bytes_max,
-            _ => self.engine.config.netsvr.customer.receive_pack_limit,
-        };
-        let close_codes = match conn.role {
-            Role::Netsvr(_) => CloseCodes::Netsvr,
-            _ => CloseCodes::Registered,
-        };
-        Rules { message_bytes_max, deflate: conn.flags.has(Flags::DEFLATE), close_codes }
+        let row = self.engine.row(slot);
+        Rules {
+            message_bytes_max: row.message_bytes_max,
+            deflate: self.engine.conns[slot].flags.has(Flags::DEFLATE),
+            close_codes: row.close_codes,
+        }
     }
 
     fn frame(&mut self, slot: u32, event: Event<'_>) {
         let closing = self.engine.conns[slot].flags.has(Flags::CLOSING);
         match event {
             Event::Close(payload) => {
-                if self.says_last(slot, || websocket::close_echo(payload)) {
+                if self.engine.says_last(slot, || websocket::close_echo(payload)) {
                     return;
                 }
                 if !closing {
-                    self.say_goodbye(slot, websocket::close_echo(payload));
+                    self.engine.say_goodbye(slot, websocket::close_echo(payload));
                 }
-                self.hang_up(slot);
+                self.engine.hang_up(slot);
             }
             // After a close frame from here nothing of the client counts any more (W9).
             _ if closing => {}
-            Event::Pong(_) => self.shows_life(slot),
+            Event::Pong(_) => self.engine.shows_life(slot),
             Event::Ping(payload) => {
-                // IM has a heartbeat of its own (IM section 13).
-                if !matches!(self.engine.conns[slot].role, Role::Im(_)) {
-                    self.engine.conns[slot].active_ms = self.engine.now.ms;
+                match self.engine.row(slot).life {
+                    Life::Own => {}
+                    Life::Messages => self.engine.conns[slot].active_ms = self.engine.now.ms,
+                    Life::Frames => self.engine.shows_life(slot),
                 }
-                self.shows_life(slot);
                 self.engine.counters.heartbeats += 1;
                 let pong = websocket::pong(payload);
-                self.push_pong(slot, pong);
+                self.engine.push_pong(slot, pong);
             }
             Event::Message { opcode, data } => self.message(slot, opcode, data),
         }
-    }
-
-    /// A whole frame has come in. Only that counts: bytes of one that never ends do not.
-    pub(super) fn shows_life(&mut self, slot: u32) {
-        let conn = &mut self.engine.conns[slot];
-        match &mut conn.role {
-            Role::Xxim(_) => {}
-            Role::Connmix(connmix) => connmix.answers_pings(),
-            Role::ConnmixApi(api) => api.answers_pings(),
-            _ => return,
-        }
-        conn.active_ms = self.engine.now.ms;
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
@@ -432,7 +404,7 @@ impl Shard {
         }
         self.engine.counters.messages_received += 1;
         self.engine.counters.message_bytes_received += data.len() as u64;
-        self.shows_life(slot);
+        self.engine.shows_life(slot);
         let conn = &mut self.engine.conns[slot];
         conn.active_ms = self.engine.now.ms;
         let customer = &self.engine.config.netsvr.customer;
@@ -447,16 +419,16 @@ impl Shard {
                 let heartbeat = &customer.heartbeat_message;
                 // What nobody wants takes nothing from the limiters (section 2.6, step 1).
                 if !self.engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
-                    return self.dropped(DropReason::NoWorker, 1);
+                    return self.engine.dropped(DropReason::NoWorker, 1);
                 }
                 match client.message(data, self.engine.now.ms, heartbeat, &window, limiter) {
                     Inbound::Heartbeat => self.engine.counters.heartbeats += 1,
                     Inbound::Forward => self.forward(slot, data),
                     Inbound::OverConnectionLimit => {
-                        self.dropped(DropReason::ConnectionLimiter, 1);
+                        self.engine.dropped(DropReason::ConnectionLimiter, 1);
                     }
                     Inbound::OverMessageLimit => {
-                        self.dropped(DropReason::MessageLimiter, 1);
+                        self.engine.dropped(DropReason::MessageLimiter, 1);
                     }
                 }
             }
@@ -464,7 +436,7 @@ impl Shard {
                 let deflate = conn.flags.has(Flags::DEFLATE);
                 let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
                 let reply = echo::reply(opcode, data, deflater);
-                self.push(slot, reply);
+                self.engine.push(slot, reply);
             }
             Role::Xxim(_) => self.xxim_message(slot, opcode, data),
             Role::Connmix(_) => self.connmix_message(slot, opcode, data),
@@ -482,55 +454,6 @@ impl Shard {
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             wire::transfer(&uniq_id, hub.user(slot), session, topics, data)
         });
-    }
-
-    /// Keeps the connection's input and lets TCP hold the peer back. With `waiting` it goes on when
-    /// the workers' queues have room, in its turn.
-    pub(super) fn block(&mut self, slot: u32, waiting: bool) {
-        let id = self.engine.conns.id(slot);
-        let conn = &mut self.engine.conns[slot];
-        conn.flags.set(Flags::BLOCKED);
-        if conn.flags.set(Flags::PAUSED) {
-            self.engine.ops.push(Op::Pause { slot });
-        }
-        if waiting && conn.flags.set(Flags::WAITING) {
-            self.engine.waiting.push_back(id);
-            self.engine.counters.clients_blocked += 1;
-            // Of those who have left only so many stay in the list.
-            if self.engine.waiting.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
-                self.engine.waiting.retain(|id| self.engine.conns.slot(*id).is_some());
-            }
-        }
-    }
-
-    /// Goes on with a client that was blocked: first what was kept, then its socket.
-    pub(super) fn unblock(&mut self, slot: u32) {
-        self.engine.conns[slot].flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
-        if self.is_draining() && !self.engine.conns[slot].flags.has(Flags::GONE) {
-            // It may have waited without a limit.
-            self.rearm(slot);
-        }
-        self.feed(slot, &mut []);
-        if self.engine.conns[slot].flags.has(Flags::BLOCKED | Flags::GONE) {
-            return;
-        }
-        if let Some(mut held) = self.engine.conns[slot].held.take() {
-            self.take_in(slot, &mut held);
-        }
-        let conn = &mut self.engine.conns[slot];
-        if conn.flags.has(Flags::BLOCKED | Flags::GONE) {
-            return;
-        }
-        if conn.flags.has(Flags::ENDED) {
-            return self.touch(slot);
-        }
-        if self.is_draining() && !self.engine.conns[slot].role.is_backend() {
-            self.close(slot, SHUTDOWN);
-        }
-        let conn = &mut self.engine.conns[slot];
-        if conn.flags.clear(Flags::PAUSED) {
-            self.engine.ops.push(Op::Resume { slot });
-        }
     }
 }
 

@@ -43,8 +43,8 @@ impl Shard {
                 }
             }
             Spread::All(command) => {
-                for shard in self.others() {
-                    self.post(shard, Mail::Command(command.clone()));
+                for shard in self.engine.others() {
+                    self.engine.post(shard, Mail::Command(command.clone()));
                 }
                 self.apply(&command);
             }
@@ -55,7 +55,7 @@ impl Shard {
         if shard == self.engine.id {
             self.apply(&command);
         } else {
-            self.post(shard, Mail::Part(command));
+            self.engine.post(shard, Mail::Part(command));
         }
     }
 
@@ -86,7 +86,7 @@ impl Shard {
             if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
                 tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
             }
-            return self.dropped(DropReason::TooManyJobs, 1);
+            return self.engine.dropped(DropReason::TooManyJobs, 1);
         }
         let job = self.jobs.insert(job) as u32;
         self.job_timers.arm(job, self.engine.now.ms + delay_s as u64 * 1000);
@@ -164,7 +164,7 @@ impl Shard {
     fn send_away(&mut self, slot: u32, reason: CloseReason) {
         match self.engine.conns[slot].role {
             Role::Im(_) => self.im_kicked(slot, reason),
-            _ => self.close(slot, reason),
+            _ => self.engine.close(slot, reason),
         }
     }
 }

@@ -26,7 +26,6 @@ use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
 use crate::shard::Shard;
 use crate::shard::connmix_http::{Form, Reading};
 use crate::shard::conns::{Flags, Role};
-use crate::shard::flight::Flight;
 use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
 use crate::wire::connmix::{self as wire, Answer, Code};
@@ -53,9 +52,6 @@ pub struct Conn {
     homes: Vec<u8>,
     /// Homes that may keep events of this connection.
     homes_ever: Vec<u8>,
-    flight: Flight,
-    /// A ping was sent since the peer last showed life.
-    pinged: bool,
 }
 
 /// A request that is not answered, or whose answer waits for those before it.
@@ -96,24 +92,7 @@ impl Conn {
             consuming: Consuming::No,
             homes: Vec::new(),
             homes_ever: Vec::new(),
-            flight: Flight::default(),
-            pinged: false,
         }
-    }
-
-    /// The peer has shown that it is there.
-    pub(super) fn answers_pings(&mut self) {
-        self.pinged = false;
-    }
-
-    /// A send takes so many frames.
-    pub(super) fn taken(&mut self, frames: u32) {
-        self.flight.taken(frames);
-    }
-
-    /// Whether it is not known yet what became of the last send.
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.flight.is_unsettled()
     }
 
     /// Whether no request is waiting for its answer.
@@ -121,23 +100,16 @@ impl Conn {
         self.pending.is_empty()
     }
 
-    /// Whether a goodbye waits behind answers ([`Shard::says_last`]).
-    pub(super) fn goes(&self) -> bool {
-        self.pending.back().is_some_and(|last| matches!(last.form, Form::Raw { ends: true }))
-    }
-
-    /// Whether nothing more is to be read for now.
-    fn is_full(&self) -> bool {
+    /// Whether nothing more is to be read for now, where `own_bytes` of answers wait to be written.
+    fn is_full(&self, own_bytes: usize) -> bool {
         self.pending.len() >= CONNMIX_REQUESTS_MAX
-            || self.flight.own_bytes() > CONNMIX_ANSWER_BYTES_MAX
+            || own_bytes > CONNMIX_ANSWER_BYTES_MAX
             || (self.reading.waits() && !self.pending.is_empty())
             || matches!(self.consuming, Consuming::Joining { .. } | Consuming::Leaving { .. })
     }
 
     /// For tests: panics if an invariant does not hold. Returns the questions that are open.
-    pub(super) fn audit(&self, outbox_frames: usize) -> usize {
-        let (frames, flying) = self.flight.frames();
-        assert_eq!(frames, outbox_frames + flying, "frames for {}", self.peer);
+    pub(super) fn audit(&self) -> usize {
         assert!(self.pending.len() <= CONNMIX_REQUESTS_MAX, "requests of {}", self.peer);
         let open = |pending: &&Pending| pending.number != 0 && pending.answer.is_none();
         self.pending.iter().filter(open).count()
@@ -159,17 +131,22 @@ impl Shard {
 
     /// Whether the next request can be read; if not, the connection is blocked.
     pub(super) fn connmix_api_ready(&mut self, slot: u32) -> bool {
-        let full = self.api(slot).is_some_and(|conn| conn.is_full());
+        let full = self.api_is_full(slot);
         if full {
-            self.block(slot, false);
+            self.engine.block(slot);
         }
         !full
+    }
+
+    fn api_is_full(&mut self, slot: u32) -> bool {
+        let own_bytes = self.engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
+        self.api(slot).is_some_and(|conn| conn.is_full(own_bytes))
     }
 
     /// One WebSocket message.
     pub(super) fn connmix_api_message(&mut self, slot: u32, data: &[u8]) {
         if data.trim_ascii() == b"ping" {
-            return self.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
+            return self.engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
         }
         let mut index = std::mem::take(&mut self.connmix.json);
         let envelope = wire::envelope(data, &mut index);
@@ -200,6 +177,7 @@ impl Shard {
                     let form = form(id);
                     if let Some(conn) = self.api(slot) {
                         conn.pending.push_back(Pending { number, about, form, answer: None });
+                        self.engine.owes(slot, true);
                     }
                     match node {
                         Some(node) => self.tell_node(node, number, command),
@@ -244,12 +222,11 @@ impl Shard {
             self.api_send(slot, wire::text_frame(answer, id), false);
         } else {
             let form = form(id);
-            let (ends, date) = (form.ends(), self.http_date());
+            let (ends, date) = (form.ends(), self.engine.http_date());
             self.api_send(slot, form.encode(answer, &date), ends);
         }
-        let CloseReason { code, text } = TOO_MANY_ERRORS;
-        if too_many && !self.api_says_last(slot, || websocket::close(code, text)) {
-            self.close(slot, TOO_MANY_ERRORS);
+        if too_many {
+            self.engine.close(slot, TOO_MANY_ERRORS);
         }
     }
 
@@ -260,35 +237,20 @@ impl Shard {
         }
         let Some(conn) = self.api(slot) else { return };
         if conn.pending.is_empty() {
-            self.push(slot, answer);
+            self.engine.push(slot, answer);
             if ends {
-                self.linger(slot);
+                self.engine.linger(slot);
             }
             return;
         }
         let form = Form::Raw { ends };
         let pending = Pending { number: 0, about: About::Send, form, answer: Some(answer) };
         conn.pending.push_back(pending);
+        self.engine.owes(slot, true);
     }
 
-    /// See [`Shard::says_last`].
-    pub(super) fn api_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
-        let ending = self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
-        let Some(conn) = self.api(slot) else { return false };
-        if ending || conn.pending.is_empty() {
-            return false;
-        }
-        let (form, answer) = (Form::Raw { ends: true }, Some(goodbye()));
-        conn.pending.push_back(Pending { number: 0, about: About::Send, form, answer });
-        self.engine.conns[slot].flags.set(Flags::DEAF);
-        self.rearm(slot);
-        true
-    }
-
-    /// Says the goodbye that waits, for its time has come, and what is known of the answers before
-    /// it. Over a WebSocket only: responses over HTTP have no numbers, and leaving one out would
-    /// make the next one its answer.
-    pub(super) fn api_goodbye(&mut self, slot: u32) {
+    /// The answers that are missing are not waited for any more: the goodbye follows what is known.
+    pub(super) fn api_give_up(&mut self, slot: u32) {
         let Some(conn) = self.api(slot) else { return };
         let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
         let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
@@ -301,11 +263,12 @@ impl Shard {
     pub(super) fn api_wait(&mut self, slot: u32, number: u64, form: Form) {
         let Some(conn) = self.api(slot) else { return };
         conn.pending.push_back(Pending { number, about: About::Send, form, answer: None });
+        self.engine.owes(slot, true);
     }
 
     /// What a command of a connection came to.
     pub(super) fn connmix_api_told(&mut self, number: u64, outcome: Outcome) {
-        let date = self.http_date();
+        let date = self.engine.http_date();
         let encode =
             |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome), &date);
         self.api_answered(number, encode);
@@ -327,7 +290,7 @@ impl Shard {
     /// The text of the metrics, for a request of this number.
     pub(super) fn rendered(&mut self, number: u64, text: &str) {
         self.engine.hooks.rendered();
-        let date = self.http_date();
+        let date = self.engine.http_date();
         self.api_answered(number, |pending| pending.form.metrics(text, &date));
     }
 
@@ -340,20 +303,22 @@ impl Shard {
         {
             let ends = front.form.ends();
             conn.pending.pop_front();
-            self.push(slot, answer);
+            self.engine.push(slot, answer);
             if ends {
-                return self.linger(slot);
+                return self.engine.linger(slot);
             }
         }
+        let owes = self.api(slot).is_some_and(|conn| !conn.is_settled());
+        self.engine.owes(slot, owes);
         self.connmix_api_room(slot);
     }
 
     /// Goes on reading a connection that was blocked, if there is room again.
     pub(super) fn connmix_api_room(&mut self, slot: u32) {
         let flags = self.engine.conns[slot].flags;
-        let goes_on = self.api(slot).is_some_and(|conn| !conn.is_full());
-        if goes_on && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::DEAF) {
-            self.unblock(slot);
+        let goes_on = !self.api_is_full(slot);
+        if goes_on && !flags.has(Flags::DEAF) {
+            self.engine.read_on(slot);
         }
     }
 
@@ -367,7 +332,7 @@ impl Shard {
     ) {
         let error = |code, message| Answer::Error { code, message };
         let shards = self.engine.mail.len();
-        let draining = self.is_draining();
+        let draining = self.engine.is_draining();
         let consumer = self.engine.conns.id(slot);
         let Some(conn) = self.api(slot) else { return };
         if !matches!(conn.consuming, Consuming::No) {
@@ -391,6 +356,7 @@ impl Shard {
         conn.faults = 0;
         let (about, form) = (About::Send, form(id));
         conn.pending.push_back(Pending { number: 0, about, form, answer: None });
+        self.engine.owes(slot, true);
         for (home, topics) in parts {
             self.queue_post(home, QueueMail::Join { consumer, topics });
         }
@@ -441,6 +407,7 @@ impl Shard {
         conn.faults = 0;
         let (about, form) = (About::Call, form(id));
         conn.pending.push_back(Pending { number: 0, about, form, answer: None });
+        self.engine.owes(slot, true);
         for home in homes {
             self.queue_post(home, QueueMail::Leave { consumer });
         }
@@ -463,7 +430,7 @@ impl Shard {
 
     /// Answers the request that holds back what follows it; it is the last one.
     fn settle_barrier(&mut self, slot: u32, answer: Answer) {
-        let date = self.http_date();
+        let date = self.engine.http_date();
         let Some(conn) = self.api(slot) else { return };
         if let Some(pending) = conn.pending.back_mut() {
             pending.answer = Some(pending.form.encode(answer, &date));
@@ -478,79 +445,32 @@ impl Shard {
         if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
-        let Some(conn) = self.api(slot) else { return };
-        conn.flight.queued(Some(home), event.len());
-        self.engine.conns[slot].outbox.push(Frame::new(event));
-        self.touch(slot);
+        self.engine.push_event(slot, home, Frame::new(event));
     }
 
-    /// A frame that is no event is about to be queued for a connection.
-    pub(super) fn note_frame(&mut self, slot: u32, bytes: usize) {
-        if let Role::ConnmixApi(conn) = &mut self.engine.conns[slot].role {
-            conn.flight.queued(None, bytes);
-        }
-    }
-
-    /// A pong of so many bytes took the place of an older one that has `behind` frames behind it.
-    pub(super) fn note_replaced(&mut self, slot: u32, behind: usize, bytes: usize) {
-        if let Some(conn) = self.api(slot) {
-            conn.flight.replaced(behind, bytes);
-        }
-    }
-
-    /// Of the last send `written` bytes are out: the homes whose events these were are told.
-    pub(super) fn api_written(&mut self, slot: u32, written: usize) {
-        let encrypted = self.engine.conns[slot].tls.is_some();
-        let consumer = self.engine.conns.id(slot);
-        let mut counts = vec![0u32; self.engine.mail.len()];
-        let Some(conn) = self.api(slot) else { return };
-        conn.flight.confirm(written, encrypted, |home| counts[home as usize] += 1);
-        for (home, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
-            self.queue_post(home, QueueMail::Written { consumer, count });
-        }
-    }
-
-    /// When something is due on a connection that is not ending, milliseconds of the process clock.
-    pub(super) fn connmix_api_deadline_ms(&self, slot: u32) -> u64 {
-        let entry = &self.engine.conns[slot];
-        let api = &self.engine.config.connmix.api;
-        let Role::ConnmixApi(conn) = &entry.role else { return u64::MAX };
-        let read_ms = api.read_timeout.as_millis() as u64;
-        let mut due_ms = match entry.flags.has(Flags::BLOCKED) {
-            // It can not show that it is alive.
-            true => self.engine.now.ms + read_ms,
-            false if entry.flags.has(Flags::WEBSOCKET) && !conn.pinged => {
-                entry.active_ms + read_ms / 2
-            }
-            false => entry.active_ms + read_ms,
-        };
-        due_ms = due_ms.min(self.write_due_ms(slot));
-        if let Some(since_ms) = conn.reading.since_ms() {
-            let time_max = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
-            due_ms = due_ms.min(since_ms + time_max);
-        }
-        due_ms
+    /// Sets when the request that is being read must be complete.
+    pub(super) fn api_rearm(&mut self, slot: u32) {
+        let since_ms = self.api(slot).and_then(|conn| conn.reading.since_ms());
+        let time_max = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
+        self.engine.set_due(slot, since_ms.map_or(u64::MAX, |since_ms| since_ms + time_max));
     }
 
     /// That time has come.
-    pub(super) fn connmix_api_timed_out(&mut self, slot: u32) {
-        let now_ms = self.engine.now.ms;
-        let flags = self.engine.conns[slot].flags;
-        if self.connmix_api_deadline_ms(slot) > now_ms {
-            return self.rearm(slot);
+    pub(super) fn connmix_api_due(&mut self, slot: u32) {
+        self.api_rearm(slot);
+        if self.engine.conns[slot].due_ms <= self.engine.now.ms {
+            self.engine.counters.idle_timeouts += 1;
+            self.engine.finish(slot);
         }
-        let read_ms = self.engine.config.connmix.api.read_timeout.as_millis() as u64;
-        let silent_ms = now_ms.saturating_sub(self.engine.conns[slot].active_ms);
-        let Some(conn) = self.api(slot) else { return };
-        if flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) && silent_ms < read_ms {
-            conn.pinged = true;
-            self.push(slot, websocket::ping());
-            return self.rearm(slot);
-        }
+    }
+
+    /// The peer has been silent for too long, or does not take what it is sent.
+    pub(super) fn connmix_api_silent(&mut self, slot: u32) {
         self.engine.counters.idle_timeouts += 1;
+        let flags = self.engine.conns[slot].flags;
         match flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) {
-            true => self.close(slot, READ_TIMEOUT),
-            false => self.finish(slot),
+            true => self.engine.close(slot, READ_TIMEOUT),
+            false => self.engine.finish(slot),
         }
     }
 
@@ -559,7 +479,9 @@ impl Shard {
         let consumer = self.engine.conns.id(slot);
         conn.pending.iter().for_each(|pending| self.engine.asks.forget(pending.number));
         let mut written = vec![0u32; self.engine.mail.len()];
-        conn.flight.lost(|home| written[home as usize] += 1);
+        if let Some(flight) = self.engine.conns[slot].flight() {
+            flight.lost(|home| written[home as usize] += 1);
+        }
         for home in conn.homes_ever {
             let written = written[home as usize];
             self.queue_post(home, QueueMail::Gone { consumer, written });

@@ -115,10 +115,11 @@ impl Shard {
             && let Some(event) = reading.machine.next(&mut rest, body_bytes_max)
         {
             self.http_event(slot, &mut reading, event);
+            self.settle();
         }
         if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             self.engine.conns[slot].decoder.stash(rest);
-            self.rearm(slot);
+            self.engine.set_due(slot, u64::MAX);
             // What came with the request.
             return self.feed(slot, &mut []);
         }
@@ -130,7 +131,10 @@ impl Shard {
             conn.reading = reading;
         }
         if runs {
-            self.rearm(slot);
+            self.api_rearm(slot);
+        } else {
+            // The timer finds out when it fires.
+            self.engine.conns[slot].due_ms = u64::MAX;
         }
     }
 
@@ -143,7 +147,7 @@ impl Shard {
             return false;
         }
         if reading.waits() && self.api(slot).is_some_and(|conn| !conn.is_settled()) {
-            self.block(slot, false);
+            self.engine.block(slot);
             return false;
         }
         // Whether there is room for it depends on what the request before it left behind.
@@ -186,7 +190,7 @@ impl Shard {
         let body = control::refusal_body(refusal);
         let Refusal { status, headers, upgrade, .. } = refusal;
         let answer = answer::Answer { status, headers, upgrade, content: Some((JSON, &body)) };
-        let answer = answer.encode(manner, &self.http_date());
+        let answer = answer.encode(manner, &self.engine.http_date());
         if manner.ends {
             reading.machine.end();
         }
@@ -228,7 +232,7 @@ impl Shard {
             Endpoint::Metrics => self.http_metrics(slot, reading, manner),
             Endpoint::WebSocket { response, may_write } => {
                 self.engine.counters.api_requests += 1;
-                self.push(slot, Bytes::from(response));
+                self.engine.push(slot, Bytes::from(response));
                 if let Some(conn) = self.api(slot) {
                     conn.may_write = may_write;
                 }
@@ -239,7 +243,7 @@ impl Shard {
 
     fn http_json(&mut self, slot: u32, json: &[u8], manner: Manner) {
         self.engine.counters.api_requests += 1;
-        let answer = Form::Http(manner).http(JSON, json, &self.http_date());
+        let answer = Form::Http(manner).http(JSON, json, &self.engine.http_date());
         self.api_send(slot, answer, manner.ends);
     }
 

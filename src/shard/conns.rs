@@ -6,10 +6,16 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
 
 use crate::edge;
 use crate::hub::ConnId;
 use crate::shard::business::Business;
+use crate::shard::flight::Flight;
+use crate::shard::forms::Made;
+use crate::shard::later::{Later, Seal};
 use crate::shard::outbox::Outbox;
 use crate::shard::{connmix, connmix_api, im, xxim};
 use crate::wire::http::machine::Machine;
@@ -21,19 +27,49 @@ use crate::wire::websocket::Decoder;
 pub struct Conn {
     pub generation: u32,
     pub listener: u16,
+    /// Its place in the table of [`super::manners::Manners`].
+    pub row: u16,
+    /// In which wire format it gets a push; see [`super::forms`].
+    pub form: u8,
     pub flags: Flags,
+    /// See [`Conn::stalled_since`]; the low bits of the time.
+    stalled_ms: u32,
     /// When the peer last showed life, milliseconds of the process clock.
     pub active_ms: u64,
-    /// Since when the write deadline runs, milliseconds of the process clock: the send under way
-    /// has stalled, or, if that was later, the outbox has become full and has been since. Of no
-    /// meaning without [`Flags::STALLED`].
-    pub stalled_ms: u64,
+    /// When something of its protocol is due, milliseconds of the process clock; `u64::MAX`:
+    /// nothing is.
+    pub due_ms: u64,
     pub outbox: Outbox,
     pub decoder: Decoder,
     pub tls: Option<Box<Tls>>,
-    /// Bytes of the socket that arrived while the connection was not being read.
-    pub held: Option<Box<Vec<u8>>>,
+    /// What few connections have at a time.
+    pub extra: Option<Box<Extra>>,
+    /// See [`Conn::worker`].
+    worker: [u32; 2],
     pub role: Role,
+}
+
+/// What few connections have at a time.
+#[derive(Default)]
+pub struct Extra {
+    /// Bytes of the socket that arrived while the connection was not being read.
+    held: Vec<u8>,
+    /// The close frame that follows the answers under way; empty without a WebSocket.
+    pub goodbye: Option<Bytes>,
+    /// What waits to be encrypted.
+    pub later: Later,
+    /// What encrypts a push to it now.
+    pub seal: Option<Rc<dyn Seal>>,
+    /// Only of backends.
+    pub flight: Option<Flight>,
+}
+
+impl Extra {
+    fn is_empty(&self) -> bool {
+        let Extra { held, goodbye, later, seal, flight } = self;
+        let sends = goodbye.is_some() || !later.is_empty() || seal.is_some() || flight.is_some();
+        held.is_empty() && !sends
+    }
 }
 
 /// What a connection is, or is about to become.
@@ -99,22 +135,6 @@ impl Role {
             Role::Leaving => 11,
         }
     }
-
-    /// Whether it is a client in the hub, or was one until its end began.
-    pub fn is_opened(&self) -> bool {
-        match self {
-            Role::Netsvr(_) => true,
-            Role::Xxim(xxim) => xxim.is_member(),
-            Role::Connmix(connmix) => connmix.opened(),
-            Role::Im(im) => im.is_member(),
-            _ => false,
-        }
-    }
-
-    /// Whether a backend is at the other end. It outlives the clients when the gateway ends.
-    pub fn is_backend(&self) -> bool {
-        matches!(self, Role::Business(_) | Role::ConnmixApi(_))
-    }
 }
 
 /// A connection whose request head is incomplete.
@@ -134,55 +154,67 @@ pub struct Opening {
 
 /// State bits of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 impl Flags {
     /// Has output to flush this turn.
-    pub const TOUCHED: u16 = 1;
+    pub const TOUCHED: u32 = 1;
     /// A send is under way; nothing else is sent until it is over.
-    pub const STALLED: u16 = 1 << 1;
+    pub const STALLED: u32 = 1 << 1;
     /// The driver was told not to receive.
-    pub const PAUSED: u16 = 1 << 2;
+    pub const PAUSED: u32 = 1 << 2;
     /// Input is kept, not handled: no room for its events, or not opened yet.
-    pub const BLOCKED: u16 = 1 << 3;
+    pub const BLOCKED: u32 = 1 << 3;
     /// The peer has ended its side; what it sent before is carried out and answered first.
-    pub const ENDED: u16 = 1 << 4;
+    pub const ENDED: u32 = 1 << 4;
     /// A close frame was queued: nothing else is sent, and only the peer's close is listened to. A
     /// client has left the hub.
-    pub const CLOSING: u16 = 1 << 5;
+    pub const CLOSING: u32 = 1 << 5;
     /// When everything is written, say that nothing follows and wait for the peer's end.
-    pub const LINGER: u16 = 1 << 6;
+    pub const LINGER: u32 = 1 << 6;
     /// When everything is written, close.
-    pub const HANG_UP: u16 = 1 << 7;
+    pub const HANG_UP: u32 = 1 << 7;
     /// Nothing that arrives matters any more.
-    pub const DEAF: u16 = 1 << 8;
+    pub const DEAF: u32 = 1 << 8;
     /// `Op::Close` was issued; waits for `closed`.
-    pub const GONE: u16 = 1 << 9;
+    pub const GONE: u32 = 1 << 9;
     /// permessage-deflate was negotiated.
-    pub const DEFLATE: u16 = 1 << 10;
+    pub const DEFLATE: u32 = 1 << 10;
     /// Counted as an online client.
-    pub const ONLINE: u16 = 1 << 11;
+    pub const ONLINE: u32 = 1 << 11;
     /// In the list of connections that wait for room in the workers' queues.
-    pub const WAITING: u16 = 1 << 12;
+    pub const WAITING: u32 = 1 << 12;
     /// Upgraded to a WebSocket; without it the protocol runs on the bare stream.
-    pub const WEBSOCKET: u16 = 1 << 13;
+    pub const WEBSOCKET: u32 = 1 << 13;
     /// Blocked because its outbox is full; goes on when it is not any more.
-    pub const FULL: u16 = 1 << 14;
+    pub const FULL: u32 = 1 << 14;
+    /// A client in the hub, or was one until its end began.
+    pub const MEMBER: u32 = 1 << 15;
+    /// Something that the peer has asked is not answered; a goodbye waits for it.
+    pub const OWES: u32 = 1 << 16;
+    /// A ping was sent since the peer last showed life.
+    pub const PINGED: u32 = 1 << 17;
+    /// It is gone, and something that it had sent was never handled.
+    pub const UNREAD: u32 = 1 << 18;
+    /// May read on; waits for its turn among those.
+    pub const READS_ON: u32 = 1 << 19;
+    /// Its protocol is told when what it was sent is written.
+    pub const TELLS: u32 = 1 << 20;
 
     /// Whether any of the bits is set.
-    pub fn has(self, bits: u16) -> bool {
+    pub fn has(self, bits: u32) -> bool {
         self.0 & bits != 0
     }
 
     /// Sets bits; returns whether all of them were clear before.
-    pub fn set(&mut self, bits: u16) -> bool {
+    pub fn set(&mut self, bits: u32) -> bool {
         let fresh = self.0 & bits == 0;
         self.0 |= bits;
         fresh
     }
 
     /// Clears bits; returns whether any of them was set.
-    pub fn clear(&mut self, bits: u16) -> bool {
+    pub fn clear(&mut self, bits: u32) -> bool {
         let had = self.0 & bits != 0;
         self.0 &= !bits;
         had
@@ -211,7 +243,7 @@ impl Conns {
     ///
     /// A slot that was born this very second is left for later if the slab can grow, so that
     /// generations stay close to the clock under a storm of short connections.
-    pub fn open(&mut self, unix: u32, listener: u16, role: Role, now_ms: u64) -> Option<u32> {
+    pub fn open(&mut self, unix: u32, listener: u16, now_ms: u64) -> Option<u32> {
         let fresh = self.free.front().is_none_or(|&slot| self[slot].generation >= unix);
         let grow = fresh && self.slots.len() < self.slots.capacity();
         let slot = if grow {
@@ -221,6 +253,7 @@ impl Conns {
             self.free.pop_front()?
         };
         let generation = unix.max(self[slot].generation.wrapping_add(1));
+        let role = Role::Leaving;
         self[slot] = Conn { listener, role, active_ms: now_ms, ..Conn::free(generation) };
         Some(slot)
     }
@@ -277,10 +310,115 @@ impl Conn {
         self.tls.as_ref().is_some_and(|tls| tls.handshaking())
     }
 
-    /// Whether only WebSocket data frames count as data: everywhere but on bare streams of clients.
-    pub fn has_control_frames(&self) -> bool {
-        let stream = matches!(self.role, Role::Xxim(_) | Role::Connmix(_) | Role::Im(_));
-        self.flags.has(Flags::WEBSOCKET) || !stream
+    /// The worker that gets this client's events, if workers are picked sticky.
+    pub fn worker(&self) -> Option<ConnId> {
+        let [generation, index] = self.worker;
+        (generation != 0).then(|| ConnId::from_parts(generation, index))
+    }
+
+    /// Its events go to this worker from now on.
+    pub fn set_worker(&mut self, worker: Option<ConnId>) {
+        // Generations are times, which are not 0.
+        self.worker = worker.map_or([0; 2], |worker| [worker.generation(), worker.index()]);
+    }
+
+    /// Since when the write deadline runs, milliseconds of the process clock, where `now_ms` is the
+    /// present: the send under way has stalled, or, if that was later, the outbox has become full
+    /// and has been since. Of no meaning without [`Flags::STALLED`].
+    pub fn stalled_since(&self, now_ms: u64) -> u64 {
+        now_ms - u64::from((now_ms as u32).wrapping_sub(self.stalled_ms))
+    }
+
+    /// The write deadline begins to run.
+    pub fn stalls_from(&mut self, now_ms: u64) {
+        self.stalled_ms = now_ms as u32;
+    }
+
+    /// Keeps bytes of the socket while the connection is not being read; returns how many these
+    /// are.
+    pub fn hold(&mut self, data: &[u8]) -> usize {
+        let extra = self.extra.get_or_insert_default();
+        extra.held.extend_from_slice(data);
+        extra.held.len()
+    }
+
+    /// Bytes of the socket that are kept.
+    pub fn held(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.held.len())
+    }
+
+    /// Takes what was kept, if anything was.
+    pub fn take_held(&mut self) -> Option<Vec<u8>> {
+        let extra = self.extra.as_mut().filter(|extra| !extra.held.is_empty())?;
+        let held = std::mem::take(&mut extra.held);
+        self.drop_extra();
+        Some(held)
+    }
+
+    /// Whether a goodbye waits for answers that are under way.
+    pub fn goes(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.goodbye.is_some())
+    }
+
+    /// What became of the frames that were queued for a backend.
+    pub fn flight(&mut self) -> Option<&mut Flight> {
+        self.extra.as_mut()?.flight.as_mut()
+    }
+
+    /// What waits to be encrypted when it is flushed.
+    pub fn later(&mut self) -> Option<&mut Later> {
+        self.extra.as_mut().map(|extra| &mut extra.later).filter(|later| !later.is_empty())
+    }
+
+    /// Whether nothing waits to be sent. A stalled send may still be under way.
+    pub fn is_written(&self) -> bool {
+        self.outbox.is_empty() && self.extra.as_ref().is_none_or(|extra| extra.later.is_empty())
+    }
+
+    /// What is charged for that which waits to be written.
+    pub fn charge(&self) -> u32 {
+        let later = self.extra.as_ref().map_or(0, |extra| extra.later.charge());
+        self.outbox.charge().saturating_add(later)
+    }
+
+    /// Whether something waits to be encrypted: what is queued goes behind it.
+    pub fn is_sealing(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| !extra.later.is_empty())
+    }
+
+    /// Queues what is encrypted when it is flushed, or, without a seal, a frame behind that.
+    pub fn push_later(&mut self, message: Bytes, seal: Option<Rc<dyn Seal>>) {
+        self.extra.get_or_insert_default().later.push(message, seal);
+    }
+
+    /// Queues a push.
+    pub fn push_made(&mut self, made: &Made) {
+        match made {
+            Made::Sealed(body) => self.push_later(body.clone(), self.seal().cloned()),
+            Made::Frame(frame) if self.is_sealing() => self.push_later(frame.bytes(), None),
+            Made::Frame(frame) => self.outbox.push(frame.clone()),
+            Made::Nothing => {}
+        }
+    }
+
+    /// What encrypts a push to it now, if anything does.
+    pub fn seal(&self) -> Option<&Rc<dyn Seal>> {
+        self.extra.as_ref()?.seal.as_ref()
+    }
+
+    /// Pushes to it are encrypted by this from now on, or are not.
+    pub fn set_seal(&mut self, seal: Option<Rc<dyn Seal>>) {
+        if seal.is_some() || self.extra.is_some() {
+            self.extra.get_or_insert_default().seal = seal;
+            self.drop_extra();
+        }
+    }
+
+    /// Frees the box if nothing is in it.
+    pub fn drop_extra(&mut self) {
+        if self.extra.as_ref().is_some_and(|extra| extra.is_empty()) {
+            self.extra = None;
+        }
     }
 
     fn free(generation: u32) -> Conn {
@@ -289,11 +427,15 @@ impl Conn {
             listener: 0,
             flags: Flags::default(),
             active_ms: 0,
+            row: 0,
+            form: 0,
+            due_ms: u64::MAX,
             stalled_ms: 0,
             outbox: Outbox::default(),
             decoder: Decoder::default(),
             tls: None,
-            held: None,
+            extra: None,
+            worker: [0; 2],
             role: Role::Free,
         }
     }
@@ -322,7 +464,7 @@ mod tests {
         let mut conns = Conns::new(3, 2);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
-            let slot = conns.open(1000, 0, Role::Echo, 0).expect("there is a free slot");
+            let slot = conns.open(1000, 0, 0).expect("there is a free slot");
             assert!(seen.insert(conns.id(slot)));
             let id = conns.id(slot);
             assert_eq!(conns.slot(id), Some(slot));
@@ -334,11 +476,11 @@ mod tests {
     #[test]
     fn a_full_slab_refuses_and_an_old_slot_is_used_again() {
         let mut conns = Conns::new(0, 2);
-        let first = conns.open(1000, 0, Role::Echo, 0).expect("empty slab");
-        conns.open(1000, 0, Role::Echo, 0).expect("one slot is left");
-        assert_eq!(conns.open(1000, 0, Role::Echo, 0), None);
+        let first = conns.open(1000, 0, 0).expect("empty slab");
+        conns.open(1000, 0, 0).expect("one slot is left");
+        assert_eq!(conns.open(1000, 0, 0), None);
         conns.free(first);
-        assert_eq!(conns.open(1001, 0, Role::Echo, 0), Some(first));
+        assert_eq!(conns.open(1001, 0, 0), Some(first));
         assert_eq!(conns.len(), 2);
     }
 }

@@ -6,28 +6,41 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::config::model::{Config, NetsvrWorker, Service};
 use crate::hub::client_id::ClientIds;
 use crate::hub::{ConnId, Hub};
+use crate::limits::XXIM_SEAL_BYTES_PER_TURN;
 use crate::log::Every;
-use crate::metrics::{Counters, Meters};
+use crate::metrics::{Counters, DropReason, Meters};
+use crate::shard::audit::LEFT_SPARE;
+use crate::shard::connmix::sends::Sends;
 use crate::shard::conns::Conns;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::flight::Flight;
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
 use crate::shard::mailbox::Mail;
+use crate::shard::manners::Life;
+use crate::shard::manners::Manners;
 use crate::shard::mesh::Mesh;
 use crate::shard::ops::Op;
 use crate::shard::outbox::Joined;
 use crate::shard::queries::Asks;
 use crate::shard::queues::Queueing;
+use crate::shard::rows::rows;
 use crate::shard::timers::Wheel;
+use crate::shard::wants::Wants;
 use crate::shard::{Now, Shared};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
 use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::ServerConfig;
+
+/// Messages that connections may handle in one turn which read on after a wait.
+const READ_ON_PER_TURN: usize = 256;
 
 /// What a shard needs to know about one listener.
 #[derive(Clone, Debug)]
@@ -59,6 +72,17 @@ pub struct Engine {
     /// `None` if there is no mesh.
     pub(super) mesh: Option<Mesh>,
     pub(super) logins: Logins,
+    /// How connections behave, by [`Conn::row`](crate::shard::conns::Conn::row).
+    pub(super) rows: Vec<Manners>,
+    pub(super) wants: Wants,
+    /// Messages that connections may still handle in this turn which read on.
+    pub(super) reading_left: usize,
+    /// The connection that is reading on.
+    pub(super) reader: Option<u32>,
+    /// Bytes that may still be encrypted in this turn.
+    pub(super) seal_left: usize,
+    /// How long sends take.
+    pub(super) sends: Sends,
     /// Connections with output to flush.
     pub(super) touched: Vec<u32>,
     /// What the connection flushed before had joined.
@@ -124,6 +148,12 @@ impl Engine {
             hooks: Hooks::new(&config.netsvr.customer),
             mesh: mesh.map(Mesh::new),
             logins: Logins::default(),
+            rows: rows(&config),
+            wants: Wants::default(),
+            reading_left: 0,
+            reader: None,
+            seal_left: 0,
+            sends: Sends::default(),
             touched: Vec::new(),
             joined: Joined::default(),
             unconfirmed: Vec::new(),
@@ -144,6 +174,183 @@ impl Engine {
             stopping: false,
             config,
         }
+    }
+
+    /// A turn begins: the clock moves, and what may be done in a turn begins anew.
+    pub(super) fn begin_turn(&mut self, now: Now) {
+        debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
+        self.now = now;
+        self.counters.turns += 1;
+        self.seal_left = XXIM_SEAL_BYTES_PER_TURN;
+        self.reading_left = READ_ON_PER_TURN;
+        self.meters.tick(now.ms, &self.counters.items());
+    }
+
+    /// How a connection behaves.
+    pub(super) fn row(&self, slot: u32) -> &Manners {
+        &self.rows[usize::from(self.conns[slot].row)]
+    }
+
+    /// Whether only WebSocket data frames count as data: everywhere but on bare streams of clients.
+    pub(super) fn has_control_frames(&self, slot: u32) -> bool {
+        self.conns[slot].flags.has(Flags::WEBSOCKET) || !self.row(slot).stream
+    }
+
+    /// A connection becomes something else, with other manners; returns what it was.
+    pub(super) fn turn_into(&mut self, slot: u32, role: Role, row: u16) -> Role {
+        let conn = &mut self.conns[slot];
+        conn.row = row;
+        let before = std::mem::replace(&mut conn.role, role);
+        self.set_due(slot, u64::MAX);
+        before
+    }
+
+    /// The connection becomes a client in the hub.
+    pub(super) fn join(&mut self, slot: u32) {
+        self.conns[slot].flags.set(Flags::MEMBER);
+        self.hub.insert(self.conns.id(slot));
+    }
+
+    /// A whole frame has come in, if that shows that the peer is there. Bytes of one that never
+    /// ends do not.
+    pub(super) fn shows_life(&mut self, slot: u32) {
+        if self.row(slot).life == Life::Frames {
+            let conn = &mut self.conns[slot];
+            conn.flags.clear(Flags::PINGED);
+            conn.active_ms = self.now.ms;
+        }
+    }
+
+    /// Keeps bytes that arrive while the connection is not being read, or drops what does not
+    /// matter any more. False: they are to be handled now.
+    pub(super) fn holds(&mut self, slot: u32, data: &[u8]) -> bool {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::ENDED) {
+            return true;
+        }
+        if !conn.flags.has(Flags::BLOCKED) {
+            return false;
+        }
+        // Whoever is only waited for is still read, to notice its end, but not without bounds.
+        let held = conn.hold(data);
+        if held > self.row(slot).held_bytes_max && self.conns[slot].flags.set(Flags::PAUSED) {
+            self.ops.push(Op::Pause { slot });
+        }
+        true
+    }
+
+    /// Keeps the connection's input and lets TCP hold the peer back.
+    pub(super) fn block(&mut self, slot: u32) {
+        self.hold_back(slot);
+        if self.conns[slot].flags.set(Flags::PAUSED) {
+            self.ops.push(Op::Pause { slot });
+        }
+    }
+
+    /// Keeps the connection's input. Its socket is still read as long as that is not much, so that
+    /// its end is noticed.
+    pub(super) fn hold_back(&mut self, slot: u32) {
+        let flags = &mut self.conns[slot].flags;
+        flags.set(Flags::BLOCKED);
+        // What was its reason to read on does not count any more.
+        flags.clear(Flags::READS_ON);
+    }
+
+    /// The same until the workers' queues have room, in its turn.
+    pub(super) fn wait_for_room(&mut self, slot: u32) {
+        self.block(slot);
+        if self.conns[slot].flags.set(Flags::WAITING) {
+            self.waiting.push_back(self.conns.id(slot));
+            self.counters.clients_blocked += 1;
+            // Of those who have left only so many stay in the list.
+            if self.waiting.len() > 2 * self.conns.len() + LEFT_SPARE {
+                self.waiting.retain(|id| self.conns.slot(*id).is_some());
+            }
+        }
+    }
+
+    /// A connection that was blocked may read on, in its turn: first what was kept, then its
+    /// socket.
+    pub(super) fn read_on(&mut self, slot: u32) {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::BLOCKED)
+            && !conn.flags.has(Flags::GONE)
+            && conn.flags.set(Flags::READS_ON)
+        {
+            self.wants.read_on(self.conns.id(slot));
+        }
+    }
+
+    /// Whether the next message of a connection may be handled now. One that reads on has its turn
+    /// again when too much has been handled in this one.
+    pub(super) fn takes(&mut self, slot: u32) -> bool {
+        if self.conns[slot].flags.has(Flags::BLOCKED) || self.reader != Some(slot) {
+            return !self.conns[slot].flags.has(Flags::BLOCKED);
+        }
+        if self.reading_left == 0 {
+            self.block(slot);
+            self.read_on(slot);
+            return false;
+        }
+        self.reading_left -= 1;
+        true
+    }
+
+    /// Whether more waits for a peer than may.
+    pub(super) fn is_full(&self, slot: u32) -> bool {
+        let conn = &self.conns[slot];
+        let flight = conn.extra.as_ref().and_then(|extra| extra.flight.as_ref());
+        let waits = flight.map_or(conn.charge() as usize, Flight::own_bytes);
+        waits > self.row(slot).outbox_bytes_max as usize
+    }
+
+    /// Whether a peer must wait because more waits for it than may; blocks it then. What it says
+    /// now could only add to that, and nobody reads it.
+    pub(super) fn outbox_blocks(&mut self, slot: u32) -> bool {
+        let full = self.is_full(slot) && !self.conns[slot].flags.has(Flags::CLOSING);
+        if full {
+            self.block(slot);
+            let conn = &mut self.conns[slot];
+            if conn.flags.set(Flags::FULL) {
+                conn.stalls_from(self.now.ms);
+            }
+        }
+        full
+    }
+
+    /// Counts what is given up.
+    pub(super) fn dropped(&mut self, reason: DropReason, count: u64) {
+        self.counters.count_dropped(reason, count);
+    }
+
+    /// Leaves mail for another shard with the driver.
+    pub(super) fn post(&mut self, shard: u8, mail: Mail) {
+        debug_assert!(shard != self.id, "a shard does not write to itself");
+        self.counters.mail_sent += 1;
+        self.mail[shard as usize].push_back(mail);
+    }
+
+    /// The other shards.
+    pub(super) fn others(&self) -> impl Iterator<Item = u8> + use<> {
+        let id = self.id;
+        (0..self.mail.len()).map(|shard| shard as u8).filter(move |&shard| shard != id)
+    }
+
+    /// The `Date` of an answer over HTTP that is written now.
+    pub(super) fn http_date(&mut self) -> Date {
+        self.date.at(self.now.unix_ms / 1000)
+    }
+
+    /// The listener could not accept: most often the process has no descriptor left.
+    pub fn accept_failed(&mut self) {
+        self.counters.accept_failures += 1;
+    }
+
+    /// The socket of a slot is closed; the slot is free.
+    pub fn closed(&mut self, slot: u32) {
+        debug_assert!(self.conns[slot].flags.has(Flags::GONE));
+        self.conns.free(slot);
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,9 +1,12 @@
 //! Events of clients to workers, from both sides: this shard's clients, and the workers that are
 //! connected here (netsvr sections 3.7 and 6.1). What can not be delivered is counted by reason.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 
 use crate::config::model::{WorkerFull, WorkerPick};
+use crate::hub::push::CloseReason;
 use crate::hub::{ConnId, Departed, Hub};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
@@ -13,6 +16,8 @@ use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
 use crate::wire::netsvr as wire;
 
+const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
+
 /// Clients that are given room in one turn, so that a turn stays short.
 const GIVEN_PER_TURN: usize = 256;
 
@@ -20,31 +25,18 @@ impl Shard {
     /// Tells a worker about a client of this shard; the event is encoded only if somebody wants it.
     pub(super) fn event(&mut self, slot: u32, kind: EventKind, encode: impl FnOnce(&Hub) -> Bytes) {
         let client = self.engine.conns.id(slot);
-        let mut sticky = self.worker_of(slot).copied().unwrap_or_default();
+        let mut sticky = self.engine.conns[slot].worker();
         if !self.engine.links.wanted(kind) {
-            return self.dropped(DropReason::NoWorker, 1);
+            return self.engine.dropped(DropReason::NoWorker, 1);
         }
         let may_drop = self.engine.config.netsvr.worker.on_full == WorkerFull::Drop;
         if may_drop && !self.engine.links.ready(kind, client, sticky) {
             self.engine.counters.events_failed += 1;
-            return self.dropped(DropReason::WorkerFull, 1);
+            return self.engine.dropped(DropReason::WorkerFull, 1);
         }
         let frame = encode(&self.engine.hub);
         self.place(Event { kind, client, frame }, &mut sticky);
-        if let Some(worker) = self.worker_of(slot) {
-            *worker = sticky;
-        }
-    }
-
-    /// Which worker gets the events of a client, if they are picked sticky.
-    fn worker_of(&mut self, slot: u32) -> Option<&mut Option<ConnId>> {
-        match &mut self.engine.conns[slot].role {
-            Role::Netsvr(client) => Some(&mut client.worker),
-            Role::Xxim(conn) => Some(&mut conn.worker),
-            Role::Connmix(conn) => Some(&mut conn.worker),
-            Role::Im(conn) => Some(&mut conn.worker),
-            _ => None,
-        }
+        self.engine.conns[slot].set_worker(sticky);
     }
 
     fn place(&mut self, event: Event, sticky: &mut Option<ConnId>) {
@@ -52,7 +44,7 @@ impl Shard {
         match self.engine.links.place(event, sticky) {
             Placed::To(worker) => self.send_event(worker, frame),
             Placed::Kept => {}
-            Placed::NoWorker => self.dropped(DropReason::NoWorker, 1),
+            Placed::NoWorker => self.engine.dropped(DropReason::NoWorker, 1),
         }
     }
 
@@ -62,28 +54,22 @@ impl Shard {
         if worker.shard() == self.engine.id {
             self.deliver_event(self.engine.id, worker, frame);
         } else {
-            self.post(worker.shard(), Mail::Event { from: self.engine.id, worker, frame });
+            self.engine.post(worker.shard(), Mail::Event { from: self.engine.id, worker, frame });
         }
     }
 
     /// An event for a worker of this shard. If the worker is gone the event is not lost: its shard
     /// keeps it until it hears so, and gives it to the next one.
     pub(super) fn deliver_event(&mut self, from: u8, worker: ConnId, frame: Bytes) {
-        let Some(slot) = self.engine.conns.slot(worker) else { return };
-        let Role::Business(business) = &mut self.engine.conns[slot].role else { return };
-        let frame = Frame::new(frame);
-        if let Some(early) = &mut business.settling {
-            early.push((from, frame));
-            return;
+        if let Some(slot) = self.engine.conns.slot(worker) {
+            self.engine.push_event(slot, from, Frame::new(frame));
         }
-        business.order.push_back((Some(from), frame.len() as u32));
-        self.engine.conns[slot].outbox.push(frame);
-        self.touch(slot);
     }
 
     /// A netsvr client has left with what it had: a worker is told, after the callback if there is
     /// one.
-    pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed, worker: Option<ConnId>) {
+    pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed) {
+        let worker = self.engine.conns[slot].worker();
         self.engine.counters.closes += 1;
         let id = self.engine.conns.id(slot);
         let uniq_id = self.engine.uniq_ids.encode(id);
@@ -95,12 +81,25 @@ impl Shard {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(wire::HEADER..);
             if let Err(event) = self.engine.hooks.close(self.engine.id, body, event, worker) {
-                self.dropped(DropReason::CallbackSkipped, 1);
+                self.engine.dropped(DropReason::CallbackSkipped, 1);
                 self.place_close(event, worker);
             }
         } else {
             self.place_close(event, worker);
         }
+    }
+
+    /// A netsvr client is gone, or one that was not let in: its place is free.
+    pub(super) fn netsvr_gone(&mut self, slot: u32) {
+        if self.engine.conns[slot].flags.clear(Flags::ONLINE) {
+            self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The client has been silent for too long.
+    pub(super) fn netsvr_silent(&mut self, slot: u32) {
+        self.engine.counters.idle_timeouts += 1;
+        self.engine.close(slot, IDLE);
     }
 
     /// The callback at close is over, whatever came of it (section 7.2).
@@ -115,7 +114,7 @@ impl Shard {
         let may_drop = self.engine.config.netsvr.worker.on_full == WorkerFull::Drop;
         if may_drop && !self.engine.links.ready(EventKind::Close, event.client, sticky) {
             self.engine.counters.events_failed += 1;
-            return self.dropped(DropReason::WorkerFull, 1);
+            return self.engine.dropped(DropReason::WorkerFull, 1);
         }
         self.place(event, &mut sticky);
     }
@@ -131,7 +130,7 @@ impl Shard {
     fn drop_unwanted_events(&mut self) {
         let lost = self.engine.links.drop_unwanted() as u64;
         self.engine.counters.events_failed += lost;
-        self.dropped(self.at_end(DropReason::WorkerLost), lost);
+        self.engine.dropped(self.engine.at_end(DropReason::WorkerLost), lost);
     }
 
     /// A worker unregisters: it gets nothing more from here, and its shard is told so.
@@ -141,7 +140,7 @@ impl Shard {
         if worker.shard() == self.engine.id {
             self.worker_left(worker);
         } else {
-            self.post(worker.shard(), Mail::WorkerLeft { worker });
+            self.engine.post(worker.shard(), Mail::WorkerLeft { worker });
         }
     }
 
@@ -155,7 +154,8 @@ impl Shard {
         for _ in 0..self.engine.waiting.len() {
             let Some(id) = self.engine.waiting.pop_front() else { break };
             let Some(slot) = self.engine.conns.slot(id) else { continue };
-            if self.engine.conns[slot].flags.has(Flags::GONE) {
+            let flags = self.engine.conns[slot].flags;
+            if flags.has(Flags::GONE) || !flags.has(Flags::WAITING) {
                 continue;
             }
             if !self.has_room(id, slot) {
@@ -170,8 +170,10 @@ impl Shard {
             self.engine.conns[slot].flags.clear(Flags::WAITING);
             match self.engine.conns[slot].role {
                 Role::Opening(_) => self.try_open(slot),
-                _ => self.unblock(slot),
+                _ => self.engine.read_on(slot),
             }
+            // The next one finds what this one has left.
+            self.settle_all();
             given += 1;
             if given == GIVEN_PER_TURN {
                 break;
@@ -181,27 +183,10 @@ impl Shard {
     }
 
     /// Whether a client that waits can go on.
-    fn has_room(&self, id: ConnId, slot: u32) -> bool {
-        match &self.engine.conns[slot].role {
-            Role::Opening(_) => self.engine.links.ready(EventKind::Open, id, None),
-            Role::Netsvr(client) => self.engine.links.ready(EventKind::Message, id, client.worker),
-            Role::Xxim(conn) => self.engine.links.ready(EventKind::Message, id, conn.worker),
-            Role::Connmix(conn) => self.engine.links.ready(EventKind::Message, id, conn.worker),
-            Role::Im(conn) => self.engine.links.ready(EventKind::Message, id, conn.worker),
-            _ => true,
-        }
-    }
-
-    /// Leaves mail for another shard with the driver.
-    pub(super) fn post(&mut self, shard: u8, mail: Mail) {
-        debug_assert!(shard != self.engine.id, "a shard does not write to itself");
-        self.engine.counters.mail_sent += 1;
-        self.engine.mail[shard as usize].push_back(mail);
-    }
-
-    /// The other shards.
-    pub(super) fn others(&self) -> impl Iterator<Item = u8> + use<> {
-        let id = self.engine.id;
-        (0..self.engine.mail.len()).map(|shard| shard as u8).filter(move |&shard| shard != id)
+    fn has_room(&mut self, id: ConnId, slot: u32) -> bool {
+        let sticky = self.engine.conns[slot].worker();
+        let opening = self.engine.row(slot).opening;
+        let kind = if opening { EventKind::Open } else { EventKind::Message };
+        self.engine.links.ready(kind, id, sticky)
     }
 }

@@ -7,12 +7,25 @@
 
 use std::collections::VecDeque;
 
+use crate::shard::ops::Frame;
 use crate::shard::outbox::charge;
 use crate::spare;
 
+/// Who gives the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Shards whose clients tell workers.
+    Workers,
+    /// Homes of queue topics.
+    Queues,
+}
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flight {
+    pub source: Source,
+    /// Events that have come before the backend may have any ([`Flight::hold`]).
+    early: Option<Vec<(u8, Frame)>>,
     /// Of each frame in the outbox or in flight: the shard whose event it is (`None`: an answer or
     /// a control frame), its bytes.
     order: VecDeque<(Option<u8>, u32)>,
@@ -27,12 +40,44 @@ pub struct Flight {
 }
 
 impl Flight {
+    /// Nothing was queued.
+    pub fn new(source: Source) -> Flight {
+        Flight {
+            source,
+            early: None,
+            order: VecDeque::new(),
+            own_bytes: 0,
+            flying: 0,
+            flown_bytes: 0,
+            incomplete: false,
+        }
+    }
+
     /// A frame was queued.
     pub fn queued(&mut self, from: Option<u8>, bytes: usize) {
         self.order.push_back((from, bytes as u32));
         if from.is_none() {
             self.own_bytes += charge(bytes);
         }
+    }
+
+    /// Keeps the events that come from now on, until [`Flight::release`].
+    pub fn hold(&mut self) {
+        self.early = Some(Vec::new());
+    }
+
+    /// Gives the event back if it need not wait.
+    pub fn keep(&mut self, from: u8, event: Frame) -> Option<Frame> {
+        match &mut self.early {
+            None => return Some(event),
+            Some(early) => early.push((from, event)),
+        }
+        None
+    }
+
+    /// Gives what was kept, to be queued, and keeps nothing more.
+    pub fn release(&mut self) -> Vec<(u8, Frame)> {
+        self.early.take().unwrap_or_default()
     }
 
     /// Another frame of so many bytes, nobody's event, took the place of one that is nobody's event
@@ -43,6 +88,25 @@ impl Flight {
         debug_assert!(from.is_none(), "an event is not replaced");
         self.own_bytes = self.own_bytes - *old as usize + bytes;
         *old = bytes as u32;
+    }
+
+    /// Events that are not known to be written.
+    pub fn events(&self) -> usize {
+        let early = self.early.as_ref().map_or(0, Vec::len);
+        early + self.order.iter().filter(|(from, _)| from.is_some()).count()
+    }
+
+    /// For tests: panics if an invariant does not hold. `queued` frames are in the outbox, which
+    /// charges `charged` for them.
+    pub fn audit(&self, queued: usize, charged: Option<usize>) {
+        assert_eq!(self.order.len(), queued + self.flying, "frames of a backend");
+        let charges = |frames: &mut dyn Iterator<Item = &(Option<u8>, u32)>| {
+            frames.map(|(_, bytes)| charge(*bytes as usize)).sum::<usize>()
+        };
+        let waits = charges(&mut self.order.iter().skip(self.flying));
+        assert!(charged.is_none_or(|charged| charged == waits), "bytes for a backend");
+        let own = charges(&mut self.order.iter().filter(|(from, _)| from.is_none()));
+        assert_eq!(self.own_bytes, own, "bytes of answers to a backend");
     }
 
     /// A send took so many frames.
@@ -110,7 +174,7 @@ mod tests {
 
     #[test]
     fn frames_count_as_written_when_their_last_byte_is() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(Source::Workers);
         for (from, bytes) in [(Some(1), 10), (None, 5), (Some(0), 10), (Some(1), 3)] {
             flight.queued(from, bytes);
         }
@@ -128,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_replaces_another_has_its_own_length() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(Source::Workers);
         for (from, bytes) in [(Some(1), 10), (None, 5), (Some(0), 10)] {
             flight.queued(from, bytes);
         }
@@ -142,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_encrypted_send_counts_when_it_is_complete() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(Source::Workers);
         flight.queued(Some(2), 10);
         flight.taken(1);
         flight.confirm(1000, true, |_| panic!("nothing is known of it"));

@@ -10,11 +10,11 @@ mod rooms;
 
 use std::net::SocketAddr;
 
-pub(super) use self::push::Forms;
+use self::push::form_of;
+pub(super) use self::push::{FORMS, make};
 use crate::config::model::{Forward, WorkerFull};
 use crate::edge::im::{Around, End, Entered, Session, State, Step, Who};
 use crate::edge::upgrade::Opening as Upgrade;
-use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
 use crate::hub::rooms::Rooms;
@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::timers::Wheel;
+use crate::shard::{lists, rows};
 use crate::wire::im::{Answer, Gzip, Status, kick};
 use crate::wire::websocket::Opcode;
 
@@ -31,8 +32,6 @@ use crate::wire::websocket::Opcode;
 pub struct Conn {
     /// Address of the peer.
     pub peer: SocketAddr,
-    /// The worker that gets this client's events, if workers are picked sticky.
-    pub worker: Option<ConnId>,
     session: Session,
     /// Headers of the handshake, until the login.
     headers: Vec<(String, String)>,
@@ -41,8 +40,6 @@ pub struct Conn {
     questions: u32,
     /// Number of the login as a user, by which older sessions are told from newer ones.
     login: u64,
-    /// When the first byte of the frame that is incomplete arrived.
-    frame_ms: Option<u64>,
     /// It has sent a message of the batch that is being distributed.
     spoke: bool,
 }
@@ -52,13 +49,11 @@ impl Conn {
     pub fn new(peer: SocketAddr) -> Conn {
         Conn {
             peer,
-            worker: None,
             session: Session::new(false),
             headers: Vec::new(),
             asked: None,
             questions: 0,
             login: 0,
-            frame_ms: None,
             spoke: false,
         }
     }
@@ -66,11 +61,6 @@ impl Conn {
     /// Bytes of input that are held.
     pub(super) fn held(&self) -> usize {
         self.session.decoder.held()
-    }
-
-    /// Whether the connection is registered: it has logged in, as a guest at least.
-    pub(super) fn is_member(&self) -> bool {
-        self.session.state() != State::New
     }
 }
 
@@ -93,15 +83,16 @@ impl Shard {
     pub(super) fn im_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let session = Session::new(true);
         let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
-        self.engine.conns[slot].role = Role::Im(Box::new(conn));
-        self.rearm(slot);
+        self.engine.turn_into(slot, Role::Im(Box::new(conn)), rows::IM_NEW);
     }
 
     /// One WebSocket message: one or more complete frames (section 13).
     pub(super) fn im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
         if opcode == Opcode::Text {
             self.engine.counters.protocol_violations += 1;
-            return self.close(slot, CloseReason { code: 1003, text: "binary messages only" });
+            return self
+                .engine
+                .close(slot, CloseReason { code: 1003, text: "binary messages only" });
         }
         self.im_frames(slot, data);
         self.im_end_of_message(slot, data.is_empty());
@@ -115,13 +106,8 @@ impl Shard {
         let incomplete = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
         if incomplete || empty {
             self.engine.counters.protocol_violations += 1;
-            self.close(slot, End::Protocol.reason());
+            self.engine.close(slot, End::Protocol.reason());
         }
-    }
-
-    /// Bytes that one WebSocket message may have.
-    pub(super) fn im_message_bytes_max(&self) -> u32 {
-        self.engine.config.im.max_websocket_message
     }
 
     /// Whether the next message can be handled now; if not, the connection is blocked. What is left
@@ -141,15 +127,15 @@ impl Shard {
     /// Bytes of a connection without WebSocket.
     pub(super) fn im_bytes(&mut self, slot: u32, data: &mut [u8]) {
         self.im_frames(slot, data);
-        let now_ms = self.engine.now.ms;
         let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
         let Some(conn) = self.im(slot) else { return };
         let begun = conn.session.decoder.mid_frame() && !blocked;
         if !begun {
-            conn.frame_ms = None;
-        } else if conn.frame_ms.is_none() {
-            conn.frame_ms = Some(now_ms);
-            self.rearm(slot);
+            // The timer finds out when it fires.
+            self.engine.conns[slot].due_ms = u64::MAX;
+        } else if self.engine.conns[slot].due_ms == u64::MAX {
+            let time_ms = self.engine.config.im.frame_timeout.as_millis() as u64;
+            self.engine.set_due(slot, self.engine.now.ms + time_ms);
         }
     }
 
@@ -165,7 +151,8 @@ impl Shard {
                 }
                 break;
             }
-            let crate::shard::conns::Conn { role, active_ms, .. } = &mut self.engine.conns[slot];
+            let crate::shard::conns::Conn { role, active_ms, due_ms, .. } =
+                &mut self.engine.conns[slot];
             let Role::Im(conn) = role else { break };
             let gzip = &mut self.im.gzip;
             let (hub, now_ms) = (&self.engine.hub, self.engine.now.ms);
@@ -174,7 +161,7 @@ impl Shard {
                 Ok(None) => break,
                 Ok(Some(frame)) => {
                     *active_ms = now_ms;
-                    conn.frame_ms = None;
+                    *due_ms = u64::MAX;
                     self.engine.counters.im_frames_received += 1;
                     let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
                     self.engine.counters.im_inflated += packed as u64;
@@ -186,6 +173,7 @@ impl Shard {
                 }
             };
             self.im_step(slot, step);
+            self.settle();
         }
         if let Some(conn) = self.im(slot) {
             conn.session.decoder = decoder;
@@ -194,20 +182,20 @@ impl Shard {
 
     /// Whether the next frame can be handled now; if its event had no room, the client is blocked.
     fn im_may_read(&mut self, slot: u32) -> bool {
-        let conn = &self.engine.conns[slot];
-        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::BLOCKED | Flags::CLOSING) {
+        let over = Flags::GONE | Flags::DEAF | Flags::CLOSING;
+        if self.engine.conns[slot].flags.has(over) || !self.engine.takes(slot) {
             return false;
         }
-        if self.outbox_blocks(slot) {
+        if self.engine.outbox_blocks(slot) {
             return false;
         }
         let Role::Im(im) = &self.engine.conns[slot].role else { return false };
         let forwards =
             self.engine.config.im.forward != Forward::No && im.session.state() == State::User;
         let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
-        let id = self.engine.conns.id(slot);
-        if forwards && wait && !self.engine.links.ready(EventKind::Message, id, im.worker) {
-            self.block(slot, true);
+        let (id, worker) = (self.engine.conns.id(slot), self.engine.conns[slot].worker());
+        if forwards && wait && !self.engine.links.ready(EventKind::Message, id, worker) {
+            self.engine.wait_for_room(slot);
             return false;
         }
         true
@@ -225,7 +213,7 @@ impl Shard {
             Step::Ignore => {}
             Step::Answer(answer, end) => self.im_answer(slot, answer, end),
             Step::Dropped(status, answer, end) => {
-                self.dropped(reason_of(status), 1);
+                self.engine.dropped(reason_of(status), 1);
                 self.im_answer(slot, answer, end);
             }
             Step::Guest(answer) => {
@@ -248,20 +236,28 @@ impl Shard {
         if let Some(answer) = answer {
             let wire = conn.session.wire(&config.im);
             self.engine.counters.im_errors += (answer.status != 0) as u64;
-            self.push(slot, wire.response(answer));
+            self.engine.push(slot, wire.response(answer));
         }
         if let Some(end) = end {
             let broke = matches!(end, End::NotLogin | End::Protocol | End::TooManyErrors);
             self.engine.counters.protocol_violations += broke as u64;
-            self.close(slot, end.reason());
+            self.engine.close(slot, end.reason());
         }
     }
 
+    /// It gets pushes in its own wire format from now on.
+    fn im_note_form(&mut self, slot: u32) {
+        let Role::Im(conn) = &self.engine.conns[slot].role else { return };
+        let form = form_of(conn.session.wire(&self.engine.config.im));
+        self.engine.conns[slot].form = lists::IM + form;
+    }
+
     fn im_register(&mut self, slot: u32) {
-        let id = self.engine.conns.id(slot);
-        self.engine.hub.insert(id);
+        self.im_note_form(slot);
+        self.engine.join(slot);
         // The time for the login is over, that for silence begins.
-        self.rearm(slot);
+        self.engine.conns[slot].row = rows::IM;
+        self.engine.rearm(slot);
     }
 
     fn im_verify(&mut self, slot: u32, who: Who) {
@@ -277,7 +273,7 @@ impl Shard {
             headers: conn.headers.clone(),
             ..Login::default()
         };
-        self.block(slot, false);
+        self.engine.block(slot);
         self.verify(slot, number, Box::new(login));
     }
 
@@ -302,6 +298,7 @@ impl Shard {
                 if first {
                     self.im_register(slot);
                 } else {
+                    self.im_note_form(slot);
                     self.im.guests -= 1;
                 }
                 self.im.users += 1;
@@ -315,7 +312,7 @@ impl Shard {
                 }
             }
         }
-        self.unblock(slot);
+        self.engine.read_on(slot);
     }
 
     /// Closes the IM connections of a user that are older than this session (section 8).
@@ -345,58 +342,30 @@ impl Shard {
         if rules.kick_notify && there {
             let wire = conn.session.wire(rules);
             let status = rules.statuses.number(Status::Kicked);
-            self.push(slot, kick(wire, rules.commands.kick, status));
+            self.engine.push(slot, kick(wire, rules.commands.kick, status));
         }
-        self.close(slot, End::Kicked.reason());
+        self.engine.close(slot, End::Kicked.reason());
     }
 
-    /// When something is due on a connection that is not ending, milliseconds of the process clock.
-    pub(super) fn im_deadline_ms(&self, slot: u32) -> u64 {
-        let conn = &self.engine.conns[slot];
-        let Role::Im(im) = &conn.role else { return u64::MAX };
-        let rules = &self.engine.config.im;
-        if conn.is_handshaking() {
-            return conn.active_ms
-                + self.engine.config.runtime.handshake_timeout.as_millis() as u64;
-        }
-        let silence = match im.session.state() {
-            State::New => rules.login_timeout.min(rules.idle_timeout),
-            _ => rules.idle_timeout,
-        };
-        let mut due_ms = conn.active_ms + silence.as_millis() as u64;
-        if conn.flags.has(Flags::BLOCKED) {
-            due_ms = self.engine.now.ms + silence.as_millis() as u64;
-        } else if let Some(begun_ms) = im.frame_ms {
-            due_ms = due_ms.min(begun_ms + rules.frame_timeout.as_millis() as u64);
-        }
-        due_ms
-    }
-
-    /// That time has come.
-    pub(super) fn im_timed_out(&mut self, slot: u32) {
-        let now_ms = self.engine.now.ms;
-        let conn = &mut self.engine.conns[slot];
-        if conn.flags.has(Flags::BLOCKED) && !conn.flags.has(Flags::STALLED) {
-            // A client that is not being read can not show that it is alive.
-            conn.active_ms = now_ms;
-        }
-        if self.im_deadline_ms(slot) > now_ms {
-            return self.rearm(slot);
-        }
-        let conn = &self.engine.conns[slot];
-        let Role::Im(im) = &conn.role else { return };
-        if conn.is_handshaking() {
-            self.engine.counters.handshake_timeouts += 1;
-            return self.finish(slot);
+    /// The time for a frame that has begun is over.
+    pub(super) fn im_due(&mut self, slot: u32) {
+        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
+            // It can not come to an end.
+            return self.engine.set_due(slot, u64::MAX);
         }
         self.engine.counters.idle_timeouts += 1;
-        let frame_ms = self.engine.config.im.frame_timeout.as_millis() as u64;
-        let end = match im.session.state() {
-            _ if im.frame_ms.is_some_and(|begun_ms| begun_ms + frame_ms <= now_ms) => End::Stuck,
+        self.engine.close(slot, End::Stuck.reason());
+    }
+
+    /// The client has been silent for too long.
+    pub(super) fn im_silent(&mut self, slot: u32) {
+        let Some(conn) = self.im(slot) else { return };
+        let end = match conn.session.state() {
             State::New => End::LoginTimeout,
             _ => End::Idle,
         };
-        self.close(slot, end.reason());
+        self.engine.counters.idle_timeouts += 1;
+        self.engine.close(slot, end.reason());
     }
 
     /// The client has left.

@@ -187,7 +187,7 @@ impl Shard {
             mesh.out.push_back(MeshRequest::Command { reach, command, reply, room });
             return;
         }
-        self.dropped(DropReason::MeshFull, 1);
+        self.engine.dropped(DropReason::MeshFull, 1);
         if let Some(number) = reply {
             self.told(number, Outcome { done: 0, failed: 1 });
         }

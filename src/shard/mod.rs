@@ -29,29 +29,37 @@ pub mod connmix;
 pub mod connmix_api;
 mod connmix_http;
 pub mod conns;
+mod dispatch;
 pub mod driver;
+mod due;
 pub mod engine;
 mod events;
 mod fan_out;
 pub mod flight;
+pub mod forms;
 mod hooks;
 pub mod im;
-mod leaving;
+pub mod later;
 pub mod links;
+pub mod lists;
 mod logins;
 pub mod mailbox;
+pub mod manners;
 mod mesh;
+mod netsvr_push;
 pub mod ops;
 pub mod outbox;
 mod queries;
 pub mod queues;
 #[allow(unsafe_code)]
 pub mod ring;
+mod rows;
 mod sending;
 mod shared;
 pub mod sim;
 mod spare;
 pub mod timers;
+mod wants;
 pub mod xxim;
 
 use std::net::SocketAddr;
@@ -63,15 +71,13 @@ use slab::Slab;
 use crate::config::model::{Config, Service};
 use crate::hub::ConnId;
 use crate::hub::push::Command;
-use crate::limits;
 use crate::metrics::{Counters, DropReason, Gauges, SendTimes};
 use crate::shard::business::Business;
 use crate::shard::commands::Job;
-use crate::shard::conns::{Flags, Greeting, Role};
+use crate::shard::conns::{Greeting, Role};
+use crate::shard::flight::{Flight, Source};
 use crate::shard::mailbox::{Mail, Request};
-use crate::shard::ops::Op;
 use crate::shard::timers::Wheel;
-use crate::wire::http::date::Date;
 use crate::wire::http::machine::Machine;
 use crate::wire::tls::Tls;
 
@@ -114,14 +120,12 @@ impl Shard {
 
     /// Starts a turn: the clock moves and what is due happens.
     pub fn begin_turn(&mut self, now: Now) {
-        debug_assert!(now.ms >= self.engine.now.ms, "the process clock never goes back");
-        self.engine.now = now;
-        self.engine.counters.turns += 1;
+        self.engine.begin_turn(now);
         self.xxim_begin_turn();
-        self.engine.meters.tick(now.ms, &self.engine.counters.items());
         self.engine.timers.advance(now.ms);
         while let Some(slot) = self.engine.timers.expired() {
             self.timed_out(slot);
+            self.settle();
         }
         self.job_timers.advance(now.ms);
         while let Some(job) = self.job_timers.expired() {
@@ -130,25 +134,24 @@ impl Shard {
                 None => self.dispatch(command),
                 Some(node) => self.dispatch_to(node, command),
             }
+            self.settle();
         }
         self.im_tick();
         self.look_for_spare();
         self.go_on_answering();
+        self.settle_all();
     }
 
     /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
     pub fn accepted(&mut self, listener: usize, peer: SocketAddr) -> Option<u32> {
         let total = self.engine.shared.connections.fetch_add(1, Ordering::Relaxed);
         let full = total >= self.engine.config.runtime.connections_max;
-        let role = self.first_role(listener, peer);
-        let slot = match full || self.is_draining() {
+        let slot = match full || self.engine.is_draining() {
             true => None,
-            false => self.engine.conns.open(
-                self.engine.now.unix,
-                listener as u16,
-                role,
-                self.engine.now.ms,
-            ),
+            false => {
+                let now = self.engine.now;
+                self.engine.conns.open(now.unix, listener as u16, now.ms)
+            }
         };
         let Some(slot) = slot else {
             self.engine.shared.connections.fetch_sub(1, Ordering::Relaxed);
@@ -156,6 +159,17 @@ impl Shard {
             return None;
         };
         self.engine.counters.connections_accepted += 1;
+        let (role, row) = self.first_role(listener, peer);
+        self.engine.turn_into(slot, role, row);
+        let source = match row {
+            rows::WORKER | rows::TASK => Some(Source::Workers),
+            rows::CONNMIX_API => Some(Source::Queues),
+            _ => None,
+        };
+        if let Some(source) = source {
+            let extra = self.engine.conns[slot].extra.get_or_insert_default();
+            extra.flight = Some(Flight::new(source));
+        }
         if let Some(config) = &self.engine.listeners[listener].tls {
             match Tls::new(config.clone()) {
                 Ok(tls) => self.engine.conns[slot].tls = Some(Box::new(tls)),
@@ -163,33 +177,44 @@ impl Shard {
                     if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
                         tracing::error!(listener, %error, unsaid, "TLS can not start");
                     }
-                    self.finish(slot);
+                    self.engine.finish(slot);
                     return Some(slot);
                 }
             }
         }
-        self.rearm(slot);
+        match row {
+            rows::GREETING => {
+                let time_ms = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
+                self.engine.set_due(slot, self.engine.now.ms + time_ms);
+            }
+            _ => self.engine.rearm(slot),
+        }
         if self.engine.conns[slot].tls.is_none() {
             self.stream_opened(slot);
         }
+        self.settle_all();
         Some(slot)
     }
 
-    fn first_role(&self, listener: usize, peer: SocketAddr) -> Role {
+    fn first_role(&self, listener: usize, peer: SocketAddr) -> (Role, u16) {
         let settings = &self.engine.listeners[listener];
         match settings.service {
             Service::Http(_) => {
-                Role::Greeting(Box::new(Greeting { peer, machine: Machine::default() }))
+                let greeting = Greeting { peer, machine: Machine::default() };
+                (Role::Greeting(Box::new(greeting)), rows::GREETING)
             }
             Service::NetsvrWorker | Service::NetsvrTask => {
                 let worker = settings.service == Service::NetsvrWorker;
                 let name = Business::name(settings.address, peer, self.engine.now.unix);
-                Role::Business(Box::new(Business::new(worker, peer, name)))
+                let row = if worker { rows::WORKER } else { rows::TASK };
+                (Role::Business(Box::new(Business::new(worker, peer, name))), row)
             }
-            Service::XximTcp => Role::Xxim(Box::new(xxim::Conn::new(peer))),
-            Service::ConnmixApi => Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))),
+            Service::XximTcp => (Role::Xxim(Box::new(xxim::Conn::new(peer))), rows::XXIM),
+            Service::ConnmixApi => {
+                (Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))), rows::CONNMIX_API)
+            }
             Service::Connmix { server } => self.connmix_accepted(peer, server),
-            Service::Im => Role::Im(Box::new(im::Conn::new(peer))),
+            Service::Im => (Role::Im(Box::new(im::Conn::new(peer))), rows::IM_NEW),
         }
     }
 
@@ -201,40 +226,59 @@ impl Shard {
     /// Bytes arrived. They may be changed in place (unmasked, decrypted).
     pub fn received(&mut self, slot: u32, data: &mut [u8]) {
         self.engine.counters.receives += 1;
-        let conn = &mut self.engine.conns[slot];
-        if conn.flags.has(Flags::GONE | Flags::DEAF | Flags::ENDED) {
-            return;
-        }
-        if conn.flags.has(Flags::BLOCKED) {
-            let held = conn.held.get_or_insert_default();
-            held.extend_from_slice(data);
-            // Whoever is only waited for is still read, to notice its end, but not without bounds.
-            let held_max = match conn.role {
-                Role::Xxim(_) | Role::XximHttp(_) => limits::XXIM_HELD_BYTES_MAX,
-                _ => limits::HELD_BYTES_MAX,
-            };
-            if held.len() > held_max && conn.flags.set(Flags::PAUSED) {
-                self.engine.ops.push(Op::Pause { slot });
-            }
+        if self.engine.holds(slot, data) {
             return;
         }
         self.take_in(slot, data);
+        self.settle_all();
     }
 
-    /// The socket of a slot is closed; the slot is free.
+    /// The peer has ended its side: see [`Engine::ended`].
+    pub fn ended(&mut self, slot: u32) {
+        self.engine.ended(slot);
+        self.settle_all();
+    }
+
+    /// The connection is broken: see [`Engine::broken`].
+    pub fn broken(&mut self, slot: u32) {
+        self.engine.broken(slot);
+        self.settle_all();
+    }
+
+    /// A send has stalled: see [`Engine::stalled`].
+    pub fn stalled(&mut self, slot: u32, written: usize) {
+        self.engine.stalled(slot, written);
+        self.settle_all();
+    }
+
+    /// A stalled send is over: see [`Engine::sent`].
+    pub fn sent(&mut self, slot: u32, result: Result<(), usize>) {
+        self.engine.sent(slot, result);
+        self.settle_all();
+    }
+
+    /// The socket of a slot is closed: see [`Engine::closed`].
     pub fn closed(&mut self, slot: u32) {
-        debug_assert!(self.engine.conns[slot].flags.has(Flags::GONE));
-        self.engine.conns.free(slot);
-        self.engine.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.engine.closed(slot);
     }
 
-    /// The listener could not accept: most often the process has no descriptor left.
+    /// A listener could not accept: see [`Engine::accept_failed`].
     pub fn accept_failed(&mut self) {
-        self.engine.counters.accept_failures += 1;
+        self.engine.accept_failed();
+    }
+
+    /// Whether the shard has stopped: see [`Engine::stopped`].
+    pub fn stopped(&self) -> bool {
+        self.engine.stopped()
     }
 
     /// A message from another thread.
     pub fn mail(&mut self, mail: Mail) {
+        self.open_mail(mail);
+        self.settle_all();
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Command(command) => _ = self.apply(&command),
             Mail::Abroad(command) => {
@@ -292,18 +336,24 @@ impl Shard {
     /// Ends a turn: room that has come up is used, and everything queued becomes operations.
     pub fn end_turn(&mut self) {
         let mut unconfirmed = std::mem::take(&mut self.engine.unconfirmed);
-        unconfirmed.drain(..).for_each(|slot| self.confirm(slot));
+        for slot in unconfirmed.drain(..) {
+            self.engine.confirm(slot);
+            self.settle();
+        }
         // What could not be confirmed yet; the vector is reused.
         unconfirmed.append(&mut self.engine.unconfirmed);
         self.engine.unconfirmed = unconfirmed;
-        self.connmix_sends_end();
+        self.settle_all();
+        self.engine.sends_end();
         self.give_room();
         self.connmix_tell_departures();
         self.queue_turn();
         self.xxim_give_room();
+        self.settle_all();
         let mut touched = std::mem::take(&mut self.engine.touched);
         for slot in touched.drain(..) {
-            self.flush(slot);
+            self.engine.flush(slot);
+            self.settle();
         }
         self.engine.joined.clear();
         // What was touched while flushing waits for the next turn; the vector is reused.
@@ -329,6 +379,7 @@ impl Shard {
         !self.engine.touched.is_empty()
             || !self.engine.unconfirmed.is_empty()
             || self.engine.room_left
+            || self.engine.wants.has_readers()
             || self.engine.asks.is_busy()
             || self.engine.queueing.is_busy()
             || !self.connmix.leaving.is_empty()
@@ -375,24 +426,15 @@ impl Shard {
         counters.queue_returned = tally.returned;
         counters.queue_refused = tally.refused;
         counters.count_dropped(DropReason::QueueOldest, tally.dropped);
-        if self.stopped() && !self.engine.queueing.is_stored() {
+        if self.engine.stopped() && !self.engine.queueing.is_stored() {
             counters.count_dropped(DropReason::Shutdown, gauges.queue_messages);
         }
         (counters, gauges)
     }
 
-    /// The `Date` of an answer over HTTP that is written now.
-    fn http_date(&mut self) -> Date {
-        self.engine.date.at(self.engine.now.unix_ms / 1000)
-    }
-
     /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
     /// client.
     pub fn send_times(&mut self) -> Option<&mut SendTimes> {
-        self.connmix.sends.times()
-    }
-
-    fn dropped(&mut self, reason: DropReason, count: u64) {
-        self.engine.counters.count_dropped(reason, count);
+        self.engine.sends.times()
     }
 }

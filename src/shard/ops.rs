@@ -28,6 +28,11 @@ impl Frame {
         Frame(Rc::new(bytes))
     }
 
+    /// The bytes, for who keeps them otherwise.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::clone(&self.0)
+    }
+
     /// Whether both are the same frame, not only the same bytes.
     pub fn is(&self, other: &Frame) -> bool {
         Rc::ptr_eq(&self.0, &other.0)

@@ -204,9 +204,10 @@ impl Shard {
     }
 
     fn ask_shards(&mut self, number: u64, query: &Arc<Query>) {
-        for shard in self.others() {
+        for shard in self.engine.others() {
             let reply = ReplyTo::Shard { shard: self.engine.id, number };
-            self.post(shard, Mail::Ask { query: query.clone(), from: Cursor::default(), reply });
+            self.engine
+                .post(shard, Mail::Ask { query: query.clone(), from: Cursor::default(), reply });
         }
         let reply = ReplyTo::Shard { shard: self.engine.id, number };
         self.find(query.clone(), Cursor::default(), reply);
@@ -234,6 +235,8 @@ impl Shard {
             ReplyTo::Mesh { .. } => self.for_another_node(|shard| shard.apply(command)),
             ReplyTo::Shard { .. } => self.apply(command),
         };
+        // Who is answered may rely on what follows of it.
+        self.settle();
         self.reply(to, Reply::Outcome(outcome));
     }
 
@@ -243,7 +246,9 @@ impl Shard {
             ReplyTo::Shard { shard, number } if shard == self.engine.id => {
                 self.replied(number, reply)
             }
-            ReplyTo::Shard { shard, number } => self.post(shard, Mail::Replied { number, reply }),
+            ReplyTo::Shard { shard, number } => {
+                self.engine.post(shard, Mail::Replied { number, reply })
+            }
             ReplyTo::Mesh { number } => self.reply_to_mesh(number, reply),
         }
     }
@@ -298,7 +303,7 @@ impl Shard {
             return self.told(number, outcome);
         }
         let reply = ReplyTo::Shard { shard: self.engine.id, number };
-        self.post(shard, Mail::Tell { command: command.clone(), reply });
+        self.engine.post(shard, Mail::Tell { command: command.clone(), reply });
     }
 
     /// The answers to a command come from other nodes alone.
@@ -376,8 +381,8 @@ impl Shard {
     pub(super) fn ask_rates(&mut self, slot: u32) {
         let number = self.question(slot);
         self.engine.asks.begin(number, About::Rates(Box::default()));
-        for shard in self.others() {
-            self.post(shard, Mail::AskRates { from: self.engine.id, number });
+        for shard in self.engine.others() {
+            self.engine.post(shard, Mail::AskRates { from: self.engine.id, number });
         }
         let rates = self.rates();
         self.rates_answered(number, &rates);
@@ -390,7 +395,7 @@ impl Shard {
     /// Another shard asks what this one has counted.
     pub(super) fn answer_rates(&mut self, from: u8, number: u64) {
         let rates = Box::new(self.rates());
-        self.post(from, Mail::Rates { number, rates });
+        self.engine.post(from, Mail::Rates { number, rates });
     }
 
     /// One shard's part of the metric items.

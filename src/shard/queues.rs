@@ -217,7 +217,7 @@ impl Shard {
             None
         };
         if let Some(error) = refused {
-            self.dropped(DropReason::QueueRefused, 1);
+            self.engine.dropped(DropReason::QueueRefused, 1);
             return Err(error);
         }
         let home = Queues::home(topic, self.engine.mail.len());
@@ -225,7 +225,7 @@ impl Shard {
             self.push_to_store(topic, client, &event, waiter)?;
         } else if home == self.engine.id {
             let pushed = self.engine.queueing.queues.push(home, topic, event, self.engine.now.ms);
-            pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
+            pushed.inspect_err(|_| self.engine.dropped(DropReason::QueueRefused, 1))?;
             debug_assert!(waiter == Waiter::Nobody, "what became of it is known");
         } else {
             self.push_later(home, topic, Push { client, event, waiter });
@@ -283,7 +283,7 @@ impl Shard {
         match conn.role {
             // One that also waits for a worker goes on with that.
             Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
-            Role::Im(_) => self.unblock(slot),
+            Role::Im(_) => self.engine.read_on(slot),
             _ => self.connmix_push_room(client),
         }
     }
@@ -293,7 +293,7 @@ impl Shard {
         match mail {
             QueueMail::Push { from, topic, messages } => self.pushed(from, &topic, messages),
             QueueMail::Told(outcome) => {
-                self.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
+                self.engine.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
                 self.engine.queueing.outcomes.push_back(outcome);
             }
             QueueMail::Accepted { topic, count } => self.pushes_accepted(&topic, count),
@@ -331,7 +331,7 @@ impl Shard {
         if shard == self.engine.id {
             self.queue_mail(mail);
         } else {
-            self.post(shard, Mail::Queue(mail));
+            self.engine.post(shard, Mail::Queue(mail));
         }
     }
 
@@ -343,13 +343,13 @@ impl Shard {
             refused += u32::from(result.is_err());
             if waiter != Waiter::Nobody || result.is_err() {
                 let outcome = Outcome { client, waiter, result };
-                self.post(from, Mail::Queue(QueueMail::Told(outcome)));
+                self.engine.post(from, Mail::Queue(QueueMail::Told(outcome)));
             }
         }
         // What is refused is not under way any more either.
         if refused > 0 && self.engine.queueing.full == Full::Block {
             let topic = topic.clone();
-            self.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
+            self.engine.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
         }
     }
 
@@ -366,7 +366,7 @@ impl Shard {
                 cluster.push(from, topic, messages);
                 continue;
             }
-            self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
+            self.engine.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
         }
         pushes.append(&mut self.engine.queueing.pushes);
         self.engine.queueing.pushes = pushes;

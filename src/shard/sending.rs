@@ -3,58 +3,63 @@
 //!
 //! Costs: one operation per connection and turn, whatever it gets.
 
+use bytes::Bytes;
+
 use crate::limits;
-use crate::shard::Shard;
-use crate::shard::conns::{Flags, Role};
+use crate::metrics::DropReason;
+use crate::shard::Engine;
+use crate::shard::conns::Flags;
+use crate::shard::flight::Source;
+use crate::shard::forms::{Forms, Made};
+use crate::shard::mailbox::Mail;
 use crate::shard::ops::{Batch, Frame, Op};
+use crate::shard::outbox::has_room;
+use crate::shard::queues::QueueMail;
+use crate::shard::wants::Want;
 use crate::wire::tls::Tls;
 
-impl Shard {
+impl Engine {
     /// The last send could not be completed at once; `written` of its bytes are out. The write
     /// deadline runs.
     pub fn stalled(&mut self, slot: u32, written: usize) {
-        let conn = &mut self.engine.conns[slot];
+        let now_ms = self.now.ms;
+        let conn = &mut self.conns[slot];
         if conn.flags.has(Flags::GONE) {
             return;
         }
         conn.flags.set(Flags::STALLED);
         if !conn.flags.has(Flags::FULL) {
-            conn.stalled_ms = self.engine.now.ms;
+            conn.stalls_from(now_ms);
         }
         conn.outbox.stall();
-        self.engine.stalls += 1;
-        self.engine.counters.sends_stalled += 1;
-        if conn.role.is_backend() {
-            self.confirm_backend(slot, written);
-        }
-        // Whoever is ending has its time, and a callback that decides has its own.
-        let conn = &self.engine.conns[slot];
-        if !conn.is_ending() && !matches!(conn.role, Role::Opening(_)) {
+        self.stalls += 1;
+        self.counters.sends_stalled += 1;
+        self.confirm_frames(slot, written);
+        // Whoever is ending has its time.
+        if !self.conns[slot].is_ending() {
             self.rearm(slot);
         }
     }
 
     /// A stalled send is over; after an error `written` of its bytes are out.
     pub fn sent(&mut self, slot: u32, result: Result<(), usize>) {
-        let conn = &mut self.engine.conns[slot];
+        let conn = &mut self.conns[slot];
         if conn.flags.has(Flags::GONE) {
             return;
         }
         conn.flags.clear(Flags::STALLED);
         conn.outbox.unstall();
-        self.engine.stalls -= 1;
+        self.stalls -= 1;
         match result {
             Ok(()) => {
-                if conn.role.is_backend() {
-                    self.confirm_backend(slot, usize::MAX);
+                self.confirm_frames(slot, usize::MAX);
+                if self.row(slot).backend {
                     self.rearm(slot);
                 }
                 self.touch(slot);
             }
             Err(written) => {
-                if conn.role.is_backend() {
-                    self.confirm_backend(slot, written);
-                }
+                self.confirm_frames(slot, written);
                 self.broken(slot);
             }
         }
@@ -62,53 +67,127 @@ impl Shard {
 
     /// Marks a connection for the flush at the end of the turn.
     pub(super) fn touch(&mut self, slot: u32) {
-        if self.engine.conns[slot].flags.set(Flags::TOUCHED) {
-            self.engine.touched.push(slot);
+        if self.conns[slot].flags.set(Flags::TOUCHED) {
+            self.touched.push(slot);
         }
     }
 
     /// Queues bytes for a connection, whatever its outbox holds already.
-    pub(super) fn push(&mut self, slot: u32, bytes: bytes::Bytes) {
-        self.note_frame(slot, bytes.len());
-        self.engine.conns[slot].outbox.push(Frame::new(bytes));
+    pub(super) fn push(&mut self, slot: u32, bytes: Bytes) {
+        let conn = &mut self.conns[slot];
+        if conn.flags.has(Flags::GONE) {
+            return;
+        }
+        if let Some(extra) = &mut conn.extra {
+            if let Some(flight) = &mut extra.flight {
+                let before = flight.own_bytes();
+                flight.queued(None, bytes.len());
+                self.asks.reckon(before, flight.own_bytes());
+            }
+            if !extra.later.is_empty() {
+                extra.later.push(bytes, None);
+                return self.touch(slot);
+            }
+        }
+        conn.outbox.push(Frame::new(bytes));
         self.touch(slot);
     }
 
+    /// Queues a push for one connection. False: there is no room, and the rule for slow clients was
+    /// applied, or there is nothing that it could be sent.
+    pub(super) fn offer(&mut self, slot: u32, made: &Made) -> bool {
+        let bytes_max = self.row(slot).push_bytes_max;
+        self.begin_sample(slot);
+        let conn = &mut self.conns[slot];
+        let bytes = match made {
+            Made::Frame(frame) => frame.len(),
+            Made::Sealed(body) => body.len(),
+            Made::Nothing => {
+                self.dropped(DropReason::Closing, 1);
+                return false;
+            }
+        };
+        if !has_room(conn.charge(), bytes, bytes_max) {
+            self.count_frames(slot, 0, 1);
+            self.counters.frames_failed += 1;
+            self.counters.frame_bytes_failed += bytes as u64;
+            self.overflowed(slot);
+            return false;
+        }
+        conn.push_made(made);
+        self.touch(slot);
+        true
+    }
+
+    /// Queues an event for a backend; `from` is the shard that is told when it is written. If the
+    /// backend is gone the event is not lost: `from` keeps it until it hears so.
+    pub(super) fn push_event(&mut self, slot: u32, from: u8, event: Frame) {
+        let conn = &mut self.conns[slot];
+        let Some(flight) = conn.flight() else { return };
+        if let Some(event) = flight.keep(from, event) {
+            flight.queued(Some(from), event.len());
+            conn.outbox.push(event);
+            self.touch(slot);
+        }
+    }
+
+    /// Queues a pong. Who does not take its pongs is not read, which bounds them.
+    pub(super) fn push_pong(&mut self, slot: u32, pong: Bytes) {
+        let bytes = pong.len();
+        let conn = &mut self.conns[slot];
+        let replaced = conn.outbox.push_pong(Frame::new(pong));
+        if let Some(flight) = conn.flight() {
+            let before = flight.own_bytes();
+            match replaced {
+                Some(behind) => flight.replaced(behind, bytes),
+                None => _ = flight.queued(None, bytes),
+            }
+            self.asks.reckon(before, flight.own_bytes());
+        }
+        match replaced {
+            Some(_) => self.counters.pongs_dropped += 1,
+            None => self.touch(slot),
+        }
+    }
+
     pub(super) fn flush(&mut self, slot: u32) {
-        let conn = &mut self.engine.conns[slot];
+        let framed = self.has_control_frames(slot);
+        let client = !self.row(slot).backend;
+        let conn = &mut self.conns[slot];
         conn.flags.clear(Flags::TOUCHED);
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
-        let unsealed = matches!(conn.role, Role::Xxim(_)) && self.xxim_seal(slot);
-        let conn = &mut self.engine.conns[slot];
-        let framed = conn.has_control_frames();
-        let taken = conn.outbox.take(framed, &mut self.engine.joined);
-        let client = !conn.role.is_backend();
+        if let Some(extra) = &mut conn.extra {
+            let websocket = conn.flags.has(Flags::WEBSOCKET);
+            while let Some(frame) = extra.later.next(websocket, &mut self.seal_left) {
+                conn.outbox.push(frame);
+            }
+            conn.drop_extra();
+        }
+        let unsealed = conn.later().is_some();
+        let taken = conn.outbox.take(framed, &mut self.joined);
+        let data_frames = taken.as_ref().map_or(0, |taken| u64::from(taken.data_frames));
         if let Some(taken) = &taken {
             if client {
-                self.engine.counters.frames_written += taken.data_frames as u64;
-                self.engine.counters.frame_bytes_written += taken.data_bytes;
-            } else if let Role::Business(business) = &mut conn.role {
-                business.flying = taken.frames;
-                business.flown_bytes = 0;
-            } else if let Role::ConnmixApi(api) = &mut conn.role {
-                api.taken(taken.frames);
+                self.counters.frames_written += data_frames;
+                self.counters.frame_bytes_written += taken.data_bytes;
+            } else if let Some(flight) = conn.flight() {
+                flight.taken(taken.frames);
             }
         }
-        let data_frames = taken.as_ref().map_or(0, |taken| taken.data_frames);
         if data_frames > 0 {
-            self.connmix_count(slot, data_frames.into(), 0);
+            self.count_frames(slot, data_frames, 0);
         }
-        let conn = &mut self.engine.conns[slot];
+        let conn = &mut self.conns[slot];
         let ends = conn.flags.has(Flags::HANG_UP | Flags::LINGER);
         let batch = taken.map(|taken| taken.batch);
         let batch = match &mut conn.tls {
             None => batch,
-            Some(tls) => seal(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
+            Some(tls) => encrypt(tls, batch, ends && conn.outbox.is_empty() && !unsealed),
         };
         if (unsealed || !conn.outbox.is_empty()) && conn.flags.set(Flags::TOUCHED) {
-            self.engine.touched.push(slot);
+            self.touched.push(slot);
         }
         let watched = !client || ends || conn.flags.has(Flags::BLOCKED | Flags::ENDED);
         let Some(batch) = batch else {
@@ -116,37 +195,82 @@ impl Shard {
                 self.confirm(slot)
             };
         };
-        self.engine.ops.push(Op::Send { slot, batch });
-        self.engine.counters.sends += 1;
+        self.ops.push(Op::Send { slot, batch });
+        self.counters.sends += 1;
         if watched {
-            self.engine.unconfirmed.push(slot);
+            self.unconfirmed.push(slot);
+        }
+    }
+
+    /// Counts data frames that were sent to a client, and that could not be, where its kind is
+    /// counted by itself.
+    pub(super) fn count_frames(&mut self, slot: u32, sent: u64, failed: u64) {
+        let Some(count) = self.row(slot).count else { return };
+        let conn = &self.conns[slot];
+        count(&mut self.counters, conn.flags.has(Flags::WEBSOCKET), sent, failed);
+        if sent > 0 && conn.outbox.is_empty() {
+            self.sends.taken(self.conns.id(slot));
+        }
+    }
+
+    /// Begins to measure how long a push takes, at the first connection of each form.
+    pub(super) fn begin_samples(&mut self, forms: &Forms) {
+        forms.iter().for_each(|form| self.begin_sample(form.first));
+    }
+
+    /// Begins to measure how long a push to this connection takes, if its kind is measured.
+    fn begin_sample(&mut self, slot: u32) {
+        if self.row(slot).count.is_some() {
+            let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
+            self.sends.begin(self.conns.id(slot), websocket, &self.now);
         }
     }
 
     /// The last send is complete, unless it stalled.
     pub(super) fn confirm(&mut self, slot: u32) {
-        let conn = &self.engine.conns[slot];
-        if conn.flags.has(Flags::GONE | Flags::STALLED) {
+        if self.conns[slot].flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
-        if conn.role.is_backend() {
-            self.confirm_backend(slot, usize::MAX);
-        }
+        self.confirm_frames(slot, usize::MAX);
         self.written_out(slot);
     }
 
-    /// Of the last send to a backend `written` bytes are out, `usize::MAX` if all are.
-    pub(super) fn confirm_backend(&mut self, slot: u32, written: usize) {
-        match self.engine.conns[slot].role {
-            Role::ConnmixApi(_) => self.api_written(slot, written),
-            _ => self.confirm_frames(slot, written),
+    /// Of the last send to a backend `written` bytes are out, `usize::MAX` if all are: the shards
+    /// whose events these were are told.
+    fn confirm_frames(&mut self, slot: u32, written: usize) {
+        let encrypted = self.conns[slot].tls.is_some();
+        let id = self.conns.id(slot);
+        let Some(flight) = self.conns[slot].flight() else { return };
+        let (source, before) = (flight.source, flight.own_bytes());
+        let mut counts = Vec::new();
+        let shards = self.mail.len();
+        flight.confirm(written, encrypted, |shard| {
+            counts.resize(shards, 0);
+            counts[shard as usize] += 1;
+        });
+        self.asks.reckon(before, flight.own_bytes());
+        for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
+            match source {
+                Source::Workers if shard == self.id => self.links.written(id, count),
+                Source::Workers => {
+                    self.post(shard, Mail::EventsWritten { worker: id, count });
+                }
+                Source::Queues if shard == self.id => self.queueing.queues.written(id, count),
+                Source::Queues => {
+                    let mail = QueueMail::Written { consumer: id, count };
+                    self.post(shard, Mail::Queue(mail));
+                }
+            }
+        }
+        if self.conns[slot].flags.has(Flags::TELLS) {
+            self.wants.push(Want::Written { slot });
         }
     }
 }
 
 /// Encrypts what is to be sent, behind what the TLS session itself wants to say; with `last` the
 /// session ends after it.
-fn seal(tls: &mut Tls, batch: Option<Batch>, last: bool) -> Option<Batch> {
+fn encrypt(tls: &mut Tls, batch: Option<Batch>, last: bool) -> Option<Batch> {
     let mut out = Vec::new();
     tls.output(&mut out);
     if let Some(batch) = batch {

@@ -18,6 +18,7 @@ impl Shard {
         self.engine.inflater.give_back();
         self.engine.deflater.iter_mut().for_each(|deflater| deflater.give_back());
         self.im.gzip.give_back();
+        self.engine.wants.give_back(look);
         look.at(&mut self.engine.touched);
         look.at(&mut self.engine.unconfirmed);
         look.at(&mut self.engine.waiting);

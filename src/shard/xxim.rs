@@ -16,7 +16,9 @@ mod requests;
 mod seal;
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use zeroize::Zeroizing;
@@ -25,17 +27,19 @@ use crate::edge::upgrade::Opening as Upgrade;
 use crate::edge::xxim::{
     Client, Close, InFlight, Step, Triple, client_ip, first_values, query_login,
 };
-use crate::hub::ConnId;
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
-use crate::wire::websocket::{self, Opcode, Violation};
+use crate::shard::later::Seal;
+use crate::shard::lists;
+use crate::shard::rows;
+use crate::wire::websocket::{self, Opcode};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
 
 pub use http::HttpConn;
-pub use push::{Delivery, Forms};
+pub use push::{is_large, make};
 pub use requests::State;
 
 /// Pings without an answer after which a client is gone (section 1.6).
@@ -43,8 +47,6 @@ const MISSED_MAX: u8 = 2;
 /// The largest message that the original's clients take with the settings of their library
 /// (section 1.4); larger ones are counted.
 const COMMON_MESSAGE_BYTES: usize = 32_768;
-/// Close code of a message that is too large.
-const TOO_LARGE: u16 = 1009;
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 
 /// What the shard keeps of one connection.
@@ -52,12 +54,8 @@ const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 pub struct Conn {
     /// Address of the peer.
     pub peer: SocketAddr,
-    /// The worker that gets this client's events, if workers are picked sticky.
-    pub worker: Option<ConnId>,
     client: Client,
     in_flight: InFlight,
-    /// What waits to be encrypted, in order, and under which keys.
-    unsealed: seal::Unsealed,
     /// The request that a backend is being asked about.
     check: Option<Bytes>,
     /// Until when the last permission counts, milliseconds of the process clock.
@@ -80,19 +78,12 @@ pub struct Conn {
     greeted: bool,
     /// Who the hooks were told has come, and when, Unix milliseconds.
     announced: Option<(Arc<Identity>, u64)>,
-    /// The close frame that follows the answers under way; empty without a WebSocket.
-    goodbye: Option<Bytes>,
 }
 
 impl Conn {
     /// Whether requests are not answered yet.
     pub(super) fn owes_answers(&self) -> bool {
         !self.in_flight.is_empty()
-    }
-
-    /// Whether it ends as soon as its requests are answered.
-    pub(super) fn goes(&self) -> bool {
-        self.goodbye.is_some()
     }
 
     /// A connection that was just accepted.
@@ -103,10 +94,8 @@ impl Conn {
     fn with(peer: SocketAddr, client: Client) -> Conn {
         Conn {
             peer,
-            worker: None,
             client,
             in_flight: InFlight::default(),
-            unsealed: seal::Unsealed::default(),
             check: None,
             permitted_ms: 0,
             waiting: false,
@@ -119,13 +108,7 @@ impl Conn {
             unanswered: 0,
             greeted: false,
             announced: None,
-            goodbye: None,
         }
-    }
-
-    /// Whether it is registered with the hub.
-    pub(super) fn is_member(&self) -> bool {
-        self.greeted
     }
 }
 
@@ -163,7 +146,7 @@ impl Shard {
 
     /// A connection without WebSocket was accepted, or its TLS handshake is over.
     pub(super) fn xxim_accepted(&mut self, slot: u32) {
-        let secure = self.engine.conns[slot].tls.as_ref().is_none_or(|tls| !tls.handshaking());
+        let secure = !self.engine.conns[slot].is_handshaking();
         let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
         let Some(conn) = self.xxim(slot) else { return };
         if websocket || conn.greeted || !secure {
@@ -175,7 +158,7 @@ impl Shard {
         self.xxim.over_tcp += 1;
         if self.xxim.over_tcp > self.engine.config.xxim.tcp.connections_max {
             self.engine.counters.opens_refused += 1;
-            self.linger(slot);
+            self.engine.linger(slot);
         }
     }
 
@@ -189,18 +172,21 @@ impl Shard {
         conn.accepted_ms = self.engine.now.ms;
         conn.pinged_ms = self.engine.now.ms;
         conn.greeted = true;
-        self.engine.conns[slot].role = Role::Xxim(Box::new(conn));
+        self.engine.turn_into(slot, Role::Xxim(Box::new(conn)), rows::XXIM);
         self.engine.counters.opens += 1;
-        self.engine.hub.insert(self.engine.conns.id(slot));
+        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        self.engine.conns[slot].form =
+            if websocket { lists::XXIM_WEBSOCKET } else { lists::XXIM_TCP };
+        self.engine.join(slot);
         if greet {
             let carrier = self.carrier(slot);
-            self.push(slot, carrier.text(GREETING));
+            self.engine.push(slot, carrier.text(GREETING));
             if let Some(body) = greeting {
                 let push = Push { event: EVENT_AFTER_CONNECT, data: &body, wrapped: false };
-                self.push(slot, carrier.binary(&push, None));
+                self.engine.push(slot, carrier.binary(&push, None));
             }
         }
-        self.rearm(slot);
+        self.xxim_rearm(slot);
     }
 
     fn carrier(&self, slot: u32) -> Carrier {
@@ -218,18 +204,13 @@ impl Shard {
         }
     }
 
-    /// Bytes that one WebSocket message may have.
-    pub(super) fn xxim_message_bytes_max(&self) -> u32 {
-        self.engine.config.xxim.message_bytes_max
-    }
-
     /// Whether the next message can be handled now; if not, the connection is blocked.
     pub(super) fn xxim_ready(&mut self, slot: u32) -> bool {
         if self.engine.conns[slot].flags.has(Flags::CLOSING) || self.xxim_can_go_on(slot) {
             return true;
         }
-        if !self.outbox_blocks(slot) {
-            self.block(slot, false);
+        if !self.engine.outbox_blocks(slot) {
+            self.engine.block(slot);
         }
         self.xxim_await_room(slot);
         false
@@ -259,28 +240,20 @@ impl Shard {
             && conn.check.is_none()
             && conn.in_flight.len() < config.requests_max as usize
             && self.xxim.under_way < config.shard_requests_max
-            && !self.outbox_is_full(slot)
+            && !self.engine.is_full(slot)
     }
 
-    /// What is charged for that which waits for a client.
-    pub(super) fn xxim_queued(&self, slot: u32) -> u32 {
-        let conn = &self.engine.conns[slot];
-        let Role::Xxim(own) = &conn.role else { return 0 };
-        conn.outbox.charge().saturating_add(own.unsealed.charge())
-    }
-
-    /// Goes on with a connection whose reason to wait may be gone. Never called while its input is
-    /// being read.
+    /// Goes on with a connection whose reason to wait may be gone.
     pub(super) fn xxim_resume(&mut self, slot: u32) {
         let flags = self.engine.conns[slot].flags;
         if !flags.has(Flags::BLOCKED) || flags.has(Flags::GONE) {
             return;
         }
         match self.xxim_can_go_on(slot) {
-            true => self.unblock(slot),
+            true => self.engine.read_on(slot),
             // Its own reason may be gone while its outbox is full or others have taken the room.
             false => {
-                self.outbox_blocks(slot);
+                self.engine.outbox_blocks(slot);
                 self.xxim_await_room(slot);
             }
         }
@@ -313,7 +286,7 @@ impl Shard {
             if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
                 return;
             }
-            if self.engine.conns[slot].flags.has(Flags::BLOCKED) || !self.xxim_ready(slot) {
+            if !self.engine.takes(slot) || !self.xxim_ready(slot) {
                 reader.stash(input);
                 break;
             }
@@ -327,11 +300,12 @@ impl Shard {
                         tcp::BINARY => self.xxim_request(slot, frame.payload),
                         _ => self.engine.counters.xxim_text_ignored += 1,
                     }
+                    self.settle();
                 }
                 Err(_) => {
                     self.engine.counters.protocol_violations += 1;
-                    if !self.xxim_says_last(slot, Bytes::new) {
-                        self.finish(slot);
+                    if !self.engine.says_last(slot, Bytes::new) {
+                        self.engine.finish(slot);
                     }
                     return;
                 }
@@ -342,8 +316,27 @@ impl Shard {
         }
     }
 
+    /// The keys of a connection may have changed: what is pushed to it from now on is encrypted
+    /// under them.
+    fn xxim_note_keys(&mut self, slot: u32) {
+        let conn = &mut self.engine.conns[slot];
+        let Role::Xxim(own) = &conn.role else { return };
+        let cipher = own.client.cipher();
+        if cipher.is_none() && conn.form != lists::XXIM_SEALED {
+            return;
+        }
+        conn.form = match (cipher, conn.flags.has(Flags::WEBSOCKET)) {
+            (Some(_), _) => lists::XXIM_SEALED,
+            (None, true) => lists::XXIM_WEBSOCKET,
+            (None, false) => lists::XXIM_TCP,
+        };
+        let seal = cipher.map(|cipher| cipher.clone() as Rc<dyn Seal>);
+        conn.set_seal(seal);
+    }
+
     /// Carries out what the protocol decided; a request that goes to an upstream is not among it.
     pub(super) fn xxim_step(&mut self, slot: u32, step: Step<'_>) {
+        self.xxim_note_keys(slot);
         match step {
             Step::Nothing => {}
             Step::Answer(answer) => {
@@ -361,57 +354,9 @@ impl Shard {
         }
     }
 
-    /// See [`Shard::says_last`]; without a WebSocket the stream just ends behind the answers. The
-    /// client leaves now. True as well if a goodbye waits already.
-    pub(super) fn xxim_says_last(&mut self, slot: u32, goodbye: impl FnOnce() -> Bytes) -> bool {
-        let ending = self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE | Flags::DEAF);
-        let Some(conn) = self.xxim(slot) else { return false };
-        if ending || !conn.owes_answers() {
-            return conn.goes();
-        }
-        conn.goodbye = Some(goodbye());
-        self.engine.conns[slot].flags.set(Flags::DEAF);
-        self.leave(slot);
-        self.rearm(slot);
-        // Its end is noticed, though nothing of it is read any more.
-        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-            self.unblock(slot);
-        }
-        true
-    }
-
-    /// Whether a connection ends as soon as its requests are answered.
-    pub(super) fn xxim_goes(&self, slot: u32) -> bool {
-        matches!(&self.engine.conns[slot].role, Role::Xxim(conn) if conn.goes())
-    }
-
-    /// Says the goodbye that waits for answers; those that are missing do not come any more.
-    pub(super) fn xxim_goodbye(&mut self, slot: u32) {
-        let Some(goodbye) = self.xxim(slot).and_then(|conn| conn.goodbye.take()) else { return };
-        self.xxim_seal_all(slot);
-        if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
-            self.say_goodbye(slot, goodbye);
-        }
-        self.linger(slot);
-    }
-
-    /// Says goodbye with this code and text, behind the answers under way. Without a WebSocket the
-    /// stream just ends.
+    /// Says goodbye with this code and text, behind the answers under way.
     pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
-        let flags = self.engine.conns[slot].flags;
-        let goodbye = || websocket::close(close.code, &close.text);
-        if flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_says_last(slot, goodbye) {
-            return;
-        }
-        if !flags.has(Flags::WEBSOCKET) {
-            return self.linger(slot);
-        }
-        self.say_goodbye(slot, goodbye());
-        self.rearm(slot);
-        // Only the peer's close frame matters from here on.
-        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-            self.unblock(slot);
-        }
+        self.engine.close_with(slot, close.code, &close.text);
     }
 
     /// The client has left: its triple is free for others, and the hooks are told.
@@ -427,37 +372,21 @@ impl Shard {
         }
     }
 
-    /// The client broke the WebSocket protocol; the text for a message that is too large is xxim's
-    /// own (section 1.8). Says whether it is said goodbye to later.
-    pub(super) fn xxim_violated(&mut self, slot: u32, violation: Violation) -> bool {
-        if violation.code != TOO_LARGE || self.xxim(slot).is_none() {
-            return false;
-        }
-        let most = u64::from(self.engine.config.xxim.message_bytes_max) + 1;
-        let text = format!("read limited at {most} bytes").into();
-        self.xxim_close(slot, &Close { code: TOO_LARGE, text });
-        self.xxim_goes(slot)
-    }
-
     /// Whether a client that waits for room among the requests of the shard could have it.
     pub(super) fn xxim_has_room(&self) -> bool {
         !self.xxim.waiting.is_empty()
             && self.xxim.under_way < self.engine.config.xxim.shard_requests_max
     }
 
-    /// When something is due on a connection that is not ending, milliseconds of the process clock.
-    pub(super) fn xxim_deadline_ms(&self, slot: u32) -> u64 {
+    /// Sets when something is due on a connection.
+    pub(super) fn xxim_rearm(&mut self, slot: u32) {
         let conn = &self.engine.conns[slot];
-        let Role::Xxim(own) = &conn.role else { return u64::MAX };
+        let Role::Xxim(own) = &conn.role else { return };
         let config = &self.engine.config.xxim;
-        let ms = |time: std::time::Duration| time.as_millis() as u64;
-        if conn.is_handshaking() {
-            return conn.active_ms + ms(self.engine.config.runtime.handshake_timeout);
-        }
-        let mut due_ms = self.engine.now.ms + 3_600_000;
-        let mut by = |from_ms: u64, time: std::time::Duration| {
+        let mut due_ms = u64::MAX;
+        let mut by = |from_ms: u64, time: Duration| {
             if !time.is_zero() {
-                due_ms = due_ms.min(from_ms + ms(time));
+                due_ms = due_ms.min(from_ms + time.as_millis() as u64);
             }
         };
         if own.client.version().is_none() && own.held.is_none() {
@@ -469,35 +398,28 @@ impl Shard {
         if conn.flags.has(Flags::WEBSOCKET) {
             by(own.pinged_ms, config.ping_interval);
         }
-        due_ms
+        self.engine.set_due(slot, due_ms);
     }
 
     /// That time has come.
-    pub(super) fn xxim_timed_out(&mut self, slot: u32) {
+    pub(super) fn xxim_due(&mut self, slot: u32) {
         let now_ms = self.engine.now.ms;
-        if self.engine.conns[slot].is_handshaking() {
-            if self.xxim_deadline_ms(slot) > now_ms {
-                return self.rearm(slot);
-            }
-            self.engine.counters.handshake_timeouts += 1;
-            return self.finish(slot);
-        }
         let Role::Xxim(own) = &self.engine.conns[slot].role else { return };
         let config = &self.engine.config.xxim;
-        let over = |from_ms: u64, time: std::time::Duration| {
+        let over = |from_ms: u64, time: Duration| {
             !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
         };
-        let flags = self.engine.conns[slot].flags;
         let unnamed =
             own.client.version().is_none() && over(own.accepted_ms, config.params_timeout);
         if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
             self.engine.counters.handshake_timeouts += 1;
             return self.xxim_close(slot, &Close::TIMEOUT);
         }
-        if flags.has(Flags::WEBSOCKET) && over(own.pinged_ms, config.ping_interval) {
+        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        if websocket && over(own.pinged_ms, config.ping_interval) {
             return self.xxim_ping(slot);
         }
-        self.rearm(slot);
+        self.xxim_rearm(slot);
     }
 
     fn xxim_ping(&mut self, slot: u32) {
@@ -509,26 +431,27 @@ impl Shard {
         }
         if own.unanswered >= MISSED_MAX {
             self.engine.counters.idle_timeouts += 1;
-            return self.close(slot, IDLE);
+            return self.engine.close(slot, IDLE);
         }
         own.unanswered += 1;
         own.pinged_ms = self.engine.now.ms;
         let ping = websocket::ping();
         if conn.outbox.has_room(ping.len(), self.engine.config.runtime.outbox_bytes_max) {
-            self.push(slot, ping);
+            self.engine.push(slot, ping);
         }
-        self.rearm(slot);
+        self.xxim_rearm(slot);
     }
 
-    /// The connection is gone. `kept`: something that it sent was not read yet.
-    pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn, kept: bool) {
+    /// The connection is gone.
+    pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn) {
         let id = self.engine.conns.id(slot);
-        let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
+        let flags = self.engine.conns[slot].flags;
+        let kept = flags.has(Flags::UNREAD) || conn.reader.has_kept();
         let asked = conn.client.at_barrier() || conn.check.is_some();
-        if asked || blocked && (kept || conn.reader.has_kept()) {
-            self.dropped(DropReason::Unread, 1);
+        if asked || flags.has(Flags::BLOCKED) && kept {
+            self.engine.dropped(DropReason::Unread, 1);
         }
-        if !self.engine.conns[slot].flags.has(Flags::WEBSOCKET) && conn.greeted {
+        if !flags.has(Flags::WEBSOCKET) && conn.greeted {
             self.xxim.over_tcp -= 1;
         }
         self.xxim_leave(id, conn.in_flight.numbers());

@@ -73,7 +73,7 @@ impl Shard {
             return;
         }
         let waits = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
-        if waits.is_some_and(|waits| matches!(waits.suspended.awaits, Answer::Call(_))) {
+        if waits.is_some_and(|waits| matches!(waits.awaits, Answer::Call(_))) {
             match &answer {
                 Some(body) => self.connmix_resume(slot, Resumed::Answered(body)),
                 None => self.connmix_resume(slot, Resumed::Failed),

@@ -10,8 +10,9 @@ use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
+use crate::shard::forms::Made;
 
-use super::{Conn, Desk, Waits};
+use super::{Conn, Desk};
 
 /// Close code of a client whose push failed: try again later.
 const PUSH_FAILED: u16 = 1013;
@@ -60,26 +61,19 @@ impl Shard {
     }
 
     fn connmix_wait(&mut self, slot: u32, id: ConnId, suspended: Suspended) {
-        let now_ms = self.engine.now.ms;
-        let until_ms = match &suspended.awaits {
-            Answer::Key { timeout, .. } => Some(now_ms + timeout.as_millis() as u64),
+        let due_ms = match &suspended.awaits {
+            Answer::Key { timeout, .. } => self.engine.now.ms + timeout.as_millis() as u64,
             Answer::Call(call) => {
                 self.connmix_call(id, call.clone());
-                None
+                u64::MAX
             }
-            Answer::Push => None,
+            Answer::Push => u64::MAX,
         };
         if let Some(conn) = self.connmix(slot) {
-            conn.waits = Some(Box::new(Waits { suspended, until_ms }));
+            conn.waits = Some(Box::new(suspended));
         }
-        self.connmix_block(slot);
-        self.rearm(slot);
-    }
-
-    /// Nothing more of the connection is handled. Its socket is still read, so that its end is
-    /// noticed.
-    fn connmix_block(&mut self, slot: u32) {
-        self.engine.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.hold_back(slot);
+        self.engine.set_due(slot, due_ms);
     }
 
     fn connmix_effect(&mut self, slot: u32, id: ConnId, effect: Effect, text: &str) {
@@ -88,9 +82,16 @@ impl Shard {
             Effect::Unsubscribe(channel) => _ = self.engine.hub.unsubscribe(slot, &channel),
             Effect::Send(kind, data) => {
                 let payload = Payload::of_kind(data, kind_of(kind));
-                self.push_all(&[slot], &payload);
+                let made = super::make(self.engine.conns[slot].form, &payload);
+                self.engine.offer(slot, &made);
             }
-            Effect::Pong => self.answer(slot, Bytes::from_static(b"pong")),
+            Effect::Pong => {
+                // Who does not take its answers is not read, so this asks for no room.
+                let pong = Payload::of_kind(Bytes::from_static(b"pong"), Kind::Text);
+                if let Made::Frame(frame) = super::make(self.engine.conns[slot].form, &pong) {
+                    self.engine.push(slot, frame.bytes());
+                }
+            }
             Effect::Push { topic, d, waits } => {
                 let d = text.get(d).unwrap_or_default();
                 let waiter = if waits { Waiter::Client } else { Waiter::Nobody };
@@ -100,7 +101,7 @@ impl Shard {
                         if let Some(conn) = self.connmix(slot) {
                             conn.full = conn.full.saturating_add(1);
                         }
-                        self.connmix_block(slot);
+                        self.engine.hold_back(slot);
                     }
                     Err(error) => self.connmix_refused(slot, error),
                 }
@@ -112,11 +113,11 @@ impl Shard {
             }
             Effect::User(user) => self.engine.hub.set_user(slot, &user),
             Effect::Close(goodbye) => {
-                self.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+                self.engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
             Effect::Violation(goodbye) => {
                 self.engine.counters.protocol_violations += 1;
-                self.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+                self.engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
             effect => self.connmix_told(effect),
         }
@@ -136,7 +137,7 @@ impl Shard {
                     tracing::info!(rule, action, unsaid, "an action of a connmix rule failed");
                 }
             }
-            Effect::NoRule => self.dropped(DropReason::NoRule, 1),
+            Effect::NoRule => self.engine.dropped(DropReason::NoRule, 1),
             _ => {}
         }
     }
@@ -165,7 +166,7 @@ impl Shard {
         let waiting = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
         if waiter == Waiter::Client
             && !ended
-            && waiting.is_some_and(|own| own.suspended.awaits == Answer::Push)
+            && waiting.is_some_and(|own| own.awaits == Answer::Push)
         {
             self.connmix_resume(slot, Resumed::Waited);
         }
@@ -179,7 +180,7 @@ impl Shard {
             tracing::warn!(why, closes, unsaid, "a message of a connmix client was not queued");
         }
         if closes {
-            self.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });
+            self.engine.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });
         }
     }
 
@@ -189,10 +190,12 @@ impl Shard {
         self.engine.counters.closes += 1;
         self.connmix.clients -= 1;
         let (id, flags) = (self.engine.conns.id(slot), self.engine.conns[slot].flags);
-        if let Some(conn) = self.connmix(slot) {
-            let conn = conn.take_last();
-            self.connmix.leaving.push_back(Leaving { id, conn, flags });
-        }
+        let Some(conn) = self.connmix(slot) else { return };
+        // It waits for nothing any more but the peer's close.
+        conn.waits = None;
+        conn.full = 0;
+        let conn = conn.take_last();
+        self.connmix.leaving.push_back(Leaving { id, conn, flags });
     }
 
     /// Runs the rules about the clients that have left, of so many in a turn.

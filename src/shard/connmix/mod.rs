@@ -8,7 +8,7 @@
 
 pub(super) mod calls;
 mod effects;
-mod sends;
+pub(super) mod sends;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -18,16 +18,19 @@ use crate::edge::connmix::{Effects, Event, Head, Resumed, Run, Subject, Suspende
 use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
-use crate::hub::push::{CloseReason, Payload};
+use crate::hub::push::{CloseReason, Kind, Payload};
 use crate::hub::queues::Homes;
 use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
-use crate::shard::fan_out::{opcode_of, plain};
+use crate::shard::forms::Made;
+use crate::shard::lists;
+use crate::shard::netsvr_push;
 use crate::shard::ops::Frame;
+use crate::shard::rows;
 use crate::spare::Look;
 use crate::wire::framing::{self, Framer, Framing};
 use crate::wire::json::Index;
-use crate::wire::websocket::{self, Opcode};
+use crate::wire::websocket::Opcode;
 
 const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout" };
 const TOO_BIG: CloseReason = CloseReason { code: 1009, text: "message too big" };
@@ -38,29 +41,18 @@ const NOT_UTF8: CloseReason = CloseReason { code: 1007, text: "invalid utf8 in t
 pub struct Conn {
     /// Address of the peer.
     pub peer: SocketAddr,
-    /// The worker that gets this client's events, if workers are picked sticky.
-    pub worker: Option<ConnId>,
     pub context: Context,
     /// Number of its [`ConnmixServer`].
     server: u16,
     framing: Framing,
     opened: bool,
-    /// A ping is under way, and nothing has arrived since.
-    pinged: bool,
     /// Pushes that found their queue full and whose room has not come up yet.
     full: u16,
     /// The handshake, as long as rules look at it.
     head: Option<Box<Head>>,
     framer: Framer,
-    waits: Option<Box<Waits>>,
-}
-
-/// Rules that have not been run to their end.
-#[derive(Debug)]
-struct Waits {
-    suspended: Suspended,
-    /// When the wait is over at the latest; `None`: an answer comes in any case.
-    until_ms: Option<u64>,
+    /// Rules that have not been run to their end.
+    waits: Option<Box<Suspended>>,
 }
 
 impl Conn {
@@ -76,12 +68,10 @@ impl Conn {
     fn of(peer: SocketAddr, server: u16, framing: Framing) -> Conn {
         Conn {
             peer,
-            worker: None,
             context: Context::default(),
             server,
             framing,
             opened: false,
-            pinged: false,
             full: 0,
             head: None,
             framer: Framer::default(),
@@ -97,16 +87,6 @@ impl Conn {
             opened: true,
             ..Conn::of(self.peer, self.server, self.framing)
         }
-    }
-
-    /// The client has shown that it is there.
-    pub(super) fn answers_pings(&mut self) {
-        self.pinged = false;
-    }
-
-    /// Whether its open event has happened: it is registered.
-    pub(super) fn opened(&self) -> bool {
-        self.opened
     }
 
     /// For tests: panics if an invariant does not hold. `held_max` is for the bytes of input.
@@ -142,7 +122,6 @@ impl Conn {
 pub(super) struct Desk {
     /// Of the last JSON that a client or a backend of the API has sent.
     pub json: Index,
-    pub sends: sends::Sends,
     effects: Effects,
     pub calls: calls::Calls,
     /// Clients that are open.
@@ -162,27 +141,24 @@ impl Desk {
     }
 }
 
-/// The wire formats of one payload that clients of this protocol share.
-#[derive(Default)]
-pub struct Forms {
-    message: Option<Frame>,
-    line: Option<Option<Frame>>,
-    length: Option<Option<Frame>>,
+/// A payload in one of the forms of connmix; some framings have none for some payloads.
+pub fn make(form: u8, payload: &Payload) -> Made {
+    let framing = match form {
+        lists::CONNMIX_MESSAGE => {
+            return Made::Frame(netsvr_push::message(payload, opcode_of(payload.kind())));
+        }
+        lists::CONNMIX_LINE => Framing::Line,
+        _ => Framing::Length,
+    };
+    let bytes = framing::encode(framing, payload.raw());
+    bytes.map_or(Made::Nothing, |bytes| Made::Frame(Frame::new(bytes)))
 }
 
-impl Forms {
-    /// The payload as this client gets it; `None` if its framing has no form for it.
-    pub fn frame(&mut self, conn: &mut Conn, flags: Flags, payload: &Payload) -> Option<Frame> {
-        if flags.has(Flags::WEBSOCKET) {
-            let opcode = opcode_of(payload.kind());
-            return Some(self.message.get_or_insert_with(|| plain(payload, opcode)).clone());
-        }
-        let form = match conn.framing {
-            Framing::Line => &mut self.line,
-            Framing::Length => &mut self.length,
-        };
-        let encode = || framing::encode(conn.framing, payload.raw()).map(Frame::new);
-        form.get_or_insert_with(encode).clone()
+/// The opcode that a payload's kind asks for.
+fn opcode_of(kind: Kind) -> Opcode {
+    match kind {
+        Kind::Unspecified | Kind::Text => Opcode::Text,
+        Kind::Binary => Opcode::Binary,
     }
 }
 
@@ -199,9 +175,10 @@ impl Shard {
     }
 
     /// A connection of a listener that speaks connmix without WebSocket.
-    pub(super) fn connmix_accepted(&self, peer: SocketAddr, server: u16) -> Role {
+    pub(super) fn connmix_accepted(&self, peer: SocketAddr, server: u16) -> (Role, u16) {
         let rules = &self.engine.config.connmix_servers[server as usize];
-        Role::Connmix(Box::new(Conn::new(peer, server, rules)))
+        let row = rows::CONNMIX + server;
+        (Role::Connmix(Box::new(Conn::new(peer, server, rules))), row)
     }
 
     /// A WebSocket connection was upgraded; the answer is queued.
@@ -216,7 +193,7 @@ impl Shard {
             let Upgrade { path, raw_query: query, headers, .. } = upgrade;
             conn.head = Some(Box::new(Head { path, query, headers }));
         }
-        self.engine.conns[slot].role = Role::Connmix(Box::new(conn));
+        self.engine.turn_into(slot, Role::Connmix(Box::new(conn)), rows::CONNMIX + server);
         self.connmix_opened(slot);
         // A rule for the open that waits needs it longer.
         if let Some(conn) = self.connmix(slot)
@@ -229,36 +206,23 @@ impl Shard {
 
     /// The stream can be written to: the connection is registered and its first event happens.
     pub(super) fn connmix_opened(&mut self, slot: u32) {
-        let id = self.engine.conns.id(slot);
         let Some(conn) = self.connmix(slot) else { return };
         if std::mem::replace(&mut conn.opened, true) {
             return;
         }
+        let framing = conn.framing;
         self.engine.counters.opens += 1;
         self.connmix.clients += 1;
+        let form = match (self.engine.conns[slot].flags.has(Flags::WEBSOCKET), framing) {
+            (true, _) => lists::CONNMIX_MESSAGE,
+            (false, Framing::Line) => lists::CONNMIX_LINE,
+            (false, Framing::Length) => lists::CONNMIX_LENGTH,
+        };
+        self.engine.conns[slot].form = form;
         self.engine.conns[slot].active_ms = self.engine.now.ms;
-        self.engine.hub.insert(id);
-        self.rearm(slot);
+        self.engine.join(slot);
+        self.engine.rearm(slot);
         self.connmix_event(slot, Event::Open);
-    }
-
-    /// Counts messages written to a client, and messages that could not be.
-    pub(super) fn connmix_count(&mut self, slot: u32, sent: u64, failed: u64) {
-        let conn = &self.engine.conns[slot];
-        if !matches!(conn.role, Role::Connmix(_)) {
-            return;
-        }
-        let counters = &mut self.engine.counters;
-        if sent > 0 && conn.outbox.is_empty() {
-            self.connmix.sends.taken(self.engine.conns.id(slot));
-        }
-        if conn.flags.has(Flags::WEBSOCKET) {
-            counters.connmix_websocket_sent += sent;
-            counters.connmix_websocket_failed += failed;
-        } else {
-            counters.connmix_socket_sent += sent;
-            counters.connmix_socket_failed += failed;
-        }
     }
 
     /// One WebSocket message.
@@ -269,14 +233,6 @@ impl Shard {
             Opcode::Binary => MessageType::Binary,
         };
         self.connmix_event(slot, Event::Message(kind, data));
-    }
-
-    /// Bytes that one WebSocket message may have.
-    pub(super) fn connmix_message_bytes_max(&self, slot: u32) -> u32 {
-        match &self.engine.conns[slot].role {
-            Role::Connmix(conn) => self.rules_of(conn).max_message,
-            _ => 0,
-        }
     }
 
     /// Bytes of a connection without WebSocket.
@@ -290,7 +246,7 @@ impl Shard {
             if flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
                 return;
             }
-            if flags.has(Flags::BLOCKED) || self.outbox_blocks(slot) {
+            if !self.engine.takes(slot) || self.engine.outbox_blocks(slot) {
                 framer.stash(input);
                 break;
             }
@@ -300,9 +256,10 @@ impl Shard {
                 Ok(Some(message)) => self.connmix_stream_message(slot, server, message),
                 Err(_) => {
                     self.engine.counters.protocol_violations += 1;
-                    return self.close(slot, TOO_BIG);
+                    return self.engine.close(slot, TOO_BIG);
                 }
             }
+            self.settle();
         }
         if let Some(conn) = self.connmix(slot) {
             conn.framer = framer;
@@ -310,7 +267,7 @@ impl Shard {
     }
 
     fn connmix_stream_message(&mut self, slot: u32, server: usize, message: &[u8]) {
-        self.shows_life(slot);
+        self.engine.shows_life(slot);
         self.engine.counters.messages_received += 1;
         self.engine.counters.connmix_socket_received += 1;
         self.engine.counters.message_bytes_received += message.len() as u64;
@@ -322,7 +279,7 @@ impl Shard {
         };
         if kind == MessageType::Text && simdutf8::basic::from_utf8(message).is_err() {
             self.engine.counters.protocol_violations += 1;
-            return self.close(slot, NOT_UTF8);
+            return self.engine.close(slot, NOT_UTF8);
         }
         self.connmix_event(slot, Event::Message(kind, message));
     }
@@ -343,16 +300,18 @@ impl Shard {
     /// Goes on with the rules of an event.
     fn connmix_resume(&mut self, slot: u32, how: Resumed<'_>) {
         let id = self.engine.conns.id(slot);
-        let Some(waits) = self.connmix(slot).and_then(|conn| conn.waits.take()) else { return };
+        let waits = self.connmix(slot).and_then(|conn| conn.waits.take());
+        let Some(suspended) = waits else { return };
+        self.engine.set_due(slot, u64::MAX);
         let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
         let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
-        let event = waits.suspended.event();
+        let event = suspended.event();
         let subject =
             conn.subject(client_id, node, self.homes(), self.engine.conns[slot].flags, event);
         let Desk { json, effects, .. } = &mut self.connmix;
         let rules = &self.engine.config.connmix_servers[conn.server as usize];
         let run = Run::new(rules, subject, &conn.context, json, effects);
-        let suspended = run.resume(&waits.suspended, how);
+        let suspended = run.resume(&suspended, how);
         self.connmix_carry_out(slot, id, suspended);
         self.connmix_go_on(slot);
     }
@@ -362,72 +321,21 @@ impl Shard {
         let waits = self.connmix(slot).is_none_or(|conn| conn.waits());
         if !waits && self.engine.conns[slot].flags.has(Flags::BLOCKED) {
             self.engine.conns[slot].active_ms = self.engine.now.ms;
-            self.rearm(slot);
-            self.unblock(slot);
+            self.engine.rearm(slot);
+            self.engine.read_on(slot);
         }
     }
 
-    /// When something is due on a connection that is not ending, milliseconds of the process clock.
-    pub(super) fn connmix_deadline_ms(&self, slot: u32) -> u64 {
-        let active_ms = self.engine.conns[slot].active_ms;
-        let ms = |duration: std::time::Duration| duration.as_millis() as u64;
-        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return active_ms };
-        if !conn.opened {
-            return active_ms + ms(self.engine.config.runtime.handshake_timeout);
-        }
-        let rules = self.rules_of(conn);
-        let read = ms(rules.read_timeout);
-        let mut deadline = active_ms + read + 1;
-        if rules.ping && !conn.pinged && self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
-            deadline = active_ms + read / 2;
-        }
-        if let Some(waits) = &conn.waits {
-            deadline = waits.until_ms.unwrap_or(self.engine.now.ms + read);
-        }
-        deadline.max(self.engine.now.ms + 1)
+    /// The wait of its rules is over.
+    pub(super) fn connmix_due(&mut self, slot: u32) {
+        self.engine.set_due(slot, u64::MAX);
+        self.connmix_resume(slot, Resumed::Waited);
     }
 
-    /// That time has come.
-    pub(super) fn connmix_timed_out(&mut self, slot: u32) {
-        let now_ms = self.engine.now.ms;
-        let (active_ms, flags) = (self.engine.conns[slot].active_ms, self.engine.conns[slot].flags);
-        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
-        let rules = self.rules_of(conn);
-        let read = rules.read_timeout.as_millis();
-        let silent_ms = now_ms.saturating_sub(active_ms) as u128;
-        let late = |until_ms: u64| until_ms <= now_ms;
-        if !conn.opened {
-            self.engine.counters.handshake_timeouts += 1;
-            return self.finish(slot);
-        }
-        let waited = conn.waits.as_ref().and_then(|waits| waits.until_ms).is_some_and(late);
-        let pings = rules.ping && !conn.pinged && flags.has(Flags::WEBSOCKET);
-        if waited {
-            return self.connmix_resume(slot, Resumed::Waited);
-        }
-        if flags.has(Flags::BLOCKED) {
-            // A client that is not handled can not show that it is alive.
-            self.engine.conns[slot].active_ms = now_ms;
-        } else if silent_ms > read {
-            self.engine.counters.idle_timeouts += 1;
-            return self.close(slot, READ_TIMEOUT);
-        } else if pings && silent_ms >= read / 2 {
-            if let Some(conn) = self.connmix(slot) {
-                conn.pinged = true;
-            }
-            self.push(slot, websocket::ping());
-        }
-        self.rearm(slot);
-    }
-
-    /// The connection is closing: it waits for nothing any more but the peer's close.
-    pub(super) fn connmix_give_up(&mut self, slot: u32) {
-        let Some(conn) = self.connmix(slot) else { return };
-        conn.waits = None;
-        conn.full = 0;
-        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-            self.unblock(slot);
-        }
+    /// The client has been silent for too long.
+    pub(super) fn connmix_silent(&mut self, slot: u32) {
+        self.engine.counters.idle_timeouts += 1;
+        self.engine.close(slot, READ_TIMEOUT);
     }
 
     /// The queue that was full has room again.
@@ -445,7 +353,7 @@ impl Shard {
         if conn.context.set(values).is_err() {
             return false;
         }
-        if conn.waits.as_ref().is_some_and(|waits| waits.suspended.is_over(&conn.context)) {
+        if conn.waits.as_ref().is_some_and(|waits| waits.is_over(&conn.context)) {
             self.connmix_resume(slot, Resumed::Waited);
         }
         true

@@ -7,18 +7,18 @@
 
 use crate::hub::ConnId;
 use crate::metrics::{SendSeries, SendTimes};
-use crate::shard::Shard;
 use crate::shard::clock::Now;
 use crate::shard::conns::Flags;
+use crate::shard::{Engine, Shard};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct Sends {
+pub struct Sends {
     samples: [Option<Sample>; 4],
     /// What is being carried out comes from another node.
     forwarded: bool,
-    /// When a sample began last, milliseconds.
-    began_ms: u64,
+    /// When a sample of each series began last, milliseconds.
+    began_ms: [u64; 4],
     times: Option<Box<SendTimes>>,
 }
 
@@ -40,19 +40,13 @@ enum State {
 }
 
 impl Sends {
-    /// Begins samples at these clients: the first over TCP and the first over WebSocket that have
-    /// been given a message.
-    pub fn begin(&mut self, firsts: [Option<ConnId>; 2], now: &Now) {
-        if now.ms == self.began_ms {
-            return;
-        }
-        for (websocket, first) in [false, true].into_iter().zip(firsts) {
-            let series = SendSeries::new(websocket, self.forwarded);
-            let place = &mut self.samples[series.index()];
-            if let (Some(conn), None) = (first, &place) {
-                *place = Some(Sample { conn, since_us: now.us, state: State::Queued });
-                self.began_ms = now.ms;
-            }
+    /// Begins a sample at this client, over TCP or over WebSocket, which has been given a message.
+    pub fn begin(&mut self, conn: ConnId, websocket: bool, now: &Now) {
+        let series = SendSeries::new(websocket, self.forwarded);
+        let place = &mut self.samples[series.index()];
+        if place.is_none() && now.ms != self.began_ms[series.index()] {
+            *place = Some(Sample { conn, since_us: now.us, state: State::Queued });
+            self.began_ms[series.index()] = now.ms;
         }
     }
 
@@ -85,33 +79,35 @@ impl Shard {
         &mut self,
         work: impl FnOnce(&mut Shard) -> T,
     ) -> T {
-        self.connmix.sends.forwarded = true;
+        self.engine.sends.forwarded = true;
         let done = work(self);
-        self.connmix.sends.forwarded = false;
+        self.engine.sends.forwarded = false;
         done
     }
 
     /// Whether it matters when the operations of this turn are done.
     pub fn asks_for_time(&self) -> bool {
-        self.connmix.sends.is_taken()
+        self.engine.sends.is_taken()
     }
 
     /// The operations of this turn were done by `now_us`, but for sends that stall.
     pub fn carried_out(&mut self, now_us: u64) {
-        for sample in self.connmix.sends.samples.iter_mut().flatten() {
+        for sample in self.engine.sends.samples.iter_mut().flatten() {
             if sample.state == State::Taken {
                 sample.state = State::Written(now_us);
             }
         }
     }
+}
 
+impl Engine {
     /// Ends the samples of messages that are written, and those of clients that are gone.
-    pub(in crate::shard) fn connmix_sends_end(&mut self) {
+    pub(in crate::shard) fn sends_end(&mut self) {
         for series in SendSeries::all() {
-            let sends = &mut self.connmix.sends;
+            let sends = &mut self.sends;
             let Some(sample) = &mut sends.samples[series.index()] else { continue };
-            let slot = self.engine.conns.slot(sample.conn);
-            let Some(conn) = slot.map(|slot| &self.engine.conns[slot]) else {
+            let slot = self.conns.slot(sample.conn);
+            let Some(conn) = slot.map(|slot| &self.conns[slot]) else {
                 sends.samples[series.index()] = None;
                 continue;
             };
@@ -122,10 +118,8 @@ impl Shard {
                 State::Queued if conn.outbox.is_empty() => sends.samples[series.index()] = None,
                 State::Queued => {}
                 _ if flags.has(Flags::STALLED) => sample.state = State::Stalled,
-                State::Written(until_us) => sends.note(series, until_us, self.engine.now.ms),
-                State::Taken | State::Stalled => {
-                    sends.note(series, self.engine.now.us, self.engine.now.ms)
-                }
+                State::Written(until_us) => sends.note(series, until_us, self.now.ms),
+                State::Taken | State::Stalled => sends.note(series, self.now.us, self.now.ms),
             }
         }
     }

@@ -54,7 +54,7 @@ impl Shard {
         let client = self.engine.conns.id(slot);
         if let Ok(Pushed::Full) = self.queue_push(client, topic, &event, Waiter::Nobody) {
             // Nothing more of this client until there is room.
-            self.block(slot, false);
+            self.engine.block(slot);
         }
     }
 }

@@ -7,41 +7,54 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Conn;
 use super::rooms::Fan;
 use crate::config::model::Config;
 use crate::hub::push::{Format, Payload};
-use crate::shard::ops::Frame;
+use crate::shard::forms::Made;
 use crate::wire::im::proto::{CrMessage, CrMessageType};
-use crate::wire::im::{FRAME_BYTES_MAX, Gzip, HEADER_BYTES, element};
+use crate::wire::im::{ByteOrder, FRAME_BYTES_MAX, Gzip, HEADER_BYTES, LenMode, Wire, element};
 
 /// What a notice has besides its content: header, keys, lengths, time, type.
 const NOTICE_OVERHEAD: usize = HEADER_BYTES + 64;
 
-/// The wire formats of one payload that clients of this protocol share.
-pub struct Forms<'a> {
-    config: &'a Config,
-    gzip: &'a mut Gzip,
-    unix_ms: u64,
-    fan: Option<Fan<'a>>,
+/// Forms of IM: one for each [`Wire`] of one configuration.
+pub const FORMS: u8 = 16 * 3 * 4;
+
+/// The number of a wire format among the forms of IM.
+pub fn form_of(wire: Wire) -> u8 {
+    let mode = match wire.mode {
+        LenMode::Body => 0,
+        LenMode::Rest => 1,
+        LenMode::Frame => 2,
+    };
+    (wire.version & 15) * 12 + mode * 4 + u8::from(wire.gzip) * 2 + u8::from(wire.websocket)
 }
 
-impl<'a> Forms<'a> {
-    /// None made yet; the time is that of the message.
-    pub fn new(config: &'a Arc<Config>, gzip: &'a mut Gzip, unix_ms: u64) -> Forms<'a> {
-        Forms { config, gzip, unix_ms, fan: None }
-    }
+/// The inverse of [`form_of`].
+fn wire_of(form: u8, order: ByteOrder) -> Wire {
+    let mode = match form / 4 % 3 {
+        0 => LenMode::Body,
+        1 => LenMode::Rest,
+        _ => LenMode::Frame,
+    };
+    let (gzip, websocket) = (form & 2 != 0, form & 1 != 0);
+    Wire { version: form / 12, mode, order, gzip, websocket }
+}
 
-    /// The payload as this client gets it; `None` if no frame can hold it.
-    pub fn frame(&mut self, conn: &Conn, payload: &Payload) -> Option<Frame> {
-        if payload.raw().len() + NOTICE_OVERHEAD > FRAME_BYTES_MAX {
-            return None;
-        }
-        let (config, unix_ms) = (self.config, self.unix_ms);
-        let body = || payload.format(Format::ImNotify, |raw| body(raw, unix_ms)).clone();
-        let fan = self.fan.get_or_insert_with(|| Fan::new(config, body()));
-        Some(fan.frame(conn.session.wire(&config.im), self.gzip))
+/// A payload in one of the forms of IM; the time is that of the message.
+pub fn make(
+    form: u8,
+    payload: &Payload,
+    config: &Arc<Config>,
+    gzip: &mut Gzip,
+    unix_ms: u64,
+) -> Made {
+    if payload.raw().len() + NOTICE_OVERHEAD > FRAME_BYTES_MAX {
+        return Made::Nothing;
     }
+    let body = payload.format(Format::ImNotify, |raw| body(raw, unix_ms)).clone();
+    let wire = wire_of(form, config.im.byte_order);
+    Made::Frame(Fan::new(config, body).frame(wire, gzip))
 }
 
 /// A `CRMessageResponse` with one notice.
@@ -52,4 +65,16 @@ fn body(content: &[u8], unix_ms: u64) -> Bytes {
         message_type: CrMessageType::Notify as u32,
         ..CrMessage::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wire_format_has_a_form_of_its_own() {
+        for form in 0..FORMS {
+            assert_eq!(form_of(wire_of(form, ByteOrder::Big)), form);
+        }
+    }
 }

@@ -78,7 +78,7 @@ impl Shard {
             let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
             let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
             let step = conn.session.drop_said(seq, Status::RateLimited, &around);
-            self.dropped(DropReason::RoomLimiter, 1);
+            self.engine.dropped(DropReason::RoomLimiter, 1);
             if let crate::edge::im::Step::Dropped(_, answer, end) = step {
                 self.im_answer(slot, answer, end);
             }
@@ -103,7 +103,7 @@ impl Shard {
                 continue;
             }
             if payload.raw().len() + NOTIFY_OVERHEAD + topic.len() > FRAME_BYTES_MAX {
-                self.dropped(DropReason::TooLarge, 1);
+                self.engine.dropped(DropReason::TooLarge, 1);
                 continue;
             }
             let message = notice(topic, payload.raw().clone());
@@ -116,7 +116,7 @@ impl Shard {
         if home == self.engine.id {
             self.im_order(chat);
         } else {
-            self.post(home, Mail::Chat(Box::new(chat)));
+            self.engine.post(home, Mail::Chat(Box::new(chat)));
         }
     }
 
@@ -215,7 +215,7 @@ impl Shard {
         counters.im_notifications += queued;
         counters.im_deliveries += queued * batch.messages.len() as u64;
         counters.im_deflated += fan.packed_bytes();
-        self.dropped(DropReason::SlowClient, slow);
+        self.engine.dropped(DropReason::SlowClient, slow);
         speakers.iter().for_each(|&slot| self.im_flush_to(slot, batch, room));
         self.im_mark(batch, false);
     }
@@ -246,11 +246,11 @@ impl Shard {
         let wire = Wire { gzip: false, ..conn.session.wire(&config.im) };
         let frame = notification(wire, config.im.commands.cr_notify, &body);
         if !self.engine.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
-            return self.dropped(DropReason::SlowClient, 1);
+            return self.engine.dropped(DropReason::SlowClient, 1);
         }
         self.engine.counters.im_notifications += 1;
         self.engine.counters.im_deliveries += count;
-        self.push(slot, frame);
+        self.engine.push(slot, frame);
     }
 }
 

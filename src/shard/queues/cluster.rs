@@ -53,7 +53,7 @@ impl Shard {
         let cluster = self.engine.queueing.cluster.as_ref();
         if !cluster.is_some_and(|cluster| cluster.room.take(text.len())) {
             self.engine.queueing.queues.tally.refused += 1;
-            self.dropped(DropReason::QueueUnstored, 1);
+            self.engine.dropped(DropReason::QueueUnstored, 1);
             return Err(PushError::Unstored);
         }
         self.push_later(self.engine.id, topic, Push { client, event: text, waiter });
@@ -67,7 +67,7 @@ impl Shard {
             if let Err(error) = outcome.result {
                 self.engine.queueing.queues.tally.pushed -= 1;
                 self.engine.queueing.queues.tally.refused += 1;
-                self.dropped(reason(error), 1);
+                self.engine.dropped(reason(error), 1);
             }
             self.engine.queueing.outcomes.push_back(outcome);
         }
@@ -78,7 +78,7 @@ impl Shard {
 
     /// Tells JetStream what became of its messages, and asks for more.
     pub(super) fn queue_reports(&mut self) {
-        let wants = !self.is_draining();
+        let wants = !self.engine.is_draining();
         let Some(cluster) = &mut self.engine.queueing.cluster else { return };
         self.engine.queueing.queues.take_reports(wants, |report| {
             cluster.out.push_back(QueueRequest::Report(report));

@@ -34,7 +34,9 @@ impl Shard {
         permission: Permission,
     ) {
         let Some(slot) = self.engine.conns.slot(id) else { return };
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
+            || self.engine.conns[slot].goes()
+        {
             return;
         }
         let config = self.engine.config.clone();

@@ -26,6 +26,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
+use crate::shard::rows;
 use crate::wire::http;
 use crate::wire::http::answer::{Answer, Manner};
 use crate::wire::http::fault::Fault;
@@ -107,11 +108,6 @@ impl HttpConn {
         self.peer
     }
 
-    /// Whether its request is not answered yet.
-    pub(in crate::shard) fn owes_answers(&self) -> bool {
-        self.pending.is_some()
-    }
-
     /// Whether an upstream has a request of it.
     pub(in crate::shard) fn is_forwarded(&self) -> bool {
         matches!(self.pending, Some(Pending::Answered(_)))
@@ -140,9 +136,9 @@ impl Shard {
 
     /// A connection whose first request, here with all that came, is none for a WebSocket.
     pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32, data: &[u8]) {
-        let role = &mut self.engine.conns[slot].role;
-        if let Role::Greeting(greeting) = role {
-            *role = Role::XximHttp(Box::new(HttpConn::new(greeting.peer)));
+        if let Role::Greeting(greeting) = &self.engine.conns[slot].role {
+            let conn = HttpConn::new(greeting.peer);
+            self.engine.turn_into(slot, Role::XximHttp(Box::new(conn)), rows::XXIM_HTTP);
         }
         self.xxim_http_bytes(slot, data);
     }
@@ -165,7 +161,7 @@ impl Shard {
                     return self.greeted(slot, &request, rest);
                 }
                 Event::Request(request) => self.xxim_http_head(slot, &request, &mut machine),
-                Event::Expect => self.push(slot, Bytes::from_static(CONTINUE)),
+                Event::Expect => self.engine.push(slot, Bytes::from_static(CONTINUE)),
                 Event::Body(body) => {
                     if let Some(plan) = self.xxim_http(slot).and_then(|conn| conn.plan.take()) {
                         self.xxim_http_request(slot, *plan, &body);
@@ -173,6 +169,7 @@ impl Shard {
                 }
                 Event::Refuse(fault) => self.xxim_http_fault(slot, fault),
             }
+            self.settle();
         }
         let unread = rest.len();
         machine.keep(bytes, unread);
@@ -180,15 +177,17 @@ impl Shard {
             let runs = machine.is_partial();
             conn.since_ms = runs.then(|| conn.since_ms.unwrap_or(now_ms));
             conn.machine = machine;
-            self.rearm(slot);
+            self.xxim_http_rearm(slot);
         }
     }
 
     /// Whether there is something to read, and it is to be read now.
     fn xxim_http_goes_on(&mut self, slot: u32, machine: &Machine, rest: &[u8]) -> bool {
-        let stopped = Flags::GONE | Flags::DEAF | Flags::BLOCKED;
+        let stopped = Flags::GONE | Flags::DEAF;
         let more = !rest.is_empty() || machine.is_partial();
-        more && !self.engine.conns[slot].flags.has(stopped) && !self.outbox_blocks(slot)
+        more && !self.engine.conns[slot].flags.has(stopped)
+            && self.engine.takes(slot)
+            && !self.engine.outbox_blocks(slot)
     }
 
     /// A request begins; its body is to come.
@@ -293,7 +292,8 @@ impl Shard {
             network: String::new(),
             headers: first_values(plan.headers.clone()).to_vec(),
         };
-        self.engine.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.hold_back(slot);
+        self.engine.owes(slot, true);
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.number = conn.number.wrapping_add(1);
         let number = conn.number;
@@ -359,7 +359,8 @@ impl Shard {
             let full = failure(code::RETRY, text::RETRY);
             return self.xxim_http_answer(slot, &plan.form, full);
         }
-        self.engine.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.hold_back(slot);
+        self.engine.owes(slot, true);
         self.xxim.under_way += 1;
         self.engine.counters.xxim_forwarded += 1;
         let conn = self.engine.conns.id(slot);
@@ -395,7 +396,8 @@ impl Shard {
         let message = wire::request_body("", &plan.method, body);
         let uniq_id = self.engine.uniq_ids.encode(id);
         let until_ms = self.engine.now.ms + time_max.as_millis() as u64;
-        self.engine.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.hold_back(slot);
+        self.engine.owes(slot, true);
         plan.form.manner.ends = true;
         let Some(conn) = self.xxim_http(slot) else { return };
         conn.pending = Some(Pending::Told(plan.form, until_ms));
@@ -404,7 +406,7 @@ impl Shard {
         self.event(slot, EventKind::Message, |_| {
             worker::transfer(&uniq_id, user, "", std::iter::empty(), &message)
         });
-        self.rearm(slot);
+        self.xxim_http_rearm(slot);
     }
 
     /// A backend casts to these connections: for those whose request a worker has it is the
@@ -434,9 +436,12 @@ impl Shard {
     }
 
     /// The time of a connection is up: of a request that a worker has, or of its own.
-    pub(in crate::shard) fn xxim_http_timed_out(&mut self, slot: u32) {
+    pub(in crate::shard) fn xxim_http_due(&mut self, slot: u32) {
+        if self.xxim_http_deadline_ms(slot) > self.engine.now.ms {
+            return self.xxim_http_rearm(slot);
+        }
         if !self.xxim_http_end_told(slot, failure(code::RETRY, text::RETRY)) {
-            self.finish(slot);
+            self.engine.finish(slot);
         }
     }
 
@@ -444,7 +449,7 @@ impl Shard {
     pub(in crate::shard) fn xxim_http_drain(&mut self, slot: u32) {
         match self.xxim_http(slot).and_then(|conn| conn.pending.as_mut()) {
             Some(pending) => pending.form().manner.ends = true,
-            None => self.linger(slot),
+            None => self.engine.linger(slot),
         }
     }
 
@@ -475,10 +480,11 @@ impl Shard {
     fn xxim_http_resume(&mut self, slot: u32) {
         let flags = self.engine.conns[slot].flags;
         let waits = self.xxim_http(slot).is_some_and(|conn| conn.pending.is_some());
+        self.engine.owes(slot, waits);
         if !waits && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::LINGER) {
-            self.unblock(slot);
+            self.engine.read_on(slot);
         }
-        self.rearm(slot);
+        self.xxim_http_rearm(slot);
     }
 
     fn xxim_http_answer(&mut self, slot: u32, form: &Form, answer: CommonResp) {
@@ -514,15 +520,20 @@ impl Shard {
     }
 
     fn xxim_http_write(&mut self, slot: u32, manner: Manner, answer: Answer<'_>) {
-        let answer = answer.encode(manner, &self.http_date());
-        self.push(slot, Bytes::from(answer));
+        let answer = answer.encode(manner, &self.engine.http_date());
+        self.engine.push(slot, Bytes::from(answer));
         if manner.ends {
-            self.linger(slot);
+            self.engine.linger(slot);
         }
     }
 
+    fn xxim_http_rearm(&mut self, slot: u32) {
+        let due_ms = self.xxim_http_deadline_ms(slot);
+        self.engine.set_due(slot, due_ms);
+    }
+
     /// When something is due, milliseconds of the process clock.
-    pub(in crate::shard) fn xxim_http_deadline_ms(&self, slot: u32) -> u64 {
+    fn xxim_http_deadline_ms(&self, slot: u32) -> u64 {
         let Role::XximHttp(conn) = &self.engine.conns[slot].role else { return u64::MAX };
         let request_ms = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
         let idle_ms = self.engine.config.xxim.http_idle_timeout.as_millis() as u64;

@@ -78,7 +78,7 @@ impl Shard {
     /// A question begins whose answer the barrier waits for; returns its number. The connection is
     /// still received from, to notice its end: whoever has left takes nobody's turn.
     pub(super) fn xxim_ask(&mut self, slot: u32) -> u32 {
-        self.engine.conns[slot].flags.set(Flags::BLOCKED);
+        self.engine.hold_back(slot);
         let Some(conn) = self.xxim(slot) else { return 0 };
         conn.number = conn.number.wrapping_add(1);
         conn.number
@@ -87,7 +87,9 @@ impl Shard {
     /// The slot of a connection that still waits for the answer with this number.
     fn xxim_asked(&mut self, id: ConnId, number: u32) -> Option<u32> {
         let slot = self.engine.conns.slot(id)?;
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || self.xxim_goes(slot) {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
+            || self.engine.conns[slot].goes()
+        {
             return None;
         }
         let conn = self.xxim(slot)?;
@@ -184,15 +186,15 @@ impl Shard {
             return self.xxim_settled(slot, held);
         }
         if !self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-            self.block(slot, false);
+            self.engine.block(slot);
         }
-        self.post(home, Mail::XximClaim { triple, conn: id, order });
+        self.engine.post(home, Mail::XximClaim { triple, conn: id, order });
     }
 
     /// Another shard's connection wants a triple that is at home here.
     pub(in crate::shard) fn xxim_claim_from(&mut self, triple: Triple, conn: ConnId, order: u64) {
         let held = self.xxim_claimed_here(&triple, conn, order);
-        self.post(conn.shard(), Mail::XximClaimed { triple, conn, held });
+        self.engine.post(conn.shard(), Mail::XximClaimed { triple, conn, held });
     }
 
     /// Whether the connection holds it now: a newer one keeps it.
@@ -208,7 +210,7 @@ impl Shard {
             self.xxim_displaced(triple, before);
         } else {
             let triple = triple.clone();
-            self.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
+            self.engine.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
         }
         true
     }
@@ -252,7 +254,7 @@ impl Shard {
             // The departure is told with what is true then, the newest token above all.
             *announced = identity;
         }
-        self.rearm(slot);
+        self.xxim_rearm(slot);
         self.xxim_step(slot, step);
     }
 
@@ -307,7 +309,7 @@ impl Shard {
         if home == self.engine.id {
             self.xxim.holders.release(triple, conn);
         } else {
-            self.post(home, Mail::XximRelease { triple, conn });
+            self.engine.post(home, Mail::XximRelease { triple, conn });
         }
     }
 

@@ -41,8 +41,6 @@ pub struct State {
     pub(super) waiting: VecDeque<ConnId>,
     /// Connections over TCP.
     pub(super) over_tcp: u32,
-    /// Bytes that may still be encrypted in this turn.
-    pub(super) seal_left: usize,
     /// Where messages are decrypted.
     scratch: Vec<u8>,
 }
@@ -177,6 +175,7 @@ impl Shard {
             let step = refused(code::RETRY, Some(text::RETRY));
             return self.xxim_step(slot, step);
         };
+        self.engine.owes(slot, true);
         self.xxim.under_way += 1;
         self.engine.counters.xxim_forwarded += 1;
         let (method, req_id) = (request.method.into(), head.slice(req_id));
@@ -189,7 +188,7 @@ impl Shard {
     /// that the client says of itself. Returns the code of the response.
     fn xxim_transfer(&mut self, slot: u32, request: &wire::Request<'_>, body: &[u8]) -> i32 {
         let id = self.engine.conns.id(slot);
-        let sticky = self.xxim(slot).and_then(|conn| conn.worker);
+        let sticky = self.engine.conns[slot].worker();
         let wanted = self.engine.links.wanted(EventKind::Message);
         if !wanted || !self.engine.links.ready(EventKind::Message, id, sticky) {
             return code::RETRY;
@@ -227,9 +226,8 @@ impl Shard {
         };
         self.xxim.under_way -= 1;
         self.xxim_respond(slot, &head, result.code, &result.data);
-        if self.xxim(slot).is_some_and(|conn| !conn.owes_answers()) {
-            self.xxim_goodbye(slot);
-        }
+        let owes = self.xxim(slot).is_some_and(|conn| conn.owes_answers());
+        self.engine.owes(slot, owes);
         self.xxim_resume(slot);
     }
 
@@ -289,8 +287,8 @@ impl Shard {
         // Its requests are not taken any more once the outbox is full, so what comes beyond that
         // are the answers to those that were.
         let room = self.engine.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
-        if self.xxim_queued(slot) > room {
-            return self.too_slow(slot);
+        if self.engine.conns[slot].charge() > room {
+            return self.engine.too_slow(slot);
         }
         self.xxim_send(slot, &response);
     }

@@ -1,0 +1,225 @@
+//! The one place that asks what a connection speaks: what the engine cannot do by itself goes to
+//! the protocol from here, and the list of wants is emptied here.
+
+use crate::hub::Departed;
+use crate::shard::Shard;
+use crate::shard::closing::SHUTDOWN;
+use crate::shard::conns::{Flags, Role};
+use crate::shard::due::Due;
+use crate::shard::ops::Op;
+use crate::shard::wants::Want;
+
+impl Shard {
+    /// Empties the list of wants, those of wants included.
+    pub(super) fn settle(&mut self) {
+        while let Some(want) = self.engine.wants.pop() {
+            match want {
+                Want::Left { slot, departed } => self.left_hub(slot, &departed),
+                Want::Shut { slot } => self.shut(slot),
+                Want::Gone { slot } => self.gone(slot),
+                Want::Written { slot } => self.written(slot),
+            }
+        }
+    }
+
+    /// The same, and then those read on that may, as many as one turn allows.
+    pub(super) fn settle_all(&mut self) {
+        self.settle();
+        while self.engine.reading_left > 0
+            && let Some(conn) = self.engine.wants.reader()
+        {
+            if let Some(slot) = self.engine.conns.slot(conn) {
+                self.reads_on(slot);
+                self.settle();
+            }
+        }
+    }
+
+    /// Goes on with a connection that was blocked: first what was kept, then its socket.
+    fn reads_on(&mut self, slot: u32) {
+        let flags = &mut self.engine.conns[slot].flags;
+        if !flags.clear(Flags::READS_ON) || flags.has(Flags::GONE) {
+            return;
+        }
+        flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
+        if self.engine.is_draining() {
+            // It may have waited without a limit.
+            self.engine.rearm(slot);
+        }
+        self.engine.reader = Some(slot);
+        self.feed(slot, &mut []);
+        let stops = Flags::BLOCKED | Flags::GONE;
+        if !self.engine.conns[slot].flags.has(stops)
+            && let Some(mut held) = self.engine.conns[slot].take_held()
+        {
+            self.take_in(slot, &mut held);
+        }
+        self.engine.reader = None;
+        let conn = &self.engine.conns[slot];
+        if conn.flags.has(stops) {
+            return;
+        }
+        if conn.flags.has(Flags::ENDED) {
+            return self.engine.touch(slot);
+        }
+        if self.engine.is_draining() && !self.engine.row(slot).backend {
+            self.engine.close(slot, SHUTDOWN);
+        }
+        if self.engine.conns[slot].flags.clear(Flags::PAUSED) {
+            self.engine.ops.push(Op::Resume { slot });
+        }
+    }
+
+    /// The end of a client has begun.
+    fn left_hub(&mut self, slot: u32, departed: &Departed) {
+        match &self.engine.conns[slot].role {
+            Role::Netsvr(_) => self.netsvr_left(slot, departed),
+            Role::Xxim(_) => self.xxim_left(slot),
+            Role::Connmix(_) => self.connmix_left(slot),
+            Role::Im(_) => self.im_left(slot),
+            role => debug_assert!(false, "{role:?} was a client"),
+        }
+    }
+
+    /// Nothing more can be written to a backend: it is given no further events.
+    fn shut(&mut self, slot: u32) {
+        if let Role::Business(_) = self.engine.conns[slot].role {
+            self.lost(slot);
+            // Whoever waited for it may go on.
+            self.engine.room_left = true;
+        }
+    }
+
+    /// The connection is gone.
+    fn gone(&mut self, slot: u32) {
+        self.netsvr_gone(slot);
+        self.lost(slot);
+        self.engine.conns[slot].extra = None;
+    }
+
+    /// What the protocol keeps of a connection is taken away.
+    fn lost(&mut self, slot: u32) {
+        let role = std::mem::replace(&mut self.engine.conns[slot].role, Role::Leaving);
+        match role {
+            Role::Business(business) => self.business_lost(slot, *business),
+            Role::Xxim(conn) => self.xxim_departed(slot, *conn),
+            Role::XximHttp(conn) => self.xxim_http_departed(slot, &conn),
+            Role::ConnmixApi(conn) => self.connmix_api_departed(slot, *conn),
+            _ => {}
+        }
+        let extra = self.engine.conns[slot].extra.as_mut();
+        if let Some(flight) = extra.and_then(|extra| extra.flight.take()) {
+            self.engine.asks.reckon(flight.own_bytes(), 0);
+        }
+    }
+
+    /// What was sent to a connection that waits is written.
+    fn written(&mut self, slot: u32) {
+        match self.engine.conns[slot].role {
+            Role::Business(_) => self.business_written(slot),
+            Role::ConnmixApi(_) => self.connmix_api_room(slot),
+            Role::Xxim(_) => self.xxim_resume(slot),
+            _ => {}
+        }
+    }
+
+    /// The timer of a connection has fired.
+    pub(super) fn timed_out(&mut self, slot: u32) {
+        match self.engine.due(slot) {
+            Due::Nothing => {}
+            Due::Own => self.own_due(slot),
+            Due::Silence => self.silent(slot),
+            Due::Goodbye => {
+                if let Role::ConnmixApi(_) = self.engine.conns[slot].role {
+                    self.api_give_up(slot);
+                }
+                self.engine.say_last(slot);
+                self.engine.give_time(slot);
+            }
+        }
+    }
+
+    fn own_due(&mut self, slot: u32) {
+        match self.engine.conns[slot].role {
+            Role::Greeting(_) => self.engine.handshake_timed_out(slot),
+            Role::Business(_) => self.business_settled(slot),
+            Role::Xxim(_) => self.xxim_due(slot),
+            Role::XximHttp(_) => self.xxim_http_due(slot),
+            Role::Connmix(_) => self.connmix_due(slot),
+            Role::Im(_) => self.im_due(slot),
+            Role::ConnmixApi(_) => self.connmix_api_due(slot),
+            _ => self.engine.set_due(slot, u64::MAX),
+        }
+    }
+
+    fn silent(&mut self, slot: u32) {
+        match self.engine.conns[slot].role {
+            Role::Business(_) => self.business_silent(slot),
+            Role::Connmix(_) => self.connmix_silent(slot),
+            Role::Im(_) => self.im_silent(slot),
+            Role::ConnmixApi(_) => self.connmix_api_silent(slot),
+            _ => self.netsvr_silent(slot),
+        }
+    }
+
+    /// Stops accepting and closes every client; backend connections stay for the events.
+    pub(super) fn drain(&mut self) {
+        if self.engine.is_draining() {
+            return;
+        }
+        let close_ms = self.engine.config.runtime.close_timeout.as_millis() as u64;
+        self.engine.drain_due_ms = Some(self.engine.now.ms + close_ms);
+        for listener in 0..self.engine.listeners.len() {
+            self.engine.ops.push(Op::Unlisten { listener });
+        }
+        for slot in self.engine.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
+            let flags = self.engine.conns[slot].flags;
+            if self.engine.row(slot).backend || flags.has(Flags::GONE) {
+                continue;
+            }
+            match self.engine.conns[slot].role {
+                Role::Greeting(_) => self.engine.finish(slot),
+                // Its request is answered first, if it has one.
+                Role::XximHttp(_) => self.xxim_http_drain(slot),
+                // What it has sent comes first; it is closed when it has read on.
+                _ if flags.has(Flags::WAITING) => {}
+                _ if self.engine.keeps_input(slot) => self.engine.rearm(slot),
+                _ => self.engine.close(slot, SHUTDOWN),
+            }
+            self.settle();
+        }
+    }
+
+    /// Whether draining is over: no client is left and every event has been written to its worker.
+    pub fn drained(&self) -> bool {
+        let engine = &self.engine;
+        engine.is_draining()
+            && engine.links.queued().0 == 0
+            && engine.queueing.queues.under_way() == 0
+            && engine.hooks.is_idle()
+            && self.xxim.is_idle()
+            && self.xxim.under_way() == 0
+            && self.connmix.leaving.is_empty()
+            && self.connmix.departed.is_empty()
+            && engine.mail.iter().all(|queue| queue.is_empty())
+            && engine.conns.iter().all(|(slot, _)| engine.row(slot).backend)
+    }
+
+    /// Closes every connection that is left, after what is queued for it.
+    pub(super) fn stop(&mut self) {
+        self.engine.stopping = true;
+        for slot in self.engine.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
+            let conn = &self.engine.conns[slot];
+            if conn.flags.has(Flags::GONE) {
+                continue;
+            }
+            if matches!(conn.role, Role::ConnmixApi(_)) && conn.flags.has(Flags::WEBSOCKET) {
+                // Nobody waits for the answers that are missing.
+                self.engine.owes(slot, false);
+                self.engine.close(slot, SHUTDOWN);
+            }
+            self.engine.hang_up(slot);
+            self.settle();
+        }
+    }
+}

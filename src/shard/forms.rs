@@ -1,0 +1,63 @@
+//! The wire formats of one push: each is made when the first connection needs it, and shared by the
+//! others.
+//!
+//! A connection says in its `form` which one it gets; the numbers are given out by the list of
+//! protocols. So a delivery looks at the connection alone, and a protocol is asked once per push and
+//! format.
+
+use bytes::Bytes;
+
+use crate::shard::ops::Frame;
+
+/// The form of connections that get no pushes.
+pub const NONE: u8 = 0;
+
+/// What a payload becomes in one form.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// The same frame for all.
+    Frame(Frame),
+    /// Each connection encrypts it with its own seal.
+    Sealed(Bytes),
+    /// There is no frame that could hold it.
+    Nothing,
+}
+
+/// One form of a push.
+#[derive(Debug)]
+pub struct Form {
+    pub form: u8,
+    pub made: Made,
+    /// To how many connections it was to go.
+    pub count: u64,
+    /// The first of them.
+    pub first: u32,
+}
+
+/// Those that were needed so far.
+#[derive(Debug, Default)]
+pub struct Forms {
+    list: Vec<Form>,
+    last: usize,
+}
+
+impl Forms {
+    /// The payload in this form, for a connection; `make` makes it if it is not there yet.
+    pub fn get(&mut self, form: u8, slot: u32, make: impl FnOnce() -> Made) -> &Made {
+        if self.list.get(self.last).is_none_or(|last| last.form != form) {
+            let found = self.list.iter().position(|other| other.form == form);
+            self.last = found.unwrap_or_else(|| {
+                self.list.push(Form { form, made: make(), count: 0, first: slot });
+                self.list.len() - 1
+            });
+        }
+        let last = &mut self.list[self.last];
+        last.count += 1;
+        &last.made
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Form> {
+        self.list.iter()
+    }
+}

@@ -1,0 +1,58 @@
+//! The lists that name all protocols: numbers of forms, and who makes each.
+
+use std::sync::Arc;
+
+use crate::config::model::Config;
+use crate::hub::push::Payload;
+use crate::shard::forms::{self, Forms, Made};
+use crate::shard::{connmix, im, netsvr_push, xxim};
+use crate::wire::deflate::Deflater;
+use crate::wire::im::Gzip;
+
+/// See [`forms::NONE`] and the protocols for what each means.
+pub const NETSVR_PLAIN: u8 = forms::NONE + 1;
+pub const NETSVR_DEFLATE: u8 = 2;
+pub const XXIM_WEBSOCKET: u8 = 3;
+pub const XXIM_TCP: u8 = 4;
+pub const XXIM_SEALED: u8 = 5;
+pub const CONNMIX_MESSAGE: u8 = 6;
+pub const CONNMIX_LINE: u8 = 7;
+pub const CONNMIX_LENGTH: u8 = 8;
+/// The first of those of IM, one for each of its wire formats.
+pub const IM: u8 = 16;
+const IM_LAST: u8 = IM + im::FORMS - 1;
+
+/// Makes what a payload is in each form.
+pub struct Maker<'a> {
+    pub payload: &'a Payload,
+    pub config: &'a Arc<Config>,
+    pub deflater: Option<&'a mut Deflater>,
+    pub gzip: &'a mut Gzip,
+    pub unix_ms: u64,
+}
+
+impl Maker<'_> {
+    /// What the payload is in this form.
+    pub fn make(&mut self, form: u8) -> Made {
+        let payload = self.payload;
+        let customer = &self.config.netsvr.customer;
+        match form {
+            NETSVR_PLAIN => Made::Frame(netsvr_push::plain(payload, customer)),
+            NETSVR_DEFLATE => {
+                let deflater = self.deflater.as_deref_mut();
+                Made::Frame(netsvr_push::deflated(payload, customer, deflater))
+            }
+            XXIM_WEBSOCKET..=XXIM_SEALED => xxim::make(form, payload),
+            CONNMIX_MESSAGE..=CONNMIX_LENGTH => connmix::make(form, payload),
+            IM..=IM_LAST => im::make(form - IM, payload, self.config, self.gzip, self.unix_ms),
+            _ => Made::Nothing,
+        }
+    }
+}
+
+/// How many clients of xxim were sent a payload that clients with common settings refuse.
+pub fn large(forms: &Forms, payload: &Payload) -> u64 {
+    let xxim = |form: u8| (XXIM_WEBSOCKET..=XXIM_SEALED).contains(&form);
+    let count = forms.iter().filter(|form| xxim(form.form)).map(|form| form.count).sum();
+    if count > 0 && xxim::is_large(payload) { count } else { 0 }
+}
