@@ -41,14 +41,12 @@ pub(super) struct Making {
     /// Questions with large answers.
     waiting: VecDeque<(u64, Box<Question>)>,
     /// Nobody among them may begin until something is written or gone.
-    stuck: bool,
+    stuck: Option<u64>,
     now: Option<Box<Large>>,
     /// What is to be put together, on its way to who does that.
     out: Option<Box<Job>>,
     /// Nobody wants it any more.
     litter: Vec<Answer>,
-    /// Bytes of answers that wait to be written to all connections.
-    bytes: usize,
 }
 
 // `Making::now` is that one.
@@ -77,11 +75,10 @@ impl Making {
             room: Room::default(),
             pieces: VecDeque::new(),
             waiting: VecDeque::new(),
-            stuck: false,
+            stuck: None,
             now: None,
             out: None,
             litter: Vec::new(),
-            bytes: 0,
         }
     }
 
@@ -93,7 +90,7 @@ impl Making {
 
     /// Something is answered, written or gone: another answer may have its turn.
     pub fn go_on(&mut self) {
-        self.stuck = false;
+        self.stuck = None;
     }
 
     /// Whether this question has the large answer in the making.
@@ -115,27 +112,18 @@ impl Making {
 }
 
 impl Asks {
-    /// Whether another turn brings an answer further.
-    pub(super) fn is_busy(&self) -> bool {
+    /// Whether another turn brings an answer further; `written` is [`Engine::answers_written`].
+    pub(super) fn is_busy(&self, written: u64) -> bool {
         let making = &self.making;
         let large = match &making.now {
             Some(now) => now.goes_on(),
-            None => !making.waiting.is_empty() && !making.stuck,
+            None => !making.waiting.is_empty() && making.stuck != Some(written),
         };
         large || !making.pieces.is_empty() || !making.litter.is_empty()
     }
 
-    /// What is charged for the answers that wait to be written to one connection has changed.
-    pub(super) fn reckon(&mut self, before: usize, after: usize) {
-        self.making.bytes = self.making.bytes - before + after;
-        if after < before {
-            self.making.go_on();
-        }
-    }
-
-    /// For tests: panics if an invariant does not hold. `bytes` wait in all connections.
-    pub(super) fn audit(&self, bytes: usize) {
-        assert_eq!(self.making.bytes, bytes, "bytes of answers");
+    /// For tests: panics if an invariant does not hold.
+    pub(super) fn audit(&self) {
         let gone = |(number, _): &&(u64, _)| self.asker(*number).is_none();
         let gone = self.making.waiting.iter().filter(gone).count();
         assert_eq!(gone, 0, "questions of connections that are gone");
@@ -155,26 +143,26 @@ impl Asks {
 impl Shard {
     /// For simulations: what is found for answers in one turn, instead of [`ANSWER_PIECE`].
     pub(super) fn set_answer_piece(&mut self, things: usize) {
-        self.engine.asks.making.piece = things;
+        self.asks.making.piece = things;
     }
 
     /// A turn begins: what could not be done in the one before goes on.
     pub(super) fn go_on_answering(&mut self) {
-        self.engine.asks.making.room = Room::things(self.engine.asks.making.piece);
-        if !self.engine.asks.is_busy() {
+        self.asks.making.room = Room::things(self.asks.making.piece);
+        if !self.asks.is_busy(self.engine.answers_written) {
             return;
         }
-        let rest = self.engine.asks.making.room.halve();
+        let rest = self.asks.making.room.halve();
         self.make_large();
-        self.engine.asks.making.room.put_back(rest);
-        let Making { room, litter, .. } = &mut self.engine.asks.making;
+        self.asks.making.room.put_back(rest);
+        let Making { room, litter, .. } = &mut self.asks.making;
         while !room.is_used_up()
             && let Some(part) = litter.pop()
         {
             room.spend(1 + part.weight() / 4);
         }
-        while !self.engine.asks.making.room.is_used_up()
-            && let Some((query, from, reply)) = self.engine.asks.making.pieces.pop_front()
+        while !self.asks.making.room.is_used_up()
+            && let Some((query, from, reply)) = self.asks.making.pieces.pop_front()
         {
             self.find(query, from, reply);
         }
@@ -183,7 +171,7 @@ impl Shard {
     /// Finds a piece of an answer. Where that is all, the answer fits to the commands before and
     /// after the question, so a little of it is found in any turn.
     pub(super) fn find(&mut self, query: Arc<Query>, from: Cursor, reply: ReplyTo) {
-        let making = &mut self.engine.asks.making;
+        let making = &mut self.asks.making;
         making.room.raise_to(Room::things(FIRST_PIECE.min(making.piece)));
         let (part, next) = self.engine.hub.walk(&query, from, &mut making.room);
         // Whoever is on another node can not ask for the rest.
@@ -195,16 +183,16 @@ impl Shard {
 
     /// A question has a large answer: it is made in its turn, from the beginning.
     pub(super) fn make(&mut self, number: u64, question: Box<Question>) {
-        if self.engine.asks.asker(number).is_none() {
+        if self.asks.asker(number).is_none() {
             return;
         }
-        self.engine.asks.making.waiting.push_back((number, question));
-        self.engine.asks.making.stuck = false;
+        self.asks.making.waiting.push_back((number, question));
+        self.asks.making.stuck = None;
     }
 
     /// The piece that was asked of another shard for the large answer.
     pub(super) fn piece_found(&mut self, part: Answer, next: Option<Cursor>) {
-        let making = &mut self.engine.asks.making;
+        let making = &mut self.asks.making;
         let Some(now) = &mut making.now else { return };
         now.asked = false;
         making.room.spend(1);
@@ -214,34 +202,35 @@ impl Shard {
 
     /// Goes on with large answers as long as there is room in this turn.
     fn make_large(&mut self) {
-        while !self.engine.asks.making.room.is_used_up() {
-            if self.engine.asks.making.now.is_none() && !self.begin_large() {
+        while !self.asks.making.room.is_used_up() {
+            if self.asks.making.now.is_none() && !self.begin_large() {
                 return;
             }
-            let Some(mut now) = self.engine.asks.making.now.take_if(|now| now.goes_on()) else {
+            let Some(mut now) = self.asks.making.now.take_if(|now| now.goes_on()) else {
                 return;
             };
             let Some(question) = now.question.take() else { return };
-            if self.engine.asks.asker(now.number).is_none() {
+            if self.asks.asker(now.number).is_none() {
                 let found = now.found.into_iter().map(|(_, part)| part);
-                self.engine.asks.making.litter.extend(found);
-                self.engine.asks.making.discard(*question);
+                self.asks.making.litter.extend(found);
+                self.asks.making.discard(*question);
                 continue;
             }
             self.step(&mut now, question);
-            self.engine.asks.making.now = Some(now);
+            self.asks.making.now = Some(now);
         }
     }
 
     /// Takes the next question whose answer may be made.
     fn begin_large(&mut self) -> bool {
-        if self.engine.asks.making.stuck || self.engine.asks.making.bytes > ANSWERS_BYTES_MAX {
-            self.engine.asks.making.stuck = true;
+        let written = Some(self.engine.answers_written);
+        let making = &mut self.asks.making;
+        if making.stuck == written || self.engine.answer_bytes > ANSWERS_BYTES_MAX {
+            making.stuck = written;
             return false;
         }
         let may_begin = |(number, _): &(u64, Box<Question>)| {
-            let slot =
-                self.engine.asks.asker(*number).and_then(|conn| self.engine.conns.slot(conn));
+            let slot = self.asks.asker(*number).and_then(|conn| self.engine.conns.slot(conn));
             slot.is_some_and(|slot| match &self.engine.conns[slot].role {
                 Role::Business(business) => {
                     let extra = self.engine.conns[slot].extra.as_ref();
@@ -251,27 +240,25 @@ impl Shard {
                 _ => false,
             })
         };
-        let at = self.engine.asks.making.waiting.iter().position(may_begin);
-        let Some((number, question)) = at.and_then(|at| self.engine.asks.making.waiting.remove(at))
-        else {
-            self.engine.asks.making.stuck = true;
+        let at = self.asks.making.waiting.iter().position(may_begin);
+        let Some((number, question)) = at.and_then(|at| self.asks.making.waiting.remove(at)) else {
+            self.asks.making.stuck = written;
             return false;
         };
         let (question, found, from) = (Some(question), Vec::new(), Cursor::default());
         let large = Large { number, question, found, shard: 0, from, asked: false };
-        self.engine.asks.making.now = Some(Box::new(large));
+        self.asks.making.now = Some(Box::new(large));
         true
     }
 
     /// One step: another piece is found, or all that was found is handed over.
     fn step(&mut self, now: &mut Large, question: Box<Question>) {
         let query = question.query.clone();
-        if now.shard >= self.engine.asks.shards {
+        if now.shard >= self.asks.shards {
             return self.hand_over_found(now, *question);
         }
         if now.shard == usize::from(self.engine.id) {
-            let (part, next) =
-                self.engine.hub.walk(&query, now.from, &mut self.engine.asks.making.room);
+            let (part, next) = self.engine.hub.walk(&query, now.from, &mut self.asks.making.room);
             now.add(part, next);
         } else {
             let reply = ReplyTo::Shard { shard: self.engine.id, number: now.number };
@@ -283,7 +270,7 @@ impl Shard {
 
     fn hand_over_found(&mut self, now: &mut Large, question: Question) {
         let Question { query, shape, wide, .. } = question;
-        self.engine.asks.making.out = Some(Box::new(Job {
+        self.asks.making.out = Some(Box::new(Job {
             shard: self.engine.id,
             number: now.number,
             query,
@@ -291,16 +278,16 @@ impl Shard {
             found: std::mem::take(&mut now.found),
             elsewhere: wide,
             ids: self.engine.uniq_ids,
-            shards: self.engine.asks.shards,
-            seed: self.engine.asks.making.seed,
+            shards: self.asks.shards,
+            seed: self.asks.making.seed,
         }));
     }
 
     /// A large answer is put together, or its next round is known.
     pub(super) fn made(&mut self, number: u64, made: Made) {
-        self.engine.asks.making.now = None;
-        self.engine.asks.making.go_on();
-        if self.engine.asks.asker(number).is_none() {
+        self.asks.making.now = None;
+        self.asks.making.go_on();
+        if self.asks.asker(number).is_none() {
             return;
         }
         match made {

@@ -61,6 +61,7 @@ impl Shard {
             let flight = conn.extra.as_ref().and_then(|extra| extra.flight.as_ref());
             sum.answer_bytes += flight.map_or(0, Flight::own_bytes);
             sum.questions += tally.questions;
+            sum.tells += tally.tells;
             sum.links += tally.links;
             sum.workers += tally.workers;
         }
@@ -72,8 +73,8 @@ impl Shard {
             "stalls, members"
         );
         assert_eq!(
-            (self.engine.timers.len(), self.job_timers.len()),
-            (timers, self.jobs.len()),
+            (self.engine.timers.len(), self.engine.job_timers.len()),
+            (timers, self.engine.jobs.len()),
             "timers"
         );
         assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
@@ -98,11 +99,13 @@ impl Shard {
             "logins wait"
         );
         assert_eq!(
-            (self.engine.asks.len(), self.engine.workers),
+            (self.asks.len(), self.engine.workers),
             (sum.questions, sum.workers),
             "asks, workers"
         );
-        self.engine.asks.audit(sum.answer_bytes);
+        assert_eq!(self.engine.tells.len(), sum.tells, "commands whose outcome is awaited");
+        self.asks.audit();
+        assert_eq!(self.engine.answer_bytes, sum.answer_bytes, "bytes of answers");
         assert_eq!(
             self.engine.links.audit(self.engine.id, sizes.workers_max),
             sum.links,
@@ -126,18 +129,19 @@ impl Shard {
         assert!(self.engine.conns.is_empty(), "{} connections are left", self.engine.conns.len());
         assert!(self.engine.hub.is_empty(), "{} members are left", self.engine.hub.len());
         assert_eq!((self.engine.hub.users(), self.engine.hub.topics()), (0, 0), "users, topics");
-        assert!(self.engine.timers.is_empty() && self.job_timers.is_empty(), "timers are left");
-        assert!(self.jobs.is_empty(), "{} jobs are left", self.jobs.len());
+        assert!(
+            self.engine.timers.is_empty() && self.engine.job_timers.is_empty(),
+            "timers are left"
+        );
+        assert!(self.engine.jobs.is_empty(), "{} jobs are left", self.engine.jobs.len());
         assert_eq!(self.engine.links.queued(), (0, 0), "events are left");
         assert!(self.engine.links.is_empty() && self.engine.workers == 0, "workers are left");
         assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
+        assert!(self.engine.tells.is_empty(), "outcomes are awaited");
+        assert!(self.connmix.rest.is_empty(), "rules go on");
         assert!(self.xxim.is_idle(), "questions of xxim clients are left");
-        assert_eq!(
-            (self.engine.asks.len(), self.engine.hooks.len()),
-            (0, 0),
-            "questions, callbacks"
-        );
-        assert!(!self.engine.asks.is_busy(), "answers are in the making");
+        assert_eq!((self.asks.len(), self.engine.hooks.len()), (0, 0), "questions, callbacks");
+        assert!(!self.asks.is_busy(self.engine.answers_written), "answers are in the making");
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
         assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
@@ -199,7 +203,7 @@ impl Shard {
             }
             Role::ConnmixApi(api) => {
                 audit_flight(conn);
-                Tally { questions: api.audit(), ..Tally::default() }
+                Tally { tells: api.audit(), ..Tally::default() }
             }
             Role::Opening(_) | Role::Netsvr(_) => {
                 assert!(has(Flags::ONLINE), "{}", at("not counted as online"));

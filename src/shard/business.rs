@@ -21,6 +21,7 @@ use crate::shard::flight::Flight;
 use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::mailbox::Mail;
 use crate::shard::outbox::charge;
+use crate::shard::wants::Want;
 use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
 
 /// Events a worker can ask for; other bits are kept and ignored.
@@ -52,6 +53,7 @@ pub struct Business {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub questions: usize,
+    pub tells: usize,
     pub answer_bytes: usize,
     pub links: usize,
     pub workers: usize,
@@ -227,13 +229,15 @@ impl Shard {
             self.engine.config.netsvr.generation,
         ) {
             Request::Commands(commands) if wide => {
-                commands.into_iter().for_each(|command| self.dispatch_wide(command));
+                let wants = &mut self.engine.wants;
+                commands.into_iter().for_each(|command| wants.push(Want::Wide(command)));
             }
             Request::Commands(commands) => {
-                commands.into_iter().for_each(|command| self.dispatch(command));
+                let wants = &mut self.engine.wants;
+                commands.into_iter().for_each(|command| wants.push(Want::Command(command)));
             }
             Request::GuestKickLater { delay_s, command } => {
-                self.later(delay_s, Job { node: None, command });
+                self.engine.later(delay_s, Job { node: None, command });
             }
             Request::Ask { query, shape } if wide => {
                 self.ask_wide(slot, (cmd, question), query, shape);
@@ -392,7 +396,7 @@ impl Shard {
     /// Notes a question; its answer must come through `answer_question`.
     pub(super) fn question(&mut self, slot: u32) -> u64 {
         self.engine.counters.queries += 1;
-        let number = self.engine.asks.number(self.engine.conns.id(slot));
+        let number = self.asks.number(self.engine.conns.id(slot));
         if let Some(business) = self.business(slot) {
             business.questions.push_back((number, None));
             self.engine.owes(slot, true);
@@ -411,7 +415,7 @@ impl Shard {
 
     /// Answers a question, when those before it are answered.
     pub(super) fn answer_in_pieces(&mut self, number: u64, answer: Vec<Bytes>) {
-        let Some(conn) = self.engine.asks.asker(number) else { return };
+        let Some(conn) = self.asks.asker(number) else { return };
         let Some(slot) = self.engine.conns.slot(conn) else { return };
         let Some(business) = self.business(slot) else { return };
         if let Some(question) = business.questions.iter_mut().find(|(n, _)| *n == number) {
@@ -425,7 +429,7 @@ impl Shard {
             let Some((number, Some(answer))) = question else { break };
             business.kept_bytes -= charges(&answer);
             let registering = business.registering == Some(number);
-            self.engine.asks.forget(number);
+            self.asks.forget(number);
             answer.into_iter().for_each(|piece| self.engine.push(slot, piece));
             if registering {
                 self.registered(slot);
@@ -437,8 +441,8 @@ impl Shard {
 
     /// A backend connection has ended: its events go to other workers.
     pub(super) fn business_lost(&mut self, slot: u32, business: Business) {
-        business.questions.iter().for_each(|(number, _)| self.engine.asks.forget(*number));
-        self.engine.asks.give_up();
+        business.questions.iter().for_each(|(number, _)| self.asks.forget(*number));
+        self.asks.give_up();
         if !business.registered {
             return;
         }
@@ -452,7 +456,7 @@ impl Shard {
             let written = written[shard as usize];
             self.engine.post(shard, Mail::WorkerGone { worker, written });
         }
-        self.worker_gone(worker, written[self.engine.id as usize]);
+        self.engine.worker_gone(worker, written[self.engine.id as usize]);
         match business.leaving {
             None => self.engine.workers -= 1,
             Some(leaving) => {

@@ -296,7 +296,7 @@ impl Shard {
         self.engine.rearm(slot);
         let generation = self.engine.config.netsvr.generation;
         let uniq_ids = self.engine.uniq_ids.encode(id);
-        self.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
+        self.engine.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
         self.engine.read_on(slot);
     }
 
@@ -449,7 +449,7 @@ impl Shard {
         let worker = &self.engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
         let uniq_id = self.engine.uniq_ids.encode(self.engine.conns.id(slot));
-        self.event(slot, EventKind::Message, |hub| {
+        self.engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             wire::transfer(&uniq_id, hub.user(slot), session, topics, data)

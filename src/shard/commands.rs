@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
-use crate::limits::GUEST_KICKS_WAITING_MAX;
-use crate::metrics::DropReason;
-use crate::shard::Shard;
 use crate::shard::conns::Role;
-use crate::shard::mailbox::Mail;
+use crate::shard::mailbox::{Mail, Reach, ReplyTo};
+use crate::shard::{Engine, Shard};
 
 /// A command that waits for its time.
 #[derive(Debug)]
@@ -28,6 +26,35 @@ pub(super) enum Spread {
     All(Arc<Command>),
 }
 
+impl Engine {
+    /// What each of the shards is to do that a command concerns. Parts keep the order of the list.
+    pub(super) fn spread(&self, command: Command) -> Spread {
+        let shards = self.mail.len();
+        let conns = match command.conns() {
+            None => return Spread::All(Arc::new(command)),
+            Some([conn]) if usize::from(conn.shard()) < shards => {
+                return Spread::One(conn.shard(), command);
+            }
+            Some(conns) => conns,
+        };
+        let mut parts: Vec<Vec<ConnId>> = vec![Vec::new(); shards];
+        for conn in conns {
+            // An id of a shard that does not exist names nobody.
+            if let Some(part) = parts.get_mut(usize::from(conn.shard())) {
+                part.push(*conn);
+            }
+        }
+        let parts = (0u8..).zip(parts).filter(|(_, conns)| !conns.is_empty());
+        Spread::Parts(parts.map(|(shard, conns)| (shard, command.part(conns))).collect())
+    }
+
+    /// Whether a command concerns this shard alone.
+    fn is_here(&self, command: &Command) -> bool {
+        let here = |conns: &[ConnId]| conns.iter().all(|conn| conn.shard() == self.id);
+        self.mail.len() == 1 || command.conns().is_some_and(here)
+    }
+}
+
 impl Shard {
     /// Carries a command to every shard that it concerns, this one included.
     pub(super) fn dispatch(&mut self, command: Command) {
@@ -35,7 +62,7 @@ impl Shard {
             self.apply(&command);
             return;
         }
-        match self.spread(command) {
+        match self.engine.spread(command) {
             Spread::One(shard, command) => self.dispatch_part(shard, command),
             Spread::Parts(parts) => {
                 for (shard, command) in parts {
@@ -59,37 +86,60 @@ impl Shard {
         }
     }
 
-    /// What each of the shards is to do that a command concerns. Parts keep the order of the list.
-    pub(super) fn spread(&self, command: Command) -> Spread {
-        let shards = self.engine.mail.len();
-        let conns = match command.conns() {
-            None => return Spread::All(Arc::new(command)),
-            Some([conn]) if usize::from(conn.shard()) < shards => {
-                return Spread::One(conn.shard(), command);
-            }
-            Some(conns) => conns,
+    /// Carries a command to whom it concerns, on every node or on another one; the connection hears
+    /// what it came to, in any case.
+    pub(super) fn tell(&mut self, conn: ConnId, number: u64, command: Command, node: Option<u16>) {
+        if let Some(node) = node {
+            self.engine.tells.open(number, conn, 1);
+            return self.engine.hand_over(Reach::Node(node), Arc::new(command), Some(number));
+        }
+        let leaves = self.engine.leaves(&command);
+        if !leaves && self.engine.is_here(&command) {
+            let outcome = self.apply(&command);
+            return self.connmix_api_told(conn, number, outcome);
+        }
+        let abroad = leaves.then(|| Arc::new(command.clone()));
+        let spread = self.engine.spread(command);
+        let shards = match &spread {
+            Spread::One(..) => 1,
+            Spread::Parts(parts) => parts.len(),
+            Spread::All(_) => self.engine.mail.len(),
         };
-        let mut parts: Vec<Vec<ConnId>> = vec![Vec::new(); shards];
-        for conn in conns {
-            // An id of a shard that does not exist names nobody.
-            if let Some(part) = parts.get_mut(usize::from(conn.shard())) {
-                part.push(*conn);
+        let answers = shards.max(1) + usize::from(leaves);
+        self.engine.tells.open(number, conn, answers);
+        match spread {
+            Spread::Parts(parts) if parts.is_empty() => self.told(number, Outcome::default()),
+            Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
+            Spread::Parts(parts) => {
+                for (shard, command) in parts {
+                    self.tell_shard(number, shard, &Arc::new(command));
+                }
+            }
+            Spread::All(command) => {
+                for shard in 0..self.engine.mail.len() as u8 {
+                    self.tell_shard(number, shard, &command);
+                }
             }
         }
-        let parts = (0u8..).zip(parts).filter(|(_, conns)| !conns.is_empty());
-        Spread::Parts(parts.map(|(shard, conns)| (shard, command.part(conns))).collect())
+        if let Some(command) = abroad {
+            self.engine.hand_over(Reach::Members, command, Some(number));
+        }
     }
 
-    /// Keeps a command for later (`ForceOfflineGuest` with a delay).
-    pub(super) fn later(&mut self, delay_s: u32, job: Job) {
-        if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
-            if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
-                tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
-            }
-            return self.engine.dropped(DropReason::TooManyJobs, 1);
+    fn tell_shard(&mut self, number: u64, shard: u8, command: &Arc<Command>) {
+        if shard == self.engine.id {
+            let outcome = self.apply(command);
+            return self.told(number, outcome);
         }
-        let job = self.jobs.insert(job) as u32;
-        self.job_timers.arm(job, self.engine.now.ms + delay_s as u64 * 1000);
+        let reply = ReplyTo::Shard { shard: self.engine.id, number };
+        self.engine.post(shard, Mail::Tell { command: command.clone(), reply });
+    }
+
+    /// What a command came to on one shard, or on other nodes.
+    pub(super) fn told(&mut self, number: u64, part: Outcome) {
+        if let Some((conn, outcome)) = self.engine.tells.add(number, part) {
+            self.connmix_api_told(conn, number, outcome);
+        }
     }
 
     /// Applies a command to the connections of this shard.
@@ -125,7 +175,15 @@ impl Shard {
             Command::Kick { target, payload, reason, guests_only } => {
                 self.kick(target, payload.as_deref(), *reason, *guests_only)
             }
-            Command::Room(message) => self.im_room(message),
+            Command::Room(message) => {
+                // Usually all members speak IM.
+                let others = self.engine.hub.len() as u64 > self.im.guests + self.im.users;
+                if let Some(content) = message.content.as_ref().filter(|_| others) {
+                    self.push_beside_rooms(&message.topic, content);
+                }
+                self.im_room(message);
+                Outcome::default()
+            }
             Command::Displace { conn, login } => self.xxim_displaced_elsewhere(*conn, login),
             Command::Replace(session) => Outcome { done: self.im_replace(session), failed: 0 },
         }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::control::connmix_api::{self as control, About, Action};
 use crate::hub::ConnId;
-use crate::hub::push::{CloseReason, Command, Outcome, Target};
+use crate::hub::push::{CloseReason, Outcome};
 use crate::hub::queues::{Queues, Window};
 use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
 use crate::shard::Shard;
@@ -28,6 +28,7 @@ use crate::shard::connmix_http::{Form, Reading};
 use crate::shard::conns::{Flags, Role};
 use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
+use crate::shard::wants::Want;
 use crate::wire::connmix::{self as wire, Answer, Code};
 use crate::wire::websocket;
 
@@ -151,7 +152,7 @@ impl Shard {
         let mut index = std::mem::take(&mut self.connmix.json);
         let envelope = wire::envelope(data, &mut index);
         let may_write = self.api(slot).is_some_and(|conn| conn.may_write);
-        let action = control::action(envelope.request, may_write, |id| self.client(id));
+        let action = control::action(envelope.request, may_write, |id| self.engine.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
         self.api_action(slot, action, envelope.id, form);
         self.connmix.json = index;
@@ -168,40 +169,15 @@ impl Shard {
         self.engine.counters.api_requests += 1;
         match action {
             Action::Answer(answer) => self.api_answer(slot, answer, id, form),
-            Action::Tell(command, about, node) => match self.outcome_here(command, node) {
-                Ok(outcome) => {
-                    self.api_answer(slot, control::answer(about, outcome), id, form);
-                }
-                Err(command) => {
-                    let number = self.engine.asks.number(self.engine.conns.id(slot));
-                    let form = form(id);
-                    if let Some(conn) = self.api(slot) {
-                        conn.pending.push_back(Pending { number, about, form, answer: None });
-                        self.engine.owes(slot, true);
-                    }
-                    match node {
-                        Some(node) => self.tell_node(node, number, command),
-                        None => self.tell_wide(number, command),
-                    }
-                }
-            },
+            Action::Tell(command, about, node) => {
+                let number = self.engine.tells.number();
+                let conn = self.engine.conns.id(slot);
+                self.api_await(slot, number, about, form(id));
+                self.engine.wants.push(Want::Tell { conn, number, command, node });
+            }
             Action::Pop(topics) => self.queue_pop(slot, &topics, id, form),
             Action::Unpop => self.queue_unpop(slot, id, form),
         }
-    }
-
-    /// What a command comes to that concerns only this shard; others come back.
-    fn outcome_here(&mut self, command: Command, node: Option<u16>) -> Result<Outcome, Command> {
-        let here = match &command {
-            _ if node.is_some() || self.leaves(&command) => false,
-            _ if self.engine.mail.len() == 1 => true,
-            Command::Push { target: Target::Conns(conns), .. } => {
-                conns.iter().all(|conn| conn.shard() == self.engine.id)
-            }
-            Command::Call { conn, .. } => conn.shard() == self.engine.id,
-            _ => false,
-        };
-        if here { Ok(self.apply(&command)) } else { Err(command) }
     }
 
     /// Answers a request, now or when those before it are answered.
@@ -255,30 +231,28 @@ impl Shard {
         let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
         let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
         conn.pending.retain(|pending| pending.answer.is_some());
-        unknown.into_iter().for_each(|number| self.engine.asks.forget(number));
+        unknown.into_iter().for_each(|number| self.engine.tells.forget(number));
         self.release(slot);
     }
 
-    /// Notes a request whose answer comes under this number ([`Shard::api_answered`]).
-    pub(super) fn api_wait(&mut self, slot: u32, number: u64, form: Form) {
+    /// Notes a request whose answer comes under this number.
+    pub(super) fn api_await(&mut self, slot: u32, number: u64, about: About, form: Form) {
         let Some(conn) = self.api(slot) else { return };
-        conn.pending.push_back(Pending { number, about: About::Send, form, answer: None });
+        conn.pending.push_back(Pending { number, about, form, answer: None });
         self.engine.owes(slot, true);
     }
 
     /// What a command of a connection came to.
-    pub(super) fn connmix_api_told(&mut self, number: u64, outcome: Outcome) {
+    pub(super) fn connmix_api_told(&mut self, conn: ConnId, number: u64, outcome: Outcome) {
         let date = self.engine.http_date();
         let encode =
             |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome), &date);
-        self.api_answered(number, encode);
+        self.api_answered(conn, number, encode);
     }
 
     /// The answer to a request of this number is known.
-    fn api_answered(&mut self, number: u64, encode: impl FnOnce(&Pending) -> Bytes) {
-        let Some(id) = self.engine.asks.asker(number) else { return };
-        self.engine.asks.forget(number);
-        let Some(slot) = self.engine.conns.slot(id) else { return };
+    fn api_answered(&mut self, conn: ConnId, number: u64, encode: impl FnOnce(&Pending) -> Bytes) {
+        let Some(slot) = self.engine.conns.slot(conn) else { return };
         let Some(conn) = self.api(slot) else { return };
         let mut pending = conn.pending.iter_mut();
         if let Some(pending) = pending.find(|pending| pending.number == number) {
@@ -290,8 +264,10 @@ impl Shard {
     /// The text of the metrics, for a request of this number.
     pub(super) fn rendered(&mut self, number: u64, text: &str) {
         self.engine.hooks.rendered();
+        let Some(conn) = self.engine.tells.conn(number) else { return };
+        self.engine.tells.forget(number);
         let date = self.engine.http_date();
-        self.api_answered(number, |pending| pending.form.metrics(text, &date));
+        self.api_answered(conn, number, |pending| pending.form.metrics(text, &date));
     }
 
     /// Sends the answers that wait for nothing any more, and goes on reading.
@@ -477,7 +453,7 @@ impl Shard {
     /// The connection is gone: its homes take back what was not written.
     pub(super) fn connmix_api_departed(&mut self, slot: u32, conn: Conn) {
         let consumer = self.engine.conns.id(slot);
-        conn.pending.iter().for_each(|pending| self.engine.asks.forget(pending.number));
+        conn.pending.iter().for_each(|pending| self.engine.tells.forget(pending.number));
         let mut written = vec![0u32; self.engine.mail.len()];
         if let Some(flight) = self.engine.conns[slot].flight() {
             flight.lost(|home| written[home as usize] += 1);

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::config::model::Service;
-use crate::control::connmix_api::{self as control, Endpoint, Refusal};
+use crate::control::connmix_api::{self as control, About, Endpoint, Refusal};
 use crate::limits::METRICS_REQUESTS_MAX;
 use crate::shard::Shard;
 use crate::shard::conns::Flags;
@@ -208,14 +208,14 @@ impl Shard {
             Endpoint::Send => {
                 let mut index = std::mem::take(&mut self.connmix.json);
                 let request = wire::send(body, &mut index);
-                let action = control::action(request, true, |id| self.client(id));
+                let action = control::action(request, true, |id| self.engine.client(id));
                 self.connmix.json = index;
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Publish => {
                 let mut index = std::mem::take(&mut self.connmix.json);
                 let request = wire::publish(body, &mut index);
-                let action = control::action(request, true, |id| self.client(id));
+                let action = control::action(request, true, |id| self.engine.client(id));
                 self.connmix.json = index;
                 self.api_action(slot, action, "", form);
             }
@@ -224,7 +224,7 @@ impl Shard {
                 let config = self.engine.config.clone();
                 let bind = self.api_address(slot);
                 let api = &config.connmix.api;
-                let others = self.other_apis();
+                let others = self.engine.other_apis();
                 let others = others.into_iter();
                 let nodes = control::nodes(config.node, api, bind, host.as_deref(), others);
                 self.http_json(slot, &nodes, manner);
@@ -253,9 +253,10 @@ impl Shard {
             return self.http_refuse(slot, reading, control::BUSY, manner);
         }
         self.engine.counters.api_requests += 1;
-        let number = self.engine.asks.number(self.engine.conns.id(slot));
+        let number = self.engine.tells.number();
+        self.engine.tells.open(number, self.engine.conns.id(slot), 1);
         self.engine.hooks.render(self.engine.id, number);
-        self.api_wait(slot, number, Form::Http(manner));
+        self.api_await(slot, number, About::Send, Form::Http(manner));
     }
 
     /// The address of the last listener of the API: where backends are to connect.

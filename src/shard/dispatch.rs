@@ -1,7 +1,7 @@
 //! The one place that asks what a connection speaks: what the engine cannot do by itself goes to
 //! the protocol from here, and the list of wants is emptied here.
 
-use crate::hub::Departed;
+use crate::hub::{ConnId, Departed};
 use crate::shard::Shard;
 use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::{Flags, Role};
@@ -18,6 +18,14 @@ impl Shard {
                 Want::Shut { slot } => self.shut(slot),
                 Want::Gone { slot } => self.gone(slot),
                 Want::Written { slot } => self.written(slot),
+                Want::QueueRoom { client } => self.queue_room(client),
+                Want::CarryOn => self.connmix_carry_on(),
+                Want::Command(command) => self.dispatch(command),
+                Want::Wide(command) => self.dispatch_wide(command),
+                Want::Tell { conn, number, command, node } => {
+                    self.tell(conn, number, command, node);
+                }
+                Want::Told { number, part } => self.told(number, part),
             }
         }
     }
@@ -109,7 +117,7 @@ impl Shard {
         }
         let extra = self.engine.conns[slot].extra.as_mut();
         if let Some(flight) = extra.and_then(|extra| extra.flight.take()) {
-            self.engine.asks.reckon(flight.own_bytes(), 0);
+            self.engine.reckon(flight.own_bytes(), 0);
         }
     }
 
@@ -120,6 +128,18 @@ impl Shard {
             Role::ConnmixApi(_) => self.connmix_api_room(slot),
             Role::Xxim(_) => self.xxim_resume(slot),
             _ => {}
+        }
+    }
+
+    /// The queue that a client's message found full has room again.
+    fn queue_room(&mut self, client: ConnId) {
+        let Some(slot) = self.engine.conns.slot(client) else { return };
+        let conn = &self.engine.conns[slot];
+        match conn.role {
+            // One that also waits for a worker goes on with that.
+            Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
+            Role::Im(_) => self.engine.read_on(slot),
+            _ => self.connmix_push_room(client),
         }
     }
 

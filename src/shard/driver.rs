@@ -284,16 +284,16 @@ impl Driver {
         self.carry_out();
         self.parts.heart.enter(Phase::Submit);
         self.ring.submit()?;
-        if self.parts.shard.asks_for_time() {
-            self.parts.shard.carried_out(self.parts.clock.us());
+        if self.parts.shard.engine.asks_for_time() {
+            self.parts.shard.engine.carried_out(self.parts.clock.us());
         }
         self.carry_requests();
-        while let Some(request) = self.parts.shard.next_mesh() {
+        while let Some(request) = self.parts.shard.engine.next_mesh() {
             if let Some(mesh) = &self.parts.ways.mesh {
                 mesh.send(request);
             }
         }
-        while let Some(request) = self.parts.shard.next_queue_request() {
+        while let Some(request) = self.parts.shard.engine.next_queue_request() {
             if let Some(queues) = &self.parts.ways.queues {
                 queues.send(request);
             }
@@ -360,7 +360,7 @@ impl Driver {
                 }
             }
             Event::Received { slot, data } => {
-                let (conn, protocol) = shard.in_hand(slot);
+                let (conn, protocol) = shard.engine.in_hand(slot);
                 self.parts.heart.hold(conn, protocol);
                 shard.received(slot, self.ring.data(&data));
                 self.ring.give_back(data);
@@ -455,7 +455,7 @@ impl Driver {
         counters.mail_overflowed = self.overflows;
         counters.receive_buffers_exhausted = self.ring.buffers_exhausted();
         self.parts.published.publish(&counters, &gauges);
-        if let Some(times) = self.parts.shard.send_times() {
+        if let Some(times) = self.parts.shard.engine.send_times() {
             self.parts.published.publish_sends(times, self.parts.clock.ms());
         }
     }

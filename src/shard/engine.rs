@@ -8,13 +8,16 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use slab::Slab;
+
 use crate::config::model::{Config, NetsvrWorker, Service};
 use crate::hub::client_id::ClientIds;
 use crate::hub::{ConnId, Hub};
-use crate::limits::XXIM_SEAL_BYTES_PER_TURN;
+use crate::limits::{GUEST_KICKS_WAITING_MAX, XXIM_SEAL_BYTES_PER_TURN};
 use crate::log::Every;
 use crate::metrics::{Counters, DropReason, Meters};
 use crate::shard::audit::LEFT_SPARE;
+use crate::shard::commands::Job;
 use crate::shard::connmix::sends::Sends;
 use crate::shard::conns::Conns;
 use crate::shard::conns::{Flags, Role};
@@ -28,9 +31,9 @@ use crate::shard::manners::Manners;
 use crate::shard::mesh::Mesh;
 use crate::shard::ops::Op;
 use crate::shard::outbox::Joined;
-use crate::shard::queries::Asks;
 use crate::shard::queues::Queueing;
 use crate::shard::rows::rows;
+use crate::shard::tells::Tells;
 use crate::shard::timers::Wheel;
 use crate::shard::wants::Wants;
 use crate::shard::{Now, Shared};
@@ -67,7 +70,14 @@ pub struct Engine {
     pub(super) timers: Wheel,
     pub(super) links: Links,
     pub(super) queueing: Queueing,
-    pub(super) asks: Asks,
+    pub(super) tells: Tells,
+    /// What is charged for answers that wait to be written to all backends.
+    pub(super) answer_bytes: usize,
+    /// Counts when that became less.
+    pub(super) answers_written: u64,
+    /// Commands that wait for their time.
+    pub(super) jobs: Slab<Job>,
+    pub(super) job_timers: Wheel,
     pub(super) hooks: Hooks,
     /// `None` if there is no mesh.
     pub(super) mesh: Option<Mesh>,
@@ -144,7 +154,11 @@ impl Engine {
             timers: Wheel::new(),
             links: Links::new(limits, config.netsvr.worker.pick, seed),
             queueing,
-            asks: Asks::new(shards, seed as u64),
+            tells: Tells::default(),
+            answer_bytes: 0,
+            answers_written: 0,
+            jobs: Slab::new(),
+            job_timers: Wheel::new(),
             hooks: Hooks::new(&config.netsvr.customer),
             mesh: mesh.map(Mesh::new),
             logins: Logins::default(),
@@ -316,6 +330,24 @@ impl Engine {
             }
         }
         full
+    }
+
+    /// What is charged for the answers that wait to be written to one backend has changed.
+    pub(super) fn reckon(&mut self, before: usize, after: usize) {
+        self.answer_bytes = self.answer_bytes - before + after;
+        self.answers_written += u64::from(after < before);
+    }
+
+    /// Keeps a command for later (`ForceOfflineGuest` with a delay).
+    pub(super) fn later(&mut self, delay_s: u32, job: Job) {
+        if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
+            if let Some(unsaid) = self.complaints.allow(self.now.ms) {
+                tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
+            }
+            return self.dropped(DropReason::TooManyJobs, 1);
+        }
+        let job = self.jobs.insert(job) as u32;
+        self.job_timers.arm(job, self.now.ms + delay_s as u64 * 1000);
     }
 
     /// Counts what is given up.

@@ -9,11 +9,11 @@ use crate::config::model::{WorkerFull, WorkerPick};
 use crate::hub::push::CloseReason;
 use crate::hub::{ConnId, Departed, Hub};
 use crate::metrics::DropReason;
-use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::{Event, EventKind, Placed};
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
+use crate::shard::{Engine, Shard};
 use crate::wire::netsvr as wire;
 
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
@@ -21,51 +21,84 @@ const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 /// Clients that are given room in one turn, so that a turn stays short.
 const GIVEN_PER_TURN: usize = 256;
 
-impl Shard {
+impl Engine {
     /// Tells a worker about a client of this shard; the event is encoded only if somebody wants it.
     pub(super) fn event(&mut self, slot: u32, kind: EventKind, encode: impl FnOnce(&Hub) -> Bytes) {
-        let client = self.engine.conns.id(slot);
-        let mut sticky = self.engine.conns[slot].worker();
-        if !self.engine.links.wanted(kind) {
-            return self.engine.dropped(DropReason::NoWorker, 1);
+        let client = self.conns.id(slot);
+        let mut sticky = self.conns[slot].worker();
+        if !self.links.wanted(kind) {
+            return self.dropped(DropReason::NoWorker, 1);
         }
-        let may_drop = self.engine.config.netsvr.worker.on_full == WorkerFull::Drop;
-        if may_drop && !self.engine.links.ready(kind, client, sticky) {
-            self.engine.counters.events_failed += 1;
-            return self.engine.dropped(DropReason::WorkerFull, 1);
+        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
+        if may_drop && !self.links.ready(kind, client, sticky) {
+            self.counters.events_failed += 1;
+            return self.dropped(DropReason::WorkerFull, 1);
         }
-        let frame = encode(&self.engine.hub);
+        let frame = encode(&self.hub);
         self.place(Event { kind, client, frame }, &mut sticky);
-        self.engine.conns[slot].set_worker(sticky);
+        self.conns[slot].set_worker(sticky);
     }
 
     fn place(&mut self, event: Event, sticky: &mut Option<ConnId>) {
         let frame = event.frame.clone();
-        match self.engine.links.place(event, sticky) {
+        match self.links.place(event, sticky) {
             Placed::To(worker) => self.send_event(worker, frame),
             Placed::Kept => {}
-            Placed::NoWorker => self.engine.dropped(DropReason::NoWorker, 1),
+            Placed::NoWorker => self.dropped(DropReason::NoWorker, 1),
         }
     }
 
     fn send_event(&mut self, worker: ConnId, frame: Bytes) {
-        self.engine.counters.events += 1;
-        self.engine.counters.event_bytes += frame.len() as u64;
-        if worker.shard() == self.engine.id {
-            self.deliver_event(self.engine.id, worker, frame);
+        self.counters.events += 1;
+        self.counters.event_bytes += frame.len() as u64;
+        if worker.shard() == self.id {
+            self.deliver_event(self.id, worker, frame);
         } else {
-            self.engine.post(worker.shard(), Mail::Event { from: self.engine.id, worker, frame });
+            self.post(worker.shard(), Mail::Event { from: self.id, worker, frame });
         }
     }
 
     /// An event for a worker of this shard. If the worker is gone the event is not lost: its shard
     /// keeps it until it hears so, and gives it to the next one.
     pub(super) fn deliver_event(&mut self, from: u8, worker: ConnId, frame: Bytes) {
-        if let Some(slot) = self.engine.conns.slot(worker) {
-            self.engine.push_event(slot, from, Frame::new(frame));
+        if let Some(slot) = self.conns.slot(worker) {
+            self.push_event(slot, from, Frame::new(frame));
         }
     }
 
+    fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
+        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
+        if may_drop && !self.links.ready(EventKind::Close, event.client, sticky) {
+            self.counters.events_failed += 1;
+            return self.dropped(DropReason::WorkerFull, 1);
+        }
+        self.place(event, &mut sticky);
+    }
+
+    /// A worker is gone: what it had not been sent goes to others.
+    pub(super) fn worker_gone(&mut self, worker: ConnId, written: u32) {
+        let again = self.links.gone(worker, written);
+        self.counters.events_rerouted += again as u64;
+        self.drop_unwanted_events();
+    }
+
+    /// Gives up the events that waited for room if nobody is left to take them.
+    fn drop_unwanted_events(&mut self) {
+        let lost = self.links.drop_unwanted() as u64;
+        self.counters.events_failed += lost;
+        self.dropped(self.at_end(DropReason::WorkerLost), lost);
+    }
+
+    /// Whether a client that waits can go on.
+    fn has_room(&mut self, id: ConnId, slot: u32) -> bool {
+        let sticky = self.conns[slot].worker();
+        let opening = self.row(slot).opening;
+        let kind = if opening { EventKind::Open } else { EventKind::Message };
+        self.links.ready(kind, id, sticky)
+    }
+}
+
+impl Shard {
     /// A netsvr client has left with what it had: a worker is told, after the callback if there is
     /// one.
     pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed) {
@@ -82,10 +115,10 @@ impl Shard {
             let body = event.frame.slice(wire::HEADER..);
             if let Err(event) = self.engine.hooks.close(self.engine.id, body, event, worker) {
                 self.engine.dropped(DropReason::CallbackSkipped, 1);
-                self.place_close(event, worker);
+                self.engine.place_close(event, worker);
             }
         } else {
-            self.place_close(event, worker);
+            self.engine.place_close(event, worker);
         }
     }
 
@@ -106,37 +139,14 @@ impl Shard {
     pub(super) fn close_told(&mut self, number: u64) {
         self.engine.hooks.done();
         if let Some((event, sticky)) = self.engine.hooks.told(number) {
-            self.place_close(event, sticky);
+            self.engine.place_close(event, sticky);
         }
-    }
-
-    fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
-        let may_drop = self.engine.config.netsvr.worker.on_full == WorkerFull::Drop;
-        if may_drop && !self.engine.links.ready(EventKind::Close, event.client, sticky) {
-            self.engine.counters.events_failed += 1;
-            return self.engine.dropped(DropReason::WorkerFull, 1);
-        }
-        self.place(event, &mut sticky);
-    }
-
-    /// A worker is gone: what it had not been sent goes to others.
-    pub(super) fn worker_gone(&mut self, worker: ConnId, written: u32) {
-        let again = self.engine.links.gone(worker, written);
-        self.engine.counters.events_rerouted += again as u64;
-        self.drop_unwanted_events();
-    }
-
-    /// Gives up the events that waited for room if nobody is left to take them.
-    fn drop_unwanted_events(&mut self) {
-        let lost = self.engine.links.drop_unwanted() as u64;
-        self.engine.counters.events_failed += lost;
-        self.engine.dropped(self.engine.at_end(DropReason::WorkerLost), lost);
     }
 
     /// A worker unregisters: it gets nothing more from here, and its shard is told so.
     pub(super) fn worker_leaving(&mut self, worker: ConnId) {
         self.engine.links.leave(worker);
-        self.drop_unwanted_events();
+        self.engine.drop_unwanted_events();
         if worker.shard() == self.engine.id {
             self.worker_left(worker);
         } else {
@@ -147,7 +157,7 @@ impl Shard {
     /// Gives the room in the workers' queues to the backlog, then to the clients that wait.
     pub(super) fn give_room(&mut self) {
         while let Some((worker, frame)) = self.engine.links.unkeep() {
-            self.send_event(worker, frame);
+            self.engine.send_event(worker, frame);
         }
         let sticky = self.engine.config.netsvr.worker.pick == WorkerPick::Sticky;
         let mut given = 0;
@@ -158,7 +168,7 @@ impl Shard {
             if flags.has(Flags::GONE) || !flags.has(Flags::WAITING) {
                 continue;
             }
-            if !self.has_room(id, slot) {
+            if !self.engine.has_room(id, slot) {
                 // Others may have another worker only if workers are sticky.
                 if !sticky {
                     self.engine.waiting.push_front(id);
@@ -180,13 +190,5 @@ impl Shard {
             }
         }
         self.engine.room_left = given == GIVEN_PER_TURN;
-    }
-
-    /// Whether a client that waits can go on.
-    fn has_room(&mut self, id: ConnId, slot: u32) -> bool {
-        let sticky = self.engine.conns[slot].worker();
-        let opening = self.engine.row(slot).opening;
-        let kind = if opening { EventKind::Open } else { EventKind::Message };
-        self.engine.links.ready(kind, id, sticky)
     }
 }

@@ -23,6 +23,7 @@ use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::timers::Wheel;
+use crate::shard::wants::Want;
 use crate::shard::{lists, rows};
 use crate::wire::im::{Answer, Gzip, Status, kick};
 use crate::wire::websocket::Opcode;
@@ -274,7 +275,7 @@ impl Shard {
             ..Login::default()
         };
         self.engine.block(slot);
-        self.verify(slot, number, Box::new(login));
+        self.engine.verify(slot, number, Box::new(login));
     }
 
     /// The verifier has decided about a login.
@@ -308,7 +309,7 @@ impl Shard {
                 if config.im.single_session {
                     let (number, conn) = (self.im.logins, self.engine.conns.id(slot));
                     let session = pushing::Session { user, number, conn };
-                    self.dispatch(Command::Replace(session));
+                    self.engine.wants.push(Want::Command(Command::Replace(session)));
                 }
             }
         }

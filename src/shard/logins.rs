@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::hub::ConnId;
 use crate::hub::login::Login;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::mailbox::Request;
 use crate::spare::Look;
@@ -58,14 +58,14 @@ impl Logins {
     }
 }
 
-impl Shard {
+impl Engine {
     /// Has a login verified; the verdict comes with the same number. The caller blocks the
     /// connection.
     pub(super) fn verify(&mut self, slot: u32, number: u32, login: Box<Login>) {
-        self.engine.logins.queue.push_back((self.engine.conns.id(slot), number, login));
-        if self.engine.logins.queue.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
-            let conns = &self.engine.conns;
-            self.engine.logins.queue.retain(|(id, ..)| conns.slot(*id).is_some());
+        self.logins.queue.push_back((self.conns.id(slot), number, login));
+        if self.logins.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
+            let conns = &self.conns;
+            self.logins.queue.retain(|(id, ..)| conns.slot(*id).is_some());
         }
     }
 }

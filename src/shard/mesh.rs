@@ -22,9 +22,10 @@ use crate::hub::mesh::{Interest, Node, Nodes};
 use crate::hub::push::{Call, Change, Command, Outcome, Payload, Target, TopicChange};
 use crate::hub::queries::Query;
 use crate::metrics::DropReason;
-use crate::shard::Shard;
 use crate::shard::commands::Job;
 use crate::shard::mailbox::{MeshRequest, Reach, Reply};
+use crate::shard::wants::Want;
+use crate::shard::{Engine, Shard};
 use crate::spare::Look;
 use crate::wire::netsvr::{Cmd, UniqIds};
 
@@ -57,11 +58,135 @@ impl Mesh {
     }
 }
 
+impl Engine {
+    /// Asks another node, or all of them; the answer is one more to the question.
+    pub(super) fn ask_node(&mut self, number: u64, to: Option<u16>, query: Query) {
+        let reply = (self.id, number);
+        self.tell_mesh(MeshRequest::Ask { to, query: Arc::new(query), reply });
+    }
+
+    /// How the connections of another node are named (netsvr).
+    pub(super) fn uniq_ids_of(&self, node: u16) -> Option<UniqIds> {
+        let mut all = self.mesh.as_ref()?.uniq_ids.iter();
+        all.find(|(of, _)| *of == node).map(|(_, ids)| *ids)
+    }
+
+    /// Carries out a command on another node.
+    pub(super) fn dispatch_to(&mut self, node: u16, command: Command) {
+        self.hand_over(Reach::Node(node), Arc::new(command), None);
+    }
+
+    /// The connection that a connmix client_id names, and its node, if that is another one. A node
+    /// that is not there has no connections.
+    pub(super) fn client(&self, client: i64) -> Option<(Option<u16>, ConnId)> {
+        let number = ClientIds::node_of(client);
+        if number == self.client_ids.node() {
+            return Some((None, self.client_ids.decode(client, self.now.unix)?));
+        }
+        let node = self.mesh.as_ref()?.nodes.get(number)?;
+        let ids = client_ids(node);
+        Some((Some(number), ids.decode(client, self.now.unix)?))
+    }
+
+    /// The other nodes that have an API of connmix, and where.
+    pub(super) fn other_apis(&self) -> Vec<(u16, SocketAddr)> {
+        let Some(mesh) = &self.mesh else { return Vec::new() };
+        let api = Service::ConnmixApi.id();
+        let of = |node: &Node| {
+            let mut addresses = node.addresses.iter().rev();
+            let (_, address) = addresses.find(|(service, _)| **service == *api)?;
+            Some((node.number, *address))
+        };
+        mesh.nodes.iter().filter_map(of).collect()
+    }
+
+    /// Whether another node may have somebody whom the command reaches.
+    pub(super) fn leaves(&self, command: &Command) -> bool {
+        let Some(mesh) = &self.mesh else { return false };
+        match command {
+            Command::Push { target, .. } | Command::Kick { target, .. } => {
+                mesh.interest.wants(target)
+            }
+            Command::DeleteTopics { topics, .. } => mesh.interest.wants_topics(topics),
+            Command::Room(message) => mesh.interest.wants_topic(&message.topic),
+            // Their connection is here; sessions of IM are those of a node.
+            Command::Update { .. }
+            | Command::Call { .. }
+            | Command::Replace(_)
+            | Command::Displace { .. } => false,
+        }
+    }
+
+    pub(super) fn hand_over(&mut self, reach: Reach, command: Arc<Command>, reply: Option<u64>) {
+        let room = room_of(&command);
+        let Some(mesh) = &mut self.mesh else { return };
+        if mesh.interest.reserve(room) {
+            let reply = reply.map(|number| (self.id, number));
+            mesh.out.push_back(MeshRequest::Command { reach, command, reply, room });
+            return;
+        }
+        self.dropped(DropReason::MeshFull, 1);
+        if let Some(number) = reply {
+            let part = Outcome { done: 0, failed: 1 };
+            self.wants.push(Want::Told { number, part });
+        }
+    }
+
+    /// Answers a question of another node, after what other nodes must know before that.
+    pub(super) fn reply_to_mesh(&mut self, number: u64, reply: Reply) {
+        self.tell_turns();
+        self.tell_mesh(MeshRequest::Replied { number, reply });
+    }
+
+    /// Tells which buckets got their first name or lost their last one.
+    pub(super) fn tell_turns(&mut self) {
+        let Some(occupancy) = self.hub.occupancy() else { return };
+        if !occupancy.has_turned() {
+            return;
+        }
+        let turns = occupancy.take();
+        if let Some(mesh) = &mut self.mesh
+            && !turns.is_empty()
+        {
+            mesh.out.push_back(MeshRequest::Turned { shard: self.id, turns });
+        }
+    }
+
+    /// A connection of this node has taken an xxim login; other nodes must give it up.
+    pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId, order: u64) {
+        if self.mesh.is_some() {
+            let (login, at_ms) = (triple.parts(), order / 1000);
+            self.tell_mesh(MeshRequest::Claim { login, conn, at_ms });
+        }
+    }
+
+    /// Says something to the mesh, if there is one.
+    pub(super) fn tell_mesh(&mut self, request: MeshRequest) {
+        if let Some(mesh) = &mut self.mesh {
+            mesh.out.push_back(request);
+        }
+    }
+
+    /// The next message to the mesh.
+    pub fn next_mesh(&mut self) -> Option<MeshRequest> {
+        self.mesh.as_mut()?.out.pop_front()
+    }
+
+    /// The other nodes have changed.
+    pub(super) fn nodes_changed(&mut self, nodes: Arc<Nodes>) {
+        if let Some(mesh) = &mut self.mesh {
+            let ids = nodes.iter().map(|node| (node.number, uniq_ids(node)));
+            mesh.uniq_ids = ids.collect();
+            mesh.nodes = nodes;
+        }
+    }
+}
+
 impl Shard {
     /// Carries out a command on every node that it concerns, this one first.
     pub(super) fn dispatch_wide(&mut self, command: Command) {
-        if self.leaves(&command) {
-            self.hand_over(Reach::Members, Arc::new(command.clone()), None);
+        if self.engine.leaves(&command) {
+            self.engine.hand_over(Reach::Members, Arc::new(command.clone()), None);
         }
         self.dispatch(command);
     }
@@ -80,10 +205,10 @@ impl Shard {
                     let named =
                         |command: &Command| command.conns().is_some_and(|conns| !conns.is_empty());
                     let commands = commands.into_iter().filter(named);
-                    commands.for_each(|command| self.dispatch_to(node, command));
+                    commands.for_each(|command| self.engine.dispatch_to(node, command));
                 }
                 Request::GuestKickLater { delay_s, command } => {
-                    self.later(delay_s, Job { node: Some(node), command });
+                    self.engine.later(delay_s, Job { node: Some(node), command });
                 }
                 // What is wrong with it is said where this node carries it out.
                 _ => {}
@@ -103,143 +228,6 @@ impl Shard {
             }
         });
         asks.collect()
-    }
-
-    /// Asks another node, or all of them; the answer is one more to the question.
-    pub(super) fn ask_node(&mut self, number: u64, to: Option<u16>, query: Query) {
-        let reply = (self.engine.id, number);
-        self.tell_mesh(MeshRequest::Ask { to, query: Arc::new(query), reply });
-    }
-
-    /// How the connections of another node are named (netsvr).
-    pub(super) fn uniq_ids_of(&self, node: u16) -> Option<UniqIds> {
-        let mut all = self.engine.mesh.as_ref()?.uniq_ids.iter();
-        all.find(|(of, _)| *of == node).map(|(_, ids)| *ids)
-    }
-
-    /// Carries out a command on another node.
-    pub(super) fn dispatch_to(&mut self, node: u16, command: Command) {
-        self.hand_over(Reach::Node(node), Arc::new(command), None);
-    }
-
-    /// As [`Shard::tell`], on every node that the command concerns.
-    pub(super) fn tell_wide(&mut self, number: u64, command: Command) {
-        if !self.leaves(&command) {
-            return self.tell(number, command);
-        }
-        let abroad = Arc::new(command.clone());
-        self.tell_with(number, command, 1);
-        self.hand_over(Reach::Members, abroad, Some(number));
-    }
-
-    /// As [`Shard::tell`], on another node.
-    pub(super) fn tell_node(&mut self, node: u16, number: u64, command: Command) {
-        self.await_told(number);
-        self.hand_over(Reach::Node(node), Arc::new(command), Some(number));
-    }
-
-    /// The connection that a connmix client_id names, and its node, if that is another one. A node
-    /// that is not there has no connections.
-    pub(super) fn client(&self, client: i64) -> Option<(Option<u16>, ConnId)> {
-        let number = ClientIds::node_of(client);
-        if number == self.engine.client_ids.node() {
-            return Some((None, self.engine.client_ids.decode(client, self.engine.now.unix)?));
-        }
-        let node = self.engine.mesh.as_ref()?.nodes.get(number)?;
-        let ids = client_ids(node);
-        Some((Some(number), ids.decode(client, self.engine.now.unix)?))
-    }
-
-    /// The other nodes that have an API of connmix, and where.
-    pub(super) fn other_apis(&self) -> Vec<(u16, SocketAddr)> {
-        let Some(mesh) = &self.engine.mesh else { return Vec::new() };
-        let api = Service::ConnmixApi.id();
-        let of = |node: &Node| {
-            let mut addresses = node.addresses.iter().rev();
-            let (_, address) = addresses.find(|(service, _)| **service == *api)?;
-            Some((node.number, *address))
-        };
-        mesh.nodes.iter().filter_map(of).collect()
-    }
-
-    /// Whether another node may have somebody whom the command reaches.
-    pub(super) fn leaves(&self, command: &Command) -> bool {
-        let Some(mesh) = &self.engine.mesh else { return false };
-        match command {
-            Command::Push { target, .. } | Command::Kick { target, .. } => {
-                mesh.interest.wants(target)
-            }
-            Command::DeleteTopics { topics, .. } => mesh.interest.wants_topics(topics),
-            Command::Room(message) => mesh.interest.wants_topic(&message.topic),
-            // Their connection is here; sessions of IM are those of a node.
-            Command::Update { .. }
-            | Command::Call { .. }
-            | Command::Replace(_)
-            | Command::Displace { .. } => false,
-        }
-    }
-
-    fn hand_over(&mut self, reach: Reach, command: Arc<Command>, reply: Option<u64>) {
-        let room = room_of(&command);
-        let Some(mesh) = &mut self.engine.mesh else { return };
-        if mesh.interest.reserve(room) {
-            let reply = reply.map(|number| (self.engine.id, number));
-            mesh.out.push_back(MeshRequest::Command { reach, command, reply, room });
-            return;
-        }
-        self.engine.dropped(DropReason::MeshFull, 1);
-        if let Some(number) = reply {
-            self.told(number, Outcome { done: 0, failed: 1 });
-        }
-    }
-
-    /// Answers a question of another node, after what other nodes must know before that.
-    pub(super) fn reply_to_mesh(&mut self, number: u64, reply: Reply) {
-        self.tell_turns();
-        self.tell_mesh(MeshRequest::Replied { number, reply });
-    }
-
-    /// Tells which buckets got their first name or lost their last one.
-    pub(super) fn tell_turns(&mut self) {
-        let Some(occupancy) = self.engine.hub.occupancy() else { return };
-        if !occupancy.has_turned() {
-            return;
-        }
-        let turns = occupancy.take();
-        if let Some(mesh) = &mut self.engine.mesh
-            && !turns.is_empty()
-        {
-            mesh.out.push_back(MeshRequest::Turned { shard: self.engine.id, turns });
-        }
-    }
-
-    /// A connection of this node has taken an xxim login; other nodes must give it up.
-    pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId, order: u64) {
-        if self.engine.mesh.is_some() {
-            let (login, at_ms) = (triple.parts(), order / 1000);
-            self.tell_mesh(MeshRequest::Claim { login, conn, at_ms });
-        }
-    }
-
-    /// Says something to the mesh, if there is one.
-    pub(super) fn tell_mesh(&mut self, request: MeshRequest) {
-        if let Some(mesh) = &mut self.engine.mesh {
-            mesh.out.push_back(request);
-        }
-    }
-
-    /// The next message to the mesh.
-    pub fn next_mesh(&mut self) -> Option<MeshRequest> {
-        self.engine.mesh.as_mut()?.out.pop_front()
-    }
-
-    /// The other nodes have changed.
-    pub(super) fn nodes_changed(&mut self, nodes: Arc<Nodes>) {
-        if let Some(mesh) = &mut self.engine.mesh {
-            let ids = nodes.iter().map(|node| (node.number, uniq_ids(node)));
-            mesh.uniq_ids = ids.collect();
-            mesh.nodes = nodes;
-        }
     }
 }
 

@@ -58,6 +58,7 @@ mod sending;
 mod shared;
 pub mod sim;
 mod spare;
+mod tells;
 pub mod timers;
 mod wants;
 pub mod xxim;
@@ -65,8 +66,6 @@ pub mod xxim;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-use slab::Slab;
 
 use crate::config::model::{Config, Service};
 use crate::hub::ConnId;
@@ -77,6 +76,7 @@ use crate::shard::commands::Job;
 use crate::shard::conns::{Greeting, Role};
 use crate::shard::flight::{Flight, Source};
 use crate::shard::mailbox::{Mail, Request};
+use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::http::machine::Machine;
 use crate::wire::tls::Tls;
@@ -88,13 +88,25 @@ pub use shared::Shared;
 /// One shard; see the module.
 pub struct Shard {
     pub engine: Engine,
-    jobs: Slab<Job>,
-    job_timers: Wheel,
+    asks: Asks,
     im: im::Im,
     connmix: connmix::Desk,
     xxim: xxim::State,
     /// When the next look for room that nobody needs is due.
     spare_ms: u64,
+}
+
+impl Engine {
+    /// The connection of a slot, and the place of what it speaks in [`Role::NAMES`].
+    pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
+        (self.conns.id(slot), self.conns[slot].role.name_index())
+    }
+
+    /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
+    /// client.
+    pub fn send_times(&mut self) -> Option<&mut SendTimes> {
+        self.sends.times()
+    }
 }
 
 impl Shard {
@@ -109,8 +121,7 @@ impl Shard {
     ) -> Shard {
         Shard {
             engine: Engine::new(id, shards, config, shared, listeners, seed),
-            jobs: Slab::new(),
-            job_timers: Wheel::new(),
+            asks: Asks::new(shards, seed as u64),
             im: im::Im::default(),
             connmix: connmix::Desk::default(),
             xxim: xxim::State::default(),
@@ -127,12 +138,12 @@ impl Shard {
             self.timed_out(slot);
             self.settle();
         }
-        self.job_timers.advance(now.ms);
-        while let Some(job) = self.job_timers.expired() {
-            let Job { node, command } = self.jobs.remove(job as usize);
+        self.engine.job_timers.advance(now.ms);
+        while let Some(job) = self.engine.job_timers.expired() {
+            let Job { node, command } = self.engine.jobs.remove(job as usize);
             match node {
                 None => self.dispatch(command),
-                Some(node) => self.dispatch_to(node, command),
+                Some(node) => self.engine.dispatch_to(node, command),
             }
             self.settle();
         }
@@ -218,11 +229,6 @@ impl Shard {
         }
     }
 
-    /// The connection of a slot, and the place of what it speaks in [`Role::NAMES`].
-    pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
-        (self.engine.conns.id(slot), self.engine.conns[slot].role.name_index())
-    }
-
     /// Bytes arrived. They may be changed in place (unmasked, decrypted).
     pub fn received(&mut self, slot: u32, data: &mut [u8]) {
         self.engine.counters.receives += 1;
@@ -291,12 +297,12 @@ impl Shard {
             Mail::Made { number, made } => self.made(number, made),
             Mail::AskRates { from, number } => self.answer_rates(from, number),
             Mail::Rates { number, rates } => self.rates_answered(number, &rates),
-            Mail::Event { from, worker, frame } => self.deliver_event(from, worker, frame),
+            Mail::Event { from, worker, frame } => self.engine.deliver_event(from, worker, frame),
             Mail::EventsWritten { worker, count } => self.engine.links.written(worker, count),
             Mail::WorkerAdded(worker) => self.engine.links.add(worker),
             Mail::WorkerLeaving { worker } => self.worker_leaving(worker),
             Mail::WorkerLeft { worker } => self.worker_left(worker),
-            Mail::WorkerGone { worker, written } => self.worker_gone(worker, written),
+            Mail::WorkerGone { worker, written } => self.engine.worker_gone(worker, written),
             Mail::Unregister { from, number, worker } => self.unregister(from, number, worker),
             Mail::Unregistered { number } => self.unregistered(number),
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
@@ -306,7 +312,7 @@ impl Shard {
             Mail::Chat(chat) => self.im_order(*chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
-            Mail::Nodes(nodes) => self.nodes_changed(nodes),
+            Mail::Nodes(nodes) => self.engine.nodes_changed(nodes),
             Mail::Logins { from } => self.xxim_tell_logins(from),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
@@ -359,7 +365,7 @@ impl Shard {
         // What was touched while flushing waits for the next turn; the vector is reused.
         touched.append(&mut self.engine.touched);
         self.engine.touched = touched;
-        self.tell_turns();
+        self.engine.tell_turns();
     }
 
     /// The next request for the sidecar, if its turn has come.
@@ -371,7 +377,7 @@ impl Shard {
             .or_else(|| self.engine.logins.next(self.engine.config.login.under_way_max))
             .or_else(|| self.connmix.calls.next(self.engine.config.connmix.rules.http_calls_max))
             .or_else(|| self.xxim.next_request())
-            .or_else(|| self.engine.asks.making.next_request())
+            .or_else(|| self.asks.making.next_request())
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -380,7 +386,7 @@ impl Shard {
             || !self.engine.unconfirmed.is_empty()
             || self.engine.room_left
             || self.engine.wants.has_readers()
-            || self.engine.asks.is_busy()
+            || self.asks.is_busy(self.engine.answers_written)
             || self.engine.queueing.is_busy()
             || !self.connmix.leaving.is_empty()
             || self.xxim_has_room()
@@ -388,7 +394,7 @@ impl Shard {
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
-        let wheels = [&self.engine.timers, &self.job_timers, &self.im.timers];
+        let wheels = [&self.engine.timers, &self.engine.job_timers, &self.im.timers];
         let timers = wheels.into_iter().filter_map(Wheel::next_ms);
         timers.chain(self.xxim.next_ms(&self.engine.config.xxim)).min()
     }
@@ -416,7 +422,7 @@ impl Shard {
             im_users: self.im.users,
             im_batches_open: self.im.rooms.len() as u64,
             xxim_keys_waiting: self.xxim.keys_waiting() as u64,
-            timers: (self.engine.timers.len() + self.job_timers.len() + self.im.timers.len())
+            timers: (self.engine.timers.len() + self.engine.job_timers.len() + self.im.timers.len())
                 as u64,
         };
         let tally = self.engine.queueing.queues.tally;
@@ -430,11 +436,5 @@ impl Shard {
             counters.count_dropped(DropReason::Shutdown, gauges.queue_messages);
         }
         (counters, gauges)
-    }
-
-    /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
-    /// client.
-    pub fn send_times(&mut self) -> Option<&mut SendTimes> {
-        self.engine.sends.times()
     }
 }

@@ -16,14 +16,13 @@ use crate::control::large::Elsewhere;
 use crate::control::worker::{self, Next, Shape};
 use crate::hub::ConnId;
 use crate::hub::mesh::Lent;
-use crate::hub::push::{Command, Outcome};
+use crate::hub::push::Command;
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::Cursor;
 use crate::limits::MESH_QUERY_BYTES;
 use crate::metrics::Rates;
 use crate::shard::Shard;
 use crate::shard::answers::Making;
-use crate::shard::commands::Spread;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::spare::Look;
 use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId, UniqIds};
@@ -54,8 +53,6 @@ enum About {
     Rates(Box<Rates>),
     /// Only whether every shard has got that far; the answer is known.
     Known(Bytes),
-    /// What a command came to.
-    Command(Outcome),
 }
 
 /// A question about connections, users or topics.
@@ -153,7 +150,7 @@ impl Shard {
 
     /// The query must be [`Query::distinct`].
     pub(super) fn ask_all(&mut self, number: u64, query: Arc<Query>, shape: Shape) {
-        self.engine.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
+        self.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
         self.ask_shards(number, &query);
     }
 
@@ -196,9 +193,9 @@ impl Shard {
     ) {
         let wide = Some(Elsewhere::new(asked));
         let about = About::Query(Question::new(query.clone(), shape, wide));
-        self.engine.asks.begin_with(number, about, self.engine.asks.shards + abroad.len());
+        self.asks.begin_with(number, about, self.asks.shards + abroad.len());
         for (to, query) in abroad {
-            self.ask_node(number, to, query);
+            self.engine.ask_node(number, to, query);
         }
         self.ask_shards(number, &query);
     }
@@ -215,7 +212,7 @@ impl Shard {
 
     /// What other nodes have; of one that has left meanwhile nothing is known.
     fn found_elsewhere(&mut self, number: u64, parts: Vec<(u16, Answer)>, lent: Lent) {
-        let named = |(node, part)| Some((self.uniq_ids_of(node)?, part));
+        let named = |(node, part)| Some((self.engine.uniq_ids_of(node)?, part));
         let parts: Vec<(UniqIds, Answer)> = parts.into_iter().filter_map(named).collect();
         let merge = |about: &mut About| {
             if let About::Query(question) = about
@@ -225,7 +222,7 @@ impl Shard {
                 elsewhere.lent.push(lent);
             }
         };
-        let about = self.engine.asks.add(number, merge);
+        let about = self.asks.add(number, merge);
         self.conclude(number, about);
     }
 
@@ -249,14 +246,14 @@ impl Shard {
             ReplyTo::Shard { shard, number } => {
                 self.engine.post(shard, Mail::Replied { number, reply })
             }
-            ReplyTo::Mesh { number } => self.reply_to_mesh(number, reply),
+            ReplyTo::Mesh { number } => self.engine.reply_to_mesh(number, reply),
         }
     }
 
     /// One shard's part of an answer to a question of this shard.
     pub(super) fn replied(&mut self, number: u64, reply: Reply) {
         match reply {
-            Reply::Answer(part, next) if self.engine.asks.making.is_at(number) => {
+            Reply::Answer(part, next) if self.asks.making.is_at(number) => {
                 self.piece_found(part, next);
             }
             Reply::Answer(part, next) => self.answered(number, part, next.is_none()),
@@ -265,73 +262,15 @@ impl Shard {
         }
     }
 
-    /// Carries a command to every shard that it concerns; whoever asked under this number hears
-    /// what it came to ([`Asks::number`]).
-    pub(super) fn tell(&mut self, number: u64, command: Command) {
-        self.tell_with(number, command, 0);
-    }
-
-    /// The same; `elsewhere` further answers come from other nodes.
-    pub(super) fn tell_with(&mut self, number: u64, command: Command, elsewhere: usize) {
-        let spread = self.spread(command);
-        let shards = match &spread {
-            Spread::One(..) => 1,
-            Spread::Parts(parts) => parts.len(),
-            Spread::All(_) => self.engine.mail.len(),
-        };
-        let answers = shards.max(1) + elsewhere;
-        self.engine.asks.begin_with(number, About::Command(Outcome::default()), answers);
-        match spread {
-            Spread::Parts(parts) if parts.is_empty() => self.told(number, Outcome::default()),
-            Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
-            Spread::Parts(parts) => {
-                for (shard, command) in parts {
-                    self.tell_shard(number, shard, &Arc::new(command));
-                }
-            }
-            Spread::All(command) => {
-                for shard in 0..self.engine.mail.len() as u8 {
-                    self.tell_shard(number, shard, &command);
-                }
-            }
-        }
-    }
-
-    fn tell_shard(&mut self, number: u64, shard: u8, command: &Arc<Command>) {
-        if shard == self.engine.id {
-            let outcome = self.apply(command);
-            return self.told(number, outcome);
-        }
-        let reply = ReplyTo::Shard { shard: self.engine.id, number };
-        self.engine.post(shard, Mail::Tell { command: command.clone(), reply });
-    }
-
-    /// The answers to a command come from other nodes alone.
-    pub(super) fn await_told(&mut self, number: u64) {
-        self.engine.asks.begin_with(number, About::Command(Outcome::default()), 1);
-    }
-
-    /// What a command came to on one shard, or on other nodes.
-    pub(super) fn told(&mut self, number: u64, part: Outcome) {
-        let merge = |about: &mut About| {
-            if let About::Command(outcome) = about {
-                outcome.add(part);
-            }
-        };
-        if let Some(About::Command(outcome)) = self.engine.asks.add(number, merge) {
-            self.connmix_api_told(number, outcome);
-        }
-    }
-
     /// One shard's part of an answer.
     fn answered(&mut self, number: u64, part: Answer, is_all: bool) {
-        let weight_max = self.engine.asks.making.piece;
+        let weight_max = self.asks.making.piece;
         let merge = |about: &mut About| {
             if let About::Query(question) = about {
                 question.add(part, is_all, weight_max);
             }
         };
-        let about = self.engine.asks.add(number, merge);
+        let about = self.asks.add(number, merge);
         self.conclude(number, about);
     }
 
@@ -343,7 +282,7 @@ impl Shard {
             _ => return,
         };
         let elsewhere = question.wide.as_ref().map_or(0, Elsewhere::weight);
-        if question.large || elsewhere > self.engine.asks.making.piece {
+        if question.large || elsewhere > self.asks.making.piece {
             return self.make(number, question);
         }
         let Question { query, shape, answer, wide, .. } = *question;
@@ -373,14 +312,14 @@ impl Shard {
 
     /// Answers a question when every shard has handled the mail that was posted before it.
     pub(super) fn answer_when_known(&mut self, number: u64, answer: Bytes) {
-        self.engine.asks.begin(number, About::Known(answer));
+        self.asks.begin(number, About::Known(answer));
         self.ask_shards(number, &Arc::new(Query::Online(Vec::new())));
     }
 
     /// A backend connection asks for the metric items.
     pub(super) fn ask_rates(&mut self, slot: u32) {
         let number = self.question(slot);
-        self.engine.asks.begin(number, About::Rates(Box::default()));
+        self.asks.begin(number, About::Rates(Box::default()));
         for shard in self.engine.others() {
             self.engine.post(shard, Mail::AskRates { from: self.engine.id, number });
         }
@@ -405,7 +344,7 @@ impl Shard {
                 rates.merge(part);
             }
         };
-        let Some(About::Rates(rates)) = self.engine.asks.add(number, merge) else { return };
+        let Some(About::Rates(rates)) = self.asks.add(number, merge) else { return };
         let items = self.engine.config.netsvr.metrics_items.iter().filter_map(|&item| {
             let rate = rates.item(item)?;
             Some(MetricItem {

@@ -29,9 +29,9 @@ use crate::hub::queues::{
 };
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
-use crate::shard::Shard;
-use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::Mail;
+use crate::shard::wants::Want;
+use crate::shard::{Engine, Shard};
 use crate::spare::Look;
 use crate::wire::connmix;
 use cluster::Cluster;
@@ -156,11 +156,11 @@ impl Queueing {
     }
 }
 
-impl Shard {
+impl Engine {
     /// Where queue topics have their home.
     pub(super) fn homes(&self) -> Homes {
-        let cluster = self.engine.queueing.cluster.is_some();
-        Homes { shard: self.engine.id, shards: self.engine.mail.len(), cluster }
+        let cluster = self.queueing.cluster.is_some();
+        Homes { shard: self.id, shards: self.mail.len(), cluster }
     }
 
     /// Appends a message of a client of this shard to a queue topic (connmix section 3.1).
@@ -190,7 +190,7 @@ impl Shard {
         if let Err(error) = pushed
             && waiter != Waiter::Nobody
         {
-            self.engine.queueing.outcomes.push_back(Outcome { client, waiter, result: Err(error) });
+            self.queueing.outcomes.push_back(Outcome { client, waiter, result: Err(error) });
             return Ok(Pushed::Queued);
         }
         pushed
@@ -203,29 +203,24 @@ impl Shard {
         d: &str,
         waiter: Waiter,
     ) -> Result<Pushed, PushError> {
-        let event = connmix::event(
-            self.engine.config.node,
-            self.engine.client_ids.encode(client),
-            topic,
-            d,
-        );
+        let event = connmix::event(self.config.node, self.client_ids.encode(client), topic, d);
         let refused = if !connmix::is_topic(topic) {
             Some(PushError::BadTopic)
-        } else if event.len() > self.engine.config.connmix.api.event_bytes_max as usize {
+        } else if event.len() > self.config.connmix.api.event_bytes_max as usize {
             Some(PushError::TooLarge)
         } else {
             None
         };
         if let Some(error) = refused {
-            self.engine.dropped(DropReason::QueueRefused, 1);
+            self.dropped(DropReason::QueueRefused, 1);
             return Err(error);
         }
-        let home = Queues::home(topic, self.engine.mail.len());
-        if self.engine.queueing.cluster.is_some() {
+        let home = Queues::home(topic, self.mail.len());
+        if self.queueing.cluster.is_some() {
             self.push_to_store(topic, client, &event, waiter)?;
-        } else if home == self.engine.id {
-            let pushed = self.engine.queueing.queues.push(home, topic, event, self.engine.now.ms);
-            pushed.inspect_err(|_| self.engine.dropped(DropReason::QueueRefused, 1))?;
+        } else if home == self.id {
+            let pushed = self.queueing.queues.push(home, topic, event, self.now.ms);
+            pushed.inspect_err(|_| self.dropped(DropReason::QueueRefused, 1))?;
             debug_assert!(waiter == Waiter::Nobody, "what became of it is known");
         } else {
             self.push_later(home, topic, Push { client, event, waiter });
@@ -235,24 +230,24 @@ impl Shard {
 
     /// Adds a message to this turn's mail for another home.
     fn push_later(&mut self, home: u8, topic: &str, push: Push) {
-        let letters = self.engine.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
+        let letters = self.queueing.pushes.iter_mut().rev().take(LETTERS_SEARCHED);
         for letter in letters {
             if *letter.topic == *topic {
                 return letter.messages.push(push);
             }
         }
         let messages = vec![push];
-        self.engine.queueing.pushes.push(Letter { home, topic: topic.into(), messages });
+        self.queueing.pushes.push(Letter { home, topic: topic.into(), messages });
     }
 
     fn note_unaccepted(&mut self, client: ConnId, topic: &str) -> Pushed {
-        if self.engine.queueing.full != Full::Block {
+        if self.queueing.full != Full::Block {
             return Pushed::Queued;
         }
-        if !self.engine.queueing.unaccepted.contains_key(topic) {
-            self.engine.queueing.unaccepted.insert(topic.into(), Unaccepted::default());
+        if !self.queueing.unaccepted.contains_key(topic) {
+            self.queueing.unaccepted.insert(topic.into(), Unaccepted::default());
         }
-        let Some(unaccepted) = self.engine.queueing.unaccepted.get_mut(topic) else {
+        let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else {
             return Pushed::Queued;
         };
         unaccepted.messages += 1;
@@ -265,38 +260,46 @@ impl Shard {
 
     /// The home of a topic has a place for so many messages of this shard, or refused them.
     fn pushes_accepted(&mut self, topic: &str, count: u32) {
-        let Some(unaccepted) = self.engine.queueing.unaccepted.get_mut(topic) else { return };
+        let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else { return };
         unaccepted.messages = unaccepted.messages.saturating_sub(count as usize);
         let room = UNACCEPTED_MAX.saturating_sub(unaccepted.messages);
         let goes_on = room.min(unaccepted.waiting.len());
         let clients: Vec<ConnId> = unaccepted.waiting.drain(..goes_on).collect();
         if unaccepted.messages == 0 && unaccepted.waiting.is_empty() {
-            self.engine.queueing.unaccepted.remove(topic);
+            self.queueing.unaccepted.remove(topic);
         }
-        clients.into_iter().for_each(|client| self.push_room(client));
+        clients.into_iter().for_each(|client| self.wants.push(Want::QueueRoom { client }));
     }
 
-    /// The queue that a client's message found full has room again.
-    fn push_room(&mut self, client: ConnId) {
-        let Some(slot) = self.engine.conns.slot(client) else { return };
-        let conn = &self.engine.conns[slot];
-        match conn.role {
-            // One that also waits for a worker goes on with that.
-            Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
-            Role::Im(_) => self.engine.read_on(slot),
-            _ => self.connmix_push_room(client),
+    /// Messages of clients of another shard have come home.
+    fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
+        let mut refused = 0;
+        for Push { client, event, waiter } in messages {
+            let result = self.queueing.queues.push(from, topic, event, self.now.ms);
+            refused += u32::from(result.is_err());
+            if waiter != Waiter::Nobody || result.is_err() {
+                let outcome = Outcome { client, waiter, result };
+                self.post(from, Mail::Queue(QueueMail::Told(outcome)));
+            }
+        }
+        // What is refused is not under way any more either.
+        if refused > 0 && self.queueing.full == Full::Block {
+            let topic = topic.clone();
+            self.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
         }
     }
+}
 
+impl Shard {
     /// A letter about queues.
     pub(super) fn queue_mail(&mut self, mail: QueueMail) {
         match mail {
-            QueueMail::Push { from, topic, messages } => self.pushed(from, &topic, messages),
+            QueueMail::Push { from, topic, messages } => self.engine.pushed(from, &topic, messages),
             QueueMail::Told(outcome) => {
                 self.engine.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
                 self.engine.queueing.outcomes.push_back(outcome);
             }
-            QueueMail::Accepted { topic, count } => self.pushes_accepted(&topic, count),
+            QueueMail::Accepted { topic, count } => self.engine.pushes_accepted(&topic, count),
             QueueMail::Join { consumer, topics } => {
                 let joined = self.engine.queueing.queues.join(consumer, &topics);
                 self.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
@@ -322,7 +325,7 @@ impl Shard {
             QueueMail::Supplied { topic, messages } => {
                 self.engine.queueing.queues.supply(&topic, messages, self.engine.now.ms);
             }
-            QueueMail::Settled { topic, count, told } => self.settled(&topic, count, told),
+            QueueMail::Settled { topic, count, told } => self.engine.settled(&topic, count, told),
         }
     }
 
@@ -332,24 +335,6 @@ impl Shard {
             self.queue_mail(mail);
         } else {
             self.engine.post(shard, Mail::Queue(mail));
-        }
-    }
-
-    /// Messages of clients of another shard have come home.
-    fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
-        let mut refused = 0;
-        for Push { client, event, waiter } in messages {
-            let result = self.engine.queueing.queues.push(from, topic, event, self.engine.now.ms);
-            refused += u32::from(result.is_err());
-            if waiter != Waiter::Nobody || result.is_err() {
-                let outcome = Outcome { client, waiter, result };
-                self.engine.post(from, Mail::Queue(QueueMail::Told(outcome)));
-            }
-        }
-        // What is refused is not under way any more either.
-        if refused > 0 && self.engine.queueing.full == Full::Block {
-            let topic = topic.clone();
-            self.engine.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
         }
     }
 
@@ -391,6 +376,6 @@ impl Shard {
         for (shard, topic, count) in accepted {
             self.queue_post(shard, QueueMail::Accepted { topic, count });
         }
-        self.queue_reports();
+        self.engine.queue_reports();
     }
 }

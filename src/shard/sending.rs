@@ -13,7 +13,7 @@ use crate::shard::flight::Source;
 use crate::shard::forms::{Forms, Made};
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::{Batch, Frame, Op};
-use crate::shard::outbox::has_room;
+use crate::shard::outbox::{charge, has_room};
 use crate::shard::queues::QueueMail;
 use crate::shard::wants::Want;
 use crate::wire::tls::Tls;
@@ -80,9 +80,8 @@ impl Engine {
         }
         if let Some(extra) = &mut conn.extra {
             if let Some(flight) = &mut extra.flight {
-                let before = flight.own_bytes();
                 flight.queued(None, bytes.len());
-                self.asks.reckon(before, flight.own_bytes());
+                self.answer_bytes += charge(bytes.len());
             }
             if !extra.later.is_empty() {
                 extra.later.push(bytes, None);
@@ -142,7 +141,8 @@ impl Engine {
                 Some(behind) => flight.replaced(behind, bytes),
                 None => _ = flight.queued(None, bytes),
             }
-            self.asks.reckon(before, flight.own_bytes());
+            let after = flight.own_bytes();
+            self.reckon(before, after);
         }
         match replaced {
             Some(_) => self.counters.pongs_dropped += 1,
@@ -248,7 +248,8 @@ impl Engine {
             counts.resize(shards, 0);
             counts[shard as usize] += 1;
         });
-        self.asks.reckon(before, flight.own_bytes());
+        let after = flight.own_bytes();
+        self.reckon(before, after);
         for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
             match source {
                 Source::Workers if shard == self.id => self.links.written(id, count),

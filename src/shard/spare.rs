@@ -24,13 +24,14 @@ impl Shard {
         look.at(&mut self.engine.waiting);
         look.at(&mut self.engine.ops);
         self.engine.mail.iter_mut().for_each(|queue| look.at(queue));
-        look.at(&mut self.jobs);
-        for wheel in [&mut self.engine.timers, &mut self.job_timers, &mut self.im.timers] {
+        look.at(&mut self.engine.jobs);
+        for wheel in [&mut self.engine.timers, &mut self.engine.job_timers, &mut self.im.timers] {
             wheel.give_back(look);
         }
         self.engine.hub.give_back(look);
         self.engine.links.give_back(look);
-        self.engine.asks.give_back(look);
+        self.engine.tells.give_back(look);
+        self.asks.give_back(look);
         self.engine.hooks.give_back(look);
         self.engine.logins.give_back(look);
         self.connmix.give_back(look);

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::hub::push::{Command, Outcome};
 use crate::hub::{ConnId, Departed};
 
 /// One entry.
@@ -19,6 +20,20 @@ pub enum Want {
     Gone { slot: u32 },
     /// What was sent is written, and the connection waits for something.
     Written { slot: u32 },
+    /// The queue that a message of this client found full has room again.
+    QueueRoom { client: ConnId },
+    /// A rule of connmix goes on behind what it has published.
+    CarryOn,
+    /// Carry this out on every shard that it concerns.
+    Command(Command),
+    /// The same on every node.
+    Wide(Command),
+    /// The same on every node, or on another one, and say what it came to ([`Tells`]).
+    ///
+    /// [`Tells`]: crate::shard::tells::Tells
+    Tell { conn: ConnId, number: u64, command: Command, node: Option<u16> },
+    /// What such a command came to on some of them.
+    Told { number: u64, part: Outcome },
 }
 
 /// The lists.

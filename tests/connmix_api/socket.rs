@@ -136,7 +136,7 @@ fn ping_frames_and_fragments_are_those_of_a_websocket() {
 fn an_idle_peer_stays_while_it_answers_pings() {
     // W41
     let (mut settings, number) = config();
-    settings.connmix.api.read_timeout = Duration::from_millis(300);
+    settings.connmix.api.read_timeout = Duration::from_secs(1);
     settings.runtime.close_timeout = Duration::from_millis(200);
     let api = Api::start_with(settings, number);
     let mut peer = api.peer();

@@ -13,12 +13,21 @@ use crate::shard::conns::{Flags, Role};
 use crate::shard::forms::Made;
 
 use super::{Conn, Desk};
+use crate::shard::wants::Want;
 
 /// Close code of a client whose push failed: try again later.
 const PUSH_FAILED: u16 = 1013;
 
 /// All clients of a shard may leave at once, and each may have many rules.
 const DEPARTURES_PER_TURN: usize = 256;
+
+/// What is left to do of an event.
+#[derive(Debug)]
+pub(in crate::shard) struct Rest {
+    id: ConnId,
+    effects: Effects,
+    suspended: Option<Suspended>,
+}
 
 /// A client that has left and whose rules about that are still to be run.
 #[derive(Debug)]
@@ -44,18 +53,46 @@ impl Shard {
         id: ConnId,
         suspended: Option<Suspended>,
     ) {
-        let mut effects = std::mem::take(&mut self.connmix.effects);
+        let effects = std::mem::take(&mut self.connmix.effects);
+        self.connmix_go_through(slot, id, effects, suspended);
+    }
+
+    /// What follows a publish is carried out when that has been.
+    pub(in crate::shard) fn connmix_carry_on(&mut self) {
+        let Some(Rest { id, effects, suspended }) = self.connmix.rest.pop_front() else { return };
+        if let Some(slot) = self.engine.conns.slot(id) {
+            self.connmix_go_through(slot, id, effects, suspended);
+        }
+    }
+
+    fn connmix_go_through(
+        &mut self,
+        slot: u32,
+        id: ConnId,
+        mut effects: Effects,
+        suspended: Option<Suspended>,
+    ) {
+        let over = Flags::GONE | Flags::CLOSING | Flags::DEAF;
         let Effects { list, text } = &mut effects;
-        for effect in list.drain(..) {
-            if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
+        let mut left = list.drain(..);
+        while let Some(effect) = left.next() {
+            if self.engine.conns[slot].flags.has(over) {
                 break;
             }
+            let publishes = matches!(effect, Effect::Publish { .. });
             self.connmix_effect(slot, id, effect, text);
+            if publishes && left.len() > 0 {
+                let effects = Effects { list: left.collect(), text: std::mem::take(text) };
+                self.connmix.rest.push_back(Rest { id, effects, suspended });
+                return self.engine.wants.push(Want::CarryOn);
+            }
         }
+        drop(left);
         effects.clear();
         self.connmix.effects = effects;
-        let over = self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
-        if let Some(suspended) = suspended.filter(|_| !over) {
+        if let Some(suspended) = suspended
+            && !self.engine.conns[slot].flags.has(over)
+        {
             self.connmix_wait(slot, id, suspended);
         }
     }
@@ -95,7 +132,7 @@ impl Shard {
             Effect::Push { topic, d, waits } => {
                 let d = text.get(d).unwrap_or_default();
                 let waiter = if waits { Waiter::Client } else { Waiter::Nobody };
-                match self.queue_push(id, &topic, d, waiter) {
+                match self.engine.queue_push(id, &topic, d, waiter) {
                     Ok(Pushed::Queued) => {}
                     Ok(Pushed::Full) => {
                         if let Some(conn) = self.connmix(slot) {
@@ -129,7 +166,7 @@ impl Shard {
             Effect::Publish { channel, kind, data } => {
                 let payloads = vec![Payload::of_kind(data, kind_of(kind))];
                 let target = Target::Topics(vec![Box::from(&*channel)]);
-                self.dispatch_wide(Command::Push { target, payloads });
+                self.engine.wants.push(Want::Wide(Command::Push { target, payloads }));
             }
             Effect::Failed { rule, action } => {
                 self.engine.counters.rule_actions_failed += 1;
@@ -227,7 +264,7 @@ impl Shard {
         suspended: Option<Suspended>,
     ) {
         let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
-        let subject = conn.subject(client_id, node, self.homes(), flags, Event::Close);
+        let subject = conn.subject(client_id, node, self.engine.homes(), flags, Event::Close);
         let rules = &self.engine.config.connmix_servers[conn.server as usize];
         // Another client's effects may be being carried out: these are separate.
         let mut effects = Effects::default();
@@ -243,7 +280,7 @@ impl Shard {
                 Effect::Push { topic, d, waits } => {
                     let d = effects.text.get(d).unwrap_or_default();
                     let waiter = if waits { Waiter::Departed } else { Waiter::Nobody };
-                    _ = self.queue_push(id, &topic, d, waiter);
+                    _ = self.engine.queue_push(id, &topic, d, waiter);
                 }
                 effect => self.connmix_told(effect),
             }

@@ -123,6 +123,8 @@ pub(super) struct Desk {
     /// Of the last JSON that a client or a backend of the API has sent.
     pub json: Index,
     effects: Effects,
+    /// What follows publishes that are being carried out.
+    pub rest: VecDeque<effects::Rest>,
     pub calls: calls::Calls,
     /// Clients that are open.
     pub clients: u64,
@@ -289,8 +291,13 @@ impl Shard {
         let id = self.engine.conns.id(slot);
         let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
         let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
-        let subject =
-            conn.subject(client_id, node, self.homes(), self.engine.conns[slot].flags, event);
+        let subject = conn.subject(
+            client_id,
+            node,
+            self.engine.homes(),
+            self.engine.conns[slot].flags,
+            event,
+        );
         let Desk { json, effects, .. } = &mut self.connmix;
         let rules = &self.engine.config.connmix_servers[conn.server as usize];
         let suspended = Run::new(rules, subject, &conn.context, json, effects).start();
@@ -306,8 +313,13 @@ impl Shard {
         let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
         let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
         let event = suspended.event();
-        let subject =
-            conn.subject(client_id, node, self.homes(), self.engine.conns[slot].flags, event);
+        let subject = conn.subject(
+            client_id,
+            node,
+            self.engine.homes(),
+            self.engine.conns[slot].flags,
+            event,
+        );
         let Desk { json, effects, .. } = &mut self.connmix;
         let rules = &self.engine.config.connmix_servers[conn.server as usize];
         let run = Run::new(rules, subject, &conn.context, json, effects);

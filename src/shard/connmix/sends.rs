@@ -73,6 +73,22 @@ impl Sends {
     }
 }
 
+impl Engine {
+    /// Whether it matters when the operations of this turn are done.
+    pub fn asks_for_time(&self) -> bool {
+        self.sends.is_taken()
+    }
+
+    /// The operations of this turn were done by `now_us`, but for sends that stall.
+    pub fn carried_out(&mut self, now_us: u64) {
+        for sample in self.sends.samples.iter_mut().flatten() {
+            if sample.state == State::Taken {
+                sample.state = State::Written(now_us);
+            }
+        }
+    }
+}
+
 impl Shard {
     /// Carries out what comes from another node.
     pub(in crate::shard) fn for_another_node<T>(
@@ -83,20 +99,6 @@ impl Shard {
         let done = work(self);
         self.engine.sends.forwarded = false;
         done
-    }
-
-    /// Whether it matters when the operations of this turn are done.
-    pub fn asks_for_time(&self) -> bool {
-        self.engine.sends.is_taken()
-    }
-
-    /// The operations of this turn were done by `now_us`, but for sends that stall.
-    pub fn carried_out(&mut self, now_us: u64) {
-        for sample in self.engine.sends.samples.iter_mut().flatten() {
-            if sample.state == State::Taken {
-                sample.state = State::Written(now_us);
-            }
-        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Shard {
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
         let uniq_id = self.engine.uniq_ids.encode(self.engine.conns.id(slot));
         let unix_ms = self.engine.now.unix_ms;
-        self.event(slot, EventKind::Message, |hub| {
+        self.engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             let data = match forward {
@@ -52,7 +52,7 @@ impl Shard {
             quoted(&message.from),
         );
         let client = self.engine.conns.id(slot);
-        if let Ok(Pushed::Full) = self.queue_push(client, topic, &event, Waiter::Nobody) {
+        if let Ok(Pushed::Full) = self.engine.queue_push(client, topic, &event, Waiter::Nobody) {
             // Nothing more of this client until there is room.
             self.engine.block(slot);
         }

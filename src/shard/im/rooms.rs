@@ -16,12 +16,13 @@ use bytes::Bytes;
 use crate::config::model::{Config, Forward};
 use crate::edge::im::{Around, Say, State};
 use crate::hub::limits::BucketRules;
-use crate::hub::push::{Command, Outcome, Payload, RoomMessage};
+use crate::hub::push::{Command, Payload, RoomMessage};
 use crate::hub::rooms::{Batch, Bounds, home, room_of};
 use crate::metrics::DropReason;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{Chat, Mail};
 use crate::shard::ops::Frame;
+use crate::shard::wants::Want;
 use crate::shard::{Engine, Shard};
 use crate::wire::im::proto::{CrMessage, CrMessageType};
 use crate::wire::im::{
@@ -130,21 +131,16 @@ impl Shard {
         let message = Arc::new(RoomMessage { topic, element, content, sender });
         match wrapped {
             // What was published has gone to the other nodes as it was.
-            true => self.dispatch(Command::Room(message)),
-            false => self.dispatch_wide(Command::Room(message)),
+            true => self.engine.wants.push(Want::Command(Command::Room(message))),
+            false => self.engine.wants.push(Want::Wide(Command::Room(message))),
         }
     }
 
     /// A message of a room has come from its home.
-    pub(in crate::shard) fn im_room(&mut self, message: &Arc<RoomMessage>) -> Outcome {
+    pub(in crate::shard) fn im_room(&mut self, message: &Arc<RoomMessage>) {
         let topic = &message.topic;
         if self.engine.hub.topic_len(topic) == 0 {
-            return Outcome::default();
-        }
-        // Usually all members speak IM.
-        let others = self.engine.hub.len() as u64 > self.im.guests + self.im.users;
-        if let Some(content) = message.content.as_ref().filter(|_| others) {
-            self.push_beside_rooms(topic, content);
+            return;
         }
         let bounds = self.im_bounds();
         let name_bytes = room_of(topic).map_or(0, chatroom_bytes);
@@ -158,7 +154,6 @@ impl Shard {
         for batch in added.before.into_iter().chain(added.full) {
             self.im_flush(&batch);
         }
-        Outcome::default()
     }
 
     /// The bounds of batches.

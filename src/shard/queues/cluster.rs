@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::hub::ConnId;
 use crate::hub::queues::{Full, Outcome, Push, PushError, Room, Waiter};
 use crate::metrics::DropReason;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::mailbox::QueueRequest;
 use crate::spare::Look;
 use crate::wire::connmix;
@@ -40,7 +40,7 @@ impl Cluster {
     }
 }
 
-impl Shard {
+impl Engine {
     /// Adds a message to this turn's request to JetStream.
     pub(super) fn push_to_store(
         &mut self,
@@ -50,44 +50,44 @@ impl Shard {
         waiter: Waiter,
     ) -> Result<(), PushError> {
         let text = connmix::event_text(event);
-        let cluster = self.engine.queueing.cluster.as_ref();
+        let cluster = self.queueing.cluster.as_ref();
         if !cluster.is_some_and(|cluster| cluster.room.take(text.len())) {
-            self.engine.queueing.queues.tally.refused += 1;
-            self.engine.dropped(DropReason::QueueUnstored, 1);
+            self.queueing.queues.tally.refused += 1;
+            self.dropped(DropReason::QueueUnstored, 1);
             return Err(PushError::Unstored);
         }
-        self.push_later(self.engine.id, topic, Push { client, event: text, waiter });
+        self.push_later(self.id, topic, Push { client, event: text, waiter });
         Ok(())
     }
 
     /// What became of messages of this shard's clients.
     pub(super) fn settled(&mut self, topic: &Arc<str>, count: u32, told: Vec<Outcome>) {
-        self.engine.queueing.queues.tally.pushed += u64::from(count);
+        self.queueing.queues.tally.pushed += u64::from(count);
         for outcome in told {
             if let Err(error) = outcome.result {
-                self.engine.queueing.queues.tally.pushed -= 1;
-                self.engine.queueing.queues.tally.refused += 1;
-                self.engine.dropped(reason(error), 1);
+                self.queueing.queues.tally.pushed -= 1;
+                self.queueing.queues.tally.refused += 1;
+                self.dropped(reason(error), 1);
             }
-            self.engine.queueing.outcomes.push_back(outcome);
+            self.queueing.outcomes.push_back(outcome);
         }
-        if self.engine.queueing.full == Full::Block {
+        if self.queueing.full == Full::Block {
             self.pushes_accepted(topic, count);
         }
     }
 
     /// Tells JetStream what became of its messages, and asks for more.
     pub(super) fn queue_reports(&mut self) {
-        let wants = !self.engine.is_draining();
-        let Some(cluster) = &mut self.engine.queueing.cluster else { return };
-        self.engine.queueing.queues.take_reports(wants, |report| {
+        let wants = !self.is_draining();
+        let Some(cluster) = &mut self.queueing.cluster else { return };
+        self.queueing.queues.take_reports(wants, |report| {
             cluster.out.push_back(QueueRequest::Report(report));
         });
     }
 
     /// The next message to the thread that speaks with JetStream.
     pub fn next_queue_request(&mut self) -> Option<QueueRequest> {
-        self.engine.queueing.cluster.as_mut()?.out.pop_front()
+        self.queueing.cluster.as_mut()?.out.pop_front()
     }
 }
 

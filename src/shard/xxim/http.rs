@@ -298,7 +298,7 @@ impl Shard {
         conn.number = conn.number.wrapping_add(1);
         let number = conn.number;
         conn.pending = Some(Pending::Verified(Box::new((plan, request))));
-        self.verify(slot, number, Box::new(login));
+        self.engine.verify(slot, number, Box::new(login));
     }
 
     /// The verifier has decided about the client of a request.
@@ -403,7 +403,7 @@ impl Shard {
         conn.pending = Some(Pending::Told(plan.form, until_ms));
         self.xxim.told += 1;
         self.engine.counters.xxim_forwarded += 1;
-        self.event(slot, EventKind::Message, |_| {
+        self.engine.event(slot, EventKind::Message, |_| {
             worker::transfer(&uniq_id, user, "", std::iter::empty(), &message)
         });
         self.xxim_http_rearm(slot);

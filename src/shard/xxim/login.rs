@@ -152,7 +152,7 @@ impl Shard {
 
     pub(super) fn xxim_verify(&mut self, slot: u32, login: Box<Login>) {
         let number = self.xxim_ask(slot);
-        self.verify(slot, number, login);
+        self.engine.verify(slot, number, login);
     }
 
     /// The verifier has decided about a login.
@@ -204,7 +204,7 @@ impl Shard {
             Claimed::Free => None,
             Claimed::From(before) => Some(before),
         };
-        self.claim_everywhere(triple, conn, order);
+        self.engine.claim_everywhere(triple, conn, order);
         let Some(before) = before else { return true };
         if before.shard() == self.engine.id {
             self.xxim_displaced(triple, before);
@@ -300,7 +300,7 @@ impl Shard {
             slot += 1;
         }
         let next = (slot < self.engine.conns.slots()).then_some(slot);
-        self.tell_mesh(MeshRequest::Logins { logins, next });
+        self.engine.tell_mesh(MeshRequest::Logins { logins, next });
     }
 
     /// A connection gives up its triple, at whichever shard that is at home.

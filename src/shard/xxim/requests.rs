@@ -198,7 +198,7 @@ impl Shard {
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
         let uniq_id = self.engine.uniq_ids.encode(id);
         self.engine.counters.xxim_forwarded += 1;
-        self.event(slot, EventKind::Message, |hub| {
+        self.engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             worker::transfer(&uniq_id, hub.user(slot), session, topics, &message)

@@ -1,0 +1,340 @@
+//! Reading loops: the engine hands out one message, one call of its protocol handles it, and the
+//! list of wants is emptied before the next one.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use bytes::Bytes;
+use crate::config::model::{ClientProtocol, Route, Service, WorkerFull};
+use crate::edge::echo;
+use crate::edge::netsvr::{Client, Inbound};
+use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
+use crate::hub::ConnId;
+use crate::hub::limits::WindowRules;
+use crate::hub::login;
+use crate::hub::push::{Change, CloseReason, Payload, TopicChange};
+use crate::metrics::DropReason;
+use crate::shard::Shard;
+use crate::shard::audit::LEFT_SPARE;
+use crate::shard::conns::{Flags, Opening, Role};
+use crate::shard::forms::Made;
+use crate::shard::links::EventKind;
+use crate::shard::manners::Life;
+use crate::shard::rows;
+use crate::shard::{lists, netsvr_push};
+use crate::wire::http::Request;
+use crate::wire::http::machine::Event as Said;
+use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
+use crate::wire::websocket::{self, Decoder, Event, Opcode, Rules};
+use crate::shard::engine::*;
+
+impl Shard {
+    /// Handles bytes of a connection that is being read.
+    pub(super) fn take_in(&mut self, slot: u32, data: &mut [u8]) {
+        let Some(mut tls) = self.engine.conns[slot].tls.take() else {
+            return self.feed(slot, data);
+        };
+        let mut plain = std::mem::take(&mut self.engine.plain);
+        let was_handshaking = tls.handshaking();
+        let mut shaken = false;
+        let result = tls.read(data, &mut plain);
+        if was_handshaking && !tls.handshaking() {
+            self.engine.counters.tls_handshakes += 1;
+            shaken = true;
+        }
+        let ended = tls.peer_closed();
+        self.engine.conns[slot].tls = Some(tls);
+        self.engine.touch(slot);
+        if shaken {
+            self.stream_opened(slot);
+        }
+        if !plain.is_empty() {
+            self.feed(slot, &mut plain);
+        }
+        plain.clear();
+        plain.shrink_to(crate::limits::TLS_CHUNK_BYTES * 4);
+        self.engine.plain = plain;
+        if let Err(error) = result {
+            self.engine.counters.tls_failures += 1;
+            tracing::debug!(slot, %error, "TLS error");
+            self.engine.linger(slot);
+        } else if ended {
+            self.engine.ended(slot);
+        }
+    }
+
+    /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
+    pub(super) fn stream_opened(&mut self, slot: u32) {
+        match self.engine.conns[slot].role {
+            Role::Connmix(_) => self.connmix_opened(slot),
+            Role::Xxim(_) => self.xxim_accepted(slot),
+            _ => {}
+        }
+    }
+
+    /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
+    pub(super) fn feed(&mut self, slot: u32, data: &mut [u8]) {
+        let conn = &mut self.engine.conns[slot];
+        match &mut conn.role {
+            Role::Greeting(_) => self.greet(slot, data),
+            Role::Opening(_) => conn.decoder.stash(data),
+            Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
+            Role::Business(_) => self.read_commands(slot, data),
+            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
+            _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
+            Role::Connmix(_) => self.connmix_bytes(slot, data),
+            Role::Xxim(_) => self.xxim_bytes(slot, data),
+            Role::XximHttp(_) => self.xxim_http_bytes(slot, data),
+            Role::Im(_) => self.im_bytes(slot, data),
+            Role::Free => debug_assert!(false, "bytes for a free slot"),
+        }
+    }
+
+    /// Reads the request that a connection begins with.
+    fn greet(&mut self, slot: u32, data: &[u8]) {
+        let Role::Greeting(greeting) = &mut self.engine.conns[slot].role else { return };
+        let mut machine = std::mem::take(&mut greeting.machine);
+        let bytes = machine.resume(data);
+        let mut rest = &*bytes;
+        let Some(event) = machine.next(&mut rest, usize::MAX) else {
+            let unread = rest.len();
+            machine.keep(bytes, unread);
+            greeting.machine = machine;
+            return;
+        };
+        match event {
+            Said::Request(request) if !request.is_get() && self.takes_xxim_http(slot) => {
+                self.xxim_over_http(slot, &bytes);
+            }
+            Said::Request(request) => self.greeted(slot, &request, rest),
+            Said::Refuse(fault) => self.turn_away(slot, Refusal::of(fault), None),
+            Said::Expect | Said::Body(_) => debug_assert!(false, "a request begins first"),
+        }
+    }
+
+    /// Upgrades to a WebSocket, or says why not and ends the connection; a body is not read then.
+    /// The bytes behind the request belong to the WebSocket.
+    pub(super) fn greeted(&mut self, slot: u32, request: &Request<'_>, rest: &[u8]) {
+        let config = self.engine.config.clone();
+        let routes = self.routes(slot);
+        let refusal = upgrade::xxim_refusal(request, routes, &config.xxim.allow_origin);
+        let customer = &config.netsvr.customer;
+        let decided = refusal.map_or_else(|| upgrade::upgrade(request, routes, customer), Err);
+        match decided {
+            Ok(upgrade) => self.upgraded(slot, upgrade, rest),
+            Err(refusal) => self.turn_away(slot, refusal, Some(request)),
+        }
+    }
+
+    fn turn_away(&mut self, slot: u32, refusal: Refusal, request: Option<&Request<'_>>) {
+        self.engine.counters.upgrades_refused += 1;
+        let date = self.engine.http_date();
+        let path = request.map(|request| request.path);
+        let bodiless = request.is_some_and(|request| request.manner().bodiless);
+        let answer = refusal.encode(path, self.routes(slot), bodiless, &date);
+        self.engine.push(slot, Bytes::from(answer));
+        self.engine.linger(slot);
+    }
+
+    /// What the listener of a connection serves.
+    pub(super) fn routes(&self, slot: u32) -> &[Route] {
+        match &self.engine.listeners[self.engine.conns[slot].listener as usize].service {
+            Service::Http(routes) => routes,
+            _ => &[],
+        }
+    }
+
+    fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
+        let conn = &mut self.engine.conns[slot];
+        let peer = match &conn.role {
+            Role::Greeting(greeting) => greeting.peer,
+            Role::XximHttp(http) => http.peer(),
+            _ => return,
+        };
+        conn.decoder.stash(rest);
+        conn.active_ms = self.engine.now.ms;
+        if upgrade.deflate {
+            conn.flags.set(Flags::DEFLATE);
+        }
+        conn.flags.set(Flags::WEBSOCKET);
+        self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+        self.engine.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
+        match upgrade.protocol {
+            ClientProtocol::Netsvr => self.netsvr_upgraded(slot, peer, upgrade),
+            ClientProtocol::Echo => {
+                self.engine.turn_into(slot, Role::Echo, rows::ECHO);
+            }
+            ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
+            ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
+            ClientProtocol::Im => self.im.upgraded(&mut self.engine, slot, peer, upgrade),
+        }
+        // What came with the request.
+        self.feed(slot, &mut []);
+    }
+
+    pub(super) fn read_frames(&mut self, slot: u32, mut input: &mut [u8]) {
+        let mut decoder = std::mem::take(&mut self.engine.conns[slot].decoder);
+        let mut inflater = std::mem::take(&mut self.engine.inflater);
+        loop {
+            if !self.wants_frames(slot) {
+                // A connection that is gone needs nothing any more.
+                if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
+                    decoder.stash(input);
+                }
+                break;
+            }
+            let rules = self.rules(slot);
+            match decoder.next(&mut input, rules, &mut inflater) {
+                Ok(None) => break,
+                Ok(Some(event)) => {
+                    self.frame(slot, event);
+                    self.settle();
+                }
+                Err(violation) => {
+                    self.engine.violated(slot, violation);
+                    // Nothing is read any more; what was read does not wait for the end.
+                    if self.engine.conns[slot].flags.has(Flags::DEAF) {
+                        decoder = Decoder::default();
+                    }
+                    break;
+                }
+            }
+        }
+        self.engine.inflater = inflater;
+        self.engine.conns[slot].decoder = decoder;
+    }
+
+    /// Whether the next frame of a client can be handled; blocks the client if it has to wait.
+    fn wants_frames(&mut self, slot: u32) -> bool {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) || !self.engine.takes(slot)
+        {
+            return false;
+        }
+        let conn = &self.engine.conns[slot];
+        match &conn.role {
+            Role::Netsvr(_) => {
+                let id = self.engine.conns.id(slot);
+                let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+                if wait
+                    && !conn.flags.has(Flags::CLOSING)
+                    && !self.engine.links.ready(EventKind::Message, id, conn.worker())
+                {
+                    self.engine.wait_for_room(slot);
+                    return false;
+                }
+            }
+            Role::Xxim(_) => return self.xxim_ready(slot),
+            Role::Im(_) => return self.im_ready(slot),
+            Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
+            _ => {}
+        }
+        !self.engine.outbox_blocks(slot)
+    }
+
+    fn rules(&self, slot: u32) -> Rules {
+        let row = self.engine.row(slot);
+        Rules {
+            message_bytes_max: row.message_bytes_max,
+            deflate: self.engine.conns[slot].flags.has(Flags::DEFLATE),
+            close_codes: row.close_codes,
+        }
+    }
+
+    fn frame(&mut self, slot: u32, event: Event<'_>) {
+        let closing = self.engine.conns[slot].flags.has(Flags::CLOSING);
+        match event {
+            Event::Close(payload) => {
+                if self.engine.says_last(slot, || websocket::close_echo(payload)) {
+                    return;
+                }
+                if !closing {
+                    self.engine.say_goodbye(slot, websocket::close_echo(payload));
+                }
+                self.engine.hang_up(slot);
+            }
+            // After a close frame from here nothing of the client counts any more (W9).
+            _ if closing => {}
+            Event::Pong(_) => self.engine.shows_life(slot),
+            Event::Ping(payload) => {
+                match self.engine.row(slot).life {
+                    Life::Own => {}
+                    Life::Messages => self.engine.conns[slot].active_ms = self.engine.now.ms,
+                    Life::Frames => self.engine.shows_life(slot),
+                }
+                self.engine.counters.heartbeats += 1;
+                let pong = websocket::pong(payload);
+                self.engine.push_pong(slot, pong);
+            }
+            Event::Message { opcode, data } => self.message(slot, opcode, data),
+        }
+    }
+
+    fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        // IM counts what its frames say, and only they keep a connection alive.
+        if matches!(self.engine.conns[slot].role, Role::Im(_)) {
+            return self.im_message(slot, opcode, data);
+        }
+        self.engine.counters.messages_received += 1;
+        self.engine.counters.message_bytes_received += data.len() as u64;
+        self.engine.shows_life(slot);
+        let conn = &mut self.engine.conns[slot];
+        conn.active_ms = self.engine.now.ms;
+        let customer = &self.engine.config.netsvr.customer;
+        match &mut conn.role {
+            Role::Netsvr(client) => {
+                let window = WindowRules {
+                    zero_window_max: customer.limit_zero_window_max_requests,
+                    max: customer.limit_window_max_requests,
+                    window_ms: customer.limit_window.as_millis() as u32,
+                };
+                let limiter = &self.engine.shared.message_limiter;
+                let heartbeat = &customer.heartbeat_message;
+                // What nobody wants takes nothing from the limiters (section 2.6, step 1).
+                if !self.engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
+                    return self.engine.dropped(DropReason::NoWorker, 1);
+                }
+                match client.message(data, self.engine.now.ms, heartbeat, &window, limiter) {
+                    Inbound::Heartbeat => self.engine.counters.heartbeats += 1,
+                    Inbound::Forward => self.forward(slot, data),
+                    Inbound::OverConnectionLimit => {
+                        self.engine.dropped(DropReason::ConnectionLimiter, 1);
+                    }
+                    Inbound::OverMessageLimit => {
+                        self.engine.dropped(DropReason::MessageLimiter, 1);
+                    }
+                }
+            }
+            Role::Echo => {
+                let deflate = conn.flags.has(Flags::DEFLATE);
+                let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
+                let reply = echo::reply(opcode, data, deflater);
+                self.engine.push(slot, reply);
+            }
+            Role::Xxim(_) => self.xxim_message(slot, opcode, data),
+            Role::Connmix(_) => self.connmix_message(slot, opcode, data),
+            Role::ConnmixApi(_) => self.connmix_api_message(slot, data),
+            _ => {}
+        }
+    }
+    /// A verifier has decided about a login.
+    pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
+        self.engine.logins.done();
+        let Some(slot) = self.engine.conns.slot(id) else { return };
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+            return;
+        }
+        match self.engine.conns[slot].role {
+            Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
+            Role::XximHttp(_) => self.xxim_http_verified(slot, number, verdict),
+            Role::Im(_) => self.im.verified(&mut self.engine, slot, number, verdict),
+            _ => {}
+        }
+    }
+
+    /// Whether the listener of a connection takes requests of xxim.
+    pub(in crate::shard) fn takes_xxim_http(&self, slot: u32) -> bool {
+        let mut routes = self.routes(slot).iter();
+        self.engine.config.xxim_upstreams.http_api
+            && routes.any(|route| route.protocol == ClientProtocol::Xxim)
+    }
+
+}
