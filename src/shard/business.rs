@@ -127,47 +127,51 @@ impl Business {
 }
 
 impl Shard {
-    pub(super) fn read_commands(&mut self, slot: u32, data: &[u8]) {
-        let mut input = data;
-        let Some(business) = self.business(slot) else { return };
-        let mut reader = std::mem::take(&mut business.reader);
-        let (is_worker, peer) = (business.worker, business.peer);
+    /// Handles the next command. False: there is none, or the connection must wait.
+    pub(super) fn business_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+            return false;
+        }
+        let may_read = self.engine.takes(slot) && !self.blocks(slot);
         let config = self.engine.config.clone();
+        let Some(business) = self.business(slot) else { return false };
+        if !may_read {
+            business.reader.stash(input);
+            *input = &[];
+            return false;
+        }
         let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
         let own = worker.commands == WorkerCommands::Own;
+        let (is_worker, peer) = (business.worker, business.peer);
         let (limit, heartbeat) = match is_worker {
             true => (worker.receive_pack_limit, &worker.heartbeat_message),
             false => (task.receive_pack_limit, &task.heartbeat_message),
         };
-        loop {
-            let flags = self.engine.conns[slot].flags;
-            if flags.has(Flags::GONE | Flags::DEAF) {
-                return;
+        let mut reader = std::mem::take(&mut business.reader);
+        match reader.next(input, limit, heartbeat) {
+            Ok(None) => {
+                business.reader = reader;
+                return false;
             }
-            if !self.engine.takes(slot) || self.blocks(slot) {
-                reader.stash(input);
-                break;
+            Ok(Some(Inbound::Heartbeat)) => self.alive(slot),
+            Ok(Some(Inbound::Command { cmd, .. })) if own && cmd.is_for_workers() != is_worker => {
+                let error = format_args!("{cmd:?} is for the other port");
+                self.refuse_business(slot, peer, &error);
+                return false;
             }
-            match reader.next(&mut input, limit, heartbeat) {
-                Ok(None) => break,
-                Ok(Some(Inbound::Heartbeat)) => self.alive(slot),
-                Ok(Some(Inbound::Command { cmd, .. }))
-                    if own && cmd.is_for_workers() != is_worker =>
-                {
-                    let error = format_args!("{cmd:?} is for the other port");
-                    return self.refuse_business(slot, peer, &error);
-                }
-                Ok(Some(Inbound::Command { cmd, body })) => {
-                    self.alive(slot);
-                    self.request(slot, cmd, body);
-                    self.settle();
-                }
-                Err(error) => return self.refuse_business(slot, peer, &error),
+            Ok(Some(Inbound::Command { cmd, body })) => {
+                self.alive(slot);
+                self.request(slot, cmd, body);
+            }
+            Err(error) => {
+                self.refuse_business(slot, peer, &error);
+                return false;
             }
         }
         if let Some(business) = self.business(slot) {
             business.reader = reader;
         }
+        true
     }
 
     /// Closes a backend connection because of what it sent. What came whole before is answered, and

@@ -118,18 +118,6 @@ impl Conn {
 }
 
 impl Shard {
-    /// Bytes of a connection to the API.
-    pub(super) fn connmix_api_bytes(&mut self, slot: u32, data: &mut [u8]) {
-        if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
-            return self.read_frames(slot, data);
-        }
-        // How long one request may take has a deadline of its own.
-        if !data.is_empty() {
-            self.engine.conns[slot].active_ms = self.engine.now.ms;
-        }
-        self.read_http(slot, data);
-    }
-
     /// Whether the next request can be read; if not, the connection is blocked.
     pub(super) fn connmix_api_ready(&mut self, slot: u32) -> bool {
         let full = self.api_is_full(slot);

@@ -4,6 +4,8 @@
 //! understood, or has a body that nobody reads, is answered and ends the connection. Costs: those
 //! of the HTTP machine; nothing is kept of a connection between two requests.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::config::model::Service;
@@ -24,7 +26,7 @@ const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The request of a connection that is being read.
 #[derive(Debug, Default)]
 pub struct Reading {
-    machine: Machine,
+    pub(super) machine: Machine,
     /// What becomes of the request whose body is to come.
     plan: Option<Plan>,
     /// When its first bytes came, milliseconds of the process clock.
@@ -104,26 +106,51 @@ impl Form {
 }
 
 impl Shard {
-    /// Bytes of a connection that is no WebSocket, behind those that are kept.
-    pub(super) fn read_http(&mut self, slot: u32, data: &[u8]) {
+    /// Bytes have come. Takes what is known of the request that is being read, until
+    /// [`Shard::api_end`].
+    pub(super) fn api_begin(&mut self, slot: u32, data: &[u8]) -> Option<Reading> {
+        // How long one request may take has a deadline of its own.
+        if !data.is_empty() {
+            self.engine.conns[slot].active_ms = self.engine.now.ms;
+        }
+        self.api(slot).map(|conn| std::mem::take(&mut conn.reading))
+    }
+
+    /// Handles the next piece of a request. False: there is none, or the connection must wait.
+    pub(super) fn api_next(&mut self, slot: u32, reading: &mut Reading, rest: &mut &[u8]) -> bool {
         let body_bytes_max = self.engine.config.connmix.api.message_bytes_max as usize;
-        let Some(conn) = self.api(slot) else { return };
-        let mut reading = std::mem::take(&mut conn.reading);
-        let bytes = reading.machine.resume(data);
-        let mut rest = &*bytes;
-        while self.http_goes_on(slot, &reading, rest)
-            && let Some(event) = reading.machine.next(&mut rest, body_bytes_max)
-        {
-            self.http_event(slot, &mut reading, event);
-            self.settle();
+        if !self.http_goes_on(slot, reading, rest) {
+            return false;
         }
+        let Some(event) = reading.machine.next(rest, body_bytes_max) else { return false };
+        match event {
+            Event::Request(request) => self.http_head(slot, reading, &request),
+            Event::Expect => self.api_send(slot, Bytes::from_static(CONTINUE), false),
+            Event::Body(body) => {
+                reading.since_ms = None;
+                if let Some(plan) = reading.plan.take() {
+                    self.http_request(slot, reading, plan, &body);
+                }
+            }
+            Event::Refuse(fault) => self.http_refuse(slot, reading, fault.into(), Manner::LAST),
+        }
+        true
+    }
+
+    /// What has come was handled, but for so many bytes at its end. True: the connection is a
+    /// WebSocket now, whose decoder has what is left.
+    pub(super) fn api_end(
+        &mut self,
+        slot: u32,
+        mut reading: Reading,
+        bytes: Cow<'_, [u8]>,
+        unread: usize,
+    ) -> bool {
         if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
-            self.engine.conns[slot].decoder.stash(rest);
+            self.engine.conns[slot].decoder.stash(&bytes[bytes.len() - unread..]);
             self.engine.set_due(slot, u64::MAX);
-            // What came with the request.
-            return self.feed(slot, &mut []);
+            return true;
         }
-        let unread = rest.len();
         reading.machine.keep(bytes, unread);
         let runs = reading.machine.is_partial() && !reading.waits();
         reading.since_ms = runs.then(|| reading.since_ms.unwrap_or(self.engine.now.ms));
@@ -136,6 +163,7 @@ impl Shard {
             // The timer finds out when it fires.
             self.engine.conns[slot].due_ms = u64::MAX;
         }
+        false
     }
 
     /// Whether there is something to read, and it is to be read now.
@@ -152,20 +180,6 @@ impl Shard {
         }
         // Whether there is room for it depends on what the request before it left behind.
         self.connmix_api_ready(slot)
-    }
-
-    fn http_event(&mut self, slot: u32, reading: &mut Reading, event: Event<'_>) {
-        match event {
-            Event::Request(request) => self.http_head(slot, reading, &request),
-            Event::Expect => self.api_send(slot, Bytes::from_static(CONTINUE), false),
-            Event::Body(body) => {
-                reading.since_ms = None;
-                if let Some(plan) = reading.plan.take() {
-                    self.http_request(slot, reading, plan, &body);
-                }
-            }
-            Event::Refuse(fault) => self.http_refuse(slot, reading, fault.into(), Manner::LAST),
-        }
     }
 
     /// A request begins; its body is to come.

@@ -1,22 +1,16 @@
 //! Events of clients to workers, from both sides: this shard's clients, and the workers that are
 //! connected here (netsvr sections 3.7 and 6.1). What can not be delivered is counted by reason.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 
 use crate::config::model::{WorkerFull, WorkerPick};
-use crate::hub::push::CloseReason;
-use crate::hub::{ConnId, Departed, Hub};
+use crate::hub::{ConnId, Hub};
 use crate::metrics::DropReason;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::{Event, EventKind, Placed};
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
 use crate::shard::{Engine, Shard};
-use crate::wire::netsvr as wire;
-
-const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 
 /// Clients that are given room in one turn, so that a turn stays short.
 const GIVEN_PER_TURN: usize = 256;
@@ -66,7 +60,7 @@ impl Engine {
         }
     }
 
-    fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
+    pub(super) fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
         let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
         if may_drop && !self.links.ready(EventKind::Close, event.client, sticky) {
             self.counters.events_failed += 1;
@@ -99,50 +93,6 @@ impl Engine {
 }
 
 impl Shard {
-    /// A netsvr client has left with what it had: a worker is told, after the callback if there is
-    /// one.
-    pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed) {
-        let worker = self.engine.conns[slot].worker();
-        self.engine.counters.closes += 1;
-        let id = self.engine.conns.id(slot);
-        let uniq_id = self.engine.uniq_ids.encode(id);
-        let topics = departed.topics.iter().map(|topic| &**topic);
-        let (user, session) = (&departed.user, &departed.session);
-        let frame = wire::conn_close(&uniq_id, user, session, topics);
-        let event = Event { kind: EventKind::Close, client: id, frame };
-        if self.engine.config.netsvr.customer.on_close_callback_api.is_some() {
-            // The body of the callback is the frame without its header.
-            let body = event.frame.slice(wire::HEADER..);
-            if let Err(event) = self.engine.hooks.close(self.engine.id, body, event, worker) {
-                self.engine.dropped(DropReason::CallbackSkipped, 1);
-                self.engine.place_close(event, worker);
-            }
-        } else {
-            self.engine.place_close(event, worker);
-        }
-    }
-
-    /// A netsvr client is gone, or one that was not let in: its place is free.
-    pub(super) fn netsvr_gone(&mut self, slot: u32) {
-        if self.engine.conns[slot].flags.clear(Flags::ONLINE) {
-            self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The client has been silent for too long.
-    pub(super) fn netsvr_silent(&mut self, slot: u32) {
-        self.engine.counters.idle_timeouts += 1;
-        self.engine.close(slot, IDLE);
-    }
-
-    /// The callback at close is over, whatever came of it (section 7.2).
-    pub(super) fn close_told(&mut self, number: u64) {
-        self.engine.hooks.done();
-        if let Some((event, sticky)) = self.engine.hooks.told(number) {
-            self.engine.place_close(event, sticky);
-        }
-    }
-
     /// A worker unregisters: it gets nothing more from here, and its shard is told so.
     pub(super) fn worker_leaving(&mut self, worker: ConnId) {
         self.engine.links.leave(worker);

@@ -19,11 +19,11 @@ use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
 use crate::hub::rooms::Rooms;
 use crate::metrics::DropReason;
-use crate::shard::Shard;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::timers::Wheel;
 use crate::shard::wants::Want;
+use crate::shard::{Engine, Shard, conns};
 use crate::shard::{lists, rows};
 use crate::wire::im::{Answer, Gzip, Status, kick};
 use crate::wire::websocket::Opcode;
@@ -87,20 +87,75 @@ impl Shard {
         self.engine.turn_into(slot, Role::Im(Box::new(conn)), rows::IM_NEW);
     }
 
-    /// One WebSocket message: one or more complete frames (section 13).
-    pub(super) fn im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+    /// A WebSocket message begins: one or more complete frames (IM section 13). False: it is none.
+    pub(super) fn im_begins(&mut self, slot: u32, opcode: Opcode) -> bool {
         if opcode == Opcode::Text {
             self.engine.counters.protocol_violations += 1;
-            return self
-                .engine
-                .close(slot, CloseReason { code: 1003, text: "binary messages only" });
+            let reason = CloseReason { code: 1003, text: "binary messages only" };
+            self.engine.close(slot, reason);
         }
-        self.im_frames(slot, data);
-        self.im_end_of_message(slot, data.is_empty());
+        opcode == Opcode::Binary
+    }
+
+    /// Whether something is left of the WebSocket message before.
+    pub(super) fn im_mid_frame(&mut self, slot: u32) -> bool {
+        self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame())
+    }
+
+    /// Handles the next complete frame. False: there is none, or the client must wait.
+    pub(super) fn im_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
+        if !self.im_may_read(slot) {
+            let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
+            if let Some(conn) = self.im(slot).filter(|_| blocked) {
+                conn.session.decoder.stash(input);
+                *input = &[];
+            }
+            return false;
+        }
+        let Engine { conns, hub, config, now, counters, .. } = &mut self.engine;
+        let conns::Conn { role, active_ms, due_ms, .. } = &mut conns[slot];
+        let Role::Im(conn) = role else { return false };
+        let gzip = &mut self.im.gzip;
+        let around = Around { rules: &config.im, hub, slot, now_ms: now.ms };
+        let mut decoder = std::mem::take(&mut conn.session.decoder);
+        let step = match decoder.next(input, conn.session.decoding(&config.im), gzip) {
+            Ok(None) => None,
+            Ok(Some(frame)) => {
+                *active_ms = now.ms;
+                *due_ms = u64::MAX;
+                counters.im_frames_received += 1;
+                let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
+                counters.im_inflated += packed as u64;
+                Some(conn.session.frame(frame, &around, gzip))
+            }
+            Err(refusal) => {
+                let mode = decoder.mode(config.im.len_mode);
+                Some(conn.session.refused(refusal, mode, &config.im))
+            }
+        };
+        conn.session.decoder = decoder;
+        let Some(step) = step else { return false };
+        self.im_step(slot, step);
+        true
+    }
+
+    /// What has come on a bare stream was handled: a frame that has begun must end in time.
+    pub(super) fn im_end_of_bytes(&mut self, slot: u32) {
+        let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
+        if self.im(slot).is_none() {
+            return;
+        }
+        if blocked || !self.im_mid_frame(slot) {
+            // The timer finds out when it fires.
+            self.engine.conns[slot].due_ms = u64::MAX;
+        } else if self.engine.conns[slot].due_ms == u64::MAX {
+            let time_ms = self.engine.config.im.frame_timeout.as_millis() as u64;
+            self.engine.set_due(slot, self.engine.now.ms + time_ms);
+        }
     }
 
     /// After the last frame of a WebSocket message nothing may be left.
-    fn im_end_of_message(&mut self, slot: u32, empty: bool) {
+    pub(super) fn im_end_of_message(&mut self, slot: u32, empty: bool) {
         if self.engine.conns[slot].flags.has(Flags::BLOCKED | Flags::CLOSING | Flags::GONE) {
             return;
         }
@@ -111,78 +166,8 @@ impl Shard {
         }
     }
 
-    /// Whether the next message can be handled now; if not, the connection is blocked. What is left
-    /// of the message before comes first.
-    pub(super) fn im_ready(&mut self, slot: u32) -> bool {
-        if self.engine.conns[slot].flags.has(Flags::CLOSING) {
-            return true;
-        }
-        let left = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
-        if left {
-            self.im_frames(slot, &[]);
-            self.im_end_of_message(slot, false);
-        }
-        self.im_may_read(slot) || self.engine.conns[slot].flags.has(Flags::CLOSING)
-    }
-
-    /// Bytes of a connection without WebSocket.
-    pub(super) fn im_bytes(&mut self, slot: u32, data: &mut [u8]) {
-        self.im_frames(slot, data);
-        let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
-        let Some(conn) = self.im(slot) else { return };
-        let begun = conn.session.decoder.mid_frame() && !blocked;
-        if !begun {
-            // The timer finds out when it fires.
-            self.engine.conns[slot].due_ms = u64::MAX;
-        } else if self.engine.conns[slot].due_ms == u64::MAX {
-            let time_ms = self.engine.config.im.frame_timeout.as_millis() as u64;
-            self.engine.set_due(slot, self.engine.now.ms + time_ms);
-        }
-    }
-
-    /// Handles complete frames until there is none, or the client must wait.
-    fn im_frames(&mut self, slot: u32, mut input: &[u8]) {
-        let config = self.engine.config.clone();
-        let Some(conn) = self.im(slot) else { return };
-        let mut decoder = std::mem::take(&mut conn.session.decoder);
-        loop {
-            if !self.im_may_read(slot) {
-                if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-                    decoder.stash(input);
-                }
-                break;
-            }
-            let crate::shard::conns::Conn { role, active_ms, due_ms, .. } =
-                &mut self.engine.conns[slot];
-            let Role::Im(conn) = role else { break };
-            let gzip = &mut self.im.gzip;
-            let (hub, now_ms) = (&self.engine.hub, self.engine.now.ms);
-            let around = Around { rules: &config.im, hub, slot, now_ms };
-            let step = match decoder.next(&mut input, conn.session.decoding(&config.im), gzip) {
-                Ok(None) => break,
-                Ok(Some(frame)) => {
-                    *active_ms = now_ms;
-                    *due_ms = u64::MAX;
-                    self.engine.counters.im_frames_received += 1;
-                    let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
-                    self.engine.counters.im_inflated += packed as u64;
-                    conn.session.frame(frame, &around, gzip)
-                }
-                Err(refusal) => {
-                    let mode = decoder.mode(config.im.len_mode);
-                    conn.session.refused(refusal, mode, &config.im)
-                }
-            };
-            self.im_step(slot, step);
-            self.settle();
-        }
-        if let Some(conn) = self.im(slot) {
-            conn.session.decoder = decoder;
-        }
-    }
-
     /// Whether the next frame can be handled now; if its event had no room, the client is blocked.
-    fn im_may_read(&mut self, slot: u32) -> bool {
+    pub(super) fn im_may_read(&mut self, slot: u32) -> bool {
         let over = Flags::GONE | Flags::DEAF | Flags::CLOSING;
         if self.engine.conns[slot].flags.has(over) || !self.engine.takes(slot) {
             return false;

@@ -1,31 +1,21 @@
 //! Reading loops: the engine hands out one message, one call of its protocol handles it, and the
 //! list of wants is emptied before the next one.
 
-use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
-use bytes::Bytes;
 use crate::config::model::{ClientProtocol, Route, Service, WorkerFull};
 use crate::edge::echo;
-use crate::edge::netsvr::{Client, Inbound};
 use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
-use crate::hub::limits::WindowRules;
 use crate::hub::login;
-use crate::hub::push::{Change, CloseReason, Payload, TopicChange};
-use crate::metrics::DropReason;
 use crate::shard::Shard;
-use crate::shard::audit::LEFT_SPARE;
-use crate::shard::conns::{Flags, Opening, Role};
-use crate::shard::forms::Made;
+use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::manners::Life;
 use crate::shard::rows;
-use crate::shard::{lists, netsvr_push};
+use crate::shard::xxim::Piece;
 use crate::wire::http::Request;
 use crate::wire::http::machine::Event as Said;
-use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
 use crate::wire::websocket::{self, Decoder, Event, Opcode, Rules};
-use crate::shard::engine::*;
+use bytes::Bytes;
 
 impl Shard {
     /// Handles bytes of a connection that is being read.
@@ -78,13 +68,14 @@ impl Shard {
             Role::Greeting(_) => self.greet(slot, data),
             Role::Opening(_) => conn.decoder.stash(data),
             Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
-            Role::Business(_) => self.read_commands(slot, data),
-            Role::ConnmixApi(_) => self.connmix_api_bytes(slot, data),
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
-            Role::Connmix(_) => self.connmix_bytes(slot, data),
-            Role::Xxim(_) => self.xxim_bytes(slot, data),
-            Role::XximHttp(_) => self.xxim_http_bytes(slot, data),
-            Role::Im(_) => self.im_bytes(slot, data),
+            Role::ConnmixApi(_) => self.read_api(slot, data),
+            Role::XximHttp(_) => self.read_xxim_http(slot, data),
+            Role::Im(_) => {
+                self.read_stream(slot, data);
+                self.im_end_of_bytes(slot);
+            }
+            Role::Business(_) | Role::Connmix(_) | Role::Xxim(_) => self.read_stream(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
         }
     }
@@ -103,7 +94,8 @@ impl Shard {
         };
         match event {
             Said::Request(request) if !request.is_get() && self.takes_xxim_http(slot) => {
-                self.xxim_over_http(slot, &bytes);
+                self.xxim_over_http(slot);
+                self.read_xxim_http(slot, &bytes);
             }
             Said::Request(request) => self.greeted(slot, &request, rest),
             Said::Refuse(fault) => self.turn_away(slot, Refusal::of(fault), None),
@@ -165,7 +157,7 @@ impl Shard {
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
             ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
-            ClientProtocol::Im => self.im.upgraded(&mut self.engine, slot, peer, upgrade),
+            ClientProtocol::Im => self.im_upgraded(slot, peer, upgrade),
         }
         // What came with the request.
         self.feed(slot, &mut []);
@@ -271,38 +263,15 @@ impl Shard {
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
         // IM counts what its frames say, and only they keep a connection alive.
         if matches!(self.engine.conns[slot].role, Role::Im(_)) {
-            return self.im_message(slot, opcode, data);
+            return self.read_im_message(slot, opcode, data);
         }
         self.engine.counters.messages_received += 1;
         self.engine.counters.message_bytes_received += data.len() as u64;
         self.engine.shows_life(slot);
         let conn = &mut self.engine.conns[slot];
         conn.active_ms = self.engine.now.ms;
-        let customer = &self.engine.config.netsvr.customer;
-        match &mut conn.role {
-            Role::Netsvr(client) => {
-                let window = WindowRules {
-                    zero_window_max: customer.limit_zero_window_max_requests,
-                    max: customer.limit_window_max_requests,
-                    window_ms: customer.limit_window.as_millis() as u32,
-                };
-                let limiter = &self.engine.shared.message_limiter;
-                let heartbeat = &customer.heartbeat_message;
-                // What nobody wants takes nothing from the limiters (section 2.6, step 1).
-                if !self.engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
-                    return self.engine.dropped(DropReason::NoWorker, 1);
-                }
-                match client.message(data, self.engine.now.ms, heartbeat, &window, limiter) {
-                    Inbound::Heartbeat => self.engine.counters.heartbeats += 1,
-                    Inbound::Forward => self.forward(slot, data),
-                    Inbound::OverConnectionLimit => {
-                        self.engine.dropped(DropReason::ConnectionLimiter, 1);
-                    }
-                    Inbound::OverMessageLimit => {
-                        self.engine.dropped(DropReason::MessageLimiter, 1);
-                    }
-                }
-            }
+        match &conn.role {
+            Role::Netsvr(_) => self.netsvr_message(slot, data),
             Role::Echo => {
                 let deflate = conn.flags.has(Flags::DEFLATE);
                 let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
@@ -315,6 +284,7 @@ impl Shard {
             _ => {}
         }
     }
+
     /// A verifier has decided about a login.
     pub(super) fn verified(&mut self, id: ConnId, number: u32, verdict: login::Verdict) {
         self.engine.logins.done();
@@ -325,7 +295,7 @@ impl Shard {
         match self.engine.conns[slot].role {
             Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
             Role::XximHttp(_) => self.xxim_http_verified(slot, number, verdict),
-            Role::Im(_) => self.im.verified(&mut self.engine, slot, number, verdict),
+            Role::Im(_) => self.im_verified(slot, number, verdict),
             _ => {}
         }
     }
@@ -337,4 +307,73 @@ impl Shard {
             && routes.any(|route| route.protocol == ClientProtocol::Xxim)
     }
 
+    /// Reads messages of a protocol that runs on a bare stream.
+    fn read_stream(&mut self, slot: u32, mut input: &[u8]) {
+        loop {
+            let more = match self.engine.conns[slot].role {
+                Role::Business(_) => self.business_next(slot, &mut input),
+                Role::Xxim(_) => self.xxim_next(slot, &mut input),
+                Role::Connmix(_) => self.connmix_next(slot, &mut input),
+                Role::Im(_) => self.im_next(slot, &mut input),
+                _ => false,
+            };
+            self.settle();
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Reads requests over HTTP of the connmix API.
+    fn read_api(&mut self, slot: u32, data: &[u8]) {
+        let Some(mut reading) = self.api_begin(slot, data) else { return };
+        let bytes = reading.machine.resume(data);
+        let mut rest = &*bytes;
+        while self.api_next(slot, &mut reading, &mut rest) {
+            self.settle();
+        }
+        let unread = rest.len();
+        if self.api_end(slot, reading, bytes, unread) {
+            // What came with the request.
+            self.feed(slot, &mut []);
+        }
+    }
+
+    /// Reads requests over HTTP of xxim.
+    fn read_xxim_http(&mut self, slot: u32, data: &[u8]) {
+        let Some(mut machine) = self.xxim_http_begin(slot) else { return };
+        let bytes = machine.resume(data);
+        let mut rest = &*bytes;
+        loop {
+            match self.xxim_http_next(slot, &mut machine, &mut rest) {
+                Piece::Handled => self.settle(),
+                // The WebSocket is on the same port, and a proxy may have kept the connection.
+                Piece::Upgrade(request) => return self.greeted(slot, &request, rest),
+                Piece::None => break,
+            }
+        }
+        let unread = rest.len();
+        self.xxim_http_end(slot, machine, bytes, unread);
+    }
+
+    /// One WebSocket message of an IM client.
+    fn read_im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        if self.im_begins(slot, opcode) {
+            self.read_stream(slot, data);
+            self.im_end_of_message(slot, data.is_empty());
+        }
+    }
+
+    /// Whether the next message of an IM client can be handled now; if not, it is blocked. What is
+    /// left of the message before comes first.
+    fn im_ready(&mut self, slot: u32) -> bool {
+        if self.engine.conns[slot].flags.has(Flags::CLOSING) {
+            return true;
+        }
+        if self.im_mid_frame(slot) {
+            self.read_stream(slot, &[]);
+            self.im_end_of_message(slot, false);
+        }
+        self.im_may_read(slot) || self.engine.conns[slot].flags.has(Flags::CLOSING)
+    }
 }

@@ -38,7 +38,7 @@ use crate::shard::rows;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
 
-pub use http::HttpConn;
+pub use http::{HttpConn, Piece};
 pub use push::{is_large, make};
 pub use requests::State;
 
@@ -276,44 +276,44 @@ impl Shard {
         }
     }
 
-    /// Bytes of a connection without WebSocket.
-    pub(super) fn xxim_bytes(&mut self, slot: u32, data: &mut [u8]) {
-        let mut input = &*data;
-        let Some(conn) = self.xxim(slot) else { return };
-        let mut reader = std::mem::take(&mut conn.reader);
-        let bytes_max = self.engine.config.xxim.tcp.message_bytes_max;
-        loop {
-            if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
-                return;
-            }
-            if !self.engine.takes(slot) || !self.xxim_ready(slot) {
-                reader.stash(input);
-                break;
-            }
-            match reader.next(&mut input, bytes_max) {
-                Ok(None) => break,
-                Ok(Some(frame)) => {
-                    self.engine.conns[slot].active_ms = self.engine.now.ms;
-                    self.engine.counters.messages_received += 1;
-                    self.engine.counters.message_bytes_received += frame.payload.len() as u64;
-                    match frame.kind {
-                        tcp::BINARY => self.xxim_request(slot, frame.payload),
-                        _ => self.engine.counters.xxim_text_ignored += 1,
-                    }
-                    self.settle();
-                }
-                Err(_) => {
-                    self.engine.counters.protocol_violations += 1;
-                    if !self.engine.says_last(slot, Bytes::new) {
-                        self.engine.finish(slot);
-                    }
-                    return;
-                }
-            }
+    /// Handles the next frame of a bare stream. False: there is none, or the client must wait.
+    pub(super) fn xxim_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+            return false;
         }
+        let may_read = self.engine.takes(slot) && self.xxim_ready(slot);
+        let bytes_max = self.engine.config.xxim.tcp.message_bytes_max;
+        let Some(conn) = self.xxim(slot) else { return false };
+        if !may_read {
+            conn.reader.stash(input);
+            *input = &[];
+            return false;
+        }
+        let mut reader = std::mem::take(&mut conn.reader);
+        let more = match reader.next(input, bytes_max) {
+            Ok(None) => false,
+            Ok(Some(frame)) => {
+                self.engine.conns[slot].active_ms = self.engine.now.ms;
+                self.engine.counters.messages_received += 1;
+                self.engine.counters.message_bytes_received += frame.payload.len() as u64;
+                match frame.kind {
+                    tcp::BINARY => self.xxim_request(slot, frame.payload),
+                    _ => self.engine.counters.xxim_text_ignored += 1,
+                }
+                true
+            }
+            Err(_) => {
+                self.engine.counters.protocol_violations += 1;
+                if !self.engine.says_last(slot, Bytes::new) {
+                    self.engine.finish(slot);
+                }
+                return false;
+            }
+        };
         if let Some(conn) = self.xxim(slot) {
             conn.reader = reader;
         }
+        more
     }
 
     /// The keys of a connection may have changed: what is pushed to it from now on is encrypted

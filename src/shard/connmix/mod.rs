@@ -237,35 +237,37 @@ impl Shard {
         self.connmix_event(slot, Event::Message(kind, data));
     }
 
-    /// Bytes of a connection without WebSocket.
-    pub(super) fn connmix_bytes(&mut self, slot: u32, data: &mut [u8]) {
-        let Role::Connmix(conn) = &mut self.engine.conns[slot].role else { return };
-        let mut framer = std::mem::take(&mut conn.framer);
-        let (framing, server) = (conn.framing, conn.server as usize);
-        let mut input = &*data;
-        loop {
-            let flags = self.engine.conns[slot].flags;
-            if flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
-                return;
-            }
-            if !self.engine.takes(slot) || self.engine.outbox_blocks(slot) {
-                framer.stash(input);
-                break;
-            }
-            let limit = self.engine.config.connmix_servers[server].max_message;
-            match framer.next(&mut input, framing, limit) {
-                Ok(None) => break,
-                Ok(Some(message)) => self.connmix_stream_message(slot, server, message),
-                Err(_) => {
-                    self.engine.counters.protocol_violations += 1;
-                    return self.engine.close(slot, TOO_BIG);
-                }
-            }
-            self.settle();
+    /// Handles the next message of a bare stream. False: there is none, or the client must wait.
+    pub(super) fn connmix_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
+        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
+            return false;
         }
+        let may_read = self.engine.takes(slot) && !self.engine.outbox_blocks(slot);
+        let limit = self.engine.row(slot).message_bytes_max;
+        let Some(conn) = self.connmix(slot) else { return false };
+        if !may_read {
+            conn.framer.stash(input);
+            *input = &[];
+            return false;
+        }
+        let (framing, server) = (conn.framing, conn.server as usize);
+        let mut framer = std::mem::take(&mut conn.framer);
+        let more = match framer.next(input, framing, limit) {
+            Ok(None) => false,
+            Ok(Some(message)) => {
+                self.connmix_stream_message(slot, server, message);
+                true
+            }
+            Err(_) => {
+                self.engine.counters.protocol_violations += 1;
+                self.engine.close(slot, TOO_BIG);
+                return false;
+            }
+        };
         if let Some(conn) = self.connmix(slot) {
             conn.framer = framer;
         }
+        more
     }
 
     fn connmix_stream_message(&mut self, slot: u32, server: usize, message: &[u8]) {

@@ -10,6 +10,7 @@
 //! answer to another request.
 //! Costs: a head, a body and an answer per request; nothing between two.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::requests;
-use crate::config::model::{ClientProtocol, XximMode, XximTarget};
+use crate::config::model::{XximMode, XximTarget};
 use crate::edge::xxim::{client_ip, cors, first_values};
 use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
@@ -50,6 +51,15 @@ pub struct HttpConn {
     pending: Option<Pending>,
     /// Of the question that is under way.
     number: u32,
+}
+
+/// What became of a piece of a request.
+pub enum Piece<'a> {
+    Handled,
+    /// It is a request for a WebSocket.
+    Upgrade(http::Request<'a>),
+    /// There is none, or the connection must wait.
+    None,
 }
 
 /// What the head of a request says.
@@ -127,58 +137,61 @@ impl Shard {
         }
     }
 
-    /// Whether the listener of a connection takes requests of xxim.
-    pub(in crate::shard) fn takes_xxim_http(&self, slot: u32) -> bool {
-        let mut routes = self.routes(slot).iter();
-        self.engine.config.xxim_upstreams.http_api
-            && routes.any(|route| route.protocol == ClientProtocol::Xxim)
-    }
-
-    /// A connection whose first request, here with all that came, is none for a WebSocket.
-    pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32, data: &[u8]) {
+    /// A connection whose first request is none for a WebSocket.
+    pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32) {
         if let Role::Greeting(greeting) = &self.engine.conns[slot].role {
             let conn = HttpConn::new(greeting.peer);
             self.engine.turn_into(slot, Role::XximHttp(Box::new(conn)), rows::XXIM_HTTP);
         }
-        self.xxim_http_bytes(slot, data);
     }
 
-    /// Bytes of a connection, behind those that are kept.
-    pub(in crate::shard) fn xxim_http_bytes(&mut self, slot: u32, data: &[u8]) {
-        let now_ms = self.engine.now.ms;
-        self.engine.conns[slot].active_ms = now_ms;
+    /// Bytes have come. Takes what reads them, until [`Shard::xxim_http_end`].
+    pub(in crate::shard) fn xxim_http_begin(&mut self, slot: u32) -> Option<Machine> {
+        self.engine.conns[slot].active_ms = self.engine.now.ms;
+        self.xxim_http(slot).map(|conn| std::mem::take(&mut conn.machine))
+    }
+
+    /// Handles the next piece of a request.
+    pub(in crate::shard) fn xxim_http_next<'a>(
+        &mut self,
+        slot: u32,
+        machine: &mut Machine,
+        rest: &mut &'a [u8],
+    ) -> Piece<'a> {
         let body_bytes_max = self.engine.config.xxim.message_bytes_max as usize;
-        let Some(conn) = self.xxim_http(slot) else { return };
-        let mut machine = std::mem::take(&mut conn.machine);
-        let bytes = machine.resume(data);
-        let mut rest = &*bytes;
-        while self.xxim_http_goes_on(slot, &machine, rest)
-            && let Some(event) = machine.next(&mut rest, body_bytes_max)
-        {
-            match event {
-                // The WebSocket is on the same port, and a proxy may have kept the connection.
-                Event::Request(request) if request.is_get() => {
-                    return self.greeted(slot, &request, rest);
+        if !self.xxim_http_goes_on(slot, machine, rest) {
+            return Piece::None;
+        }
+        match machine.next(rest, body_bytes_max) {
+            None => return Piece::None,
+            Some(Event::Request(request)) if request.is_get() => return Piece::Upgrade(request),
+            Some(Event::Request(request)) => self.xxim_http_head(slot, &request, machine),
+            Some(Event::Expect) => self.engine.push(slot, Bytes::from_static(CONTINUE)),
+            Some(Event::Body(body)) => {
+                if let Some(plan) = self.xxim_http(slot).and_then(|conn| conn.plan.take()) {
+                    self.xxim_http_request(slot, *plan, &body);
                 }
-                Event::Request(request) => self.xxim_http_head(slot, &request, &mut machine),
-                Event::Expect => self.engine.push(slot, Bytes::from_static(CONTINUE)),
-                Event::Body(body) => {
-                    if let Some(plan) = self.xxim_http(slot).and_then(|conn| conn.plan.take()) {
-                        self.xxim_http_request(slot, *plan, &body);
-                    }
-                }
-                Event::Refuse(fault) => self.xxim_http_fault(slot, fault),
             }
-            self.settle();
+            Some(Event::Refuse(fault)) => self.xxim_http_fault(slot, fault),
         }
-        let unread = rest.len();
+        Piece::Handled
+    }
+
+    /// What has come was handled, but for so many bytes at its end.
+    pub(in crate::shard) fn xxim_http_end(
+        &mut self,
+        slot: u32,
+        mut machine: Machine,
+        bytes: Cow<'_, [u8]>,
+        unread: usize,
+    ) {
+        let now_ms = self.engine.now.ms;
         machine.keep(bytes, unread);
-        if let Some(conn) = self.xxim_http(slot) {
-            let runs = machine.is_partial();
-            conn.since_ms = runs.then(|| conn.since_ms.unwrap_or(now_ms));
-            conn.machine = machine;
-            self.xxim_http_rearm(slot);
-        }
+        let Some(conn) = self.xxim_http(slot) else { return };
+        let runs = machine.is_partial();
+        conn.since_ms = runs.then(|| conn.since_ms.unwrap_or(now_ms));
+        conn.machine = machine;
+        self.xxim_http_rearm(slot);
     }
 
     /// Whether there is something to read, and it is to be read now.
