@@ -78,7 +78,7 @@ impl Shard {
             "timers"
         );
         assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
-        self.im.rooms.check(self.im_bounds());
+        self.im.rooms.check(self.im.bounds(&self.engine));
         self.audit_lists(sizes, &sum);
         self.xxim_audit();
         self.engine.hub.check();

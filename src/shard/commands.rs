@@ -148,7 +148,9 @@ impl Shard {
             Command::Push { target, payloads } => {
                 let mut outcome = Outcome::default();
                 if let Target::Topics(topics) = target {
-                    payloads.iter().for_each(|payload| self.im_published(topics, payload));
+                    payloads
+                        .iter()
+                        .for_each(|payload| self.im.published(&mut self.engine, topics, payload));
                 }
                 payloads.iter().for_each(|payload| outcome.add(self.push_to(target, payload)));
                 outcome
@@ -181,11 +183,13 @@ impl Shard {
                 if let Some(content) = message.content.as_ref().filter(|_| others) {
                     self.push_beside_rooms(&message.topic, content);
                 }
-                self.im_room(message);
+                self.im.room(&mut self.engine, message);
                 Outcome::default()
             }
             Command::Displace { conn, login } => self.xxim_displaced_elsewhere(*conn, login),
-            Command::Replace(session) => Outcome { done: self.im_replace(session), failed: 0 },
+            Command::Replace(session) => {
+                Outcome { done: self.im.replace(&mut self.engine, session), failed: 0 }
+            }
         }
     }
 
@@ -221,7 +225,7 @@ impl Shard {
     /// Closes a client that a backend does not want any more, in the words of its protocol.
     fn send_away(&mut self, slot: u32, reason: CloseReason) {
         match self.engine.conns[slot].role {
-            Role::Im(_) => self.im_kicked(slot, reason),
+            Role::Im(_) => self.im.kicked(&mut self.engine, slot, reason),
             _ => self.engine.close(slot, reason),
         }
     }

@@ -84,7 +84,7 @@ impl Shard {
             Role::Netsvr(_) => self.netsvr_left(slot, departed),
             Role::Xxim(_) => self.xxim_left(slot),
             Role::Connmix(_) => self.connmix_left(slot),
-            Role::Im(_) => self.im_left(slot),
+            Role::Im(_) => self.im.left(&mut self.engine, slot),
             role => debug_assert!(false, "{role:?} was a client"),
         }
     }
@@ -166,7 +166,7 @@ impl Shard {
             Role::Xxim(_) => self.xxim_due(slot),
             Role::XximHttp(_) => self.xxim_http_due(slot),
             Role::Connmix(_) => self.connmix_due(slot),
-            Role::Im(_) => self.im_due(slot),
+            Role::Im(_) => self.im.due(&mut self.engine, slot),
             Role::ConnmixApi(_) => self.connmix_api_due(slot),
             _ => self.engine.set_due(slot, u64::MAX),
         }
@@ -176,7 +176,7 @@ impl Shard {
         match self.engine.conns[slot].role {
             Role::Business(_) => self.business_silent(slot),
             Role::Connmix(_) => self.connmix_silent(slot),
-            Role::Im(_) => self.im_silent(slot),
+            Role::Im(_) => self.im.silent(&mut self.engine, slot),
             Role::ConnmixApi(_) => self.connmix_api_silent(slot),
             _ => self.netsvr_silent(slot),
         }

@@ -23,7 +23,7 @@ use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::timers::Wheel;
 use crate::shard::wants::Want;
-use crate::shard::{Engine, Shard, conns};
+use crate::shard::{Engine, conns};
 use crate::shard::{lists, rows};
 use crate::wire::im::{Answer, Gzip, Status, kick};
 use crate::wire::websocket::Opcode;
@@ -67,7 +67,7 @@ impl Conn {
 
 /// What a shard has for all IM clients together.
 #[derive(Default)]
-pub(super) struct Im {
+pub struct Im {
     pub gzip: Gzip,
     /// Open batches.
     pub rooms: Rooms,
@@ -79,43 +79,49 @@ pub(super) struct Im {
     logins: u64,
 }
 
-impl Shard {
+impl Im {
     /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn im_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+    pub(super) fn upgraded(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        peer: SocketAddr,
+        upgrade: Upgrade,
+    ) {
         let session = Session::new(true);
         let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
-        self.engine.turn_into(slot, Role::Im(Box::new(conn)), rows::IM_NEW);
+        engine.turn_into(slot, Role::Im(Box::new(conn)), rows::IM_NEW);
     }
 
     /// A WebSocket message begins: one or more complete frames (IM section 13). False: it is none.
-    pub(super) fn im_begins(&mut self, slot: u32, opcode: Opcode) -> bool {
+    pub(super) fn begins(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode) -> bool {
         if opcode == Opcode::Text {
-            self.engine.counters.protocol_violations += 1;
+            engine.counters.protocol_violations += 1;
             let reason = CloseReason { code: 1003, text: "binary messages only" };
-            self.engine.close(slot, reason);
+            engine.close(slot, reason);
         }
         opcode == Opcode::Binary
     }
 
     /// Whether something is left of the WebSocket message before.
-    pub(super) fn im_mid_frame(&mut self, slot: u32) -> bool {
-        self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame())
+    pub(super) fn mid_frame(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        self.im(engine, slot).is_some_and(|conn| conn.session.decoder.mid_frame())
     }
 
     /// Handles the next complete frame. False: there is none, or the client must wait.
-    pub(super) fn im_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
-        if !self.im_may_read(slot) {
-            let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
-            if let Some(conn) = self.im(slot).filter(|_| blocked) {
+    pub(super) fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
+        if !self.may_read(engine, slot) {
+            let blocked = engine.conns[slot].flags.has(Flags::BLOCKED);
+            if let Some(conn) = self.im(engine, slot).filter(|_| blocked) {
                 conn.session.decoder.stash(input);
                 *input = &[];
             }
             return false;
         }
-        let Engine { conns, hub, config, now, counters, .. } = &mut self.engine;
+        let Engine { conns, hub, config, now, counters, .. } = engine;
         let conns::Conn { role, active_ms, due_ms, .. } = &mut conns[slot];
         let Role::Im(conn) = role else { return false };
-        let gzip = &mut self.im.gzip;
+        let gzip = &mut self.gzip;
         let around = Around { rules: &config.im, hub, slot, now_ms: now.ms };
         let mut decoder = std::mem::take(&mut conn.session.decoder);
         let step = match decoder.next(input, conn.session.decoding(&config.im), gzip) {
@@ -135,119 +141,118 @@ impl Shard {
         };
         conn.session.decoder = decoder;
         let Some(step) = step else { return false };
-        self.im_step(slot, step);
+        self.step(engine, slot, step);
         true
     }
 
     /// What has come on a bare stream was handled: a frame that has begun must end in time.
-    pub(super) fn im_end_of_bytes(&mut self, slot: u32) {
-        let blocked = self.engine.conns[slot].flags.has(Flags::BLOCKED);
-        if self.im(slot).is_none() {
+    pub(super) fn end_of_bytes(&mut self, engine: &mut Engine, slot: u32) {
+        let blocked = engine.conns[slot].flags.has(Flags::BLOCKED);
+        if self.im(engine, slot).is_none() {
             return;
         }
-        if blocked || !self.im_mid_frame(slot) {
+        if blocked || !self.mid_frame(engine, slot) {
             // The timer finds out when it fires.
-            self.engine.conns[slot].due_ms = u64::MAX;
-        } else if self.engine.conns[slot].due_ms == u64::MAX {
-            let time_ms = self.engine.config.im.frame_timeout.as_millis() as u64;
-            self.engine.set_due(slot, self.engine.now.ms + time_ms);
+            engine.conns[slot].due_ms = u64::MAX;
+        } else if engine.conns[slot].due_ms == u64::MAX {
+            let time_ms = engine.config.im.frame_timeout.as_millis() as u64;
+            engine.set_due(slot, engine.now.ms + time_ms);
         }
     }
 
     /// After the last frame of a WebSocket message nothing may be left.
-    pub(super) fn im_end_of_message(&mut self, slot: u32, empty: bool) {
-        if self.engine.conns[slot].flags.has(Flags::BLOCKED | Flags::CLOSING | Flags::GONE) {
+    pub(super) fn end_of_message(&mut self, engine: &mut Engine, slot: u32, empty: bool) {
+        if engine.conns[slot].flags.has(Flags::BLOCKED | Flags::CLOSING | Flags::GONE) {
             return;
         }
-        let incomplete = self.im(slot).is_some_and(|conn| conn.session.decoder.mid_frame());
+        let incomplete = self.im(engine, slot).is_some_and(|conn| conn.session.decoder.mid_frame());
         if incomplete || empty {
-            self.engine.counters.protocol_violations += 1;
-            self.engine.close(slot, End::Protocol.reason());
+            engine.counters.protocol_violations += 1;
+            engine.close(slot, End::Protocol.reason());
         }
     }
 
     /// Whether the next frame can be handled now; if its event had no room, the client is blocked.
-    pub(super) fn im_may_read(&mut self, slot: u32) -> bool {
+    pub(super) fn may_read(&mut self, engine: &mut Engine, slot: u32) -> bool {
         let over = Flags::GONE | Flags::DEAF | Flags::CLOSING;
-        if self.engine.conns[slot].flags.has(over) || !self.engine.takes(slot) {
+        if engine.conns[slot].flags.has(over) || !engine.takes(slot) {
             return false;
         }
-        if self.engine.outbox_blocks(slot) {
+        if engine.outbox_blocks(slot) {
             return false;
         }
-        let Role::Im(im) = &self.engine.conns[slot].role else { return false };
-        let forwards =
-            self.engine.config.im.forward != Forward::No && im.session.state() == State::User;
-        let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
-        let (id, worker) = (self.engine.conns.id(slot), self.engine.conns[slot].worker());
-        if forwards && wait && !self.engine.links.ready(EventKind::Message, id, worker) {
-            self.engine.wait_for_room(slot);
+        let Role::Im(im) = &engine.conns[slot].role else { return false };
+        let forwards = engine.config.im.forward != Forward::No && im.session.state() == State::User;
+        let wait = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        let (id, worker) = (engine.conns.id(slot), engine.conns[slot].worker());
+        if forwards && wait && !engine.links.ready(EventKind::Message, id, worker) {
+            engine.wait_for_room(slot);
             return false;
         }
         true
     }
 
-    fn im(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.engine.conns[slot].role {
+    fn im<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
+        match &mut engine.conns[slot].role {
             Role::Im(conn) => Some(conn),
             _ => None,
         }
     }
 
-    fn im_step(&mut self, slot: u32, step: Step) {
+    fn step(&mut self, engine: &mut Engine, slot: u32, step: Step) {
         match step {
             Step::Ignore => {}
-            Step::Answer(answer, end) => self.im_answer(slot, answer, end),
+            Step::Answer(answer, end) => self.answer(engine, slot, answer, end),
             Step::Dropped(status, answer, end) => {
-                self.engine.dropped(reason_of(status), 1);
-                self.im_answer(slot, answer, end);
+                engine.dropped(reason_of(status), 1);
+                self.answer(engine, slot, answer, end);
             }
             Step::Guest(answer) => {
-                self.im_register(slot);
-                self.im.guests += 1;
-                self.engine.counters.im_logins += 1;
-                self.im_answer(slot, Some(answer), None);
+                self.register(engine, slot);
+                self.guests += 1;
+                engine.counters.im_logins += 1;
+                self.answer(engine, slot, Some(answer), None);
             }
-            Step::Verify(who) => self.im_verify(slot, who),
-            Step::Join(answer, topic) => self.im_join(slot, answer, &topic),
-            Step::Leave(answer, topic) => self.im_leave(slot, answer, &topic),
-            Step::Say(say) => self.im_say(slot, say),
+            Step::Verify(who) => self.verify(engine, slot, who),
+            Step::Join(answer, topic) => self.join(engine, slot, answer, &topic),
+            Step::Leave(answer, topic) => self.leave(engine, slot, answer, &topic),
+            Step::Say(say) => self.say(engine, slot, say),
         }
     }
 
     /// Sends a response and ends the connection, if there is one and a reason.
-    fn im_answer(&mut self, slot: u32, answer: Option<Answer>, end: Option<End>) {
-        let config = self.engine.config.clone();
-        let Some(conn) = self.im(slot) else { return };
+    fn answer(&mut self, engine: &mut Engine, slot: u32, answer: Option<Answer>, end: Option<End>) {
+        let config = engine.config.clone();
+        let Some(conn) = self.im(engine, slot) else { return };
         if let Some(answer) = answer {
             let wire = conn.session.wire(&config.im);
-            self.engine.counters.im_errors += (answer.status != 0) as u64;
-            self.engine.push(slot, wire.response(answer));
+            engine.counters.im_errors += (answer.status != 0) as u64;
+            engine.push(slot, wire.response(answer));
         }
         if let Some(end) = end {
             let broke = matches!(end, End::NotLogin | End::Protocol | End::TooManyErrors);
-            self.engine.counters.protocol_violations += broke as u64;
-            self.engine.close(slot, end.reason());
+            engine.counters.protocol_violations += broke as u64;
+            engine.close(slot, end.reason());
         }
     }
 
     /// It gets pushes in its own wire format from now on.
-    fn im_note_form(&mut self, slot: u32) {
-        let Role::Im(conn) = &self.engine.conns[slot].role else { return };
-        let form = form_of(conn.session.wire(&self.engine.config.im));
-        self.engine.conns[slot].form = lists::IM + form;
+    fn note_form(&mut self, engine: &mut Engine, slot: u32) {
+        let Role::Im(conn) = &engine.conns[slot].role else { return };
+        let form = form_of(conn.session.wire(&engine.config.im));
+        engine.conns[slot].form = lists::IM + form;
     }
 
-    fn im_register(&mut self, slot: u32) {
-        self.im_note_form(slot);
-        self.engine.join(slot);
+    fn register(&mut self, engine: &mut Engine, slot: u32) {
+        self.note_form(engine, slot);
+        engine.join(slot);
         // The time for the login is over, that for silence begins.
-        self.engine.conns[slot].row = rows::IM;
-        self.engine.rearm(slot);
+        engine.conns[slot].row = rows::IM;
+        engine.rearm(slot);
     }
 
-    fn im_verify(&mut self, slot: u32, who: Who) {
-        let Some(conn) = self.im(slot) else { return };
+    fn verify(&mut self, engine: &mut Engine, slot: u32, who: Who) {
+        let Some(conn) = self.im(engine, slot) else { return };
         conn.questions = conn.questions.wrapping_add(1);
         let number = conn.questions;
         conn.asked = Some((number, who.user.as_str().into()));
@@ -259,106 +264,112 @@ impl Shard {
             headers: conn.headers.clone(),
             ..Login::default()
         };
-        self.engine.block(slot);
-        self.engine.verify(slot, number, Box::new(login));
+        engine.block(slot);
+        engine.verify(slot, number, Box::new(login));
     }
 
     /// The verifier has decided about a login.
-    pub(super) fn im_verified(&mut self, slot: u32, number: u32, verdict: Verdict) {
-        let (config, now_ms) = (self.engine.config.clone(), self.engine.now.ms);
+    pub(super) fn verified(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        number: u32,
+        verdict: Verdict,
+    ) {
+        let (config, now_ms) = (engine.config.clone(), engine.now.ms);
         if let Verdict::Unavailable(why) = &verdict
-            && let Some(unsaid) = self.engine.complaints.allow(now_ms)
+            && let Some(unsaid) = engine.complaints.allow(now_ms)
         {
             tracing::warn!(why, unsaid, "an IM login could not be verified");
         }
-        let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
+        let Role::Im(conn) = &mut engine.conns[slot].role else { return };
         let Some((_, user)) = conn.asked.take_if(|(asked, _)| *asked == number) else { return };
-        let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
+        let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
         match conn.session.verified(&user, verdict, &around) {
-            Entered::No(step) => self.im_step(slot, step),
+            Entered::No(step) => self.step(engine, slot, step),
             Entered::User { answer, first } => {
                 conn.headers = Vec::new();
-                self.im.logins += 1;
-                conn.login = self.im.logins;
-                self.engine.conns[slot].active_ms = now_ms;
+                self.logins += 1;
+                conn.login = self.logins;
+                engine.conns[slot].active_ms = now_ms;
                 if first {
-                    self.im_register(slot);
+                    self.register(engine, slot);
                 } else {
-                    self.im_note_form(slot);
-                    self.im.guests -= 1;
+                    self.note_form(engine, slot);
+                    self.guests -= 1;
                 }
-                self.im.users += 1;
-                self.engine.counters.im_logins += 1;
-                self.engine.hub.set_user(slot, &user);
-                self.im_answer(slot, Some(answer), None);
+                self.users += 1;
+                engine.counters.im_logins += 1;
+                engine.hub.set_user(slot, &user);
+                self.answer(engine, slot, Some(answer), None);
                 if config.im.single_session {
-                    let (number, conn) = (self.im.logins, self.engine.conns.id(slot));
+                    let (number, conn) = (self.logins, engine.conns.id(slot));
                     let session = pushing::Session { user, number, conn };
-                    self.engine.wants.push(Want::Command(Command::Replace(session)));
+                    engine.wants.push(Want::Command(Command::Replace(session)));
                 }
             }
         }
-        self.engine.read_on(slot);
+        engine.read_on(slot);
     }
 
     /// Closes the IM connections of a user that are older than this session (section 8).
-    pub(super) fn im_replace(&mut self, newer: &pushing::Session) -> u64 {
-        self.im.logins = self.im.logins.max(newer.number);
+    pub(super) fn replace(&mut self, engine: &mut Engine, newer: &pushing::Session) -> u64 {
+        self.logins = self.logins.max(newer.number);
         let mut slots = Vec::new();
         let target = pushing::Target::Users(vec![newer.user.clone()]);
-        self.engine.hub.for_each(&target, |slot| slots.push(slot));
+        engine.hub.for_each(&target, |slot| slots.push(slot));
         slots.retain(|&slot| {
-            let id = self.engine.conns.id(slot);
-            let Role::Im(conn) = &self.engine.conns[slot].role else { return false };
+            let id = engine.conns.id(slot);
+            let Role::Im(conn) = &engine.conns[slot].role else { return false };
             if conn.session.user() != &*newer.user {
                 return false;
             }
             (conn.login, id) < (newer.number, newer.conn)
         });
-        slots.iter().for_each(|&slot| self.im_kicked(slot, End::Kicked.reason()));
+        slots.iter().for_each(|&slot| self.kicked(engine, slot, End::Kicked.reason()));
         slots.len() as u64
     }
 
     /// A backend or an operator sends the client away (section 8, KICK).
-    pub(super) fn im_kicked(&mut self, slot: u32, _reason: CloseReason) {
-        let config = self.engine.config.clone();
+    pub(super) fn kicked(&mut self, engine: &mut Engine, slot: u32, _reason: CloseReason) {
+        let config = engine.config.clone();
         let rules = &config.im;
-        let there = self.engine.hub.id_of(slot).is_some();
-        let Some(conn) = self.im(slot) else { return };
+        let there = engine.hub.id_of(slot).is_some();
+        let Some(conn) = self.im(engine, slot) else { return };
         if rules.kick_notify && there {
             let wire = conn.session.wire(rules);
             let status = rules.statuses.number(Status::Kicked);
-            self.engine.push(slot, kick(wire, rules.commands.kick, status));
+            engine.push(slot, kick(wire, rules.commands.kick, status));
         }
-        self.engine.close(slot, End::Kicked.reason());
+        engine.close(slot, End::Kicked.reason());
     }
 
     /// The time for a frame that has begun is over.
-    pub(super) fn im_due(&mut self, slot: u32) {
-        if self.engine.conns[slot].flags.has(Flags::BLOCKED) {
+    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.conns[slot].flags.has(Flags::BLOCKED) {
             // It can not come to an end.
-            return self.engine.set_due(slot, u64::MAX);
+            return engine.set_due(slot, u64::MAX);
         }
-        self.engine.counters.idle_timeouts += 1;
-        self.engine.close(slot, End::Stuck.reason());
+        engine.counters.idle_timeouts += 1;
+        engine.close(slot, End::Stuck.reason());
     }
 
     /// The client has been silent for too long.
-    pub(super) fn im_silent(&mut self, slot: u32) {
-        let Some(conn) = self.im(slot) else { return };
+    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        let Some(conn) = self.im(engine, slot) else { return };
         let end = match conn.session.state() {
             State::New => End::LoginTimeout,
             _ => End::Idle,
         };
-        self.engine.counters.idle_timeouts += 1;
-        self.engine.close(slot, end.reason());
+        engine.counters.idle_timeouts += 1;
+        engine.close(slot, end.reason());
     }
 
     /// The client has left.
-    pub(super) fn im_left(&mut self, slot: u32) {
-        match self.im(slot).map(|conn| conn.session.state()) {
-            Some(State::Guest) => self.im.guests -= 1,
-            Some(State::User) => self.im.users -= 1,
+    pub(super) fn left(&mut self, engine: &mut Engine, slot: u32) {
+        match self.im(engine, slot).map(|conn| conn.session.state()) {
+            Some(State::Guest) => self.guests -= 1,
+            Some(State::User) => self.users -= 1,
             Some(State::New) | None => {}
         }
     }

@@ -148,7 +148,7 @@ impl Shard {
             }
             self.settle();
         }
-        self.im_tick();
+        self.im.tick(&mut self.engine);
         self.look_for_spare();
         self.go_on_answering();
         self.settle_all();
@@ -310,7 +310,7 @@ impl Shard {
             Mail::ClosedCallback { number } => self.close_told(number),
             Mail::Queue(mail) => self.queue_mail(mail),
             Mail::Rendered { number, text } => self.rendered(number, &text),
-            Mail::Chat(chat) => self.im_order(*chat),
+            Mail::Chat(chat) => self.im.order(&mut self.engine, *chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
             Mail::Nodes(nodes) => self.engine.nodes_changed(nodes),

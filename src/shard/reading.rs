@@ -73,7 +73,7 @@ impl Shard {
             Role::XximHttp(_) => self.read_xxim_http(slot, data),
             Role::Im(_) => {
                 self.read_stream(slot, data);
-                self.im_end_of_bytes(slot);
+                self.im.end_of_bytes(&mut self.engine, slot);
             }
             Role::Business(_) | Role::Connmix(_) | Role::Xxim(_) => self.read_stream(slot, data),
             Role::Free => debug_assert!(false, "bytes for a free slot"),
@@ -157,7 +157,7 @@ impl Shard {
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
             ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
-            ClientProtocol::Im => self.im_upgraded(slot, peer, upgrade),
+            ClientProtocol::Im => self.im.upgraded(&mut self.engine, slot, peer, upgrade),
         }
         // What came with the request.
         self.feed(slot, &mut []);
@@ -295,7 +295,7 @@ impl Shard {
         match self.engine.conns[slot].role {
             Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
             Role::XximHttp(_) => self.xxim_http_verified(slot, number, verdict),
-            Role::Im(_) => self.im_verified(slot, number, verdict),
+            Role::Im(_) => self.im.verified(&mut self.engine, slot, number, verdict),
             _ => {}
         }
     }
@@ -314,7 +314,7 @@ impl Shard {
                 Role::Business(_) => self.business_next(slot, &mut input),
                 Role::Xxim(_) => self.xxim_next(slot, &mut input),
                 Role::Connmix(_) => self.connmix_next(slot, &mut input),
-                Role::Im(_) => self.im_next(slot, &mut input),
+                Role::Im(_) => self.im.next(&mut self.engine, slot, &mut input),
                 _ => false,
             };
             self.settle();
@@ -358,9 +358,9 @@ impl Shard {
 
     /// One WebSocket message of an IM client.
     fn read_im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
-        if self.im_begins(slot, opcode) {
+        if self.im.begins(&mut self.engine, slot, opcode) {
             self.read_stream(slot, data);
-            self.im_end_of_message(slot, data.is_empty());
+            self.im.end_of_message(&mut self.engine, slot, data.is_empty());
         }
     }
 
@@ -370,10 +370,11 @@ impl Shard {
         if self.engine.conns[slot].flags.has(Flags::CLOSING) {
             return true;
         }
-        if self.im_mid_frame(slot) {
+        if self.im.mid_frame(&mut self.engine, slot) {
             self.read_stream(slot, &[]);
-            self.im_end_of_message(slot, false);
+            self.im.end_of_message(&mut self.engine, slot, false);
         }
-        self.im_may_read(slot) || self.engine.conns[slot].flags.has(Flags::CLOSING)
+        self.im.may_read(&mut self.engine, slot)
+            || self.engine.conns[slot].flags.has(Flags::CLOSING)
     }
 }

@@ -11,20 +11,26 @@ use prost::Message;
 
 use crate::config::model::Forward;
 use crate::hub::queues::{Pushed, Waiter};
-use crate::shard::Shard;
+use crate::shard;
 use crate::shard::links::EventKind;
 use crate::wire::im::proto::CrMessage;
 use crate::wire::json::quoted;
 use crate::wire::netsvr as wire;
 
-impl Shard {
+impl super::Im {
     /// Tells a worker what was said (section 16).
-    pub(super) fn im_forward(&mut self, slot: u32, message: &CrMessage, forward: Forward) {
-        let worker = &self.engine.config.netsvr.worker;
+    pub(super) fn forward(
+        &mut self,
+        engine: &mut shard::Engine,
+        slot: u32,
+        message: &CrMessage,
+        forward: Forward,
+    ) {
+        let worker = &engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.engine.uniq_ids.encode(self.engine.conns.id(slot));
-        let unix_ms = self.engine.now.unix_ms;
-        self.engine.event(slot, EventKind::Message, |hub| {
+        let uniq_id = engine.uniq_ids.encode(engine.conns.id(slot));
+        let unix_ms = engine.now.unix_ms;
+        engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             let data = match forward {
@@ -40,7 +46,13 @@ impl Shard {
 
     /// Appends what was said to a queue topic. What the queue refuses is counted there; the room
     /// gets the message all the same.
-    pub(super) fn im_queue(&mut self, slot: u32, topic: &str, message: &CrMessage) {
+    pub(super) fn queue(
+        &mut self,
+        engine: &mut shard::Engine,
+        slot: u32,
+        topic: &str,
+        message: &CrMessage,
+    ) {
         let event = format!(
             concat!(
                 r#"{{"event":"cms","frame":{{"data":"{}","finish":true,"type":"binary"}},"#,
@@ -51,10 +63,10 @@ impl Shard {
             quoted(&message.to),
             quoted(&message.from),
         );
-        let client = self.engine.conns.id(slot);
-        if let Ok(Pushed::Full) = self.engine.queue_push(client, topic, &event, Waiter::Nobody) {
+        let client = engine.conns.id(slot);
+        if let Ok(Pushed::Full) = engine.queue_push(client, topic, &event, Waiter::Nobody) {
             // Nothing more of this client until there is room.
-            self.engine.block(slot);
+            engine.block(slot);
         }
     }
 }

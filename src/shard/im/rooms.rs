@@ -19,11 +19,11 @@ use crate::hub::limits::BucketRules;
 use crate::hub::push::{Command, Payload, RoomMessage};
 use crate::hub::rooms::{Batch, Bounds, home, room_of};
 use crate::metrics::DropReason;
+use crate::shard::Engine;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{Chat, Mail};
 use crate::shard::ops::Frame;
 use crate::shard::wants::Want;
-use crate::shard::{Engine, Shard};
 use crate::wire::im::proto::{CrMessage, CrMessageType};
 use crate::wire::im::{
     Answer, FRAME_BYTES_MAX, HEADER_BYTES, NotifyBody, Status, Wire, chatroom_bytes, element,
@@ -35,15 +35,21 @@ use crate::wire::json::push_texts;
 /// bounded length, time.
 const NOTIFY_OVERHEAD: usize = HEADER_BYTES + 4096;
 
-impl Shard {
+impl super::Im {
     /// The client has asked for a room that it is not in.
-    pub(in crate::shard) fn im_join(&mut self, slot: u32, answer: Answer, topic: &str) {
-        let config = self.engine.config.clone();
-        if !self.engine.hub.join(slot, topic, config.im.max_room_members) {
-            return self.im_refuse_join(slot, answer.seq);
+    pub(in crate::shard) fn join(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        answer: Answer,
+        topic: &str,
+    ) {
+        let config = engine.config.clone();
+        if !engine.hub.join(slot, topic, config.im.max_room_members) {
+            return self.refuse_join(engine, slot, answer.seq);
         }
-        self.im_answer(slot, Some(answer), None);
-        let Some(conn) = self.im(slot) else { return };
+        self.answer(engine, slot, Some(answer), None);
+        let Some(conn) = self.im(engine, slot) else { return };
         if !config.im.announce_join || conn.session.state() != State::User {
             return;
         }
@@ -51,114 +57,125 @@ impl Shard {
         push_texts(&mut event, [("event", "join"), ("userId", conn.session.user())]);
         let message = notice(topic, Bytes::from(event));
         if config.im.forward == Forward::Message {
-            self.im_forward(slot, &message, Forward::Message);
+            self.forward(engine, slot, &message, Forward::Message);
         }
-        self.im_send_home(Chat { topic: topic.into(), message, sender: None, wrapped: false });
+        self.send_home(engine, Chat { topic: topic.into(), message, sender: None, wrapped: false });
     }
 
-    fn im_refuse_join(&mut self, slot: u32, seq: u32) {
-        let (config, now_ms) = (self.engine.config.clone(), self.engine.now.ms);
-        let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
-        let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
+    fn refuse_join(&mut self, engine: &mut Engine, slot: u32, seq: u32) {
+        let (config, now_ms) = (engine.config.clone(), engine.now.ms);
+        let Role::Im(conn) = &mut engine.conns[slot].role else { return };
+        let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
         let step = conn.session.drop_join(seq, Status::RoomFull, &around);
-        self.im_step(slot, step);
+        self.step(engine, slot, step);
     }
 
     /// The client leaves a room, in which it need not be.
-    pub(in crate::shard) fn im_leave(&mut self, slot: u32, answer: Answer, topic: &str) {
-        self.engine.hub.unsubscribe(slot, topic);
-        self.im_answer(slot, Some(answer), None);
+    pub(in crate::shard) fn leave(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        answer: Answer,
+        topic: &str,
+    ) {
+        engine.hub.unsubscribe(slot, topic);
+        self.answer(engine, slot, Some(answer), None);
     }
 
     /// A CMS that passed the session's checks.
-    pub(in crate::shard) fn im_say(&mut self, slot: u32, say: Say) {
-        let (config, now_ms) = (self.engine.config.clone(), self.engine.now.ms);
+    pub(in crate::shard) fn say(&mut self, engine: &mut Engine, slot: u32, say: Say) {
+        let (config, now_ms) = (engine.config.clone(), engine.now.ms);
         let Say { seq, topic, message } = say;
         let rules = BucketRules { rate: config.im.room_rate, burst: config.im.room_burst };
-        if !self.engine.hub.room_message(&topic, now_ms, rules) {
-            let Role::Im(conn) = &mut self.engine.conns[slot].role else { return };
-            let around = Around { rules: &config.im, hub: &self.engine.hub, slot, now_ms };
+        if !engine.hub.room_message(&topic, now_ms, rules) {
+            let Role::Im(conn) = &mut engine.conns[slot].role else { return };
+            let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
             let step = conn.session.drop_said(seq, Status::RateLimited, &around);
-            self.engine.dropped(DropReason::RoomLimiter, 1);
+            engine.dropped(DropReason::RoomLimiter, 1);
             if let crate::edge::im::Step::Dropped(_, answer, end) = step {
-                self.im_answer(slot, answer, end);
+                self.answer(engine, slot, answer, end);
             }
             return;
         }
-        self.engine.counters.messages_received += 1;
-        self.engine.counters.message_bytes_received += message.message_content.len() as u64;
+        engine.counters.messages_received += 1;
+        engine.counters.message_bytes_received += message.message_content.len() as u64;
         if config.im.forward != Forward::No {
-            self.im_forward(slot, &message, config.im.forward);
+            self.forward(engine, slot, &message, config.im.forward);
         }
         if !config.im.queue.is_empty() {
-            self.im_queue(slot, &config.im.queue, &message);
+            self.queue(engine, slot, &config.im.queue, &message);
         }
-        let sender = Some(self.engine.conns.id(slot));
-        self.im_send_home(Chat { topic: topic.into(), message, sender, wrapped: false });
+        let sender = Some(engine.conns.id(slot));
+        self.send_home(engine, Chat { topic: topic.into(), message, sender, wrapped: false });
     }
 
     /// A backend has published to rooms: their home shards make a message of it for the IM members.
-    pub(in crate::shard) fn im_published(&mut self, topics: &[Box<str>], payload: &Payload) {
+    pub(in crate::shard) fn published(
+        &mut self,
+        engine: &mut Engine,
+        topics: &[Box<str>],
+        payload: &Payload,
+    ) {
         for topic in topics.iter().filter(|topic| room_of(topic).is_some()) {
-            if home(topic, self.engine.mail.len()) != self.engine.id {
+            if home(topic, engine.mail.len()) != engine.id {
                 continue;
             }
             if payload.raw().len() + NOTIFY_OVERHEAD + topic.len() > FRAME_BYTES_MAX {
-                self.engine.dropped(DropReason::TooLarge, 1);
+                engine.dropped(DropReason::TooLarge, 1);
                 continue;
             }
             let message = notice(topic, payload.raw().clone());
-            self.im_order(Chat { topic: topic.clone(), message, sender: None, wrapped: true });
+            self.order(engine, Chat { topic: topic.clone(), message, sender: None, wrapped: true });
         }
     }
 
-    fn im_send_home(&mut self, chat: Chat) {
-        let home = home(&chat.topic, self.engine.mail.len());
-        if home == self.engine.id {
-            self.im_order(chat);
+    fn send_home(&mut self, engine: &mut Engine, chat: Chat) {
+        let home = home(&chat.topic, engine.mail.len());
+        if home == engine.id {
+            self.order(engine, chat);
         } else {
-            self.engine.post(home, Mail::Chat(Box::new(chat)));
+            engine.post(home, Mail::Chat(Box::new(chat)));
         }
     }
 
     /// This shard is the home of the room: the message gets its place and its time.
-    pub(in crate::shard) fn im_order(&mut self, chat: Chat) {
+    pub(in crate::shard) fn order(&mut self, engine: &mut Engine, chat: Chat) {
         let Chat { topic, mut message, sender, wrapped } = chat;
-        message.timestamp = self.engine.now.unix_ms;
-        self.engine.counters.im_messages += 1;
+        message.timestamp = engine.now.unix_ms;
+        engine.counters.im_messages += 1;
         let content = (!wrapped).then(|| Payload::new(message.message_content.clone()));
         let element = element(&message);
         let message = Arc::new(RoomMessage { topic, element, content, sender });
         match wrapped {
             // What was published has gone to the other nodes as it was.
-            true => self.engine.wants.push(Want::Command(Command::Room(message))),
-            false => self.engine.wants.push(Want::Wide(Command::Room(message))),
+            true => engine.wants.push(Want::Command(Command::Room(message))),
+            false => engine.wants.push(Want::Wide(Command::Room(message))),
         }
     }
 
     /// A message of a room has come from its home.
-    pub(in crate::shard) fn im_room(&mut self, message: &Arc<RoomMessage>) {
+    pub(in crate::shard) fn room(&mut self, engine: &mut Engine, message: &Arc<RoomMessage>) {
         let topic = &message.topic;
-        if self.engine.hub.topic_len(topic) == 0 {
+        if engine.hub.topic_len(topic) == 0 {
             return;
         }
-        let bounds = self.im_bounds();
+        let bounds = self.bounds(engine);
         let name_bytes = room_of(topic).map_or(0, chatroom_bytes);
-        let added = self.im.rooms.add(message.clone(), name_bytes, bounds);
+        let added = self.rooms.add(message.clone(), name_bytes, bounds);
         if added.opened {
-            let due_ms = self.engine.now.ms + self.engine.config.im.batch_delay.as_millis() as u64;
-            self.im.timers.arm(added.room, due_ms);
+            let due_ms = engine.now.ms + engine.config.im.batch_delay.as_millis() as u64;
+            self.timers.arm(added.room, due_ms);
         } else if added.full.is_some() {
-            self.im.timers.cancel(added.room);
+            self.timers.cancel(added.room);
         }
         for batch in added.before.into_iter().chain(added.full) {
-            self.im_flush(&batch);
+            self.flush(engine, &batch);
         }
     }
 
     /// The bounds of batches.
-    pub(in crate::shard) fn im_bounds(&self) -> Bounds {
-        let im = &self.engine.config.im;
+    pub(in crate::shard) fn bounds(&self, engine: &Engine) -> Bounds {
+        let im = &engine.config.im;
         Bounds {
             messages_max: im.batch_max_messages as usize,
             bytes_max: im.batch_max_bytes as usize,
@@ -167,33 +184,33 @@ impl Shard {
     }
 
     /// Batches whose time is over.
-    pub(in crate::shard) fn im_tick(&mut self) {
-        self.im.timers.advance(self.engine.now.ms);
-        while let Some(room) = self.im.timers.expired() {
-            if let Some(batch) = self.im.rooms.take(room) {
-                self.im_flush(&batch);
+    pub(in crate::shard) fn tick(&mut self, engine: &mut Engine) {
+        self.timers.advance(engine.now.ms);
+        while let Some(room) = self.timers.expired() {
+            if let Some(batch) = self.rooms.take(room) {
+                self.flush(engine, &batch);
             }
         }
     }
 
     /// Sends a batch to the IM members of its room on this shard.
-    fn im_flush(&mut self, batch: &Batch) {
-        let config = self.engine.config.clone();
+    fn flush(&mut self, engine: &mut Engine, batch: &Batch) {
+        let config = engine.config.clone();
         let Some(first) = batch.messages.first() else { return };
         let (topic, room) = (&first.topic, room_of(&first.topic).unwrap_or_default());
         let elements = batch.messages.iter().map(|message| &message.element[..]);
         let mut fan = Fan::new(&config, notify_body(elements, room));
-        self.im_mark(batch, true);
+        self.mark(engine, batch, true);
         let (mut queued, mut slow) = (0, 0);
         let mut speakers = Vec::new();
-        let Shard { engine: Engine { hub, conns, touched, .. }, im, .. } = self;
+        let Engine { hub, conns, touched, .. } = &mut *engine;
         hub.for_each_in(topic, |slot| {
             let conn = &mut conns[slot];
             let Role::Im(member) = &mut conn.role else { return };
             if member.spoke {
                 return speakers.push(slot);
             }
-            let frame = fan.frame(member.session.wire(&config.im), &mut im.gzip);
+            let frame = fan.frame(member.session.wire(&config.im), &mut self.gzip);
             if !conn.outbox.has_room(frame.len(), config.im.out_high_water) {
                 slow += 1;
                 return;
@@ -204,22 +221,22 @@ impl Shard {
                 touched.push(slot);
             }
         });
-        let counters = &mut self.engine.counters;
+        let counters = &mut engine.counters;
         counters.im_batches += 1;
         counters.im_batch_messages += batch.messages.len() as u64;
         counters.im_notifications += queued;
         counters.im_deliveries += queued * batch.messages.len() as u64;
         counters.im_deflated += fan.packed_bytes();
-        self.engine.dropped(DropReason::SlowClient, slow);
-        speakers.iter().for_each(|&slot| self.im_flush_to(slot, batch, room));
-        self.im_mark(batch, false);
+        engine.dropped(DropReason::SlowClient, slow);
+        speakers.iter().for_each(|&slot| self.flush_to(engine, slot, batch, room));
+        self.mark(engine, batch, false);
     }
 
     /// Marks the connections of this shard that have sent something in the batch.
-    fn im_mark(&mut self, batch: &Batch, spoke: bool) {
+    fn mark(&mut self, engine: &mut Engine, batch: &Batch, spoke: bool) {
         for sender in batch.messages.iter().filter_map(|message| message.sender) {
-            if let Some(slot) = self.engine.hub.slot_of(sender)
-                && let Some(conn) = self.im(slot)
+            if let Some(slot) = engine.hub.slot_of(sender)
+                && let Some(conn) = self.im(engine, slot)
             {
                 conn.spoke = spoke;
             }
@@ -228,24 +245,24 @@ impl Shard {
 
     /// Sends a batch to one who has spoken in it: without what it said, and never compressed, which
     /// would cost once per speaker.
-    fn im_flush_to(&mut self, slot: u32, batch: &Batch, room: &str) {
-        let own = Some(self.engine.conns.id(slot));
+    fn flush_to(&mut self, engine: &mut Engine, slot: u32, batch: &Batch, room: &str) {
+        let own = Some(engine.conns.id(slot));
         let others = batch.messages.iter().filter(|message| message.sender != own);
         let count = others.clone().count() as u64;
         if count == 0 {
             return;
         }
         let body = NotifyBody::new(notify_body(others.map(|message| &message.element[..]), room));
-        let config = self.engine.config.clone();
-        let Some(conn) = self.im(slot) else { return };
+        let config = engine.config.clone();
+        let Some(conn) = self.im(engine, slot) else { return };
         let wire = Wire { gzip: false, ..conn.session.wire(&config.im) };
         let frame = notification(wire, config.im.commands.cr_notify, &body);
-        if !self.engine.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
-            return self.engine.dropped(DropReason::SlowClient, 1);
+        if !engine.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
+            return engine.dropped(DropReason::SlowClient, 1);
         }
-        self.engine.counters.im_notifications += 1;
-        self.engine.counters.im_deliveries += count;
-        self.engine.push(slot, frame);
+        engine.counters.im_notifications += 1;
+        engine.counters.im_deliveries += count;
+        engine.push(slot, frame);
     }
 }
 
