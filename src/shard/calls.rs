@@ -40,7 +40,7 @@ impl Shard {
 
     fn set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
         if matches!(self.engine.conns[slot].role, Role::Connmix(_)) {
-            return self.connmix_set_context(slot, values);
+            return self.connmix.set_context(&mut self.engine, slot, values);
         }
         let mut context = Context::default();
         let session = self.engine.hub.session(slot);

@@ -229,4 +229,15 @@ impl Shard {
             _ => self.engine.close(slot, reason),
         }
     }
+
+    /// Carries out what comes from another node.
+    pub(in crate::shard) fn for_another_node<T>(
+        &mut self,
+        work: impl FnOnce(&mut Shard) -> T,
+    ) -> T {
+        self.engine.sends.forwarded = true;
+        let done = work(self);
+        self.engine.sends.forwarded = false;
+        done
+    }
 }

@@ -30,10 +30,18 @@ use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
 use crate::shard::wants::Want;
 use crate::wire::connmix::{self as wire, Answer, Code};
+use crate::wire::json::Index;
 use crate::wire::websocket;
 
 const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout" };
 const TOO_MANY_ERRORS: CloseReason = CloseReason { code: 1008, text: "too many errors" };
+
+/// What a shard has for all connections to the API together.
+#[derive(Debug, Default)]
+pub(super) struct Api {
+    /// Of the last JSON that a backend has sent.
+    pub json: Index,
+}
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -137,13 +145,13 @@ impl Shard {
         if data.trim_ascii() == b"ping" {
             return self.engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
         }
-        let mut index = std::mem::take(&mut self.connmix.json);
+        let mut index = std::mem::take(&mut self.api.json);
         let envelope = wire::envelope(data, &mut index);
         let may_write = self.api(slot).is_some_and(|conn| conn.may_write);
         let action = control::action(envelope.request, may_write, |id| self.engine.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
         self.api_action(slot, action, envelope.id, form);
-        self.connmix.json = index;
+        self.api.json = index;
     }
 
     /// Carries out what a request asks for. `form` makes the form of an answer that has to wait.
@@ -322,7 +330,7 @@ impl Shard {
         conn.pending.push_back(Pending { number: 0, about, form, answer: None });
         self.engine.owes(slot, true);
         for (home, topics) in parts {
-            self.queue_post(home, QueueMail::Join { consumer, topics });
+            self.engine.queue_post(home, QueueMail::Join { consumer, topics });
         }
     }
 
@@ -344,7 +352,7 @@ impl Shard {
             // Those that agreed hear that it is off; nothing was given, so nothing comes of it.
             conn.consuming = Consuming::Leaving { missing: homes.len() };
             for home in homes {
-                self.queue_post(home, QueueMail::Leave { consumer });
+                self.engine.queue_post(home, QueueMail::Leave { consumer });
             }
             return;
         }
@@ -354,7 +362,7 @@ impl Shard {
         let share = |total: usize| (total / homes.len().max(1)).max(1);
         let window = Window { events: share(events), bytes: share(bytes) };
         for home in homes {
-            self.queue_post(home, QueueMail::Start { consumer, window });
+            self.engine.queue_post(home, QueueMail::Start { consumer, window });
         }
     }
 
@@ -373,7 +381,7 @@ impl Shard {
         conn.pending.push_back(Pending { number: 0, about, form, answer: None });
         self.engine.owes(slot, true);
         for home in homes {
-            self.queue_post(home, QueueMail::Leave { consumer });
+            self.engine.queue_post(home, QueueMail::Leave { consumer });
         }
     }
 
@@ -448,7 +456,7 @@ impl Shard {
         }
         for home in conn.homes_ever {
             let written = written[home as usize];
-            self.queue_post(home, QueueMail::Gone { consumer, written });
+            self.engine.queue_post(home, QueueMail::Gone { consumer, written });
         }
     }
 

@@ -220,17 +220,17 @@ impl Shard {
         let form = |_: &str| Form::Http(manner);
         match endpoint {
             Endpoint::Send => {
-                let mut index = std::mem::take(&mut self.connmix.json);
+                let mut index = std::mem::take(&mut self.api.json);
                 let request = wire::send(body, &mut index);
                 let action = control::action(request, true, |id| self.engine.client(id));
-                self.connmix.json = index;
+                self.api.json = index;
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Publish => {
-                let mut index = std::mem::take(&mut self.connmix.json);
+                let mut index = std::mem::take(&mut self.api.json);
                 let request = wire::publish(body, &mut index);
                 let action = control::action(request, true, |id| self.engine.client(id));
-                self.connmix.json = index;
+                self.api.json = index;
                 self.api_action(slot, action, "", form);
             }
             Endpoint::Version => self.http_json(slot, control::VERSION, manner),

@@ -19,7 +19,8 @@ impl Shard {
                 Want::Gone { slot } => self.gone(slot),
                 Want::Written { slot } => self.written(slot),
                 Want::QueueRoom { client } => self.queue_room(client),
-                Want::CarryOn => self.connmix_carry_on(),
+                Want::Queue(mail) => self.queue_mail(mail),
+                Want::CarryOn => self.connmix.carry_on(&mut self.engine),
                 Want::Command(command) => self.dispatch(command),
                 Want::Wide(command) => self.dispatch_wide(command),
                 Want::Tell { conn, number, command, node } => {
@@ -83,7 +84,7 @@ impl Shard {
         match &self.engine.conns[slot].role {
             Role::Netsvr(_) => self.netsvr_left(slot, departed),
             Role::Xxim(_) => self.xxim_left(slot),
-            Role::Connmix(_) => self.connmix_left(slot),
+            Role::Connmix(_) => self.connmix.left(&mut self.engine, slot),
             Role::Im(_) => self.im.left(&mut self.engine, slot),
             role => debug_assert!(false, "{role:?} was a client"),
         }
@@ -139,7 +140,7 @@ impl Shard {
             // One that also waits for a worker goes on with that.
             Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
             Role::Im(_) => self.engine.read_on(slot),
-            _ => self.connmix_push_room(client),
+            _ => self.connmix.push_room(&mut self.engine, client),
         }
     }
 
@@ -165,7 +166,7 @@ impl Shard {
             Role::Business(_) => self.business_settled(slot),
             Role::Xxim(_) => self.xxim_due(slot),
             Role::XximHttp(_) => self.xxim_http_due(slot),
-            Role::Connmix(_) => self.connmix_due(slot),
+            Role::Connmix(_) => self.connmix.due(&mut self.engine, slot),
             Role::Im(_) => self.im.due(&mut self.engine, slot),
             Role::ConnmixApi(_) => self.connmix_api_due(slot),
             _ => self.engine.set_due(slot, u64::MAX),
@@ -175,7 +176,7 @@ impl Shard {
     fn silent(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
             Role::Business(_) => self.business_silent(slot),
-            Role::Connmix(_) => self.connmix_silent(slot),
+            Role::Connmix(_) => self.connmix.silent(&mut self.engine, slot),
             Role::Im(_) => self.im.silent(&mut self.engine, slot),
             Role::ConnmixApi(_) => self.connmix_api_silent(slot),
             _ => self.netsvr_silent(slot),

@@ -56,6 +56,7 @@ mod reading;
 pub mod ring;
 mod rows;
 mod sending;
+pub mod sends;
 mod shared;
 pub mod sim;
 mod spare;
@@ -91,7 +92,8 @@ pub struct Shard {
     pub engine: Engine,
     asks: Asks,
     im: im::Im,
-    connmix: connmix::Desk,
+    connmix: connmix::Connmix,
+    api: connmix_api::Api,
     xxim: xxim::State,
     /// When the next look for room that nobody needs is due.
     spare_ms: u64,
@@ -124,7 +126,8 @@ impl Shard {
             engine: Engine::new(id, shards, config, shared, listeners, seed),
             asks: Asks::new(shards, seed as u64),
             im: im::Im::default(),
-            connmix: connmix::Desk::default(),
+            connmix: connmix::Connmix::default(),
+            api: connmix_api::Api::default(),
             xxim: xxim::State::default(),
             spare_ms: 0,
         }
@@ -225,7 +228,7 @@ impl Shard {
             Service::ConnmixApi => {
                 (Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))), rows::CONNMIX_API)
             }
-            Service::Connmix { server } => self.connmix_accepted(peer, server),
+            Service::Connmix { server } => self.connmix.accepted(&self.engine, peer, server),
             Service::Im => (Role::Im(Box::new(im::Conn::new(peer))), rows::IM_NEW),
         }
     }
@@ -312,7 +315,9 @@ impl Shard {
             Mail::Rendered { number, text } => self.rendered(number, &text),
             Mail::Chat(chat) => self.im.order(&mut self.engine, *chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
-            Mail::HttpCalled { conn, answer } => self.http_called(conn, answer),
+            Mail::HttpCalled { conn, answer } => {
+                self.connmix.http_called(&mut self.engine, conn, answer)
+            }
             Mail::Nodes(nodes) => self.engine.nodes_changed(nodes),
             Mail::Logins { from } => self.xxim_tell_logins(from),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
@@ -353,7 +358,7 @@ impl Shard {
         self.settle_all();
         self.engine.sends_end();
         self.give_room();
-        self.connmix_tell_departures();
+        self.connmix.tell_departures(&mut self.engine);
         self.queue_turn();
         self.xxim_give_room();
         self.settle_all();

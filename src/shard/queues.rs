@@ -157,6 +157,15 @@ impl Queueing {
 }
 
 impl Engine {
+    /// Hands a letter to a shard, which may be this one.
+    pub(super) fn queue_post(&mut self, shard: u8, mail: QueueMail) {
+        if shard == self.id {
+            self.wants.push(Want::Queue(mail));
+        } else {
+            self.post(shard, Mail::Queue(mail));
+        }
+    }
+
     /// Where queue topics have their home.
     pub(super) fn homes(&self) -> Homes {
         let cluster = self.queueing.cluster.is_some();
@@ -302,7 +311,7 @@ impl Shard {
             QueueMail::Accepted { topic, count } => self.engine.pushes_accepted(&topic, count),
             QueueMail::Join { consumer, topics } => {
                 let joined = self.engine.queueing.queues.join(consumer, &topics);
-                self.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
+                self.engine.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
             }
             QueueMail::Joined { consumer, joined } => self.queue_joined(consumer, joined),
             QueueMail::Start { consumer, window } => {
@@ -310,7 +319,7 @@ impl Shard {
             }
             QueueMail::Leave { consumer } => {
                 self.engine.queueing.queues.leave(consumer);
-                self.queue_post(consumer.shard(), QueueMail::Left { consumer });
+                self.engine.queue_post(consumer.shard(), QueueMail::Left { consumer });
             }
             QueueMail::Left { consumer } => self.queue_left(consumer),
             QueueMail::Events { home, consumer, events } => {
@@ -329,20 +338,11 @@ impl Shard {
         }
     }
 
-    /// Hands a letter to a shard, which may be this one.
-    pub(super) fn queue_post(&mut self, shard: u8, mail: QueueMail) {
-        if shard == self.engine.id {
-            self.queue_mail(mail);
-        } else {
-            self.engine.post(shard, Mail::Queue(mail));
-        }
-    }
-
     /// Before the end of a turn: what waits is given to consumers, and the letters go out.
     pub(super) fn queue_turn(&mut self) {
         // Rules that go on may push again.
         while let Some(outcome) = self.engine.queueing.outcomes.pop_front() {
-            self.connmix_push_told(outcome);
+            self.connmix.push_told(&mut self.engine, outcome);
         }
         let mut pushes = std::mem::take(&mut self.engine.queueing.pushes);
         for Letter { home, topic, messages } in pushes.drain(..) {
@@ -365,7 +365,7 @@ impl Shard {
         });
         for (consumer, events) in given.drain(..) {
             let home = self.engine.id;
-            self.queue_post(consumer.shard(), QueueMail::Events { home, consumer, events });
+            self.engine.queue_post(consumer.shard(), QueueMail::Events { home, consumer, events });
         }
         self.engine.queueing.events = given;
         let mut accepted: Vec<(u8, Arc<str>, u32)> = Vec::new();
@@ -374,7 +374,7 @@ impl Shard {
             _ => accepted.push((from, topic.clone(), 1)),
         });
         for (shard, topic, count) in accepted {
-            self.queue_post(shard, QueueMail::Accepted { topic, count });
+            self.engine.queue_post(shard, QueueMail::Accepted { topic, count });
         }
         self.engine.queue_reports();
     }

@@ -55,7 +55,7 @@ impl Shard {
     /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
     pub(super) fn stream_opened(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
-            Role::Connmix(_) => self.connmix_opened(slot),
+            Role::Connmix(_) => self.connmix.opened(&mut self.engine, slot),
             Role::Xxim(_) => self.xxim_accepted(slot),
             _ => {}
         }
@@ -156,7 +156,9 @@ impl Shard {
                 self.engine.turn_into(slot, Role::Echo, rows::ECHO);
             }
             ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
-            ClientProtocol::Connmix { .. } => self.connmix_upgraded(slot, peer, upgrade),
+            ClientProtocol::Connmix { .. } => {
+                self.connmix.upgraded(&mut self.engine, slot, peer, upgrade)
+            }
             ClientProtocol::Im => self.im.upgraded(&mut self.engine, slot, peer, upgrade),
         }
         // What came with the request.
@@ -279,7 +281,7 @@ impl Shard {
                 self.engine.push(slot, reply);
             }
             Role::Xxim(_) => self.xxim_message(slot, opcode, data),
-            Role::Connmix(_) => self.connmix_message(slot, opcode, data),
+            Role::Connmix(_) => self.connmix.message(&mut self.engine, slot, opcode, data),
             Role::ConnmixApi(_) => self.connmix_api_message(slot, data),
             _ => {}
         }
@@ -313,7 +315,7 @@ impl Shard {
             let more = match self.engine.conns[slot].role {
                 Role::Business(_) => self.business_next(slot, &mut input),
                 Role::Xxim(_) => self.xxim_next(slot, &mut input),
-                Role::Connmix(_) => self.connmix_next(slot, &mut input),
+                Role::Connmix(_) => self.connmix.next(&mut self.engine, slot, &mut input),
                 Role::Im(_) => self.im.next(&mut self.engine, slot, &mut input),
                 _ => false,
             };

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use crate::hub::push::{Command, Outcome};
 use crate::hub::{ConnId, Departed};
+use crate::shard::queues::QueueMail;
 
 /// One entry.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum Want {
     Written { slot: u32 },
     /// The queue that a message of this client found full has room again.
     QueueRoom { client: ConnId },
+    /// A letter about queues for this shard.
+    Queue(QueueMail),
     /// A rule of connmix goes on behind what it has published.
     CarryOn,
     /// Carry this out on every shard that it concerns.

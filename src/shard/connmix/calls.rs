@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::edge::connmix::{Answer, Call, Resumed};
 use crate::hub::ConnId;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
 use crate::shard::mailbox::{HttpCall, Request};
@@ -51,32 +51,37 @@ impl Calls {
     }
 }
 
-impl Shard {
+impl super::Connmix {
     /// Has a request made for a connection, which is blocked until the answer comes.
-    pub(super) fn connmix_call(&mut self, id: ConnId, call: Call) {
+    pub(super) fn call(&mut self, engine: &mut Engine, id: ConnId, call: Call) {
         let Call { method, url, body, content_type, timeout, answer_bytes_max } = call;
         let call = HttpCall { method, url, body, content_type, timeout, answer_bytes_max };
-        self.connmix.calls.queue.push_back((id, Box::new(call)));
-        if self.connmix.calls.queue.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
-            let conns = &self.engine.conns;
-            self.connmix.calls.queue.retain(|(id, _)| conns.slot(*id).is_some());
+        self.calls.queue.push_back((id, Box::new(call)));
+        if self.calls.queue.len() > 2 * engine.conns.len() + LEFT_SPARE {
+            let conns = &engine.conns;
+            self.calls.queue.retain(|(id, _)| conns.slot(*id).is_some());
         }
     }
 
     /// A request is over. `None`: there was no good answer.
-    pub(in crate::shard) fn http_called(&mut self, id: ConnId, answer: Option<Bytes>) {
-        let calls = &mut self.connmix.calls;
+    pub(in crate::shard) fn http_called(
+        &mut self,
+        engine: &mut Engine,
+        id: ConnId,
+        answer: Option<Bytes>,
+    ) {
+        let calls = &mut self.calls;
         debug_assert!(calls.under_way > 0, "an answer that nobody asked for");
         calls.under_way = calls.under_way.saturating_sub(1);
-        let Some(slot) = self.engine.conns.slot(id) else { return };
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
+        let Some(slot) = engine.conns.slot(id) else { return };
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF) {
             return;
         }
-        let waits = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
+        let waits = self.connmix(engine, slot).and_then(|conn| conn.waits.as_deref());
         if waits.is_some_and(|waits| matches!(waits.awaits, Answer::Call(_))) {
             match &answer {
-                Some(body) => self.connmix_resume(slot, Resumed::Answered(body)),
-                None => self.connmix_resume(slot, Resumed::Failed),
+                Some(body) => self.resume(engine, slot, Resumed::Answered(body)),
+                None => self.resume(engine, slot, Resumed::Failed),
             }
         }
     }

@@ -8,11 +8,11 @@ use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
 use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
 use crate::metrics::DropReason;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::forms::Made;
 
-use super::{Conn, Desk};
+use super::{Conn, Connmix};
 use crate::shard::wants::Want;
 
 /// Close code of a client whose push failed: try again later.
@@ -45,28 +45,30 @@ pub(in crate::shard) struct Departed {
     suspended: Suspended,
 }
 
-impl Shard {
+impl Connmix {
     /// Does what an event led to. With `suspended` the connection waits then.
-    pub(super) fn connmix_carry_out(
+    pub(super) fn carry_out(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         id: ConnId,
         suspended: Option<Suspended>,
     ) {
-        let effects = std::mem::take(&mut self.connmix.effects);
-        self.connmix_go_through(slot, id, effects, suspended);
+        let effects = std::mem::take(&mut self.effects);
+        self.go_through(engine, slot, id, effects, suspended);
     }
 
     /// What follows a publish is carried out when that has been.
-    pub(in crate::shard) fn connmix_carry_on(&mut self) {
-        let Some(Rest { id, effects, suspended }) = self.connmix.rest.pop_front() else { return };
-        if let Some(slot) = self.engine.conns.slot(id) {
-            self.connmix_go_through(slot, id, effects, suspended);
+    pub(in crate::shard) fn carry_on(&mut self, engine: &mut Engine) {
+        let Some(Rest { id, effects, suspended }) = self.rest.pop_front() else { return };
+        if let Some(slot) = engine.conns.slot(id) {
+            self.go_through(engine, slot, id, effects, suspended);
         }
     }
 
-    fn connmix_go_through(
+    fn go_through(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         id: ConnId,
         mut effects: Effects,
@@ -76,199 +78,200 @@ impl Shard {
         let Effects { list, text } = &mut effects;
         let mut left = list.drain(..);
         while let Some(effect) = left.next() {
-            if self.engine.conns[slot].flags.has(over) {
+            if engine.conns[slot].flags.has(over) {
                 break;
             }
             let publishes = matches!(effect, Effect::Publish { .. });
-            self.connmix_effect(slot, id, effect, text);
+            self.effect(engine, slot, id, effect, text);
             if publishes && left.len() > 0 {
                 let effects = Effects { list: left.collect(), text: std::mem::take(text) };
-                self.connmix.rest.push_back(Rest { id, effects, suspended });
-                return self.engine.wants.push(Want::CarryOn);
+                self.rest.push_back(Rest { id, effects, suspended });
+                return engine.wants.push(Want::CarryOn);
             }
         }
         drop(left);
         effects.clear();
-        self.connmix.effects = effects;
+        self.effects = effects;
         if let Some(suspended) = suspended
-            && !self.engine.conns[slot].flags.has(over)
+            && !engine.conns[slot].flags.has(over)
         {
-            self.connmix_wait(slot, id, suspended);
+            self.wait(engine, slot, id, suspended);
         }
     }
 
-    fn connmix_wait(&mut self, slot: u32, id: ConnId, suspended: Suspended) {
+    fn wait(&mut self, engine: &mut Engine, slot: u32, id: ConnId, suspended: Suspended) {
         let due_ms = match &suspended.awaits {
-            Answer::Key { timeout, .. } => self.engine.now.ms + timeout.as_millis() as u64,
+            Answer::Key { timeout, .. } => engine.now.ms + timeout.as_millis() as u64,
             Answer::Call(call) => {
-                self.connmix_call(id, call.clone());
+                self.call(engine, id, call.clone());
                 u64::MAX
             }
             Answer::Push => u64::MAX,
         };
-        if let Some(conn) = self.connmix(slot) {
+        if let Some(conn) = self.connmix(engine, slot) {
             conn.waits = Some(Box::new(suspended));
         }
-        self.engine.hold_back(slot);
-        self.engine.set_due(slot, due_ms);
+        engine.hold_back(slot);
+        engine.set_due(slot, due_ms);
     }
 
-    fn connmix_effect(&mut self, slot: u32, id: ConnId, effect: Effect, text: &str) {
+    fn effect(&mut self, engine: &mut Engine, slot: u32, id: ConnId, effect: Effect, text: &str) {
         match effect {
-            Effect::Subscribe(channel) => self.connmix_subscribe(slot, &channel),
-            Effect::Unsubscribe(channel) => _ = self.engine.hub.unsubscribe(slot, &channel),
+            Effect::Subscribe(channel) => self.subscribe(engine, slot, &channel),
+            Effect::Unsubscribe(channel) => _ = engine.hub.unsubscribe(slot, &channel),
             Effect::Send(kind, data) => {
                 let payload = Payload::of_kind(data, kind_of(kind));
-                let made = super::make(self.engine.conns[slot].form, &payload);
-                self.engine.offer(slot, &made);
+                let made = super::make(engine.conns[slot].form, &payload);
+                engine.offer(slot, &made);
             }
             Effect::Pong => {
                 // Who does not take its answers is not read, so this asks for no room.
                 let pong = Payload::of_kind(Bytes::from_static(b"pong"), Kind::Text);
-                if let Made::Frame(frame) = super::make(self.engine.conns[slot].form, &pong) {
-                    self.engine.push(slot, frame.bytes());
+                if let Made::Frame(frame) = super::make(engine.conns[slot].form, &pong) {
+                    engine.push(slot, frame.bytes());
                 }
             }
             Effect::Push { topic, d, waits } => {
                 let d = text.get(d).unwrap_or_default();
                 let waiter = if waits { Waiter::Client } else { Waiter::Nobody };
-                match self.engine.queue_push(id, &topic, d, waiter) {
+                match engine.queue_push(id, &topic, d, waiter) {
                     Ok(Pushed::Queued) => {}
                     Ok(Pushed::Full) => {
-                        if let Some(conn) = self.connmix(slot) {
+                        if let Some(conn) = self.connmix(engine, slot) {
                             conn.full = conn.full.saturating_add(1);
                         }
-                        self.engine.hold_back(slot);
+                        engine.hold_back(slot);
                     }
-                    Err(error) => self.connmix_refused(slot, error),
+                    Err(error) => self.refused(engine, slot, error),
                 }
             }
             Effect::Context(context) => {
-                if let Some(conn) = self.connmix(slot) {
+                if let Some(conn) = self.connmix(engine, slot) {
                     conn.context = context;
                 }
             }
-            Effect::User(user) => self.engine.hub.set_user(slot, &user),
+            Effect::User(user) => engine.hub.set_user(slot, &user),
             Effect::Close(goodbye) => {
-                self.engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+                engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
             Effect::Violation(goodbye) => {
-                self.engine.counters.protocol_violations += 1;
-                self.engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+                engine.counters.protocol_violations += 1;
+                engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
-            effect => self.connmix_told(effect),
+            effect => self.told(engine, effect),
         }
     }
 
     /// Effects that need no connection.
-    fn connmix_told(&mut self, effect: Effect) {
+    fn told(&mut self, engine: &mut Engine, effect: Effect) {
         match effect {
             Effect::Publish { channel, kind, data } => {
                 let payloads = vec![Payload::of_kind(data, kind_of(kind))];
                 let target = Target::Topics(vec![Box::from(&*channel)]);
-                self.engine.wants.push(Want::Wide(Command::Push { target, payloads }));
+                engine.wants.push(Want::Wide(Command::Push { target, payloads }));
             }
             Effect::Failed { rule, action } => {
-                self.engine.counters.rule_actions_failed += 1;
-                if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
+                engine.counters.rule_actions_failed += 1;
+                if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
                     tracing::info!(rule, action, unsaid, "an action of a connmix rule failed");
                 }
             }
-            Effect::NoRule => self.engine.dropped(DropReason::NoRule, 1),
+            Effect::NoRule => engine.dropped(DropReason::NoRule, 1),
             _ => {}
         }
     }
 
-    fn connmix_subscribe(&mut self, slot: u32, channel: &str) {
-        let channels_max = self.engine.config.connmix.rules.channels_max as usize;
-        let full = self.engine.hub.topics_of(slot).len() >= channels_max;
-        if full && !self.engine.hub.topics_of(slot).any(|topic| **topic == *channel) {
-            self.engine.counters.rule_actions_failed += 1;
+    fn subscribe(&mut self, engine: &mut Engine, slot: u32, channel: &str) {
+        let channels_max = engine.config.connmix.rules.channels_max as usize;
+        let full = engine.hub.topics_of(slot).len() >= channels_max;
+        if full && !engine.hub.topics_of(slot).any(|topic| **topic == *channel) {
+            engine.counters.rule_actions_failed += 1;
             return;
         }
-        self.engine.hub.subscribe(slot, channel);
+        engine.hub.subscribe(slot, channel);
     }
 
     /// What became of a message that this client pushed to a queue; a refusal has been counted.
-    pub(in crate::shard) fn connmix_push_told(&mut self, outcome: Outcome) {
+    pub(in crate::shard) fn push_told(&mut self, engine: &mut Engine, outcome: Outcome) {
         let Outcome { client, waiter, result } = outcome;
         if waiter == Waiter::Departed {
-            return self.connmix_departed_told(client, result);
+            return self.departed_told(engine, client, result);
         }
-        let Some(slot) = self.engine.hub.slot_of(client) else { return };
+        let Some(slot) = engine.hub.slot_of(client) else { return };
         if let Err(error) = result {
-            self.connmix_refused(slot, error);
+            self.refused(engine, slot, error);
         }
-        let ended = self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
-        let waiting = self.connmix(slot).and_then(|conn| conn.waits.as_deref());
+        let ended = engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING | Flags::DEAF);
+        let waiting = self.connmix(engine, slot).and_then(|conn| conn.waits.as_deref());
         if waiter == Waiter::Client
             && !ended
             && waiting.is_some_and(|own| own.awaits == Answer::Push)
         {
-            self.connmix_resume(slot, Resumed::Waited);
+            self.resume(engine, slot, Resumed::Waited);
         }
     }
 
-    fn connmix_refused(&mut self, slot: u32, error: PushError) {
-        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
-        let closes = self.rules_of(conn).on_push_error == OnPushError::Close;
-        if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
+    fn refused(&mut self, engine: &mut Engine, slot: u32, error: PushError) {
+        let Role::Connmix(conn) = &engine.conns[slot].role else { return };
+        let closes = self.rules_of(engine, conn).on_push_error == OnPushError::Close;
+        if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
             let why = error.text();
             tracing::warn!(why, closes, unsaid, "a message of a connmix client was not queued");
         }
         if closes {
-            self.engine.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });
+            engine.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });
         }
     }
 
     /// The client has left: its rules about that are run before the end of the turn. Not at once,
     /// for what they publish may end others, whose rules do the same.
-    pub(in crate::shard) fn connmix_left(&mut self, slot: u32) {
-        self.engine.counters.closes += 1;
-        self.connmix.clients -= 1;
-        let (id, flags) = (self.engine.conns.id(slot), self.engine.conns[slot].flags);
-        let Some(conn) = self.connmix(slot) else { return };
+    pub(in crate::shard) fn left(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.closes += 1;
+        self.clients -= 1;
+        let (id, flags) = (engine.conns.id(slot), engine.conns[slot].flags);
+        let Some(conn) = self.connmix(engine, slot) else { return };
         // It waits for nothing any more but the peer's close.
         conn.waits = None;
         conn.full = 0;
         let conn = conn.take_last();
-        self.connmix.leaving.push_back(Leaving { id, conn, flags });
+        self.leaving.push_back(Leaving { id, conn, flags });
     }
 
     /// Runs the rules about the clients that have left, of so many in a turn.
-    pub(in crate::shard) fn connmix_tell_departures(&mut self) {
-        for _ in 0..self.connmix.leaving.len().min(DEPARTURES_PER_TURN) {
-            let Some(Leaving { id, conn, flags }) = self.connmix.leaving.pop_front() else {
+    pub(in crate::shard) fn tell_departures(&mut self, engine: &mut Engine) {
+        for _ in 0..self.leaving.len().min(DEPARTURES_PER_TURN) {
+            let Some(Leaving { id, conn, flags }) = self.leaving.pop_front() else {
                 return;
             };
-            self.connmix_depart(id, conn, flags, None);
+            self.depart(engine, id, conn, flags, None);
         }
     }
 
     /// A push of the rules about a client that has left has been stored, or not.
-    fn connmix_departed_told(&mut self, id: ConnId, result: Result<(), PushError>) {
-        let Some(departed) = self.connmix.departed.remove(&id) else { return };
+    fn departed_told(&mut self, engine: &mut Engine, id: ConnId, result: Result<(), PushError>) {
+        let Some(departed) = self.departed.remove(&id) else { return };
         let Departed { conn, flags, suspended } = *departed;
         // With `close` nothing follows a push that failed, as while the client was there.
-        if result.is_ok() || self.rules_of(&conn).on_push_error == OnPushError::Ignore {
-            self.connmix_depart(id, conn, flags, Some(suspended));
+        if result.is_ok() || self.rules_of(engine, &conn).on_push_error == OnPushError::Ignore {
+            self.depart(engine, id, conn, flags, Some(suspended));
         }
     }
 
     /// Runs the rules about the end of a client, or goes on with them.
-    fn connmix_depart(
+    fn depart(
         &mut self,
+        engine: &mut Engine,
         id: ConnId,
         conn: Conn,
         flags: Flags,
         suspended: Option<Suspended>,
     ) {
-        let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
-        let subject = conn.subject(client_id, node, self.engine.homes(), flags, Event::Close);
-        let rules = &self.engine.config.connmix_servers[conn.server as usize];
+        let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
+        let subject = conn.subject(client_id, node, engine.homes(), flags, Event::Close);
+        let rules = &engine.config.connmix_servers[conn.server as usize];
         // Another client's effects may be being carried out: these are separate.
         let mut effects = Effects::default();
-        let Desk { json, .. } = &mut self.connmix;
+        let Connmix { json, .. } = self;
         let run = Run::new(rules, subject, &conn.context, json, &mut effects);
         let suspended = match &suspended {
             Some(suspended) => run.resume(suspended, Resumed::Waited),
@@ -280,13 +283,13 @@ impl Shard {
                 Effect::Push { topic, d, waits } => {
                     let d = effects.text.get(d).unwrap_or_default();
                     let waiter = if waits { Waiter::Departed } else { Waiter::Nobody };
-                    _ = self.engine.queue_push(id, &topic, d, waiter);
+                    _ = engine.queue_push(id, &topic, d, waiter);
                 }
-                effect => self.connmix_told(effect),
+                effect => self.told(engine, effect),
             }
         }
         if let Some(suspended) = suspended {
-            self.connmix.departed.insert(id, Box::new(Departed { conn, flags, suspended }));
+            self.departed.insert(id, Box::new(Departed { conn, flags, suspended }));
         }
     }
 }

@@ -8,7 +8,6 @@
 
 pub(super) mod calls;
 mod effects;
-pub(super) mod sends;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -20,7 +19,7 @@ use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{CloseReason, Kind, Payload};
 use crate::hub::queues::Homes;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::forms::Made;
 use crate::shard::lists;
@@ -119,9 +118,9 @@ impl Conn {
 
 /// What a shard has for all connmix clients together.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    /// Of the last JSON that a client or a backend of the API has sent.
-    pub json: Index,
+pub(super) struct Connmix {
+    /// Of the last JSON that a client has sent.
+    json: Index,
     effects: Effects,
     /// What follows publishes that are being carried out.
     pub rest: VecDeque<effects::Rest>,
@@ -134,7 +133,7 @@ pub(super) struct Desk {
     pub departed: HashMap<ConnId, Box<effects::Departed>>,
 }
 
-impl Desk {
+impl Connmix {
     /// Gives back what a peak took.
     pub fn give_back(&mut self, look: &mut Look) {
         self.effects.give_back(look);
@@ -164,29 +163,35 @@ fn opcode_of(kind: Kind) -> Opcode {
     }
 }
 
-impl Shard {
-    fn connmix(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.engine.conns[slot].role {
+impl Connmix {
+    fn connmix<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
+        match &mut engine.conns[slot].role {
             Role::Connmix(conn) => Some(conn),
             _ => None,
         }
     }
 
-    pub(super) fn rules_of(&self, conn: &Conn) -> &ConnmixServer {
-        &self.engine.config.connmix_servers[conn.server as usize]
+    pub(super) fn rules_of<'a>(&self, engine: &'a Engine, conn: &Conn) -> &'a ConnmixServer {
+        &engine.config.connmix_servers[conn.server as usize]
     }
 
     /// A connection of a listener that speaks connmix without WebSocket.
-    pub(super) fn connmix_accepted(&self, peer: SocketAddr, server: u16) -> (Role, u16) {
-        let rules = &self.engine.config.connmix_servers[server as usize];
+    pub(super) fn accepted(&self, engine: &Engine, peer: SocketAddr, server: u16) -> (Role, u16) {
+        let rules = &engine.config.connmix_servers[server as usize];
         let row = rows::CONNMIX + server;
         (Role::Connmix(Box::new(Conn::new(peer, server, rules))), row)
     }
 
     /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn connmix_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+    pub(super) fn upgraded(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        peer: SocketAddr,
+        upgrade: Upgrade,
+    ) {
         let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
-        let rules = &self.engine.config.connmix_servers[server as usize];
+        let rules = &engine.config.connmix_servers[server as usize];
         let mut conn = Conn::new(peer, server, rules);
         let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::model::Rule| {
             rule.on == On::Open && rule.uses.head
@@ -195,10 +200,10 @@ impl Shard {
             let Upgrade { path, raw_query: query, headers, .. } = upgrade;
             conn.head = Some(Box::new(Head { path, query, headers }));
         }
-        self.engine.turn_into(slot, Role::Connmix(Box::new(conn)), rows::CONNMIX + server);
-        self.connmix_opened(slot);
+        engine.turn_into(slot, Role::Connmix(Box::new(conn)), rows::CONNMIX + server);
+        self.opened(engine, slot);
         // A rule for the open that waits needs it longer.
-        if let Some(conn) = self.connmix(slot)
+        if let Some(conn) = self.connmix(engine, slot)
             && !keeps
             && conn.waits.is_none()
         {
@@ -207,44 +212,44 @@ impl Shard {
     }
 
     /// The stream can be written to: the connection is registered and its first event happens.
-    pub(super) fn connmix_opened(&mut self, slot: u32) {
-        let Some(conn) = self.connmix(slot) else { return };
+    pub(super) fn opened(&mut self, engine: &mut Engine, slot: u32) {
+        let Some(conn) = self.connmix(engine, slot) else { return };
         if std::mem::replace(&mut conn.opened, true) {
             return;
         }
         let framing = conn.framing;
-        self.engine.counters.opens += 1;
-        self.connmix.clients += 1;
-        let form = match (self.engine.conns[slot].flags.has(Flags::WEBSOCKET), framing) {
+        engine.counters.opens += 1;
+        self.clients += 1;
+        let form = match (engine.conns[slot].flags.has(Flags::WEBSOCKET), framing) {
             (true, _) => lists::CONNMIX_MESSAGE,
             (false, Framing::Line) => lists::CONNMIX_LINE,
             (false, Framing::Length) => lists::CONNMIX_LENGTH,
         };
-        self.engine.conns[slot].form = form;
-        self.engine.conns[slot].active_ms = self.engine.now.ms;
-        self.engine.join(slot);
-        self.engine.rearm(slot);
-        self.connmix_event(slot, Event::Open);
+        engine.conns[slot].form = form;
+        engine.conns[slot].active_ms = engine.now.ms;
+        engine.join(slot);
+        engine.rearm(slot);
+        self.event(engine, slot, Event::Open);
     }
 
     /// One WebSocket message.
-    pub(super) fn connmix_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
-        self.engine.counters.connmix_websocket_received += 1;
+    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode, data: &[u8]) {
+        engine.counters.connmix_websocket_received += 1;
         let kind = match opcode {
             Opcode::Text => MessageType::Text,
             Opcode::Binary => MessageType::Binary,
         };
-        self.connmix_event(slot, Event::Message(kind, data));
+        self.event(engine, slot, Event::Message(kind, data));
     }
 
     /// Handles the next message of a bare stream. False: there is none, or the client must wait.
-    pub(super) fn connmix_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
+    pub(super) fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
             return false;
         }
-        let may_read = self.engine.takes(slot) && !self.engine.outbox_blocks(slot);
-        let limit = self.engine.row(slot).message_bytes_max;
-        let Some(conn) = self.connmix(slot) else { return false };
+        let may_read = engine.takes(slot) && !engine.outbox_blocks(slot);
+        let limit = engine.row(slot).message_bytes_max;
+        let Some(conn) = self.connmix(engine, slot) else { return false };
         if !may_read {
             conn.framer.stash(input);
             *input = &[];
@@ -255,120 +260,115 @@ impl Shard {
         let more = match framer.next(input, framing, limit) {
             Ok(None) => false,
             Ok(Some(message)) => {
-                self.connmix_stream_message(slot, server, message);
+                self.stream_message(engine, slot, server, message);
                 true
             }
             Err(_) => {
-                self.engine.counters.protocol_violations += 1;
-                self.engine.close(slot, TOO_BIG);
+                engine.counters.protocol_violations += 1;
+                engine.close(slot, TOO_BIG);
                 return false;
             }
         };
-        if let Some(conn) = self.connmix(slot) {
+        if let Some(conn) = self.connmix(engine, slot) {
             conn.framer = framer;
         }
         more
     }
 
-    fn connmix_stream_message(&mut self, slot: u32, server: usize, message: &[u8]) {
-        self.engine.shows_life(slot);
-        self.engine.counters.messages_received += 1;
-        self.engine.counters.connmix_socket_received += 1;
-        self.engine.counters.message_bytes_received += message.len() as u64;
-        let kind = match self.engine.config.connmix_servers[server].framing {
+    fn stream_message(&mut self, engine: &mut Engine, slot: u32, server: usize, message: &[u8]) {
+        engine.shows_life(slot);
+        engine.counters.messages_received += 1;
+        engine.counters.connmix_socket_received += 1;
+        engine.counters.message_bytes_received += message.len() as u64;
+        let kind = match engine.config.connmix_servers[server].framing {
             ClientFraming::Length => MessageType::Binary,
             ClientFraming::Line | ClientFraming::JsonLine | ClientFraming::LengthText => {
                 MessageType::Text
             }
         };
         if kind == MessageType::Text && simdutf8::basic::from_utf8(message).is_err() {
-            self.engine.counters.protocol_violations += 1;
-            return self.engine.close(slot, NOT_UTF8);
+            engine.counters.protocol_violations += 1;
+            return engine.close(slot, NOT_UTF8);
         }
-        self.connmix_event(slot, Event::Message(kind, message));
+        self.event(engine, slot, Event::Message(kind, message));
     }
 
     /// Runs the rules for an event.
-    fn connmix_event(&mut self, slot: u32, event: Event<'_>) {
-        let id = self.engine.conns.id(slot);
-        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
-        let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
-        let subject = conn.subject(
-            client_id,
-            node,
-            self.engine.homes(),
-            self.engine.conns[slot].flags,
-            event,
-        );
-        let Desk { json, effects, .. } = &mut self.connmix;
-        let rules = &self.engine.config.connmix_servers[conn.server as usize];
+    fn event(&mut self, engine: &mut Engine, slot: u32, event: Event<'_>) {
+        let id = engine.conns.id(slot);
+        let Role::Connmix(conn) = &engine.conns[slot].role else { return };
+        let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
+        let subject =
+            conn.subject(client_id, node, engine.homes(), engine.conns[slot].flags, event);
+        let Connmix { json, effects, .. } = self;
+        let rules = &engine.config.connmix_servers[conn.server as usize];
         let suspended = Run::new(rules, subject, &conn.context, json, effects).start();
-        self.connmix_carry_out(slot, id, suspended);
+        self.carry_out(engine, slot, id, suspended);
     }
 
     /// Goes on with the rules of an event.
-    fn connmix_resume(&mut self, slot: u32, how: Resumed<'_>) {
-        let id = self.engine.conns.id(slot);
-        let waits = self.connmix(slot).and_then(|conn| conn.waits.take());
+    fn resume(&mut self, engine: &mut Engine, slot: u32, how: Resumed<'_>) {
+        let id = engine.conns.id(slot);
+        let waits = self.connmix(engine, slot).and_then(|conn| conn.waits.take());
         let Some(suspended) = waits else { return };
-        self.engine.set_due(slot, u64::MAX);
-        let Role::Connmix(conn) = &self.engine.conns[slot].role else { return };
-        let (client_id, node) = (self.engine.client_ids.encode(id), self.engine.config.node);
+        engine.set_due(slot, u64::MAX);
+        let Role::Connmix(conn) = &engine.conns[slot].role else { return };
+        let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
         let event = suspended.event();
-        let subject = conn.subject(
-            client_id,
-            node,
-            self.engine.homes(),
-            self.engine.conns[slot].flags,
-            event,
-        );
-        let Desk { json, effects, .. } = &mut self.connmix;
-        let rules = &self.engine.config.connmix_servers[conn.server as usize];
+        let subject =
+            conn.subject(client_id, node, engine.homes(), engine.conns[slot].flags, event);
+        let Connmix { json, effects, .. } = self;
+        let rules = &engine.config.connmix_servers[conn.server as usize];
         let run = Run::new(rules, subject, &conn.context, json, effects);
         let suspended = run.resume(&suspended, how);
-        self.connmix_carry_out(slot, id, suspended);
-        self.connmix_go_on(slot);
+        self.carry_out(engine, slot, id, suspended);
+        self.go_on(engine, slot);
     }
 
     /// Handles what has arrived meanwhile, if nothing has to wait any more.
-    fn connmix_go_on(&mut self, slot: u32) {
-        let waits = self.connmix(slot).is_none_or(|conn| conn.waits());
-        if !waits && self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-            self.engine.conns[slot].active_ms = self.engine.now.ms;
-            self.engine.rearm(slot);
-            self.engine.read_on(slot);
+    fn go_on(&mut self, engine: &mut Engine, slot: u32) {
+        let waits = self.connmix(engine, slot).is_none_or(|conn| conn.waits());
+        if !waits && engine.conns[slot].flags.has(Flags::BLOCKED) {
+            engine.conns[slot].active_ms = engine.now.ms;
+            engine.rearm(slot);
+            engine.read_on(slot);
         }
     }
 
     /// The wait of its rules is over.
-    pub(super) fn connmix_due(&mut self, slot: u32) {
-        self.engine.set_due(slot, u64::MAX);
-        self.connmix_resume(slot, Resumed::Waited);
+    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
+        engine.set_due(slot, u64::MAX);
+        self.resume(engine, slot, Resumed::Waited);
     }
 
     /// The client has been silent for too long.
-    pub(super) fn connmix_silent(&mut self, slot: u32) {
-        self.engine.counters.idle_timeouts += 1;
-        self.engine.close(slot, READ_TIMEOUT);
+    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.idle_timeouts += 1;
+        engine.close(slot, READ_TIMEOUT);
     }
 
     /// The queue that was full has room again.
-    pub(super) fn connmix_push_room(&mut self, client: ConnId) {
-        let Some(slot) = self.engine.hub.slot_of(client) else { return };
-        if let Some(conn) = self.connmix(slot) {
+    pub(super) fn push_room(&mut self, engine: &mut Engine, client: ConnId) {
+        let Some(slot) = engine.hub.slot_of(client) else { return };
+        if let Some(conn) = self.connmix(engine, slot) {
             conn.full = conn.full.saturating_sub(1);
-            self.connmix_go_on(slot);
+            self.go_on(engine, slot);
         }
     }
 
     /// Sets and deletes values of the client's context. False: it would become too large.
-    pub(super) fn connmix_set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
-        let Some(conn) = self.connmix(slot) else { return false };
+    pub(super) fn set_context(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        values: &[ContextValue],
+    ) -> bool {
+        let Some(conn) = self.connmix(engine, slot) else { return false };
         if conn.context.set(values).is_err() {
             return false;
         }
         if conn.waits.as_ref().is_some_and(|waits| waits.is_over(&conn.context)) {
-            self.connmix_resume(slot, Resumed::Waited);
+            self.resume(engine, slot, Resumed::Waited);
         }
         true
     }

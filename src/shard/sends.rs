@@ -7,16 +7,16 @@
 
 use crate::hub::ConnId;
 use crate::metrics::{SendSeries, SendTimes};
+use crate::shard::Engine;
 use crate::shard::clock::Now;
 use crate::shard::conns::Flags;
-use crate::shard::{Engine, Shard};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Sends {
     samples: [Option<Sample>; 4],
     /// What is being carried out comes from another node.
-    forwarded: bool,
+    pub forwarded: bool,
     /// When a sample of each series began last, milliseconds.
     began_ms: [u64; 4],
     times: Option<Box<SendTimes>>,
@@ -86,19 +86,6 @@ impl Engine {
                 sample.state = State::Written(now_us);
             }
         }
-    }
-}
-
-impl Shard {
-    /// Carries out what comes from another node.
-    pub(in crate::shard) fn for_another_node<T>(
-        &mut self,
-        work: impl FnOnce(&mut Shard) -> T,
-    ) -> T {
-        self.engine.sends.forwarded = true;
-        let done = work(self);
-        self.engine.sends.forwarded = false;
-        done
     }
 }
 
