@@ -80,7 +80,7 @@ impl Shard {
         assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
         self.im.rooms.check(self.im.bounds(&self.engine));
         self.audit_lists(sizes, &sum);
-        self.xxim_audit();
+        self.xxim.audit(&self.engine);
         self.engine.hub.check();
         self.engine.queueing.queues.check();
         let connections = self.engine.conns.len() as u32;

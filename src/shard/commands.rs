@@ -96,7 +96,7 @@ impl Shard {
         let leaves = self.engine.leaves(&command);
         if !leaves && self.engine.is_here(&command) {
             let outcome = self.apply(&command);
-            return self.connmix_api_told(conn, number, outcome);
+            return self.api.told(&mut self.engine, conn, number, outcome);
         }
         let abroad = leaves.then(|| Arc::new(command.clone()));
         let spread = self.engine.spread(command);
@@ -138,7 +138,7 @@ impl Shard {
     /// What a command came to on one shard, or on other nodes.
     pub(super) fn told(&mut self, number: u64, part: Outcome) {
         if let Some((conn, outcome)) = self.engine.tells.add(number, part) {
-            self.connmix_api_told(conn, number, outcome);
+            self.api.told(&mut self.engine, conn, number, outcome);
         }
     }
 
@@ -186,7 +186,9 @@ impl Shard {
                 self.im.room(&mut self.engine, message);
                 Outcome::default()
             }
-            Command::Displace { conn, login } => self.xxim_displaced_elsewhere(*conn, login),
+            Command::Displace { conn, login } => {
+                self.xxim.displaced_elsewhere(&mut self.engine, *conn, login)
+            }
             Command::Replace(session) => {
                 Outcome { done: self.im.replace(&mut self.engine, session), failed: 0 }
             }

@@ -23,7 +23,7 @@ use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Outcome};
 use crate::hub::queues::{Queues, Window};
 use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::connmix_http::{Form, Reading};
 use crate::shard::conns::{Flags, Role};
 use crate::shard::ops::Frame;
@@ -125,195 +125,217 @@ impl Conn {
     }
 }
 
-impl Shard {
+impl Api {
     /// Whether the next request can be read; if not, the connection is blocked.
-    pub(super) fn connmix_api_ready(&mut self, slot: u32) -> bool {
-        let full = self.api_is_full(slot);
+    pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        let full = self.is_full(engine, slot);
         if full {
-            self.engine.block(slot);
+            engine.block(slot);
         }
         !full
     }
 
-    fn api_is_full(&mut self, slot: u32) -> bool {
-        let own_bytes = self.engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
-        self.api(slot).is_some_and(|conn| conn.is_full(own_bytes))
+    fn is_full(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        let own_bytes = engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
+        self.api(engine, slot).is_some_and(|conn| conn.is_full(own_bytes))
     }
 
     /// One WebSocket message.
-    pub(super) fn connmix_api_message(&mut self, slot: u32, data: &[u8]) {
+    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
         if data.trim_ascii() == b"ping" {
-            return self.engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
+            return engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
         }
-        let mut index = std::mem::take(&mut self.api.json);
+        let mut index = std::mem::take(&mut self.json);
         let envelope = wire::envelope(data, &mut index);
-        let may_write = self.api(slot).is_some_and(|conn| conn.may_write);
-        let action = control::action(envelope.request, may_write, |id| self.engine.client(id));
+        let may_write = self.api(engine, slot).is_some_and(|conn| conn.may_write);
+        let action = control::action(envelope.request, may_write, |id| engine.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
-        self.api_action(slot, action, envelope.id, form);
-        self.api.json = index;
+        self.action(engine, slot, action, envelope.id, form);
+        self.json = index;
     }
 
     /// Carries out what a request asks for. `form` makes the form of an answer that has to wait.
-    pub(super) fn api_action(
+    pub(super) fn action(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         action: Action,
         id: &str,
         form: impl FnOnce(&str) -> Form,
     ) {
-        self.engine.counters.api_requests += 1;
+        engine.counters.api_requests += 1;
         match action {
-            Action::Answer(answer) => self.api_answer(slot, answer, id, form),
+            Action::Answer(answer) => self.answer(engine, slot, answer, id, form),
             Action::Tell(command, about, node) => {
-                let number = self.engine.tells.number();
-                let conn = self.engine.conns.id(slot);
-                self.api_await(slot, number, about, form(id));
-                self.engine.wants.push(Want::Tell { conn, number, command, node });
+                let number = engine.tells.number();
+                let conn = engine.conns.id(slot);
+                self.expect(engine, slot, number, about, form(id));
+                engine.wants.push(Want::Tell { conn, number, command, node });
             }
-            Action::Pop(topics) => self.queue_pop(slot, &topics, id, form),
-            Action::Unpop => self.queue_unpop(slot, id, form),
+            Action::Pop(topics) => self.queue_pop(engine, slot, &topics, id, form),
+            Action::Unpop => self.queue_unpop(engine, slot, id, form),
         }
     }
 
     /// Answers a request, now or when those before it are answered.
-    pub(super) fn api_answer(
+    pub(super) fn answer(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         answer: Answer,
         id: &str,
         form: impl FnOnce(&str) -> Form,
     ) {
-        self.engine.counters.api_faults += answer.is_fault() as u64;
-        let faults_max = self.engine.config.connmix.api.faults_max;
-        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
-        let Some(conn) = self.api(slot) else { return };
+        engine.counters.api_faults += answer.is_fault() as u64;
+        let faults_max = engine.config.connmix.api.faults_max;
+        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        let Some(conn) = self.api(engine, slot) else { return };
         conn.faults = if answer.is_fault() && websocket { conn.faults + 1 } else { 0 };
         let too_many = conn.faults > faults_max;
         if websocket {
-            self.api_send(slot, wire::text_frame(answer, id), false);
+            self.send(engine, slot, wire::text_frame(answer, id), false);
         } else {
             let form = form(id);
-            let (ends, date) = (form.ends(), self.engine.http_date());
-            self.api_send(slot, form.encode(answer, &date), ends);
+            let (ends, date) = (form.ends(), engine.http_date());
+            self.send(engine, slot, form.encode(answer, &date), ends);
         }
         if too_many {
-            self.engine.close(slot, TOO_MANY_ERRORS);
+            engine.close(slot, TOO_MANY_ERRORS);
         }
     }
 
     /// Sends an answer in its turn. With `ends` nothing is read or answered after it.
-    pub(super) fn api_send(&mut self, slot: u32, answer: Bytes, ends: bool) {
-        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+    pub(super) fn send(&mut self, engine: &mut Engine, slot: u32, answer: Bytes, ends: bool) {
+        if engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
-        let Some(conn) = self.api(slot) else { return };
+        let Some(conn) = self.api(engine, slot) else { return };
         if conn.pending.is_empty() {
-            self.engine.push(slot, answer);
+            engine.push(slot, answer);
             if ends {
-                self.engine.linger(slot);
+                engine.linger(slot);
             }
             return;
         }
         let form = Form::Raw { ends };
         let pending = Pending { number: 0, about: About::Send, form, answer: Some(answer) };
         conn.pending.push_back(pending);
-        self.engine.owes(slot, true);
+        engine.owes(slot, true);
     }
 
     /// The answers that are missing are not waited for any more: the goodbye follows what is known.
-    pub(super) fn api_give_up(&mut self, slot: u32) {
-        let Some(conn) = self.api(slot) else { return };
+    pub(super) fn give_up(&mut self, engine: &mut Engine, slot: u32) {
+        let Some(conn) = self.api(engine, slot) else { return };
         let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
         let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
         conn.pending.retain(|pending| pending.answer.is_some());
-        unknown.into_iter().for_each(|number| self.engine.tells.forget(number));
-        self.release(slot);
+        unknown.into_iter().for_each(|number| engine.tells.forget(number));
+        self.release(engine, slot);
     }
 
     /// Notes a request whose answer comes under this number.
-    pub(super) fn api_await(&mut self, slot: u32, number: u64, about: About, form: Form) {
-        let Some(conn) = self.api(slot) else { return };
+    pub(super) fn expect(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        number: u64,
+        about: About,
+        form: Form,
+    ) {
+        let Some(conn) = self.api(engine, slot) else { return };
         conn.pending.push_back(Pending { number, about, form, answer: None });
-        self.engine.owes(slot, true);
+        engine.owes(slot, true);
     }
 
     /// What a command of a connection came to.
-    pub(super) fn connmix_api_told(&mut self, conn: ConnId, number: u64, outcome: Outcome) {
-        let date = self.engine.http_date();
+    pub(super) fn told(
+        &mut self,
+        engine: &mut Engine,
+        conn: ConnId,
+        number: u64,
+        outcome: Outcome,
+    ) {
+        let date = engine.http_date();
         let encode =
             |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome), &date);
-        self.api_answered(conn, number, encode);
+        self.answered(engine, conn, number, encode);
     }
 
     /// The answer to a request of this number is known.
-    fn api_answered(&mut self, conn: ConnId, number: u64, encode: impl FnOnce(&Pending) -> Bytes) {
-        let Some(slot) = self.engine.conns.slot(conn) else { return };
-        let Some(conn) = self.api(slot) else { return };
+    fn answered(
+        &mut self,
+        engine: &mut Engine,
+        conn: ConnId,
+        number: u64,
+        encode: impl FnOnce(&Pending) -> Bytes,
+    ) {
+        let Some(slot) = engine.conns.slot(conn) else { return };
+        let Some(conn) = self.api(engine, slot) else { return };
         let mut pending = conn.pending.iter_mut();
         if let Some(pending) = pending.find(|pending| pending.number == number) {
             pending.answer = Some(encode(pending));
         }
-        self.release(slot);
+        self.release(engine, slot);
     }
 
     /// The text of the metrics, for a request of this number.
-    pub(super) fn rendered(&mut self, number: u64, text: &str) {
-        self.engine.hooks.rendered();
-        let Some(conn) = self.engine.tells.conn(number) else { return };
-        self.engine.tells.forget(number);
-        let date = self.engine.http_date();
-        self.api_answered(conn, number, |pending| pending.form.metrics(text, &date));
+    pub(super) fn rendered(&mut self, engine: &mut Engine, number: u64, text: &str) {
+        engine.hooks.rendered();
+        let Some(conn) = engine.tells.conn(number) else { return };
+        engine.tells.forget(number);
+        let date = engine.http_date();
+        self.answered(engine, conn, number, |pending| pending.form.metrics(text, &date));
     }
 
     /// Sends the answers that wait for nothing any more, and goes on reading.
-    fn release(&mut self, slot: u32) {
-        while !self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
-            && let Some(conn) = self.api(slot)
+    fn release(&mut self, engine: &mut Engine, slot: u32) {
+        while !engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
+            && let Some(conn) = self.api(engine, slot)
             && let Some(front) = conn.pending.front_mut()
             && let Some(answer) = front.answer.take()
         {
             let ends = front.form.ends();
             conn.pending.pop_front();
-            self.engine.push(slot, answer);
+            engine.push(slot, answer);
             if ends {
-                return self.engine.linger(slot);
+                return engine.linger(slot);
             }
         }
-        let owes = self.api(slot).is_some_and(|conn| !conn.is_settled());
-        self.engine.owes(slot, owes);
-        self.connmix_api_room(slot);
+        let owes = self.api(engine, slot).is_some_and(|conn| !conn.is_settled());
+        engine.owes(slot, owes);
+        self.room(engine, slot);
     }
 
     /// Goes on reading a connection that was blocked, if there is room again.
-    pub(super) fn connmix_api_room(&mut self, slot: u32) {
-        let flags = self.engine.conns[slot].flags;
-        let goes_on = !self.api_is_full(slot);
+    pub(super) fn room(&mut self, engine: &mut Engine, slot: u32) {
+        let flags = engine.conns[slot].flags;
+        let goes_on = !self.is_full(engine, slot);
         if goes_on && !flags.has(Flags::DEAF) {
-            self.engine.read_on(slot);
+            engine.read_on(slot);
         }
     }
 
     /// `queue.pop` (section 3.2): the homes of the topics are asked to let the connection join.
     fn queue_pop(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         topics: &[std::sync::Arc<str>],
         id: &str,
         form: impl FnOnce(&str) -> Form,
     ) {
         let error = |code, message| Answer::Error { code, message };
-        let shards = self.engine.mail.len();
-        let draining = self.engine.is_draining();
-        let consumer = self.engine.conns.id(slot);
-        let Some(conn) = self.api(slot) else { return };
+        let shards = engine.mail.len();
+        let draining = engine.is_draining();
+        let consumer = engine.conns.id(slot);
+        let Some(conn) = self.api(engine, slot) else { return };
         if !matches!(conn.consuming, Consuming::No) {
             let answer = error(Code::AlreadyConsuming, "already consuming");
-            return self.api_answer(slot, answer, id, form);
+            return self.answer(engine, slot, answer, id, form);
         }
         if draining {
             let answer = error(Code::ConsumeFailed, "the gateway is shutting down");
-            return self.api_answer(slot, answer, id, form);
+            return self.answer(engine, slot, answer, id, form);
         }
         let mut parts = vec![Vec::new(); shards];
         topics.iter().for_each(|topic| {
@@ -328,18 +350,18 @@ impl Shard {
         conn.faults = 0;
         let (about, form) = (About::Send, form(id));
         conn.pending.push_back(Pending { number: 0, about, form, answer: None });
-        self.engine.owes(slot, true);
+        engine.owes(slot, true);
         for (home, topics) in parts {
-            self.engine.queue_post(home, QueueMail::Join { consumer, topics });
+            engine.queue_post(home, QueueMail::Join { consumer, topics });
         }
     }
 
     /// A home has let the connection join, or not.
-    pub(super) fn queue_joined(&mut self, consumer: ConnId, joined: bool) {
-        let Some(slot) = self.engine.conns.slot(consumer) else { return };
-        let api = &self.engine.config.connmix.api;
+    pub(super) fn queue_joined(&mut self, engine: &mut Engine, consumer: ConnId, joined: bool) {
+        let Some(slot) = engine.conns.slot(consumer) else { return };
+        let api = &engine.config.connmix.api;
         let (events, bytes) = (api.events_max as usize, api.event_bytes_max as usize);
-        let Some(conn) = self.api(slot) else { return };
+        let Some(conn) = self.api(engine, slot) else { return };
         let Consuming::Joining { missing, refused } = &mut conn.consuming else { return };
         *missing -= 1;
         *refused |= !joined;
@@ -352,43 +374,49 @@ impl Shard {
             // Those that agreed hear that it is off; nothing was given, so nothing comes of it.
             conn.consuming = Consuming::Leaving { missing: homes.len() };
             for home in homes {
-                self.engine.queue_post(home, QueueMail::Leave { consumer });
+                engine.queue_post(home, QueueMail::Leave { consumer });
             }
             return;
         }
         conn.consuming = Consuming::Yes;
-        self.settle_barrier(slot, Answer::Done);
+        self.settle_barrier(engine, slot, Answer::Done);
         // Each home has its share of the window, so that all together stay within it.
         let share = |total: usize| (total / homes.len().max(1)).max(1);
         let window = Window { events: share(events), bytes: share(bytes) };
         for home in homes {
-            self.engine.queue_post(home, QueueMail::Start { consumer, window });
+            engine.queue_post(home, QueueMail::Start { consumer, window });
         }
     }
 
     /// `queue.unpop` (section 3.3): the homes are told to give nothing more.
-    fn queue_unpop(&mut self, slot: u32, id: &str, form: impl FnOnce(&str) -> Form) {
-        let consumer = self.engine.conns.id(slot);
-        let Some(conn) = self.api(slot) else { return };
+    fn queue_unpop(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        id: &str,
+        form: impl FnOnce(&str) -> Form,
+    ) {
+        let consumer = engine.conns.id(slot);
+        let Some(conn) = self.api(engine, slot) else { return };
         if !matches!(conn.consuming, Consuming::Yes) {
             let answer = Answer::Error { code: Code::NotConsuming, message: "not consuming" };
-            return self.api_answer(slot, answer, id, form);
+            return self.answer(engine, slot, answer, id, form);
         }
         let homes = conn.homes.clone();
         conn.consuming = Consuming::Leaving { missing: homes.len() };
         conn.faults = 0;
         let (about, form) = (About::Call, form(id));
         conn.pending.push_back(Pending { number: 0, about, form, answer: None });
-        self.engine.owes(slot, true);
+        engine.owes(slot, true);
         for home in homes {
-            self.engine.queue_post(home, QueueMail::Leave { consumer });
+            engine.queue_post(home, QueueMail::Leave { consumer });
         }
     }
 
     /// A home gives the connection nothing more; what it gave has arrived before this.
-    pub(super) fn queue_left(&mut self, consumer: ConnId) {
-        let Some(slot) = self.engine.conns.slot(consumer) else { return };
-        let Some(conn) = self.api(slot) else { return };
+    pub(super) fn queue_left(&mut self, engine: &mut Engine, consumer: ConnId) {
+        let Some(slot) = engine.conns.slot(consumer) else { return };
+        let Some(conn) = self.api(engine, slot) else { return };
         let Consuming::Leaving { missing } = &mut conn.consuming else { return };
         *missing -= 1;
         if *missing > 0 {
@@ -397,71 +425,77 @@ impl Shard {
         conn.consuming = Consuming::No;
         let unpop = conn.pending.back().is_some_and(|pending| pending.about == About::Call);
         let refused = Answer::Error { code: Code::ConsumeFailed, message: "too many topics" };
-        self.settle_barrier(slot, if unpop { Answer::Done } else { refused });
+        self.settle_barrier(engine, slot, if unpop { Answer::Done } else { refused });
     }
 
     /// Answers the request that holds back what follows it; it is the last one.
-    fn settle_barrier(&mut self, slot: u32, answer: Answer) {
-        let date = self.engine.http_date();
-        let Some(conn) = self.api(slot) else { return };
+    fn settle_barrier(&mut self, engine: &mut Engine, slot: u32, answer: Answer) {
+        let date = engine.http_date();
+        let Some(conn) = self.api(engine, slot) else { return };
         if let Some(pending) = conn.pending.back_mut() {
             pending.answer = Some(pending.form.encode(answer, &date));
         }
-        self.release(slot);
+        self.release(engine, slot);
     }
 
     /// An event for a consumer of this shard. If it is gone or going the event is not lost: its
     /// home keeps it until it hears so.
-    pub(super) fn queue_event(&mut self, home: u8, consumer: ConnId, event: Bytes) {
-        let Some(slot) = self.engine.conns.slot(consumer) else { return };
-        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+    pub(super) fn queue_event(
+        &mut self,
+        engine: &mut Engine,
+        home: u8,
+        consumer: ConnId,
+        event: Bytes,
+    ) {
+        let Some(slot) = engine.conns.slot(consumer) else { return };
+        if engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
-        self.engine.push_event(slot, home, Frame::new(event));
+        engine.push_event(slot, home, Frame::new(event));
     }
 
     /// Sets when the request that is being read must be complete.
-    pub(super) fn api_rearm(&mut self, slot: u32) {
-        let since_ms = self.api(slot).and_then(|conn| conn.reading.since_ms());
-        let time_max = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
-        self.engine.set_due(slot, since_ms.map_or(u64::MAX, |since_ms| since_ms + time_max));
+    pub(super) fn rearm(&mut self, engine: &mut Engine, slot: u32) {
+        let since_ms = self.api(engine, slot).and_then(|conn| conn.reading.since_ms());
+        let time_max = engine.config.runtime.handshake_timeout.as_millis() as u64;
+        engine.set_due(slot, since_ms.map_or(u64::MAX, |since_ms| since_ms + time_max));
     }
 
     /// That time has come.
-    pub(super) fn connmix_api_due(&mut self, slot: u32) {
-        self.api_rearm(slot);
-        if self.engine.conns[slot].due_ms <= self.engine.now.ms {
-            self.engine.counters.idle_timeouts += 1;
-            self.engine.finish(slot);
+    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
+        self.rearm(engine, slot);
+        if engine.conns[slot].due_ms <= engine.now.ms {
+            engine.counters.idle_timeouts += 1;
+            engine.finish(slot);
         }
     }
 
     /// The peer has been silent for too long, or does not take what it is sent.
-    pub(super) fn connmix_api_silent(&mut self, slot: u32) {
-        self.engine.counters.idle_timeouts += 1;
-        let flags = self.engine.conns[slot].flags;
+    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.idle_timeouts += 1;
+        let flags = engine.conns[slot].flags;
         match flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) {
-            true => self.engine.close(slot, READ_TIMEOUT),
-            false => self.engine.finish(slot),
+            true => engine.close(slot, READ_TIMEOUT),
+            false => engine.finish(slot),
         }
     }
 
     /// The connection is gone: its homes take back what was not written.
-    pub(super) fn connmix_api_departed(&mut self, slot: u32, conn: Conn) {
-        let consumer = self.engine.conns.id(slot);
-        conn.pending.iter().for_each(|pending| self.engine.tells.forget(pending.number));
-        let mut written = vec![0u32; self.engine.mail.len()];
-        if let Some(flight) = self.engine.conns[slot].flight() {
+    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+        let consumer = engine.conns.id(slot);
+        conn.pending.iter().for_each(|pending| engine.tells.forget(pending.number));
+        let mut written = vec![0u32; engine.mail.len()];
+        if let Some(flight) = engine.conns[slot].flight() {
             flight.lost(|home| written[home as usize] += 1);
         }
         for home in conn.homes_ever {
             let written = written[home as usize];
-            self.engine.queue_post(home, QueueMail::Gone { consumer, written });
+            engine.queue_post(home, QueueMail::Gone { consumer, written });
         }
     }
 
-    pub(super) fn api(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.engine.conns[slot].role {
+    pub(super) fn api<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
+        match &mut engine.conns[slot].role {
             Role::ConnmixApi(conn) => Some(conn),
             _ => None,
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::config::model::Service;
 use crate::control::connmix_api::{self as control, About, Endpoint, Refusal};
 use crate::limits::METRICS_REQUESTS_MAX;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::wire::connmix::{self as wire, Answer};
 use crate::wire::http::Request;
@@ -105,114 +105,147 @@ impl Form {
     }
 }
 
-impl Shard {
+impl super::connmix_api::Api {
     /// Bytes have come. Takes what is known of the request that is being read, until
     /// [`Shard::api_end`].
-    pub(super) fn api_begin(&mut self, slot: u32, data: &[u8]) -> Option<Reading> {
+    pub(super) fn begin(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) -> Option<Reading> {
         // How long one request may take has a deadline of its own.
         if !data.is_empty() {
-            self.engine.conns[slot].active_ms = self.engine.now.ms;
+            engine.conns[slot].active_ms = engine.now.ms;
         }
-        self.api(slot).map(|conn| std::mem::take(&mut conn.reading))
+        self.api(engine, slot).map(|conn| std::mem::take(&mut conn.reading))
     }
 
     /// Handles the next piece of a request. False: there is none, or the connection must wait.
-    pub(super) fn api_next(&mut self, slot: u32, reading: &mut Reading, rest: &mut &[u8]) -> bool {
-        let body_bytes_max = self.engine.config.connmix.api.message_bytes_max as usize;
-        if !self.http_goes_on(slot, reading, rest) {
+    pub(super) fn next(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        reading: &mut Reading,
+        rest: &mut &[u8],
+    ) -> bool {
+        let body_bytes_max = engine.config.connmix.api.message_bytes_max as usize;
+        if !self.http_goes_on(engine, slot, reading, rest) {
             return false;
         }
         let Some(event) = reading.machine.next(rest, body_bytes_max) else { return false };
         match event {
-            Event::Request(request) => self.http_head(slot, reading, &request),
-            Event::Expect => self.api_send(slot, Bytes::from_static(CONTINUE), false),
+            Event::Request(request) => self.http_head(engine, slot, reading, &request),
+            Event::Expect => self.send(engine, slot, Bytes::from_static(CONTINUE), false),
             Event::Body(body) => {
                 reading.since_ms = None;
                 if let Some(plan) = reading.plan.take() {
-                    self.http_request(slot, reading, plan, &body);
+                    self.http_request(engine, slot, reading, plan, &body);
                 }
             }
-            Event::Refuse(fault) => self.http_refuse(slot, reading, fault.into(), Manner::LAST),
+            Event::Refuse(fault) => {
+                self.http_refuse(engine, slot, reading, fault.into(), Manner::LAST)
+            }
         }
         true
     }
 
     /// What has come was handled, but for so many bytes at its end. True: the connection is a
     /// WebSocket now, whose decoder has what is left.
-    pub(super) fn api_end(
+    pub(super) fn end(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         mut reading: Reading,
         bytes: Cow<'_, [u8]>,
         unread: usize,
     ) -> bool {
-        if self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
-            self.engine.conns[slot].decoder.stash(&bytes[bytes.len() - unread..]);
-            self.engine.set_due(slot, u64::MAX);
+        if engine.conns[slot].flags.has(Flags::WEBSOCKET) {
+            engine.conns[slot].decoder.stash(&bytes[bytes.len() - unread..]);
+            engine.set_due(slot, u64::MAX);
             return true;
         }
         reading.machine.keep(bytes, unread);
         let runs = reading.machine.is_partial() && !reading.waits();
-        reading.since_ms = runs.then(|| reading.since_ms.unwrap_or(self.engine.now.ms));
-        if let Some(conn) = self.api(slot) {
+        reading.since_ms = runs.then(|| reading.since_ms.unwrap_or(engine.now.ms));
+        if let Some(conn) = self.api(engine, slot) {
             conn.reading = reading;
         }
         if runs {
-            self.api_rearm(slot);
+            self.rearm(engine, slot);
         } else {
             // The timer finds out when it fires.
-            self.engine.conns[slot].due_ms = u64::MAX;
+            engine.conns[slot].due_ms = u64::MAX;
         }
         false
     }
 
     /// Whether there is something to read, and it is to be read now.
-    fn http_goes_on(&mut self, slot: u32, reading: &Reading, rest: &[u8]) -> bool {
+    fn http_goes_on(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        reading: &Reading,
+        rest: &[u8],
+    ) -> bool {
         let gone = Flags::GONE | Flags::DEAF | Flags::WEBSOCKET;
-        if self.engine.conns[slot].flags.has(gone)
-            || rest.is_empty() && !reading.machine.is_partial()
-        {
+        if engine.conns[slot].flags.has(gone) || rest.is_empty() && !reading.machine.is_partial() {
             return false;
         }
-        if reading.waits() && self.api(slot).is_some_and(|conn| !conn.is_settled()) {
-            self.engine.block(slot);
+        if reading.waits() && self.api(engine, slot).is_some_and(|conn| !conn.is_settled()) {
+            engine.block(slot);
             return false;
         }
         // Whether there is room for it depends on what the request before it left behind.
-        self.connmix_api_ready(slot)
+        self.ready(engine, slot)
     }
 
     /// A request begins; its body is to come.
-    fn http_head(&mut self, slot: u32, reading: &mut Reading, request: &Request<'_>) {
-        let config = self.engine.config.clone();
-        let Some(peer) = self.api(slot).map(|conn| conn.peer.ip()) else { return };
+    fn http_head(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        reading: &mut Reading,
+        request: &Request<'_>,
+    ) {
+        let config = engine.config.clone();
+        let Some(peer) = self.api(engine, slot).map(|conn| conn.peer.ip()) else { return };
         let manner = request.manner();
         match control::endpoint(request, peer, &config.connmix.api) {
             Ok(endpoint) => reading.plan = Some(Plan { endpoint, manner }),
             Err(refusal) => {
                 // Nobody reads its body.
                 let ends = manner.ends || request.has_body();
-                self.http_refuse(slot, reading, refusal, Manner { ends, ..manner });
+                self.http_refuse(engine, slot, reading, refusal, Manner { ends, ..manner });
             }
         }
     }
 
     /// Answers with something else than what was asked for.
-    fn http_refuse(&mut self, slot: u32, reading: &mut Reading, refusal: Refusal, manner: Manner) {
-        self.engine.counters.api_requests += 1;
-        self.engine.counters.api_faults += 1;
+    fn http_refuse(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        reading: &mut Reading,
+        refusal: Refusal,
+        manner: Manner,
+    ) {
+        engine.counters.api_requests += 1;
+        engine.counters.api_faults += 1;
         let body = control::refusal_body(refusal);
         let Refusal { status, headers, upgrade, .. } = refusal;
         let answer = answer::Answer { status, headers, upgrade, content: Some((JSON, &body)) };
-        let answer = answer.encode(manner, &self.engine.http_date());
+        let answer = answer.encode(manner, &engine.http_date());
         if manner.ends {
             reading.machine.end();
         }
-        self.api_send(slot, Bytes::from(answer), manner.ends);
+        self.send(engine, slot, Bytes::from(answer), manner.ends);
     }
 
     /// Carries out a request.
-    fn http_request(&mut self, slot: u32, reading: &mut Reading, plan: Plan, body: &[u8]) {
+    fn http_request(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        reading: &mut Reading,
+        plan: Plan,
+        body: &[u8],
+    ) {
         let Plan { endpoint, manner } = plan;
         if manner.ends {
             reading.machine.end();
@@ -220,64 +253,70 @@ impl Shard {
         let form = |_: &str| Form::Http(manner);
         match endpoint {
             Endpoint::Send => {
-                let mut index = std::mem::take(&mut self.api.json);
+                let mut index = std::mem::take(&mut self.json);
                 let request = wire::send(body, &mut index);
-                let action = control::action(request, true, |id| self.engine.client(id));
-                self.api.json = index;
-                self.api_action(slot, action, "", form);
+                let action = control::action(request, true, |id| engine.client(id));
+                self.json = index;
+                self.action(engine, slot, action, "", form);
             }
             Endpoint::Publish => {
-                let mut index = std::mem::take(&mut self.api.json);
+                let mut index = std::mem::take(&mut self.json);
                 let request = wire::publish(body, &mut index);
-                let action = control::action(request, true, |id| self.engine.client(id));
-                self.api.json = index;
-                self.api_action(slot, action, "", form);
+                let action = control::action(request, true, |id| engine.client(id));
+                self.json = index;
+                self.action(engine, slot, action, "", form);
             }
-            Endpoint::Version => self.http_json(slot, control::VERSION, manner),
+            Endpoint::Version => self.http_json(engine, slot, control::VERSION, manner),
             Endpoint::Nodes { host } => {
-                let config = self.engine.config.clone();
-                let bind = self.api_address(slot);
+                let config = engine.config.clone();
+                let bind = self.address(engine, slot);
                 let api = &config.connmix.api;
-                let others = self.engine.other_apis();
+                let others = engine.other_apis();
                 let others = others.into_iter();
                 let nodes = control::nodes(config.node, api, bind, host.as_deref(), others);
-                self.http_json(slot, &nodes, manner);
+                self.http_json(engine, slot, &nodes, manner);
             }
-            Endpoint::Metrics => self.http_metrics(slot, reading, manner),
+            Endpoint::Metrics => self.http_metrics(engine, slot, reading, manner),
             Endpoint::WebSocket { response, may_write } => {
-                self.engine.counters.api_requests += 1;
-                self.engine.push(slot, Bytes::from(response));
-                if let Some(conn) = self.api(slot) {
+                engine.counters.api_requests += 1;
+                engine.push(slot, Bytes::from(response));
+                if let Some(conn) = self.api(engine, slot) {
                     conn.may_write = may_write;
                 }
-                self.engine.conns[slot].flags.set(Flags::WEBSOCKET);
+                engine.conns[slot].flags.set(Flags::WEBSOCKET);
             }
         }
     }
 
-    fn http_json(&mut self, slot: u32, json: &[u8], manner: Manner) {
-        self.engine.counters.api_requests += 1;
-        let answer = Form::Http(manner).http(JSON, json, &self.engine.http_date());
-        self.api_send(slot, answer, manner.ends);
+    fn http_json(&mut self, engine: &mut Engine, slot: u32, json: &[u8], manner: Manner) {
+        engine.counters.api_requests += 1;
+        let answer = Form::Http(manner).http(JSON, json, &engine.http_date());
+        self.send(engine, slot, answer, manner.ends);
     }
 
     /// The metrics are text that the sidecar makes.
-    fn http_metrics(&mut self, slot: u32, reading: &mut Reading, manner: Manner) {
-        if self.engine.hooks.renders() >= METRICS_REQUESTS_MAX {
-            return self.http_refuse(slot, reading, control::BUSY, manner);
+    fn http_metrics(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        reading: &mut Reading,
+        manner: Manner,
+    ) {
+        if engine.hooks.renders() >= METRICS_REQUESTS_MAX {
+            return self.http_refuse(engine, slot, reading, control::BUSY, manner);
         }
-        self.engine.counters.api_requests += 1;
-        let number = self.engine.tells.number();
-        self.engine.tells.open(number, self.engine.conns.id(slot), 1);
-        self.engine.hooks.render(self.engine.id, number);
-        self.api_await(slot, number, About::Send, Form::Http(manner));
+        engine.counters.api_requests += 1;
+        let number = engine.tells.number();
+        engine.tells.open(number, engine.conns.id(slot), 1);
+        engine.hooks.render(engine.id, number);
+        self.expect(engine, slot, number, About::Send, Form::Http(manner));
     }
 
     /// The address of the last listener of the API: where backends are to connect.
-    fn api_address(&self, slot: u32) -> std::net::SocketAddr {
-        let mut listeners = self.engine.listeners.iter().rev();
+    fn address(&self, engine: &Engine, slot: u32) -> std::net::SocketAddr {
+        let mut listeners = engine.listeners.iter().rev();
         let api = listeners.find(|listener| listener.service == Service::ConnmixApi);
-        let own = &self.engine.listeners[self.engine.conns[slot].listener as usize];
+        let own = &engine.listeners[engine.conns[slot].listener as usize];
         api.unwrap_or(own).bound
     }
 }

@@ -83,7 +83,7 @@ impl Shard {
     fn left_hub(&mut self, slot: u32, departed: &Departed) {
         match &self.engine.conns[slot].role {
             Role::Netsvr(_) => self.netsvr_left(slot, departed),
-            Role::Xxim(_) => self.xxim_left(slot),
+            Role::Xxim(_) => self.xxim.left(&mut self.engine, slot),
             Role::Connmix(_) => self.connmix.left(&mut self.engine, slot),
             Role::Im(_) => self.im.left(&mut self.engine, slot),
             role => debug_assert!(false, "{role:?} was a client"),
@@ -111,9 +111,9 @@ impl Shard {
         let role = std::mem::replace(&mut self.engine.conns[slot].role, Role::Leaving);
         match role {
             Role::Business(business) => self.business_lost(slot, *business),
-            Role::Xxim(conn) => self.xxim_departed(slot, *conn),
-            Role::XximHttp(conn) => self.xxim_http_departed(slot, &conn),
-            Role::ConnmixApi(conn) => self.connmix_api_departed(slot, *conn),
+            Role::Xxim(conn) => self.xxim.departed(&mut self.engine, slot, *conn),
+            Role::XximHttp(conn) => self.xxim.http_departed(&mut self.engine, slot, &conn),
+            Role::ConnmixApi(conn) => self.api.departed(&mut self.engine, slot, *conn),
             _ => {}
         }
         let extra = self.engine.conns[slot].extra.as_mut();
@@ -126,8 +126,8 @@ impl Shard {
     fn written(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
             Role::Business(_) => self.business_written(slot),
-            Role::ConnmixApi(_) => self.connmix_api_room(slot),
-            Role::Xxim(_) => self.xxim_resume(slot),
+            Role::ConnmixApi(_) => self.api.room(&mut self.engine, slot),
+            Role::Xxim(_) => self.xxim.resume(&mut self.engine, slot),
             _ => {}
         }
     }
@@ -152,7 +152,7 @@ impl Shard {
             Due::Silence => self.silent(slot),
             Due::Goodbye => {
                 if let Role::ConnmixApi(_) = self.engine.conns[slot].role {
-                    self.api_give_up(slot);
+                    self.api.give_up(&mut self.engine, slot);
                 }
                 self.engine.say_last(slot);
                 self.engine.give_time(slot);
@@ -164,11 +164,11 @@ impl Shard {
         match self.engine.conns[slot].role {
             Role::Greeting(_) => self.engine.handshake_timed_out(slot),
             Role::Business(_) => self.business_settled(slot),
-            Role::Xxim(_) => self.xxim_due(slot),
-            Role::XximHttp(_) => self.xxim_http_due(slot),
+            Role::Xxim(_) => self.xxim.due(&mut self.engine, slot),
+            Role::XximHttp(_) => self.xxim.http_due(&mut self.engine, slot),
             Role::Connmix(_) => self.connmix.due(&mut self.engine, slot),
             Role::Im(_) => self.im.due(&mut self.engine, slot),
-            Role::ConnmixApi(_) => self.connmix_api_due(slot),
+            Role::ConnmixApi(_) => self.api.due(&mut self.engine, slot),
             _ => self.engine.set_due(slot, u64::MAX),
         }
     }
@@ -178,7 +178,7 @@ impl Shard {
             Role::Business(_) => self.business_silent(slot),
             Role::Connmix(_) => self.connmix.silent(&mut self.engine, slot),
             Role::Im(_) => self.im.silent(&mut self.engine, slot),
-            Role::ConnmixApi(_) => self.connmix_api_silent(slot),
+            Role::ConnmixApi(_) => self.api.silent(&mut self.engine, slot),
             _ => self.netsvr_silent(slot),
         }
     }
@@ -201,7 +201,7 @@ impl Shard {
             match self.engine.conns[slot].role {
                 Role::Greeting(_) => self.engine.finish(slot),
                 // Its request is answered first, if it has one.
-                Role::XximHttp(_) => self.xxim_http_drain(slot),
+                Role::XximHttp(_) => self.xxim.http_drain(&mut self.engine, slot),
                 // What it has sent comes first; it is closed when it has read on.
                 _ if flags.has(Flags::WAITING) => {}
                 _ if self.engine.keeps_input(slot) => self.engine.rearm(slot),

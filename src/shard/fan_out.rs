@@ -25,7 +25,7 @@ impl Shard {
     pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
         let told = match target {
             // Requests over HTTP are no members; what is cast to one is its answer.
-            Target::Conns(conns) => self.xxim_http_told(conns, payload.raw()),
+            Target::Conns(conns) => self.xxim.http_told(&mut self.engine, conns, payload.raw()),
             _ => 0,
         };
         let mut outcome = self.fan_out(payload, |hub, fan| match target {

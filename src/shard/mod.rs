@@ -136,7 +136,7 @@ impl Shard {
     /// Starts a turn: the clock moves and what is due happens.
     pub fn begin_turn(&mut self, now: Now) {
         self.engine.begin_turn(now);
-        self.xxim_begin_turn();
+        self.xxim.begin_turn(&mut self.engine);
         self.engine.timers.advance(now.ms);
         while let Some(slot) = self.engine.timers.expired() {
             self.timed_out(slot);
@@ -312,34 +312,42 @@ impl Shard {
             Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
             Mail::ClosedCallback { number } => self.close_told(number),
             Mail::Queue(mail) => self.queue_mail(mail),
-            Mail::Rendered { number, text } => self.rendered(number, &text),
+            Mail::Rendered { number, text } => self.api.rendered(&mut self.engine, number, &text),
             Mail::Chat(chat) => self.im.order(&mut self.engine, *chat),
             Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
             Mail::HttpCalled { conn, answer } => {
                 self.connmix.http_called(&mut self.engine, conn, answer)
             }
             Mail::Nodes(nodes) => self.engine.nodes_changed(nodes),
-            Mail::Logins { from } => self.xxim_tell_logins(from),
+            Mail::Logins { from } => self.xxim.tell_logins(&mut self.engine, from),
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Certificates { listener, config } => {
                 self.engine.listeners[listener].tls = Some(config);
             }
             Mail::UpstreamAnswered { conn, number, result } => {
-                self.xxim_answered(conn, number, &result);
+                self.xxim.answered(&mut self.engine, conn, number, &result);
             }
-            Mail::Unwrapped { conn, number, seeds } => self.xxim_unwrapped(conn, number, seeds),
+            Mail::Unwrapped { conn, number, seeds } => {
+                self.xxim.unwrapped(&mut self.engine, conn, number, seeds)
+            }
             Mail::XximPush { work, reply } => {
-                let pushed = self.xxim_push(&work);
+                let pushed = self.xxim.push(&mut self.engine, &work);
                 // Nobody waits any more if it fails.
                 let _ = reply.send(pushed);
             }
             Mail::XximChecked { conn, number, permission } => {
-                self.xxim_checked(conn, number, permission);
+                self.xxim.checked(&mut self.engine, conn, number, permission);
             }
-            Mail::XximClaim { triple, conn, order } => self.xxim_claim_from(triple, conn, order),
-            Mail::XximClaimed { triple, conn, held } => self.xxim_claimed(&triple, conn, held),
-            Mail::XximDisplaced { triple, conn } => self.xxim_displaced(&triple, conn),
-            Mail::XximRelease { triple, conn } => self.xxim_release(triple, conn),
+            Mail::XximClaim { triple, conn, order } => {
+                self.xxim.claim_from(&mut self.engine, triple, conn, order)
+            }
+            Mail::XximClaimed { triple, conn, held } => {
+                self.xxim.claimed(&mut self.engine, &triple, conn, held)
+            }
+            Mail::XximDisplaced { triple, conn } => {
+                self.xxim.displaced(&mut self.engine, &triple, conn)
+            }
+            Mail::XximRelease { triple, conn } => self.xxim.release(&mut self.engine, triple, conn),
             Mail::Drain => self.drain(),
             Mail::Stop => self.stop(),
         }
@@ -360,7 +368,7 @@ impl Shard {
         self.give_room();
         self.connmix.tell_departures(&mut self.engine);
         self.queue_turn();
-        self.xxim_give_room();
+        self.xxim.give_room(&mut self.engine);
         self.settle_all();
         let mut touched = std::mem::take(&mut self.engine.touched);
         for slot in touched.drain(..) {
@@ -386,6 +394,16 @@ impl Shard {
             .or_else(|| self.asks.making.next_request())
     }
 
+    /// For tests: xxim clients whose keys wait to be decrypted.
+    pub fn xxim_keys_waiting(&self) -> usize {
+        self.xxim.keys_waiting()
+    }
+
+    /// For tests: triples of xxim that are at home here.
+    pub fn xxim_held(&self) -> usize {
+        self.xxim.held()
+    }
+
     /// Whether there is something to do in another turn without any input.
     pub fn busy(&self) -> bool {
         !self.engine.touched.is_empty()
@@ -395,7 +413,7 @@ impl Shard {
             || self.asks.is_busy(self.engine.answers_written)
             || self.engine.queueing.is_busy()
             || !self.connmix.leaving.is_empty()
-            || self.xxim_has_room()
+            || self.xxim.has_room(&self.engine)
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.

@@ -313,7 +313,9 @@ impl Shard {
                 let joined = self.engine.queueing.queues.join(consumer, &topics);
                 self.engine.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
             }
-            QueueMail::Joined { consumer, joined } => self.queue_joined(consumer, joined),
+            QueueMail::Joined { consumer, joined } => {
+                self.api.queue_joined(&mut self.engine, consumer, joined)
+            }
             QueueMail::Start { consumer, window } => {
                 self.engine.queueing.queues.start(consumer, window)
             }
@@ -321,9 +323,11 @@ impl Shard {
                 self.engine.queueing.queues.leave(consumer);
                 self.engine.queue_post(consumer.shard(), QueueMail::Left { consumer });
             }
-            QueueMail::Left { consumer } => self.queue_left(consumer),
+            QueueMail::Left { consumer } => self.api.queue_left(&mut self.engine, consumer),
             QueueMail::Events { home, consumer, events } => {
-                events.into_iter().for_each(|event| self.queue_event(home, consumer, event));
+                events.into_iter().for_each(|event| {
+                    self.api.queue_event(&mut self.engine, home, consumer, event)
+                });
             }
             QueueMail::Written { consumer, count } => {
                 self.engine.queueing.queues.written(consumer, count)

@@ -56,7 +56,7 @@ impl Shard {
     pub(super) fn stream_opened(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
             Role::Connmix(_) => self.connmix.opened(&mut self.engine, slot),
-            Role::Xxim(_) => self.xxim_accepted(slot),
+            Role::Xxim(_) => self.xxim.accepted(&mut self.engine, slot),
             _ => {}
         }
     }
@@ -94,7 +94,7 @@ impl Shard {
         };
         match event {
             Said::Request(request) if !request.is_get() && self.takes_xxim_http(slot) => {
-                self.xxim_over_http(slot);
+                self.xxim.over_http(&mut self.engine, slot);
                 self.read_xxim_http(slot, &bytes);
             }
             Said::Request(request) => self.greeted(slot, &request, rest),
@@ -155,7 +155,7 @@ impl Shard {
             ClientProtocol::Echo => {
                 self.engine.turn_into(slot, Role::Echo, rows::ECHO);
             }
-            ClientProtocol::Xxim => self.xxim_upgraded(slot, peer, upgrade),
+            ClientProtocol::Xxim => self.xxim.upgraded(&mut self.engine, slot, peer, upgrade),
             ClientProtocol::Connmix { .. } => {
                 self.connmix.upgraded(&mut self.engine, slot, peer, upgrade)
             }
@@ -216,9 +216,9 @@ impl Shard {
                     return false;
                 }
             }
-            Role::Xxim(_) => return self.xxim_ready(slot),
+            Role::Xxim(_) => return self.xxim.ready(&mut self.engine, slot),
             Role::Im(_) => return self.im_ready(slot),
-            Role::ConnmixApi(_) => return self.connmix_api_ready(slot),
+            Role::ConnmixApi(_) => return self.api.ready(&mut self.engine, slot),
             _ => {}
         }
         !self.engine.outbox_blocks(slot)
@@ -280,9 +280,9 @@ impl Shard {
                 let reply = echo::reply(opcode, data, deflater);
                 self.engine.push(slot, reply);
             }
-            Role::Xxim(_) => self.xxim_message(slot, opcode, data),
+            Role::Xxim(_) => self.xxim.message(&mut self.engine, slot, opcode, data),
             Role::Connmix(_) => self.connmix.message(&mut self.engine, slot, opcode, data),
-            Role::ConnmixApi(_) => self.connmix_api_message(slot, data),
+            Role::ConnmixApi(_) => self.api.message(&mut self.engine, slot, data),
             _ => {}
         }
     }
@@ -295,8 +295,8 @@ impl Shard {
             return;
         }
         match self.engine.conns[slot].role {
-            Role::Xxim(_) => self.xxim_verified(slot, number, verdict),
-            Role::XximHttp(_) => self.xxim_http_verified(slot, number, verdict),
+            Role::Xxim(_) => self.xxim.verified(&mut self.engine, slot, number, verdict),
+            Role::XximHttp(_) => self.xxim.http_verified(&mut self.engine, slot, number, verdict),
             Role::Im(_) => self.im.verified(&mut self.engine, slot, number, verdict),
             _ => {}
         }
@@ -314,7 +314,7 @@ impl Shard {
         loop {
             let more = match self.engine.conns[slot].role {
                 Role::Business(_) => self.business_next(slot, &mut input),
-                Role::Xxim(_) => self.xxim_next(slot, &mut input),
+                Role::Xxim(_) => self.xxim.next(&mut self.engine, slot, &mut input),
                 Role::Connmix(_) => self.connmix.next(&mut self.engine, slot, &mut input),
                 Role::Im(_) => self.im.next(&mut self.engine, slot, &mut input),
                 _ => false,
@@ -328,14 +328,14 @@ impl Shard {
 
     /// Reads requests over HTTP of the connmix API.
     fn read_api(&mut self, slot: u32, data: &[u8]) {
-        let Some(mut reading) = self.api_begin(slot, data) else { return };
+        let Some(mut reading) = self.api.begin(&mut self.engine, slot, data) else { return };
         let bytes = reading.machine.resume(data);
         let mut rest = &*bytes;
-        while self.api_next(slot, &mut reading, &mut rest) {
+        while self.api.next(&mut self.engine, slot, &mut reading, &mut rest) {
             self.settle();
         }
         let unread = rest.len();
-        if self.api_end(slot, reading, bytes, unread) {
+        if self.api.end(&mut self.engine, slot, reading, bytes, unread) {
             // What came with the request.
             self.feed(slot, &mut []);
         }
@@ -343,11 +343,11 @@ impl Shard {
 
     /// Reads requests over HTTP of xxim.
     fn read_xxim_http(&mut self, slot: u32, data: &[u8]) {
-        let Some(mut machine) = self.xxim_http_begin(slot) else { return };
+        let Some(mut machine) = self.xxim.http_begin(&mut self.engine, slot) else { return };
         let bytes = machine.resume(data);
         let mut rest = &*bytes;
         loop {
-            match self.xxim_http_next(slot, &mut machine, &mut rest) {
+            match self.xxim.http_next(&mut self.engine, slot, &mut machine, &mut rest) {
                 Piece::Handled => self.settle(),
                 // The WebSocket is on the same port, and a proxy may have kept the connection.
                 Piece::Upgrade(request) => return self.greeted(slot, &request, rest),
@@ -355,7 +355,7 @@ impl Shard {
             }
         }
         let unread = rest.len();
-        self.xxim_http_end(slot, machine, bytes, unread);
+        self.xxim.http_end(&mut self.engine, slot, machine, bytes, unread);
     }
 
     /// One WebSocket message of an IM client.

@@ -29,7 +29,7 @@ use crate::edge::xxim::{
 };
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::later::Seal;
@@ -112,17 +112,23 @@ impl Conn {
     }
 }
 
-impl Shard {
-    pub(super) fn xxim(&mut self, slot: u32) -> Option<&mut Conn> {
-        match &mut self.engine.conns[slot].role {
+impl State {
+    pub(super) fn xxim<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
+        match &mut engine.conns[slot].role {
             Role::Xxim(conn) => Some(conn),
             _ => None,
         }
     }
 
     /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn xxim_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
-        let config = &self.engine.config.xxim;
+    pub(super) fn upgraded(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        peer: SocketAddr,
+        upgrade: Upgrade,
+    ) {
+        let config = &engine.config.xxim;
         let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
         let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
         let mut identity = Identity {
@@ -136,154 +142,160 @@ impl Shard {
             false => None,
         };
         // A client that logs in by its query gets no greeting, and so no seed (section 3.7).
-        self.xxim_opened(slot, peer, identity, login.is_none());
+        self.opened(engine, slot, peer, identity, login.is_none());
         let Some((user, token)) = login else { return };
-        let config = self.engine.config.clone();
-        let Some(conn) = self.xxim(slot) else { return };
+        let config = engine.config.clone();
+        let Some(conn) = self.xxim(engine, slot) else { return };
         let step = conn.client.query_login(&user, &token, &config.xxim);
-        self.xxim_step(slot, step);
+        self.step(engine, slot, step);
     }
 
     /// A connection without WebSocket was accepted, or its TLS handshake is over.
-    pub(super) fn xxim_accepted(&mut self, slot: u32) {
-        let secure = !self.engine.conns[slot].is_handshaking();
-        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
-        let Some(conn) = self.xxim(slot) else { return };
+    pub(super) fn accepted(&mut self, engine: &mut Engine, slot: u32) {
+        let secure = !engine.conns[slot].is_handshaking();
+        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        let Some(conn) = self.xxim(engine, slot) else { return };
         if websocket || conn.greeted || !secure {
             return;
         }
         let peer = conn.peer;
         let ip = peer.ip().to_canonical().to_string();
-        self.xxim_opened(slot, peer, Identity { ip, ..Identity::default() }, true);
-        self.xxim.over_tcp += 1;
-        if self.xxim.over_tcp > self.engine.config.xxim.tcp.connections_max {
-            self.engine.counters.opens_refused += 1;
-            self.engine.linger(slot);
+        self.opened(engine, slot, peer, Identity { ip, ..Identity::default() }, true);
+        self.over_tcp += 1;
+        if self.over_tcp > engine.config.xxim.tcp.connections_max {
+            engine.counters.opens_refused += 1;
+            engine.linger(slot);
         }
     }
 
-    fn xxim_opened(&mut self, slot: u32, peer: SocketAddr, mut identity: Identity, greet: bool) {
-        let order = self.engine.shared.next_in_order(self.engine.now.unix_ms);
+    fn opened(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        peer: SocketAddr,
+        mut identity: Identity,
+        greet: bool,
+    ) {
+        let order = engine.shared.next_in_order(engine.now.unix_ms);
         identity.accepted_unix_ms = i64::try_from(order / 1000).unwrap_or(i64::MAX);
-        let seed = (greet && self.engine.config.xxim.crypto.server_iv).then(server_seed);
+        let seed = (greet && engine.config.xxim.crypto.server_iv).then(server_seed);
         let greeting = seed.as_ref().map(|seed| after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
         conn.order = order;
-        conn.accepted_ms = self.engine.now.ms;
-        conn.pinged_ms = self.engine.now.ms;
+        conn.accepted_ms = engine.now.ms;
+        conn.pinged_ms = engine.now.ms;
         conn.greeted = true;
-        self.engine.turn_into(slot, Role::Xxim(Box::new(conn)), rows::XXIM);
-        self.engine.counters.opens += 1;
-        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
-        self.engine.conns[slot].form =
-            if websocket { lists::XXIM_WEBSOCKET } else { lists::XXIM_TCP };
-        self.engine.join(slot);
+        engine.turn_into(slot, Role::Xxim(Box::new(conn)), rows::XXIM);
+        engine.counters.opens += 1;
+        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        engine.conns[slot].form = if websocket { lists::XXIM_WEBSOCKET } else { lists::XXIM_TCP };
+        engine.join(slot);
         if greet {
-            let carrier = self.carrier(slot);
-            self.engine.push(slot, carrier.text(GREETING));
+            let carrier = self.carrier(engine, slot);
+            engine.push(slot, carrier.text(GREETING));
             if let Some(body) = greeting {
                 let push = Push { event: EVENT_AFTER_CONNECT, data: &body, wrapped: false };
-                self.engine.push(slot, carrier.binary(&push, None));
+                engine.push(slot, carrier.binary(&push, None));
             }
         }
-        self.xxim_rearm(slot);
+        self.rearm(engine, slot);
     }
 
-    fn carrier(&self, slot: u32) -> Carrier {
-        match self.engine.conns[slot].flags.has(Flags::WEBSOCKET) {
+    fn carrier(&self, engine: &Engine, slot: u32) -> Carrier {
+        match engine.conns[slot].flags.has(Flags::WEBSOCKET) {
             true => Carrier::WebSocket,
             false => Carrier::Tcp,
         }
     }
 
     /// One WebSocket message.
-    pub(super) fn xxim_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode, data: &[u8]) {
         match opcode {
-            Opcode::Text => self.engine.counters.xxim_text_ignored += 1,
-            Opcode::Binary => self.xxim_request(slot, data),
+            Opcode::Text => engine.counters.xxim_text_ignored += 1,
+            Opcode::Binary => self.request(engine, slot, data),
         }
     }
 
     /// Whether the next message can be handled now; if not, the connection is blocked.
-    pub(super) fn xxim_ready(&mut self, slot: u32) -> bool {
-        if self.engine.conns[slot].flags.has(Flags::CLOSING) || self.xxim_can_go_on(slot) {
+    pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        if engine.conns[slot].flags.has(Flags::CLOSING) || self.can_go_on(engine, slot) {
             return true;
         }
-        if !self.engine.outbox_blocks(slot) {
-            self.engine.block(slot);
+        if !engine.outbox_blocks(slot) {
+            engine.block(slot);
         }
-        self.xxim_await_room(slot);
+        self.await_room(engine, slot);
         false
     }
 
     /// If a blocked connection could not go on for want of room among the requests of the shard, it
     /// waits for that.
-    fn xxim_await_room(&mut self, slot: u32) {
-        if self.xxim.under_way < self.engine.config.xxim.shard_requests_max {
+    fn await_room(&mut self, engine: &mut Engine, slot: u32) {
+        if self.under_way < engine.config.xxim.shard_requests_max {
             return;
         }
-        let id = self.engine.conns.id(slot);
-        if self.xxim(slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
-            self.xxim.waiting.push_back(id);
+        let id = engine.conns.id(slot);
+        if self.xxim(engine, slot).is_some_and(|conn| !std::mem::replace(&mut conn.waiting, true)) {
+            self.waiting.push_back(id);
         }
         // Of those who have left only so many stay in the list.
-        if self.xxim.waiting.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
-            let conns = &self.engine.conns;
-            self.xxim.waiting.retain(|id| conns.slot(*id).is_some());
+        if self.waiting.len() > 2 * engine.conns.len() + LEFT_SPARE {
+            let conns = &engine.conns;
+            self.waiting.retain(|id| conns.slot(*id).is_some());
         }
     }
 
-    fn xxim_can_go_on(&self, slot: u32) -> bool {
-        let Role::Xxim(conn) = &self.engine.conns[slot].role else { return true };
-        let config = &self.engine.config.xxim;
+    fn can_go_on(&self, engine: &Engine, slot: u32) -> bool {
+        let Role::Xxim(conn) = &engine.conns[slot].role else { return true };
+        let config = &engine.config.xxim;
         !conn.client.at_barrier()
             && conn.check.is_none()
             && conn.in_flight.len() < config.requests_max as usize
-            && self.xxim.under_way < config.shard_requests_max
-            && !self.engine.is_full(slot)
+            && self.under_way < config.shard_requests_max
+            && !engine.is_full(slot)
     }
 
     /// Goes on with a connection whose reason to wait may be gone.
-    pub(super) fn xxim_resume(&mut self, slot: u32) {
-        let flags = self.engine.conns[slot].flags;
+    pub(super) fn resume(&mut self, engine: &mut Engine, slot: u32) {
+        let flags = engine.conns[slot].flags;
         if !flags.has(Flags::BLOCKED) || flags.has(Flags::GONE) {
             return;
         }
-        match self.xxim_can_go_on(slot) {
-            true => self.engine.read_on(slot),
+        match self.can_go_on(engine, slot) {
+            true => engine.read_on(slot),
             // Its own reason may be gone while its outbox is full or others have taken the room.
             false => {
-                self.engine.outbox_blocks(slot);
-                self.xxim_await_room(slot);
+                engine.outbox_blocks(slot);
+                self.await_room(engine, slot);
             }
         }
     }
 
     /// Lets clients go on that waited for room among the requests of the shard.
-    pub(super) fn xxim_give_room(&mut self) {
-        let most = self.xxim.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
+    pub(super) fn give_room(&mut self, engine: &mut Engine) {
+        let most = self.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
         for _ in 0..most {
-            if self.xxim.under_way >= self.engine.config.xxim.shard_requests_max {
+            if self.under_way >= engine.config.xxim.shard_requests_max {
                 return;
             }
-            let Some(id) = self.xxim.waiting.pop_front() else { return };
-            if let Some(slot) = self.engine.conns.slot(id) {
-                if let Some(conn) = self.xxim(slot) {
+            let Some(id) = self.waiting.pop_front() else { return };
+            if let Some(slot) = engine.conns.slot(id) {
+                if let Some(conn) = self.xxim(engine, slot) {
                     conn.waiting = false;
                 }
-                self.xxim_resume(slot);
+                self.resume(engine, slot);
             }
         }
     }
 
     /// Handles the next frame of a bare stream. False: there is none, or the client must wait.
-    pub(super) fn xxim_next(&mut self, slot: u32, input: &mut &[u8]) -> bool {
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+    pub(super) fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
             return false;
         }
-        let may_read = self.engine.takes(slot) && self.xxim_ready(slot);
-        let bytes_max = self.engine.config.xxim.tcp.message_bytes_max;
-        let Some(conn) = self.xxim(slot) else { return false };
+        let may_read = engine.takes(slot) && self.ready(engine, slot);
+        let bytes_max = engine.config.xxim.tcp.message_bytes_max;
+        let Some(conn) = self.xxim(engine, slot) else { return false };
         if !may_read {
             conn.reader.stash(input);
             *input = &[];
@@ -293,24 +305,24 @@ impl Shard {
         let more = match reader.next(input, bytes_max) {
             Ok(None) => false,
             Ok(Some(frame)) => {
-                self.engine.conns[slot].active_ms = self.engine.now.ms;
-                self.engine.counters.messages_received += 1;
-                self.engine.counters.message_bytes_received += frame.payload.len() as u64;
+                engine.conns[slot].active_ms = engine.now.ms;
+                engine.counters.messages_received += 1;
+                engine.counters.message_bytes_received += frame.payload.len() as u64;
                 match frame.kind {
-                    tcp::BINARY => self.xxim_request(slot, frame.payload),
-                    _ => self.engine.counters.xxim_text_ignored += 1,
+                    tcp::BINARY => self.request(engine, slot, frame.payload),
+                    _ => engine.counters.xxim_text_ignored += 1,
                 }
                 true
             }
             Err(_) => {
-                self.engine.counters.protocol_violations += 1;
-                if !self.engine.says_last(slot, Bytes::new) {
-                    self.engine.finish(slot);
+                engine.counters.protocol_violations += 1;
+                if !engine.says_last(slot, Bytes::new) {
+                    engine.finish(slot);
                 }
                 return false;
             }
         };
-        if let Some(conn) = self.xxim(slot) {
+        if let Some(conn) = self.xxim(engine, slot) {
             conn.reader = reader;
         }
         more
@@ -318,8 +330,8 @@ impl Shard {
 
     /// The keys of a connection may have changed: what is pushed to it from now on is encrypted
     /// under them.
-    fn xxim_note_keys(&mut self, slot: u32) {
-        let conn = &mut self.engine.conns[slot];
+    fn note_keys(&mut self, engine: &mut Engine, slot: u32) {
+        let conn = &mut engine.conns[slot];
         let Role::Xxim(own) = &conn.role else { return };
         let cipher = own.client.cipher();
         if cipher.is_none() && conn.form != lists::XXIM_SEALED {
@@ -335,54 +347,53 @@ impl Shard {
     }
 
     /// Carries out what the protocol decided; a request that goes to an upstream is not among it.
-    pub(super) fn xxim_step(&mut self, slot: u32, step: Step<'_>) {
-        self.xxim_note_keys(slot);
+    pub(super) fn step(&mut self, engine: &mut Engine, slot: u32, step: Step<'_>) {
+        self.note_keys(engine, slot);
         match step {
             Step::Nothing => {}
             Step::Answer(answer) => {
-                self.xxim_respond(slot, &answer.head, answer.code, &answer.data);
+                self.respond(engine, slot, &answer.head, answer.code, &answer.data);
                 if let Some(close) = answer.close {
-                    self.xxim_close(slot, &close);
+                    self.close(engine, slot, &close);
                 }
             }
-            Step::Close(close) => self.xxim_close(slot, &close),
-            Step::Unwrap { key, iv } => self.xxim_unwrap(slot, key, iv),
-            Step::Verify(login) => self.xxim_verify(slot, login),
-            Step::Claim(triple) => self.xxim_claim(slot, triple),
-            Step::Check(request) => self.xxim_check(slot, &request),
-            Step::Forward(request) => self.xxim_forward(slot, &request),
+            Step::Close(close) => self.close(engine, slot, &close),
+            Step::Unwrap { key, iv } => self.unwrap(engine, slot, key, iv),
+            Step::Verify(login) => self.verify(engine, slot, login),
+            Step::Claim(triple) => self.claim(engine, slot, triple),
+            Step::Check(request) => self.check(engine, slot, &request),
+            Step::Forward(request) => self.forward(engine, slot, &request),
         }
     }
 
     /// Says goodbye with this code and text, behind the answers under way.
-    pub(super) fn xxim_close(&mut self, slot: u32, close: &Close) {
-        self.engine.close_with(slot, close.code, &close.text);
+    pub(super) fn close(&mut self, engine: &mut Engine, slot: u32, close: &Close) {
+        engine.close_with(slot, close.code, &close.text);
     }
 
     /// The client has left: its triple is free for others, and the hooks are told.
-    pub(super) fn xxim_left(&mut self, slot: u32) {
-        self.engine.counters.closes += 1;
-        let id = self.engine.conns.id(slot);
-        let Some(conn) = self.xxim(slot) else { return };
+    pub(super) fn left(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.closes += 1;
+        let id = engine.conns.id(slot);
+        let Some(conn) = self.xxim(engine, slot) else { return };
         if let Some(announced) = conn.announced.take() {
-            self.xxim_tell_departure(id, announced);
+            self.tell_departure(engine, id, announced);
         }
-        if let Some(triple) = self.xxim(slot).and_then(|conn| conn.held.take()) {
-            self.xxim_release(triple, id);
+        if let Some(triple) = self.xxim(engine, slot).and_then(|conn| conn.held.take()) {
+            self.release(engine, triple, id);
         }
     }
 
     /// Whether a client that waits for room among the requests of the shard could have it.
-    pub(super) fn xxim_has_room(&self) -> bool {
-        !self.xxim.waiting.is_empty()
-            && self.xxim.under_way < self.engine.config.xxim.shard_requests_max
+    pub(super) fn has_room(&self, engine: &Engine) -> bool {
+        !self.waiting.is_empty() && self.under_way < engine.config.xxim.shard_requests_max
     }
 
     /// Sets when something is due on a connection.
-    pub(super) fn xxim_rearm(&mut self, slot: u32) {
-        let conn = &self.engine.conns[slot];
+    pub(super) fn rearm(&mut self, engine: &mut Engine, slot: u32) {
+        let conn = &engine.conns[slot];
         let Role::Xxim(own) = &conn.role else { return };
-        let config = &self.engine.config.xxim;
+        let config = &engine.config.xxim;
         let mut due_ms = u64::MAX;
         let mut by = |from_ms: u64, time: Duration| {
             if !time.is_zero() {
@@ -398,63 +409,63 @@ impl Shard {
         if conn.flags.has(Flags::WEBSOCKET) {
             by(own.pinged_ms, config.ping_interval);
         }
-        self.engine.set_due(slot, due_ms);
+        engine.set_due(slot, due_ms);
     }
 
     /// That time has come.
-    pub(super) fn xxim_due(&mut self, slot: u32) {
-        let now_ms = self.engine.now.ms;
-        let Role::Xxim(own) = &self.engine.conns[slot].role else { return };
-        let config = &self.engine.config.xxim;
+    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
+        let now_ms = engine.now.ms;
+        let Role::Xxim(own) = &engine.conns[slot].role else { return };
+        let config = &engine.config.xxim;
         let over = |from_ms: u64, time: Duration| {
             !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
         };
         let unnamed =
             own.client.version().is_none() && over(own.accepted_ms, config.params_timeout);
         if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
-            self.engine.counters.handshake_timeouts += 1;
-            return self.xxim_close(slot, &Close::TIMEOUT);
+            engine.counters.handshake_timeouts += 1;
+            return self.close(engine, slot, &Close::TIMEOUT);
         }
-        let websocket = self.engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
         if websocket && over(own.pinged_ms, config.ping_interval) {
-            return self.xxim_ping(slot);
+            return self.ping(engine, slot);
         }
-        self.xxim_rearm(slot);
+        self.rearm(engine, slot);
     }
 
-    fn xxim_ping(&mut self, slot: u32) {
-        let conn = &mut self.engine.conns[slot];
+    fn ping(&mut self, engine: &mut Engine, slot: u32) {
+        let conn = &mut engine.conns[slot];
         let Role::Xxim(own) = &mut conn.role else { return };
         // A client that is not being read can not show that it is alive.
         if conn.active_ms >= own.pinged_ms || conn.flags.has(Flags::BLOCKED) {
             own.unanswered = 0;
         }
         if own.unanswered >= MISSED_MAX {
-            self.engine.counters.idle_timeouts += 1;
-            return self.engine.close(slot, IDLE);
+            engine.counters.idle_timeouts += 1;
+            return engine.close(slot, IDLE);
         }
         own.unanswered += 1;
-        own.pinged_ms = self.engine.now.ms;
+        own.pinged_ms = engine.now.ms;
         let ping = websocket::ping();
-        if conn.outbox.has_room(ping.len(), self.engine.config.runtime.outbox_bytes_max) {
-            self.engine.push(slot, ping);
+        if conn.outbox.has_room(ping.len(), engine.config.runtime.outbox_bytes_max) {
+            engine.push(slot, ping);
         }
-        self.xxim_rearm(slot);
+        self.rearm(engine, slot);
     }
 
     /// The connection is gone.
-    pub(super) fn xxim_departed(&mut self, slot: u32, conn: Conn) {
-        let id = self.engine.conns.id(slot);
-        let flags = self.engine.conns[slot].flags;
+    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+        let id = engine.conns.id(slot);
+        let flags = engine.conns[slot].flags;
         let kept = flags.has(Flags::UNREAD) || conn.reader.has_kept();
         let asked = conn.client.at_barrier() || conn.check.is_some();
         if asked || flags.has(Flags::BLOCKED) && kept {
-            self.engine.dropped(DropReason::Unread, 1);
+            engine.dropped(DropReason::Unread, 1);
         }
         if !flags.has(Flags::WEBSOCKET) && conn.greeted {
-            self.xxim.over_tcp -= 1;
+            self.over_tcp -= 1;
         }
-        self.xxim_leave(id, conn.in_flight.numbers());
+        self.leave(id, conn.in_flight.numbers());
     }
 }
 

@@ -9,39 +9,40 @@ use super::requests::read;
 use crate::edge::xxim::forbidden;
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::mailbox::Request;
 use crate::wire::xxim as wire;
 
-impl Shard {
+impl super::State {
     /// Has a backend asked about a request.
-    pub(super) fn xxim_check(&mut self, slot: u32, request: &wire::Request<'_>) {
-        let number = self.xxim_ask(slot);
-        let id = self.engine.conns.id(slot);
-        let Some(conn) = self.xxim(slot) else { return };
+    pub(super) fn check(&mut self, engine: &mut Engine, slot: u32, request: &wire::Request<'_>) {
+        let number = self.ask(engine, slot);
+        let id = engine.conns.id(slot);
+        let Some(conn) = self.xxim(engine, slot) else { return };
         conn.check = Some(wire::request_body(request.req_id, request.method, request.data));
         let (identity, method) = (conn.client.identity().clone(), request.method.into());
-        self.engine.counters.xxim_checks += 1;
-        self.xxim.outgoing.push_back(Request::Check { conn: id, number, identity, method });
+        engine.counters.xxim_checks += 1;
+        self.outgoing.push_back(Request::Check { conn: id, number, identity, method });
     }
 
     /// The backend has decided, or could not.
-    pub(in crate::shard) fn xxim_checked(
+    pub(in crate::shard) fn checked(
         &mut self,
+        engine: &mut Engine,
         id: ConnId,
         number: u32,
         permission: Permission,
     ) {
-        let Some(slot) = self.engine.conns.slot(id) else { return };
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
-            || self.engine.conns[slot].goes()
-        {
+        let Some(slot) = engine.conns.slot(id) else { return };
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || engine.conns[slot].goes() {
             return;
         }
-        let config = self.engine.config.clone();
-        let now_ms = self.engine.now.ms;
-        let Some(conn) = self.xxim(slot).filter(|conn| conn.number == number) else { return };
+        let config = engine.config.clone();
+        let now_ms = engine.now.ms;
+        let Some(conn) = self.xxim(engine, slot).filter(|conn| conn.number == number) else {
+            return;
+        };
         let Some(message) = conn.check.take() else { return };
         let step = match permission {
             Permission::Granted => {
@@ -56,7 +57,7 @@ impl Shard {
                 forbidden(head, other, &config.xxim)
             }
         };
-        self.xxim_step(slot, step);
-        self.xxim_resume(slot);
+        self.step(engine, slot, step);
+        self.resume(engine, slot);
     }
 }

@@ -23,7 +23,7 @@ use crate::config::model::{XximMode, XximTarget};
 use crate::edge::xxim::{client_ip, cors, first_values};
 use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
@@ -129,93 +129,111 @@ impl HttpConn {
     }
 }
 
-impl Shard {
-    fn xxim_http(&mut self, slot: u32) -> Option<&mut HttpConn> {
-        match &mut self.engine.conns[slot].role {
+impl super::State {
+    fn http<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut HttpConn> {
+        match &mut engine.conns[slot].role {
             Role::XximHttp(conn) => Some(conn),
             _ => None,
         }
     }
 
     /// A connection whose first request is none for a WebSocket.
-    pub(in crate::shard) fn xxim_over_http(&mut self, slot: u32) {
-        if let Role::Greeting(greeting) = &self.engine.conns[slot].role {
+    pub(in crate::shard) fn over_http(&mut self, engine: &mut Engine, slot: u32) {
+        if let Role::Greeting(greeting) = &engine.conns[slot].role {
             let conn = HttpConn::new(greeting.peer);
-            self.engine.turn_into(slot, Role::XximHttp(Box::new(conn)), rows::XXIM_HTTP);
+            engine.turn_into(slot, Role::XximHttp(Box::new(conn)), rows::XXIM_HTTP);
         }
     }
 
     /// Bytes have come. Takes what reads them, until [`Shard::xxim_http_end`].
-    pub(in crate::shard) fn xxim_http_begin(&mut self, slot: u32) -> Option<Machine> {
-        self.engine.conns[slot].active_ms = self.engine.now.ms;
-        self.xxim_http(slot).map(|conn| std::mem::take(&mut conn.machine))
+    pub(in crate::shard) fn http_begin(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+    ) -> Option<Machine> {
+        engine.conns[slot].active_ms = engine.now.ms;
+        self.http(engine, slot).map(|conn| std::mem::take(&mut conn.machine))
     }
 
     /// Handles the next piece of a request.
-    pub(in crate::shard) fn xxim_http_next<'a>(
+    pub(in crate::shard) fn http_next<'a>(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         machine: &mut Machine,
         rest: &mut &'a [u8],
     ) -> Piece<'a> {
-        let body_bytes_max = self.engine.config.xxim.message_bytes_max as usize;
-        if !self.xxim_http_goes_on(slot, machine, rest) {
+        let body_bytes_max = engine.config.xxim.message_bytes_max as usize;
+        if !self.http_goes_on(engine, slot, machine, rest) {
             return Piece::None;
         }
         match machine.next(rest, body_bytes_max) {
             None => return Piece::None,
             Some(Event::Request(request)) if request.is_get() => return Piece::Upgrade(request),
-            Some(Event::Request(request)) => self.xxim_http_head(slot, &request, machine),
-            Some(Event::Expect) => self.engine.push(slot, Bytes::from_static(CONTINUE)),
+            Some(Event::Request(request)) => self.http_head(engine, slot, &request, machine),
+            Some(Event::Expect) => engine.push(slot, Bytes::from_static(CONTINUE)),
             Some(Event::Body(body)) => {
-                if let Some(plan) = self.xxim_http(slot).and_then(|conn| conn.plan.take()) {
-                    self.xxim_http_request(slot, *plan, &body);
+                if let Some(plan) = self.http(engine, slot).and_then(|conn| conn.plan.take()) {
+                    self.http_request(engine, slot, *plan, &body);
                 }
             }
-            Some(Event::Refuse(fault)) => self.xxim_http_fault(slot, fault),
+            Some(Event::Refuse(fault)) => self.http_fault(engine, slot, fault),
         }
         Piece::Handled
     }
 
     /// What has come was handled, but for so many bytes at its end.
-    pub(in crate::shard) fn xxim_http_end(
+    pub(in crate::shard) fn http_end(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         mut machine: Machine,
         bytes: Cow<'_, [u8]>,
         unread: usize,
     ) {
-        let now_ms = self.engine.now.ms;
+        let now_ms = engine.now.ms;
         machine.keep(bytes, unread);
-        let Some(conn) = self.xxim_http(slot) else { return };
+        let Some(conn) = self.http(engine, slot) else { return };
         let runs = machine.is_partial();
         conn.since_ms = runs.then(|| conn.since_ms.unwrap_or(now_ms));
         conn.machine = machine;
-        self.xxim_http_rearm(slot);
+        self.http_rearm(engine, slot);
     }
 
     /// Whether there is something to read, and it is to be read now.
-    fn xxim_http_goes_on(&mut self, slot: u32, machine: &Machine, rest: &[u8]) -> bool {
+    fn http_goes_on(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        machine: &Machine,
+        rest: &[u8],
+    ) -> bool {
         let stopped = Flags::GONE | Flags::DEAF;
         let more = !rest.is_empty() || machine.is_partial();
-        more && !self.engine.conns[slot].flags.has(stopped)
-            && self.engine.takes(slot)
-            && !self.engine.outbox_blocks(slot)
+        more && !engine.conns[slot].flags.has(stopped)
+            && engine.takes(slot)
+            && !engine.outbox_blocks(slot)
     }
 
     /// A request begins; its body is to come.
-    fn xxim_http_head(&mut self, slot: u32, request: &http::Request<'_>, machine: &mut Machine) {
-        let config = self.engine.config.clone();
-        let Some(peer) = self.xxim_http(slot).map(|conn| conn.peer) else { return };
+    fn http_head(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        request: &http::Request<'_>,
+        machine: &mut Machine,
+    ) {
+        let config = engine.config.clone();
+        let Some(peer) = self.http(engine, slot).map(|conn| conn.peer) else { return };
         let manner = request.manner();
-        if let Some(conn) = self.xxim_http(slot) {
+        if let Some(conn) = self.http(engine, slot) {
             conn.since_ms = None;
         }
         let Some(cors) = cors(request, &config.xxim.allow_origin) else {
             machine.end();
             let text =
                 "pages of this origin are not let in: xxim.allow_origin lists those that are";
-            return self.xxim_http_refuse(slot, "403 Forbidden", "", text);
+            return self.http_refuse(engine, slot, "403 Forbidden", "", text);
         };
         if request.method == "OPTIONS" {
             // The body of a preflight is not read, so nothing behind it can be a request.
@@ -223,12 +241,13 @@ impl Shard {
             if manner.ends {
                 machine.end();
             }
-            return self.xxim_http_options(slot, &Form { manner, cors });
+            return self.http_options(engine, slot, &Form { manner, cors });
         }
         if request.method != "POST" {
             machine.end();
             let allow = "Allow: GET, HEAD, POST, OPTIONS\r\n";
-            return self.xxim_http_refuse(
+            return self.http_refuse(
+                engine,
                 slot,
                 "405 Method Not Allowed",
                 allow,
@@ -251,26 +270,26 @@ impl Shard {
             user_agent: value("User-Agent"),
             headers: headers.collect(),
         };
-        if let Some(conn) = self.xxim_http(slot) {
+        if let Some(conn) = self.http(engine, slot) {
             conn.plan = Some(Box::new(plan));
         }
     }
 
     /// A request is complete.
-    fn xxim_http_request(&mut self, slot: u32, plan: Plan, body: &[u8]) {
-        self.engine.counters.xxim_requests += 1;
-        let config = self.engine.config.clone();
-        if let Some(conn) = self.xxim_http(slot) {
+    fn http_request(&mut self, engine: &mut Engine, slot: u32, plan: Plan, body: &[u8]) {
+        engine.counters.xxim_requests += 1;
+        let config = engine.config.clone();
+        if let Some(conn) = self.http(engine, slot) {
             conn.since_ms = None;
         }
         let Ok(mut request) = CommonReq::decode(body) else {
             let text = "the body is not a CommonReq";
-            return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text));
+            return self.http_answer(engine, slot, &plan.form, failure(code::REQUEST, text));
         };
         let local = wire::local_method(&plan.method, config.xxim.legacy_paths);
         if matches!(local, Some(LocalMethod::SetParams(_) | LocalMethod::SetUser)) {
             // There is no connection whose parameters could be set.
-            return self.xxim_http_answer(slot, &plan.form, success(Bytes::new()));
+            return self.http_answer(engine, slot, &plan.form, success(Bytes::new()));
         }
         let known = wire::is_method(&plan.method);
         let route = config.xxim_upstreams.route(&plan.method).filter(|_| known);
@@ -279,17 +298,18 @@ impl Shard {
             (None, Some((_, route))) => route.white || wire::is_white(&plan.method),
             (None, None) => {
                 let unknown = failure(code::REQUEST, text::REQUEST);
-                return self.xxim_http_answer(slot, &plan.form, unknown);
+                return self.http_answer(engine, slot, &plan.form, unknown);
             }
         };
         if white {
             // Nobody has verified who it is.
             request.user_id.clear();
             request.token.clear();
-            return self.xxim_http_forward(slot, plan, request);
+            return self.http_forward(engine, slot, plan, request);
         }
         if request.user_id.is_empty() || request.token.is_empty() {
-            return self.xxim_http_answer(
+            return self.http_answer(
+                engine,
                 slot,
                 &plan.form,
                 failure(code::AUTH, text::NOT_LOGGED_IN),
@@ -305,23 +325,26 @@ impl Shard {
             network: String::new(),
             headers: first_values(plan.headers.clone()).to_vec(),
         };
-        self.engine.hold_back(slot);
-        self.engine.owes(slot, true);
-        let Some(conn) = self.xxim_http(slot) else { return };
+        engine.hold_back(slot);
+        engine.owes(slot, true);
+        let Some(conn) = self.http(engine, slot) else { return };
         conn.number = conn.number.wrapping_add(1);
         let number = conn.number;
         conn.pending = Some(Pending::Verified(Box::new((plan, request))));
-        self.engine.verify(slot, number, Box::new(login));
+        engine.verify(slot, number, Box::new(login));
     }
 
     /// The verifier has decided about the client of a request.
-    pub(in crate::shard) fn xxim_http_verified(
+    pub(in crate::shard) fn http_verified(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         number: u32,
         verdict: Verdict,
     ) {
-        let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
+        let Some(conn) = self.http(engine, slot).filter(|conn| conn.number == number) else {
+            return;
+        };
         let (plan, request) = match conn.pending.take() {
             Some(Pending::Verified(asked)) => *asked,
             other => {
@@ -330,23 +353,23 @@ impl Shard {
             }
         };
         match verdict {
-            Verdict::Accepted { .. } => self.xxim_http_forward(slot, plan, request),
+            Verdict::Accepted { .. } => self.http_forward(engine, slot, plan, request),
             Verdict::Refused { message, .. } => {
-                self.xxim_http_answer(slot, &plan.form, failure(code::AUTH, &message));
+                self.http_answer(engine, slot, &plan.form, failure(code::AUTH, &message));
             }
             Verdict::Unavailable(_) => {
-                self.xxim_http_answer(slot, &plan.form, failure(code::RETRY, text::RETRY));
+                self.http_answer(engine, slot, &plan.form, failure(code::RETRY, text::RETRY));
             }
         }
-        self.xxim_http_resume(slot);
+        self.http_resume(engine, slot);
     }
 
     /// Hands a request to its upstream, or to a worker.
-    fn xxim_http_forward(&mut self, slot: u32, plan: Plan, request: CommonReq) {
-        let config = self.engine.config.clone();
+    fn http_forward(&mut self, engine: &mut Engine, slot: u32, plan: Plan, request: CommonReq) {
+        let config = engine.config.clone();
         let upstreams = &config.xxim_upstreams;
         if wire::local_method(&plan.method, config.xxim.legacy_paths).is_some() {
-            return self.xxim_http_answer(slot, &plan.form, success(Bytes::new()));
+            return self.http_answer(engine, slot, &plan.form, success(Bytes::new()));
         }
         let data = request.data.clone();
         let identity = identity(&plan, request);
@@ -363,21 +386,21 @@ impl Shard {
         let rewrite = config.xxim.v1_sendmsg_rewrite;
         let Ok(body) = requests::body(&inner, route, rewrite, own.as_deref()) else {
             let text = "the request in the CommonReq is not a message";
-            return self.xxim_http_answer(slot, &plan.form, failure(code::REQUEST, text));
+            return self.http_answer(engine, slot, &plan.form, failure(code::REQUEST, text));
         };
         if route.to == XximTarget::Worker {
-            return self.xxim_http_transfer(slot, plan, &identity.user_id, &body, route.timeout);
+            return self.http_transfer(engine, slot, plan, &identity.user_id, &body, route.timeout);
         }
-        if self.xxim.under_way >= config.xxim.shard_requests_max {
+        if self.under_way >= config.xxim.shard_requests_max {
             let full = failure(code::RETRY, text::RETRY);
-            return self.xxim_http_answer(slot, &plan.form, full);
+            return self.http_answer(engine, slot, &plan.form, full);
         }
-        self.engine.hold_back(slot);
-        self.engine.owes(slot, true);
-        self.xxim.under_way += 1;
-        self.engine.counters.xxim_forwarded += 1;
-        let conn = self.engine.conns.id(slot);
-        let Some(own) = self.xxim_http(slot) else { return };
+        engine.hold_back(slot);
+        engine.owes(slot, true);
+        self.under_way += 1;
+        engine.counters.xxim_forwarded += 1;
+        let conn = engine.conns.id(slot);
+        let Some(own) = self.http(engine, slot) else { return };
         own.number = own.number.wrapping_add(1);
         let number = own.number;
         own.pending = Some(Pending::Answered(plan.form));
@@ -388,87 +411,101 @@ impl Shard {
             identity: Arc::new(identity),
             req_id: Bytes::new(),
         });
-        self.xxim.outgoing.push_back(Request::Upstream { conn, number, call });
+        self.outgoing.push_back(Request::Upstream { conn, number, call });
     }
 
     /// Gives a request to a netsvr worker, which has so much time to send something back.
-    fn xxim_http_transfer(
+    fn http_transfer(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         mut plan: Plan,
         user: &str,
         body: &[u8],
         time_max: Duration,
     ) {
-        let id = self.engine.conns.id(slot);
-        let wanted = self.engine.links.wanted(EventKind::Message);
-        if !wanted || !self.engine.links.ready(EventKind::Message, id, None) {
+        let id = engine.conns.id(slot);
+        let wanted = engine.links.wanted(EventKind::Message);
+        if !wanted || !engine.links.ready(EventKind::Message, id, None) {
             let nobody = failure(code::RETRY, text::RETRY);
-            return self.xxim_http_answer(slot, &plan.form, nobody);
+            return self.http_answer(engine, slot, &plan.form, nobody);
         }
         let message = wire::request_body("", &plan.method, body);
-        let uniq_id = self.engine.uniq_ids.encode(id);
-        let until_ms = self.engine.now.ms + time_max.as_millis() as u64;
-        self.engine.hold_back(slot);
-        self.engine.owes(slot, true);
+        let uniq_id = engine.uniq_ids.encode(id);
+        let until_ms = engine.now.ms + time_max.as_millis() as u64;
+        engine.hold_back(slot);
+        engine.owes(slot, true);
         plan.form.manner.ends = true;
-        let Some(conn) = self.xxim_http(slot) else { return };
+        let Some(conn) = self.http(engine, slot) else { return };
         conn.pending = Some(Pending::Told(plan.form, until_ms));
-        self.xxim.told += 1;
-        self.engine.counters.xxim_forwarded += 1;
-        self.engine.event(slot, EventKind::Message, |_| {
+        self.told += 1;
+        engine.counters.xxim_forwarded += 1;
+        engine.event(slot, EventKind::Message, |_| {
             worker::transfer(&uniq_id, user, "", std::iter::empty(), &message)
         });
-        self.xxim_http_rearm(slot);
+        self.http_rearm(engine, slot);
     }
 
     /// A backend casts to these connections: for those whose request a worker has it is the
     /// answer. Returns how many these were.
-    pub(in crate::shard) fn xxim_http_told(&mut self, conns: &[ConnId], data: &Bytes) -> u64 {
+    pub(in crate::shard) fn http_told(
+        &mut self,
+        engine: &mut Engine,
+        conns: &[ConnId],
+        data: &Bytes,
+    ) -> u64 {
         let mut told = 0;
-        if self.xxim.told > 0 {
-            for slot in
-                conns.iter().filter_map(|&id| self.engine.conns.slot(id)).collect::<Vec<_>>()
-            {
-                told += u64::from(self.xxim_http_end_told(slot, success(data.clone())));
+        if self.told > 0 {
+            for slot in conns.iter().filter_map(|&id| engine.conns.slot(id)).collect::<Vec<_>>() {
+                told += u64::from(self.http_end_told(engine, slot, success(data.clone())));
             }
         }
         told
     }
 
     /// Answers a request that a worker has; false: it has none of this connection.
-    fn xxim_http_end_told(&mut self, slot: u32, answer: CommonResp) -> bool {
-        let Some(conn) = self.xxim_http(slot).filter(|conn| conn.is_told()) else { return false };
+    fn http_end_told(&mut self, engine: &mut Engine, slot: u32, answer: CommonResp) -> bool {
+        let Some(conn) = self.http(engine, slot).filter(|conn| conn.is_told()) else {
+            return false;
+        };
         let Some(mut pending) = conn.pending.take() else { return false };
-        self.xxim.told -= 1;
-        let too_large = answer.data.len() > self.engine.config.xxim.response_bytes_max as usize;
+        self.told -= 1;
+        let too_large = answer.data.len() > engine.config.xxim.response_bytes_max as usize;
         let answer = if too_large { failure(code::INTERNAL, text::BUSY) } else { answer };
-        self.xxim_http_answer(slot, pending.form(), answer);
-        self.xxim_http_resume(slot);
+        self.http_answer(engine, slot, pending.form(), answer);
+        self.http_resume(engine, slot);
         true
     }
 
     /// The time of a connection is up: of a request that a worker has, or of its own.
-    pub(in crate::shard) fn xxim_http_due(&mut self, slot: u32) {
-        if self.xxim_http_deadline_ms(slot) > self.engine.now.ms {
-            return self.xxim_http_rearm(slot);
+    pub(in crate::shard) fn http_due(&mut self, engine: &mut Engine, slot: u32) {
+        if self.http_deadline_ms(engine, slot) > engine.now.ms {
+            return self.http_rearm(engine, slot);
         }
-        if !self.xxim_http_end_told(slot, failure(code::RETRY, text::RETRY)) {
-            self.engine.finish(slot);
+        if !self.http_end_told(engine, slot, failure(code::RETRY, text::RETRY)) {
+            engine.finish(slot);
         }
     }
 
     /// The gateway ends: the request that is under way is the last of its connection.
-    pub(in crate::shard) fn xxim_http_drain(&mut self, slot: u32) {
-        match self.xxim_http(slot).and_then(|conn| conn.pending.as_mut()) {
+    pub(in crate::shard) fn http_drain(&mut self, engine: &mut Engine, slot: u32) {
+        match self.http(engine, slot).and_then(|conn| conn.pending.as_mut()) {
             Some(pending) => pending.form().manner.ends = true,
-            None => self.engine.linger(slot),
+            None => engine.linger(slot),
         }
     }
 
     /// An upstream has answered.
-    pub(super) fn xxim_http_answered(&mut self, slot: u32, number: u32, result: &UpstreamResult) {
-        let Some(conn) = self.xxim_http(slot).filter(|conn| conn.number == number) else { return };
+    pub(super) fn http_answered(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        number: u32,
+        result: &UpstreamResult,
+    ) {
+        let Some(conn) = self.http(engine, slot).filter(|conn| conn.number == number) else {
+            return;
+        };
         let form = match conn.pending.take() {
             Some(Pending::Answered(form)) => form,
             other => {
@@ -476,8 +513,8 @@ impl Shard {
                 return;
             }
         };
-        self.xxim.under_way -= 1;
-        let too_large = result.data.len() > self.engine.config.xxim.response_bytes_max as usize;
+        self.under_way -= 1;
+        let too_large = result.data.len() > engine.config.xxim.response_bytes_max as usize;
         let answer = match result.code {
             code::SUCCESS if too_large => failure(code::INTERNAL, text::BUSY),
             code::SUCCESS => success(result.data.clone()),
@@ -486,27 +523,28 @@ impl Shard {
                 failure(other, told.msg.as_deref().unwrap_or_default())
             }
         };
-        self.xxim_http_answer(slot, &form, answer);
-        self.xxim_http_resume(slot);
+        self.http_answer(engine, slot, &form, answer);
+        self.http_resume(engine, slot);
     }
 
-    fn xxim_http_resume(&mut self, slot: u32) {
-        let flags = self.engine.conns[slot].flags;
-        let waits = self.xxim_http(slot).is_some_and(|conn| conn.pending.is_some());
-        self.engine.owes(slot, waits);
+    fn http_resume(&mut self, engine: &mut Engine, slot: u32) {
+        let flags = engine.conns[slot].flags;
+        let waits = self.http(engine, slot).is_some_and(|conn| conn.pending.is_some());
+        engine.owes(slot, waits);
         if !waits && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::LINGER) {
-            self.engine.read_on(slot);
+            engine.read_on(slot);
         }
-        self.xxim_http_rearm(slot);
+        self.http_rearm(engine, slot);
     }
 
-    fn xxim_http_answer(&mut self, slot: u32, form: &Form, answer: CommonResp) {
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+    fn http_answer(&mut self, engine: &mut Engine, slot: u32, form: &Form, answer: CommonResp) {
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
         let body = answer.encode_to_vec();
         let content = Some((PROTOBUF, &*body));
-        self.xxim_http_write(
+        self.http_write(
+            engine,
             slot,
             form.manner,
             Answer { status: "200 OK", headers: &form.cors, content, ..Answer::default() },
@@ -514,56 +552,68 @@ impl Shard {
     }
 
     /// Browsers ask before they send.
-    fn xxim_http_options(&mut self, slot: u32, form: &Form) {
+    fn http_options(&mut self, engine: &mut Engine, slot: u32, form: &Form) {
         let answer = Answer { status: "204 No Content", headers: &form.cors, ..Answer::default() };
-        self.xxim_http_write(slot, form.manner, answer);
+        self.http_write(engine, slot, form.manner, answer);
     }
 
     /// What is not HTTP as it should be.
-    fn xxim_http_fault(&mut self, slot: u32, fault: Fault) {
-        self.xxim_http_refuse(slot, fault.status(), "", fault.text());
+    fn http_fault(&mut self, engine: &mut Engine, slot: u32, fault: Fault) {
+        self.http_refuse(engine, slot, fault.status(), "", fault.text());
     }
 
     /// A request that is refused is the last of its connection.
-    fn xxim_http_refuse(&mut self, slot: u32, status: &str, headers: &str, text: &str) {
-        self.engine.counters.protocol_violations += 1;
+    fn http_refuse(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        status: &str,
+        headers: &str,
+        text: &str,
+    ) {
+        engine.counters.protocol_violations += 1;
         let content = Some((TEXT, text.as_bytes()));
         let answer = Answer { status, headers, content, ..Answer::default() };
-        self.xxim_http_write(slot, Manner::LAST, answer);
+        self.http_write(engine, slot, Manner::LAST, answer);
     }
 
-    fn xxim_http_write(&mut self, slot: u32, manner: Manner, answer: Answer<'_>) {
-        let answer = answer.encode(manner, &self.engine.http_date());
-        self.engine.push(slot, Bytes::from(answer));
+    fn http_write(&mut self, engine: &mut Engine, slot: u32, manner: Manner, answer: Answer<'_>) {
+        let answer = answer.encode(manner, &engine.http_date());
+        engine.push(slot, Bytes::from(answer));
         if manner.ends {
-            self.engine.linger(slot);
+            engine.linger(slot);
         }
     }
 
-    fn xxim_http_rearm(&mut self, slot: u32) {
-        let due_ms = self.xxim_http_deadline_ms(slot);
-        self.engine.set_due(slot, due_ms);
+    fn http_rearm(&mut self, engine: &mut Engine, slot: u32) {
+        let due_ms = self.http_deadline_ms(engine, slot);
+        engine.set_due(slot, due_ms);
     }
 
     /// When something is due, milliseconds of the process clock.
-    fn xxim_http_deadline_ms(&self, slot: u32) -> u64 {
-        let Role::XximHttp(conn) = &self.engine.conns[slot].role else { return u64::MAX };
-        let request_ms = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
-        let idle_ms = self.engine.config.xxim.http_idle_timeout.as_millis() as u64;
+    fn http_deadline_ms(&self, engine: &Engine, slot: u32) -> u64 {
+        let Role::XximHttp(conn) = &engine.conns[slot].role else { return u64::MAX };
+        let request_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
+        let idle_ms = engine.config.xxim.http_idle_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
             (_, Some(Pending::Told(_, until_ms))) => *until_ms,
             // Verifier and upstream have time limits of their own.
             (_, Some(_)) => u64::MAX,
             (Some(since_ms), None) => since_ms.saturating_add(request_ms),
-            (None, None) => self.engine.conns[slot].active_ms.saturating_add(idle_ms),
+            (None, None) => engine.conns[slot].active_ms.saturating_add(idle_ms),
         }
     }
 
     /// The connection is gone.
-    pub(in crate::shard) fn xxim_http_departed(&mut self, slot: u32, conn: &HttpConn) {
+    pub(in crate::shard) fn http_departed(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        conn: &HttpConn,
+    ) {
         let under_way = conn.is_forwarded().then_some(conn.number);
-        self.xxim_leave(self.engine.conns.id(slot), under_way.into_iter());
-        self.xxim.told -= u32::from(conn.is_told());
+        self.leave(engine.conns.id(slot), under_way.into_iter());
+        self.told -= u32::from(conn.is_told());
     }
 }
 

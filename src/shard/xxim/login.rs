@@ -19,7 +19,7 @@ use crate::hub::limits::BucketRules;
 use crate::hub::login::{Login, Verdict};
 use crate::hub::push::Outcome;
 use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
@@ -74,270 +74,298 @@ fn turn_rules(crypto: &XximCrypto) -> TurnRules {
     TurnRules { source: rules(crypto.ip_rate), all: rules(crypto.rate) }
 }
 
-impl Shard {
+impl super::State {
     /// A question begins whose answer the barrier waits for; returns its number. The connection is
     /// still received from, to notice its end: whoever has left takes nobody's turn.
-    pub(super) fn xxim_ask(&mut self, slot: u32) -> u32 {
-        self.engine.hold_back(slot);
-        let Some(conn) = self.xxim(slot) else { return 0 };
+    pub(super) fn ask(&mut self, engine: &mut Engine, slot: u32) -> u32 {
+        engine.hold_back(slot);
+        let Some(conn) = self.xxim(engine, slot) else { return 0 };
         conn.number = conn.number.wrapping_add(1);
         conn.number
     }
 
     /// The slot of a connection that still waits for the answer with this number.
-    fn xxim_asked(&mut self, id: ConnId, number: u32) -> Option<u32> {
-        let slot = self.engine.conns.slot(id)?;
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
-            || self.engine.conns[slot].goes()
-        {
+    fn asked(&mut self, engine: &mut Engine, id: ConnId, number: u32) -> Option<u32> {
+        let slot = engine.conns.slot(id)?;
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || engine.conns[slot].goes() {
             return None;
         }
-        let conn = self.xxim(slot)?;
+        let conn = self.xxim(engine, slot)?;
         (conn.number == number && conn.client.at_barrier()).then_some(slot)
     }
 
     /// Has the seeds of a client decrypted, in its turn.
-    pub(super) fn xxim_unwrap(&mut self, slot: u32, key: Option<Bytes>, iv: Option<Bytes>) {
-        let number = self.xxim_ask(slot);
-        let (id, now_ms, rules) = (
-            self.engine.conns.id(slot),
-            self.engine.now.ms,
-            turn_rules(&self.engine.config.xxim.crypto),
-        );
-        let Some(conn) = self.xxim(slot) else { return };
+    pub(super) fn unwrap(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        key: Option<Bytes>,
+        iv: Option<Bytes>,
+    ) {
+        let number = self.ask(engine, slot);
+        let (id, now_ms, rules) =
+            (engine.conns.id(slot), engine.now.ms, turn_rules(&engine.config.xxim.crypto));
+        let Some(conn) = self.xxim(engine, slot) else { return };
         // As far as proxies tell it; what they say was read as an address.
         let ip = conn.client.identity().ip.parse().unwrap_or(conn.peer.ip());
         let unwrap = Unwrap { conn: id, number, key, iv };
-        self.xxim.unwraps.waiting.push(ip, unwrap, now_ms, &rules);
+        self.unwraps.waiting.push(ip, unwrap, now_ms, &rules);
         // Of those who have left only so many stay in the list.
-        if self.xxim.unwraps.waiting.len() > 2 * self.engine.conns.len() + LEFT_SPARE {
-            let conns = &self.engine.conns;
-            self.xxim.unwraps.waiting.retain(|unwrap| conns.slot(unwrap.conn).is_some());
+        if self.unwraps.waiting.len() > 2 * engine.conns.len() + LEFT_SPARE {
+            let conns = &engine.conns;
+            self.unwraps.waiting.retain(|unwrap| conns.slot(unwrap.conn).is_some());
         }
-        self.xxim_next_unwrap();
+        self.next_unwrap(engine);
     }
 
     /// Hands on whose turn it is.
-    pub(super) fn xxim_next_unwrap(&mut self) {
-        let crypto = &self.engine.config.xxim.crypto;
+    pub(super) fn next_unwrap(&mut self, engine: &mut Engine) {
+        let crypto = &engine.config.xxim.crypto;
         let rules = turn_rules(crypto);
-        while self.xxim.unwraps.under_way < crypto.under_way_max {
-            let conns = &self.engine.conns;
+        while self.unwraps.under_way < crypto.under_way_max {
+            let conns = &engine.conns;
             let is_there = |unwrap: &Unwrap| conns.slot(unwrap.conn).is_some();
-            let next = self.xxim.unwraps.waiting.next(self.engine.now.ms, &rules, is_there);
+            let next = self.unwraps.waiting.next(engine.now.ms, &rules, is_there);
             let Some(Unwrap { conn, number, key, iv }) = next else { return };
-            self.xxim.unwraps.under_way += 1;
-            self.engine.counters.xxim_unwraps += 1;
-            self.xxim.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
+            self.unwraps.under_way += 1;
+            engine.counters.xxim_unwraps += 1;
+            self.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
         }
     }
 
     /// Seeds were decrypted, or were nothing of the kind.
-    pub(in crate::shard) fn xxim_unwrapped(
+    pub(in crate::shard) fn unwrapped(
         &mut self,
+        engine: &mut Engine,
         id: ConnId,
         number: u32,
         seeds: Option<Box<Seeds>>,
     ) {
-        self.xxim.unwraps.under_way -= 1;
-        self.engine.counters.xxim_unwraps_failed += u64::from(seeds.is_none());
-        self.xxim_next_unwrap();
-        let Some(slot) = self.xxim_asked(id, number) else { return };
-        let config = self.engine.config.clone();
-        let Some(conn) = self.xxim(slot) else { return };
+        self.unwraps.under_way -= 1;
+        engine.counters.xxim_unwraps_failed += u64::from(seeds.is_none());
+        self.next_unwrap(engine);
+        let Some(slot) = self.asked(engine, id, number) else { return };
+        let config = engine.config.clone();
+        let Some(conn) = self.xxim(engine, slot) else { return };
         let step = conn.client.unwrapped(seeds.as_deref(), &config.xxim);
-        self.xxim_step(slot, step);
-        self.xxim_resume(slot);
+        self.step(engine, slot, step);
+        self.resume(engine, slot);
     }
 
-    pub(super) fn xxim_verify(&mut self, slot: u32, login: Box<Login>) {
-        let number = self.xxim_ask(slot);
-        self.engine.verify(slot, number, login);
+    pub(super) fn verify(&mut self, engine: &mut Engine, slot: u32, login: Box<Login>) {
+        let number = self.ask(engine, slot);
+        engine.verify(slot, number, login);
     }
 
     /// The verifier has decided about a login.
-    pub(in crate::shard) fn xxim_verified(&mut self, slot: u32, number: u32, verdict: Verdict) {
+    pub(in crate::shard) fn verified(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        number: u32,
+        verdict: Verdict,
+    ) {
         if let Verdict::Unavailable(why) = &verdict
-            && let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms)
+            && let Some(unsaid) = engine.complaints.allow(engine.now.ms)
         {
             tracing::warn!(%why, unsaid, "an xxim login could not be verified");
         }
-        let id = self.engine.conns.id(slot);
-        let Some(slot) = self.xxim_asked(id, number) else { return };
-        let config = self.engine.config.clone();
-        let Some(conn) = self.xxim(slot) else { return };
+        let id = engine.conns.id(slot);
+        let Some(slot) = self.asked(engine, id, number) else { return };
+        let config = engine.config.clone();
+        let Some(conn) = self.xxim(engine, slot) else { return };
         let step = conn.client.verified(verdict, &config.xxim);
-        self.xxim_step(slot, step);
-        self.xxim_resume(slot);
+        self.step(engine, slot, step);
+        self.resume(engine, slot);
     }
 
     /// Claims a triple for the connection; its barrier waits until the home has decided.
-    pub(super) fn xxim_claim(&mut self, slot: u32, triple: Triple) {
-        let id = self.engine.conns.id(slot);
-        let Some(conn) = self.xxim(slot) else { return };
+    pub(super) fn claim(&mut self, engine: &mut Engine, slot: u32, triple: Triple) {
+        let id = engine.conns.id(slot);
+        let Some(conn) = self.xxim(engine, slot) else { return };
         let order = conn.order;
         let before = conn.held.replace(triple.clone());
         if let Some(before) = before.filter(|before| *before != triple) {
-            self.xxim_release(before, id);
+            self.release(engine, before, id);
         }
-        let home = triple.home(self.engine.mail.len()) as u8;
-        if home == self.engine.id {
-            let held = self.xxim_claimed_here(&triple, id, order);
-            return self.xxim_settled(slot, held);
+        let home = triple.home(engine.mail.len()) as u8;
+        if home == engine.id {
+            let held = self.claimed_here(engine, &triple, id, order);
+            return self.settled(engine, slot, held);
         }
-        if !self.engine.conns[slot].flags.has(Flags::BLOCKED) {
-            self.engine.block(slot);
+        if !engine.conns[slot].flags.has(Flags::BLOCKED) {
+            engine.block(slot);
         }
-        self.engine.post(home, Mail::XximClaim { triple, conn: id, order });
+        engine.post(home, Mail::XximClaim { triple, conn: id, order });
     }
 
     /// Another shard's connection wants a triple that is at home here.
-    pub(in crate::shard) fn xxim_claim_from(&mut self, triple: Triple, conn: ConnId, order: u64) {
-        let held = self.xxim_claimed_here(&triple, conn, order);
-        self.engine.post(conn.shard(), Mail::XximClaimed { triple, conn, held });
+    pub(in crate::shard) fn claim_from(
+        &mut self,
+        engine: &mut Engine,
+        triple: Triple,
+        conn: ConnId,
+        order: u64,
+    ) {
+        let held = self.claimed_here(engine, &triple, conn, order);
+        engine.post(conn.shard(), Mail::XximClaimed { triple, conn, held });
     }
 
     /// Whether the connection holds it now: a newer one keeps it.
-    fn xxim_claimed_here(&mut self, triple: &Triple, conn: ConnId, order: u64) -> bool {
-        let before = match self.xxim.holders.claim(triple.clone(), conn, order) {
+    fn claimed_here(
+        &mut self,
+        engine: &mut Engine,
+        triple: &Triple,
+        conn: ConnId,
+        order: u64,
+    ) -> bool {
+        let before = match self.holders.claim(triple.clone(), conn, order) {
             Claimed::Kept => return false,
             Claimed::Free => None,
             Claimed::From(before) => Some(before),
         };
-        self.engine.claim_everywhere(triple, conn, order);
+        engine.claim_everywhere(triple, conn, order);
         let Some(before) = before else { return true };
-        if before.shard() == self.engine.id {
-            self.xxim_displaced(triple, before);
+        if before.shard() == engine.id {
+            self.displaced(engine, triple, before);
         } else {
             let triple = triple.clone();
-            self.engine.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
+            engine.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
         }
         true
     }
 
     /// The home has decided about the triple that the connection claimed, unless it claimed another
     /// one meanwhile.
-    pub(in crate::shard) fn xxim_claimed(&mut self, triple: &Triple, id: ConnId, held: bool) {
-        let Some(slot) = self.engine.conns.slot(id) else { return };
+    pub(in crate::shard) fn claimed(
+        &mut self,
+        engine: &mut Engine,
+        triple: &Triple,
+        id: ConnId,
+        held: bool,
+    ) {
+        let Some(slot) = engine.conns.slot(id) else { return };
         let waits = |conn: &&mut super::Conn| {
             conn.client.at_barrier() && conn.held.as_ref() == Some(triple)
         };
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
-            || self.xxim(slot).as_ref().is_none_or(|conn| !waits(conn))
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING)
+            || self.xxim(engine, slot).as_ref().is_none_or(|conn| !waits(conn))
         {
             return;
         }
-        self.xxim_settled(slot, held);
-        self.xxim_resume(slot);
+        self.settled(engine, slot, held);
+        self.resume(engine, slot);
     }
 
     /// What the barrier wanted is true now. If a newer connection holds the triple, the request is
     /// answered and this one is displaced; backends hear nothing of it.
-    fn xxim_settled(&mut self, slot: u32, held: bool) {
-        let Some(conn) = self.xxim(slot) else { return };
+    fn settled(&mut self, engine: &mut Engine, slot: u32, held: bool) {
+        let Some(conn) = self.xxim(engine, slot) else { return };
         // It was for another token, or device.
         conn.permitted_ms = 0;
         let step = conn.client.claimed();
         if !held {
-            self.xxim_step(slot, step);
-            self.engine.counters.xxim_displaced += 1;
-            return self.xxim_close(slot, &Close::DUPLICATE);
+            self.step(engine, slot, step);
+            engine.counters.xxim_displaced += 1;
+            return self.close(engine, slot, &Close::DUPLICATE);
         }
         let identity = conn.client.identity().clone();
-        if self.engine.hub.user(slot) != identity.user_id {
-            self.engine.counters.xxim_logins += 1;
-            self.engine.hub.set_user(slot, &identity.user_id);
-            self.xxim_announce(slot, identity);
+        if engine.hub.user(slot) != identity.user_id {
+            engine.counters.xxim_logins += 1;
+            engine.hub.set_user(slot, &identity.user_id);
+            self.announce(engine, slot, identity);
         } else if let Some((announced, _)) =
-            self.xxim(slot).and_then(|conn| conn.announced.as_mut())
+            self.xxim(engine, slot).and_then(|conn| conn.announced.as_mut())
         {
             // The departure is told with what is true then, the newest token above all.
             *announced = identity;
         }
-        self.xxim_rearm(slot);
-        self.xxim_step(slot, step);
+        self.rearm(engine, slot);
+        self.step(engine, slot, step);
     }
 
     /// Another connection holds the triple of this one now.
-    pub(in crate::shard) fn xxim_displaced(&mut self, triple: &Triple, id: ConnId) {
-        let Some(slot) = self.engine.conns.slot(id) else { return };
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+    pub(in crate::shard) fn displaced(&mut self, engine: &mut Engine, triple: &Triple, id: ConnId) {
+        let Some(slot) = engine.conns.slot(id) else { return };
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        if self.xxim(slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
-            self.engine.counters.xxim_displaced += 1;
-            self.xxim_close(slot, &Close::DUPLICATE);
+        if self.xxim(engine, slot).is_some_and(|conn| conn.held.as_ref() == Some(triple)) {
+            engine.counters.xxim_displaced += 1;
+            self.close(engine, slot, &Close::DUPLICATE);
         }
     }
 
     /// Another node holds this login now.
-    pub(in crate::shard) fn xxim_displaced_elsewhere(
+    pub(in crate::shard) fn displaced_elsewhere(
         &mut self,
+        engine: &mut Engine,
         id: ConnId,
         login: &[Box<str>; 3],
     ) -> Outcome {
-        let held = self.engine.conns.slot(id).and_then(|slot| self.xxim(slot)?.held.clone());
+        let held = engine.conns.slot(id).and_then(|slot| self.xxim(engine, slot)?.held.clone());
         let Some(triple) = held.filter(|held| held.parts() == *login) else {
             return Outcome::default();
         };
-        self.xxim_displaced(&triple, id);
+        self.displaced(engine, &triple, id);
         Outcome { done: 1, failed: 0 }
     }
 
     /// Tells the mesh some of the logins of this shard, from this slot on.
-    pub(in crate::shard) fn xxim_tell_logins(&mut self, from: u32) {
+    pub(in crate::shard) fn tell_logins(&mut self, engine: &mut Engine, from: u32) {
         let mut logins = Vec::new();
-        let end = self.engine.conns.slots().min(from.saturating_add(MESH_LOGIN_SLOTS_MAX));
+        let end = engine.conns.slots().min(from.saturating_add(MESH_LOGIN_SLOTS_MAX));
         let mut slot = from;
         while slot < end && logins.len() < MESH_LOGINS_MAX {
-            let conn = &self.engine.conns[slot];
+            let conn = &engine.conns[slot];
             if let Role::Xxim(xxim) = &conn.role
                 && let Some(triple) = &xxim.held
                 && !conn.flags.has(Flags::GONE | Flags::CLOSING)
             {
-                logins.push((triple.parts(), self.engine.conns.id(slot), xxim.order / 1000));
+                logins.push((triple.parts(), engine.conns.id(slot), xxim.order / 1000));
             }
             slot += 1;
         }
-        let next = (slot < self.engine.conns.slots()).then_some(slot);
-        self.engine.tell_mesh(MeshRequest::Logins { logins, next });
+        let next = (slot < engine.conns.slots()).then_some(slot);
+        engine.tell_mesh(MeshRequest::Logins { logins, next });
     }
 
     /// A connection gives up its triple, at whichever shard that is at home.
-    pub(in crate::shard) fn xxim_release(&mut self, triple: Triple, conn: ConnId) {
-        let home = triple.home(self.engine.mail.len()) as u8;
-        if home == self.engine.id {
-            self.xxim.holders.release(triple, conn);
+    pub(in crate::shard) fn release(&mut self, engine: &mut Engine, triple: Triple, conn: ConnId) {
+        let home = triple.home(engine.mail.len()) as u8;
+        if home == engine.id {
+            self.holders.release(triple, conn);
         } else {
-            self.engine.post(home, Mail::XximRelease { triple, conn });
+            engine.post(home, Mail::XximRelease { triple, conn });
         }
     }
 
     /// Tells the hooks that a client has come, and that the user it was before has gone.
-    fn xxim_announce(&mut self, slot: u32, identity: Arc<Identity>) {
-        if self.engine.config.xxim_upstreams.hooks.url.is_none() {
+    fn announce(&mut self, engine: &mut Engine, slot: u32, identity: Arc<Identity>) {
+        if engine.config.xxim_upstreams.hooks.url.is_none() {
             return;
         }
-        let now_ms = self.engine.now.unix_ms;
-        let pod = *self.engine.config.netsvr.advertise.ip();
-        let conn = self.engine.conns.id(slot);
-        let Some(own) = self.xxim(slot) else { return };
+        let now_ms = engine.now.unix_ms;
+        let pod = *engine.config.netsvr.advertise.ip();
+        let conn = engine.conns.id(slot);
+        let Some(own) = self.xxim(engine, slot) else { return };
         let before = own.announced.replace((identity.clone(), now_ms));
         if let Some(before) = before {
-            self.xxim_tell_departure(conn, before);
+            self.tell_departure(engine, conn, before);
         }
         let body = after_connect(&identity, pod, now_ms);
-        self.xxim.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterConnect, body });
+        self.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterConnect, body });
     }
 
     /// Tells the hooks that a client that they know has gone.
-    pub(super) fn xxim_tell_departure(
+    pub(super) fn tell_departure(
         &mut self,
+        engine: &mut Engine,
         conn: ConnId,
         (identity, since_ms): (Arc<Identity>, u64),
     ) {
-        let pod = *self.engine.config.netsvr.advertise.ip();
-        let body = after_disconnect(&identity, pod, since_ms, self.engine.now.unix_ms);
-        self.xxim.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterDisconnect, body });
+        let pod = *engine.config.netsvr.advertise.ip();
+        let body = after_disconnect(&identity, pod, since_ms, engine.now.unix_ms);
+        self.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterDisconnect, body });
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{COMMON_MESSAGE_BYTES, requests::identity};
 use crate::edge::xxim::Close;
 use crate::hub::push::{Format, Payload, Target};
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::Role;
 use crate::shard::forms::{Forms, Made};
 use crate::shard::lists;
@@ -52,40 +52,47 @@ fn make_push(form: u8, push: &Push<'_>) -> Made {
     Made::Frame(Frame::new(carrier.binary(push, None)))
 }
 
-impl Shard {
+impl super::State {
     /// An xxim backend's push, question or kick, as far as it concerns this shard.
-    pub(in crate::shard) fn xxim_push(&mut self, work: &XximPush) -> XximPushed {
+    pub(in crate::shard) fn push(&mut self, engine: &mut Engine, work: &XximPush) -> XximPushed {
         match work {
-            XximPush::Send { filter, event, data } => self.xxim_push_send(filter, *event, data),
+            XximPush::Send { filter, event, data } => self.push_send(engine, filter, *event, data),
             XximPush::Get { filter } => {
-                let slots = self.xxim_select(filter);
-                let success = slots.into_iter().filter_map(|slot| self.xxim_named(slot)).collect();
+                let slots = self.select(engine, filter);
+                let success =
+                    slots.into_iter().filter_map(|slot| self.named(engine, slot)).collect();
                 XximPushed { success, failed: Vec::new() }
             }
             XximPush::Kick { filter } => {
                 let mut pushed = XximPushed::default();
-                for slot in self.xxim_select(filter) {
-                    pushed.success.extend(self.xxim_named(slot));
-                    self.xxim_close(slot, &Close::KICK);
+                for slot in self.select(engine, filter) {
+                    pushed.success.extend(self.named(engine, slot));
+                    self.close(engine, slot, &Close::KICK);
                 }
                 pushed
             }
         }
     }
 
-    fn xxim_push_send(&mut self, filter: &XximFilter, event: i32, data: &[u8]) -> XximPushed {
-        let slots = self.xxim_select(filter);
+    fn push_send(
+        &mut self,
+        engine: &mut Engine,
+        filter: &XximFilter,
+        event: i32,
+        data: &[u8],
+    ) -> XximPushed {
+        let slots = self.select(engine, filter);
         let mut pushed = XximPushed::default();
-        let wraps = event == EVENT_NOTICE && self.engine.config.xxim.v1_notice_wrap;
+        let wraps = event == EVENT_NOTICE && engine.config.xxim.v1_notice_wrap;
         let plain = Push { event, data, wrapped: false };
         let wrapped = Push { event, data, wrapped: true };
         if plain.size() > COMMON_MESSAGE_BYTES {
-            self.engine.counters.xxim_large += slots.len() as u64;
+            engine.counters.xxim_large += slots.len() as u64;
         }
         let (mut plain_forms, mut wrapped_forms) = (Forms::default(), Forms::default());
         for slot in slots {
-            let Some(named) = self.xxim_named(slot) else { continue };
-            let conn = &self.engine.conns[slot];
+            let Some(named) = self.named(engine, slot) else { continue };
+            let conn = &engine.conns[slot];
             let Role::Xxim(own) = &conn.role else { continue };
             let v1 = own.client.version() == Some(Version::V1);
             let (push, forms) = match wraps && v1 {
@@ -93,7 +100,7 @@ impl Shard {
                 false => (&plain, &mut plain_forms),
             };
             let made = forms.get(conn.form, slot, || make_push(conn.form, push));
-            let list = match self.engine.offer(slot, made) {
+            let list = match engine.offer(slot, made) {
                 true => &mut pushed.success,
                 false => &mut pushed.failed,
             };
@@ -103,11 +110,11 @@ impl Shard {
     }
 
     /// The logged-in connections of this shard that a filter means (section 6.2).
-    fn xxim_select(&self, filter: &XximFilter) -> Vec<u32> {
+    fn select(&self, engine: &Engine, filter: &XximFilter) -> Vec<u32> {
         let XximFilter { users, platforms, devices } = filter;
         let mut slots = Vec::new();
         let meant = |slot: u32| {
-            let conn = &self.engine.conns[slot];
+            let conn = &engine.conns[slot];
             let Role::Xxim(own) = &conn.role else { return false };
             let identity = own.client.identity();
             let among = |list: &[Box<str>], value: &str| {
@@ -118,7 +125,7 @@ impl Shard {
                 && among(devices, &identity.device_id)
         };
         let target = if users.is_empty() { Target::All } else { Target::Users(users.clone()) };
-        self.engine.hub.for_each(&target, |slot| {
+        engine.hub.for_each(&target, |slot| {
             if meant(slot) {
                 slots.push(slot);
             }
@@ -126,9 +133,9 @@ impl Shard {
         slots
     }
 
-    fn xxim_named(&self, slot: u32) -> Option<XximConn> {
-        let Role::Xxim(own) = &self.engine.conns[slot].role else { return None };
-        Some(XximConn { conn: self.engine.conns.id(slot), identity: identity(own) })
+    fn named(&self, engine: &Engine, slot: u32) -> Option<XximConn> {
+        let Role::Xxim(own) = &engine.conns[slot].role else { return None };
+        Some(XximConn { conn: engine.conns.id(slot), identity: identity(own) })
     }
 }
 

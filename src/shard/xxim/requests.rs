@@ -12,10 +12,10 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::model::{Config, Xxim, XximMode, XximRoute, XximTarget};
+use crate::config::model::{Config, Xxim as Rules, XximMode, XximRoute, XximTarget};
 use crate::edge::xxim::{Client, Close, Holders, Step, refuse};
 use crate::hub::ConnId;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::{Flags, Role};
 use crate::shard::links::EventKind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
@@ -71,7 +71,7 @@ impl State {
     }
 
     /// When the shard must see to them at the latest, milliseconds of the process clock.
-    pub fn next_ms(&self, config: &Xxim) -> Option<u64> {
+    pub fn next_ms(&self, config: &Rules) -> Option<u64> {
         self.unwraps.next_ms(&config.crypto)
     }
 
@@ -89,21 +89,11 @@ impl State {
 /// Bytes of the shard's buffer for decryption that are kept between messages.
 const SCRATCH_KEPT: usize = 64 * 1024;
 
-impl Shard {
-    /// For tests: clients whose keys wait to be decrypted.
-    pub fn xxim_keys_waiting(&self) -> usize {
-        self.xxim.keys_waiting()
-    }
-
-    /// For tests: triples that are at home here and held by somebody.
-    pub fn xxim_held(&self) -> usize {
-        self.xxim.held()
-    }
-
+impl State {
     /// A binary message of a client.
-    pub(super) fn xxim_request(&mut self, slot: u32, data: &[u8]) {
-        let mut scratch = std::mem::take(&mut self.xxim.scratch);
-        let Role::Xxim(conn) = &mut self.engine.conns[slot].role else { return };
+    pub(super) fn request(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Role::Xxim(conn) = &mut engine.conns[slot].role else { return };
         let plain = match conn.client.cipher() {
             None => Some(data),
             Some(cipher) => {
@@ -114,29 +104,29 @@ impl Shard {
             }
         };
         let encrypted = conn.client.cipher().is_some();
-        let asks = self.engine.config.xxim_upstreams.hooks.before_request;
-        let asks = asks && self.engine.now.ms >= conn.permitted_ms;
+        let asks = engine.config.xxim_upstreams.hooks.before_request;
+        let asks = asks && engine.now.ms >= conn.permitted_ms;
         let step = match plain {
-            Some(plain) => read(&mut conn.client, plain, &self.engine.config, asks),
+            Some(plain) => read(&mut conn.client, plain, &engine.config, asks),
             None => Step::Close(Close::PROTOCOL),
         };
-        self.engine.counters.xxim_requests += 1;
+        engine.counters.xxim_requests += 1;
         if encrypted && step == Step::Close(Close::PROTOCOL) {
-            self.engine.counters.xxim_decrypt_failures += 1;
-            if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
+            engine.counters.xxim_decrypt_failures += 1;
+            if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
                 let peer = conn.peer;
                 tracing::warn!(%peer, unsaid, "a message of an xxim client is not under its keys");
             }
         }
-        self.xxim_step(slot, step);
+        self.step(engine, slot, step);
         scratch.shrink_to(SCRATCH_KEPT);
-        self.xxim.scratch = scratch;
+        self.scratch = scratch;
     }
 
     /// A request that the gateway does not answer itself.
-    pub(super) fn xxim_forward(&mut self, slot: u32, request: &wire::Request<'_>) {
-        let config = self.engine.config.clone();
-        let Some(conn) = self.xxim(slot) else { return };
+    pub(super) fn forward(&mut self, engine: &mut Engine, slot: u32, request: &wire::Request<'_>) {
+        let config = engine.config.clone();
+        let Some(conn) = self.xxim(engine, slot) else { return };
         let (head, req_id) = wire::head(request.req_id, request.method);
         let refused = |code, msg| refuse(head.clone(), code, msg, None);
         let route = match wire::is_method(request.method) {
@@ -145,7 +135,7 @@ impl Shard {
         };
         let Some((index, route)) = route else {
             let step = refused(code::REQUEST, None);
-            return self.xxim_step(slot, step);
+            return self.step(engine, slot, step);
         };
         let identity = conn.client.identity().clone();
         let rewrite = config.xxim.v1_sendmsg_rewrite;
@@ -159,46 +149,53 @@ impl Shard {
         let own = (!envelope).then(|| &**conn.client.common_req());
         let Ok(body) = body(request, route, rewrite, own) else {
             let step = refused(code::REQUEST, None);
-            return self.xxim_step(slot, step);
+            return self.step(engine, slot, step);
         };
         if route.to == XximTarget::Worker {
-            let code = self.xxim_transfer(slot, request, &body);
+            let code = self.transfer(engine, slot, request, &body);
             let step = match code {
-                code::SUCCESS => return self.xxim_respond(slot, &head, code, &[]),
+                code::SUCCESS => return self.respond(engine, slot, &head, code, &[]),
                 code => refused(code, Some(text::RETRY)),
             };
-            return self.xxim_step(slot, step);
+            return self.step(engine, slot, step);
         }
-        let Some(number) = self.xxim(slot).and_then(|conn| conn.in_flight.begin(head.clone()))
+        let Some(number) =
+            self.xxim(engine, slot).and_then(|conn| conn.in_flight.begin(head.clone()))
         else {
             // `xxim_ready` holds requests back before it comes to this.
             let step = refused(code::RETRY, Some(text::RETRY));
-            return self.xxim_step(slot, step);
+            return self.step(engine, slot, step);
         };
-        self.engine.owes(slot, true);
-        self.xxim.under_way += 1;
-        self.engine.counters.xxim_forwarded += 1;
+        engine.owes(slot, true);
+        self.under_way += 1;
+        engine.counters.xxim_forwarded += 1;
         let (method, req_id) = (request.method.into(), head.slice(req_id));
         let call = Box::new(UpstreamCall { method, route: index, body, identity, req_id });
-        let conn = self.engine.conns.id(slot);
-        self.xxim.outgoing.push_back(Request::Upstream { conn, number, call });
+        let conn = engine.conns.id(slot);
+        self.outgoing.push_back(Request::Upstream { conn, number, call });
     }
 
     /// Gives a request to a netsvr worker: the client's RequestBody, its data without anything
     /// that the client says of itself. Returns the code of the response.
-    fn xxim_transfer(&mut self, slot: u32, request: &wire::Request<'_>, body: &[u8]) -> i32 {
-        let id = self.engine.conns.id(slot);
-        let sticky = self.engine.conns[slot].worker();
-        let wanted = self.engine.links.wanted(EventKind::Message);
-        if !wanted || !self.engine.links.ready(EventKind::Message, id, sticky) {
+    fn transfer(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        request: &wire::Request<'_>,
+        body: &[u8],
+    ) -> i32 {
+        let id = engine.conns.id(slot);
+        let sticky = engine.conns[slot].worker();
+        let wanted = engine.links.wanted(EventKind::Message);
+        if !wanted || !engine.links.ready(EventKind::Message, id, sticky) {
             return code::RETRY;
         }
         let message = wire::request_body(request.req_id, request.method, body);
-        let worker = &self.engine.config.netsvr.worker;
+        let worker = &engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.engine.uniq_ids.encode(id);
-        self.engine.counters.xxim_forwarded += 1;
-        self.engine.event(slot, EventKind::Message, |hub| {
+        let uniq_id = engine.uniq_ids.encode(id);
+        engine.counters.xxim_forwarded += 1;
+        engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             worker::transfer(&uniq_id, hub.user(slot), session, topics, &message)
@@ -207,35 +204,36 @@ impl Shard {
     }
 
     /// An upstream has answered, or the sidecar in its place.
-    pub(in crate::shard) fn xxim_answered(
+    pub(in crate::shard) fn answered(
         &mut self,
+        engine: &mut Engine,
         id: ConnId,
         number: u32,
         result: &UpstreamResult,
     ) {
-        if self.xxim.left.remove(&(id, number)) {
-            self.xxim.under_way -= 1;
+        if self.left.remove(&(id, number)) {
+            self.under_way -= 1;
             return;
         }
-        let Some(slot) = self.engine.conns.slot(id) else { return };
-        if matches!(self.engine.conns[slot].role, Role::XximHttp(_)) {
-            return self.xxim_http_answered(slot, number, result);
+        let Some(slot) = engine.conns.slot(id) else { return };
+        if matches!(engine.conns[slot].role, Role::XximHttp(_)) {
+            return self.http_answered(engine, slot, number, result);
         }
-        let Some(head) = self.xxim(slot).and_then(|conn| conn.in_flight.end(number)) else {
+        let Some(head) = self.xxim(engine, slot).and_then(|conn| conn.in_flight.end(number)) else {
             return;
         };
-        self.xxim.under_way -= 1;
-        self.xxim_respond(slot, &head, result.code, &result.data);
-        let owes = self.xxim(slot).is_some_and(|conn| conn.owes_answers());
-        self.engine.owes(slot, owes);
-        self.xxim_resume(slot);
+        self.under_way -= 1;
+        self.respond(engine, slot, &head, result.code, &result.data);
+        let owes = self.xxim(engine, slot).is_some_and(|conn| conn.owes_answers());
+        engine.owes(slot, owes);
+        self.resume(engine, slot);
     }
 
     /// For tests: panics if an invariant does not hold.
-    pub(in crate::shard) fn xxim_audit(&self) {
+    pub(in crate::shard) fn audit(&self, engine: &Engine) {
         let (mut under_way, mut told, mut over_tcp, mut waiting) =
-            (self.xxim.left.len() as u32, 0, 0, 0);
-        for (_, conn) in self.engine.conns.iter() {
+            (self.left.len() as u32, 0, 0, 0);
+        for (_, conn) in engine.conns.iter() {
             let own = match &conn.role {
                 Role::Xxim(own) => own,
                 Role::XximHttp(http) => {
@@ -245,7 +243,7 @@ impl Shard {
                 }
                 _ => continue,
             };
-            let most = self.engine.config.xxim.requests_max as usize;
+            let most = engine.config.xxim.requests_max as usize;
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
             let blocked = conn.flags.has(Flags::BLOCKED);
@@ -255,27 +253,34 @@ impl Shard {
             over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
             waiting += usize::from(own.waiting);
         }
-        let counted = (self.xxim.under_way, self.xxim.told, self.xxim.over_tcp);
+        let counted = (self.under_way, self.told, self.over_tcp);
         assert_eq!(counted, (under_way, told, over_tcp), "counts");
-        assert!(self.xxim.waiting.len() >= waiting, "clients that wait and are forgotten");
+        assert!(self.waiting.len() >= waiting, "clients that wait and are forgotten");
     }
 
     /// The connection is gone, its requests that are under way are not: those that may go on
     /// without it do, and take room among the requests of the shard until they are answered.
-    pub(super) fn xxim_leave(&mut self, conn: ConnId, requests: impl Iterator<Item = u32>) {
-        let before = self.xxim.left.len();
-        self.xxim.left.extend(requests.map(|number| (conn, number)));
-        if self.xxim.left.len() > before {
-            self.xxim.outgoing.push_back(Request::CancelUpstream { conn });
+    pub(super) fn leave(&mut self, conn: ConnId, requests: impl Iterator<Item = u32>) {
+        let before = self.left.len();
+        self.left.extend(requests.map(|number| (conn, number)));
+        if self.left.len() > before {
+            self.outgoing.push_back(Request::CancelUpstream { conn });
         }
     }
 
     /// Queues the response to a request. A client that does not take its responses is closed.
-    pub(super) fn xxim_respond(&mut self, slot: u32, head: &[u8], code: i32, data: &[u8]) {
-        if self.engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
+    pub(super) fn respond(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        head: &[u8],
+        code: i32,
+        data: &[u8],
+    ) {
+        if engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
-        let bytes_max = self.engine.config.xxim.response_bytes_max;
+        let bytes_max = engine.config.xxim.response_bytes_max;
         let too_large = data.len() > bytes_max as usize;
         let error = too_large.then(|| wire::common_resp(code::INTERNAL, Some(text::BUSY)));
         let response = match &error {
@@ -283,14 +288,14 @@ impl Shard {
             None => Response { head, code, data },
         };
         let size = response.size();
-        self.engine.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
+        engine.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
         // Its requests are not taken any more once the outbox is full, so what comes beyond that
         // are the answers to those that were.
-        let room = self.engine.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
-        if self.engine.conns[slot].charge() > room {
-            return self.engine.too_slow(slot);
+        let room = engine.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
+        if engine.conns[slot].charge() > room {
+            return engine.too_slow(slot);
         }
-        self.xxim_send(slot, &response);
+        self.send(engine, slot, &response);
     }
 }
 

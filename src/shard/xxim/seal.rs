@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::later::Seal;
 use crate::wire::xxim::cipher::Cipher;
 use crate::wire::xxim::{Body, Carrier};
@@ -19,27 +19,27 @@ impl Seal for Cipher {
     }
 }
 
-impl Shard {
+impl super::State {
     /// Queues a message of this connection alone.
-    pub(super) fn xxim_send(&mut self, slot: u32, body: &impl Body) {
-        let carrier = self.carrier(slot);
-        let Some(own) = self.xxim(slot) else { return };
+    pub(super) fn send(&mut self, engine: &mut Engine, slot: u32, body: &impl Body) {
+        let carrier = self.carrier(engine, slot);
+        let Some(own) = self.xxim(engine, slot) else { return };
         let cipher = own.client.cipher().cloned();
-        if let Some(cipher) = cipher.clone().filter(|_| self.engine.conns[slot].is_sealing()) {
+        if let Some(cipher) = cipher.clone().filter(|_| engine.conns[slot].is_sealing()) {
             // What was pushed before it goes first.
             let mut bytes = Vec::with_capacity(body.size());
             body.put(&mut bytes);
-            self.engine.conns[slot].push_later(Bytes::from(bytes), Some(cipher));
-            return self.engine.touch(slot);
+            engine.conns[slot].push_later(Bytes::from(bytes), Some(cipher));
+            return engine.touch(slot);
         }
         let message = carrier.binary(body, cipher.as_deref());
-        self.engine.push(slot, message);
+        engine.push(slot, message);
     }
 
     /// A turn begins: keys whose time has come are decrypted.
-    pub(in crate::shard) fn xxim_begin_turn(&mut self) {
-        if self.xxim.unwraps.waiting() > 0 {
-            self.xxim_next_unwrap();
+    pub(in crate::shard) fn begin_turn(&mut self, engine: &mut Engine) {
+        if self.unwraps.waiting() > 0 {
+            self.next_unwrap(engine);
         }
     }
 }
