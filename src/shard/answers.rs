@@ -18,7 +18,7 @@ use crate::control::large::{Job, Made};
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::{Cursor, Room};
 use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::conns::Role;
 use crate::shard::flight::Flight;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo, Request};
@@ -140,20 +140,20 @@ impl Asks {
     }
 }
 
-impl Shard {
+impl super::netsvr::Netsvr {
     /// For simulations: what is found for answers in one turn, instead of [`ANSWER_PIECE`].
     pub(super) fn set_answer_piece(&mut self, things: usize) {
         self.asks.making.piece = things;
     }
 
     /// A turn begins: what could not be done in the one before goes on.
-    pub(super) fn go_on_answering(&mut self) {
+    pub(super) fn go_on_answering(&mut self, engine: &mut Engine) {
         self.asks.making.room = Room::things(self.asks.making.piece);
-        if !self.asks.is_busy(self.engine.answers_written) {
+        if !self.asks.is_busy(engine.answers_written) {
             return;
         }
         let rest = self.asks.making.room.halve();
-        self.make_large();
+        self.make_large(engine);
         self.asks.making.room.put_back(rest);
         let Making { room, litter, .. } = &mut self.asks.making;
         while !room.is_used_up()
@@ -164,25 +164,31 @@ impl Shard {
         while !self.asks.making.room.is_used_up()
             && let Some((query, from, reply)) = self.asks.making.pieces.pop_front()
         {
-            self.find(query, from, reply);
+            self.find(engine, query, from, reply);
         }
     }
 
     /// Finds a piece of an answer. Where that is all, the answer fits to the commands before and
     /// after the question, so a little of it is found in any turn.
-    pub(super) fn find(&mut self, query: Arc<Query>, from: Cursor, reply: ReplyTo) {
+    pub(super) fn find(
+        &mut self,
+        engine: &mut Engine,
+        query: Arc<Query>,
+        from: Cursor,
+        reply: ReplyTo,
+    ) {
         let making = &mut self.asks.making;
         making.room.raise_to(Room::things(FIRST_PIECE.min(making.piece)));
-        let (part, next) = self.engine.hub.walk(&query, from, &mut making.room);
+        let (part, next) = engine.hub.walk(&query, from, &mut making.room);
         // Whoever is on another node can not ask for the rest.
         if let (Some(next), ReplyTo::Mesh { .. }) = (next, &reply) {
             making.pieces.push_back((query, next, reply.clone()));
         }
-        self.reply(reply, Reply::Answer(part, next));
+        self.reply(engine, reply, Reply::Answer(part, next));
     }
 
     /// A question has a large answer: it is made in its turn, from the beginning.
-    pub(super) fn make(&mut self, number: u64, question: Box<Question>) {
+    pub(super) fn make(&mut self, _engine: &mut Engine, number: u64, question: Box<Question>) {
         if self.asks.asker(number).is_none() {
             return;
         }
@@ -191,19 +197,19 @@ impl Shard {
     }
 
     /// The piece that was asked of another shard for the large answer.
-    pub(super) fn piece_found(&mut self, part: Answer, next: Option<Cursor>) {
+    pub(super) fn piece_found(&mut self, engine: &mut Engine, part: Answer, next: Option<Cursor>) {
         let making = &mut self.asks.making;
         let Some(now) = &mut making.now else { return };
         now.asked = false;
         making.room.spend(1);
         now.add(part, next);
-        self.make_large();
+        self.make_large(engine);
     }
 
     /// Goes on with large answers as long as there is room in this turn.
-    fn make_large(&mut self) {
+    fn make_large(&mut self, engine: &mut Engine) {
         while !self.asks.making.room.is_used_up() {
-            if self.asks.making.now.is_none() && !self.begin_large() {
+            if self.asks.making.now.is_none() && !self.begin_large(engine) {
                 return;
             }
             let Some(mut now) = self.asks.making.now.take_if(|now| now.goes_on()) else {
@@ -216,24 +222,24 @@ impl Shard {
                 self.asks.making.discard(*question);
                 continue;
             }
-            self.step(&mut now, question);
+            self.step(engine, &mut now, question);
             self.asks.making.now = Some(now);
         }
     }
 
     /// Takes the next question whose answer may be made.
-    fn begin_large(&mut self) -> bool {
-        let written = Some(self.engine.answers_written);
+    fn begin_large(&mut self, engine: &mut Engine) -> bool {
+        let written = Some(engine.answers_written);
         let making = &mut self.asks.making;
-        if making.stuck == written || self.engine.answer_bytes > ANSWERS_BYTES_MAX {
+        if making.stuck == written || engine.answer_bytes > ANSWERS_BYTES_MAX {
             making.stuck = written;
             return false;
         }
         let may_begin = |(number, _): &(u64, Box<Question>)| {
-            let slot = self.asks.asker(*number).and_then(|conn| self.engine.conns.slot(conn));
-            slot.is_some_and(|slot| match &self.engine.conns[slot].role {
+            let slot = self.asks.asker(*number).and_then(|conn| engine.conns.slot(conn));
+            slot.is_some_and(|slot| match &engine.conns[slot].role {
                 Role::Business(business) => {
-                    let extra = self.engine.conns[slot].extra.as_ref();
+                    let extra = engine.conns[slot].extra.as_ref();
                     let flight = extra.and_then(|extra| extra.flight.as_ref());
                     business.has_room_for(*number, flight.map_or(0, Flight::own_bytes))
                 }
@@ -252,50 +258,50 @@ impl Shard {
     }
 
     /// One step: another piece is found, or all that was found is handed over.
-    fn step(&mut self, now: &mut Large, question: Box<Question>) {
+    fn step(&mut self, engine: &mut Engine, now: &mut Large, question: Box<Question>) {
         let query = question.query.clone();
         if now.shard >= self.asks.shards {
-            return self.hand_over_found(now, *question);
+            return self.hand_over_found(engine, now, *question);
         }
-        if now.shard == usize::from(self.engine.id) {
-            let (part, next) = self.engine.hub.walk(&query, now.from, &mut self.asks.making.room);
+        if now.shard == usize::from(engine.id) {
+            let (part, next) = engine.hub.walk(&query, now.from, &mut self.asks.making.room);
             now.add(part, next);
         } else {
-            let reply = ReplyTo::Shard { shard: self.engine.id, number: now.number };
-            self.engine.post(now.shard as u8, Mail::Ask { query, from: now.from, reply });
+            let reply = ReplyTo::Shard { shard: engine.id, number: now.number };
+            engine.post(now.shard as u8, Mail::Ask { query, from: now.from, reply });
             now.asked = true;
         }
         now.question = Some(question);
     }
 
-    fn hand_over_found(&mut self, now: &mut Large, question: Question) {
+    fn hand_over_found(&mut self, engine: &mut Engine, now: &mut Large, question: Question) {
         let Question { query, shape, wide, .. } = question;
         self.asks.making.out = Some(Box::new(Job {
-            shard: self.engine.id,
+            shard: engine.id,
             number: now.number,
             query,
             shape,
             found: std::mem::take(&mut now.found),
             elsewhere: wide,
-            ids: self.engine.uniq_ids,
+            ids: engine.uniq_ids,
             shards: self.asks.shards,
             seed: self.asks.making.seed,
         }));
     }
 
     /// A large answer is put together, or its next round is known.
-    pub(super) fn made(&mut self, number: u64, made: Made) {
+    pub(super) fn made(&mut self, engine: &mut Engine, number: u64, made: Made) {
         self.asks.making.now = None;
         self.asks.making.go_on();
         if self.asks.asker(number).is_none() {
             return;
         }
         match made {
-            Made::Frame(pieces) => self.answer_in_pieces(number, pieces),
-            Made::Ask { query, shape, abroad: None } => self.ask_all(number, query, shape),
+            Made::Frame(pieces) => self.answer_in_pieces(engine, number, pieces),
+            Made::Ask { query, shape, abroad: None } => self.ask_all(engine, number, query, shape),
             Made::Ask { query, shape, abroad: Some(abroad) } => {
                 let abroad = abroad.into_iter().map(|query| (None, query)).collect();
-                self.ask_nodes(number, query, shape, Vec::new(), abroad);
+                self.ask_nodes(engine, number, query, shape, Vec::new(), abroad);
             }
         }
     }

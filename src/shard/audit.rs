@@ -99,12 +99,12 @@ impl Shard {
             "logins wait"
         );
         assert_eq!(
-            (self.asks.len(), self.engine.workers),
+            (self.netsvr.asks.len(), self.engine.workers),
             (sum.questions, sum.workers),
             "asks, workers"
         );
         assert_eq!(self.engine.tells.len(), sum.tells, "commands whose outcome is awaited");
-        self.asks.audit();
+        self.netsvr.asks.audit();
         assert_eq!(self.engine.answer_bytes, sum.answer_bytes, "bytes of answers");
         assert_eq!(
             self.engine.links.audit(self.engine.id, sizes.workers_max),
@@ -140,8 +140,15 @@ impl Shard {
         assert!(self.engine.tells.is_empty(), "outcomes are awaited");
         assert!(self.connmix.rest.is_empty(), "rules go on");
         assert!(self.xxim.is_idle(), "questions of xxim clients are left");
-        assert_eq!((self.asks.len(), self.engine.hooks.len()), (0, 0), "questions, callbacks");
-        assert!(!self.asks.is_busy(self.engine.answers_written), "answers are in the making");
+        assert_eq!(
+            (self.netsvr.asks.len(), self.engine.hooks.len()),
+            (0, 0),
+            "questions, callbacks"
+        );
+        assert!(
+            !self.netsvr.asks.is_busy(self.engine.answers_written),
+            "answers are in the making"
+        );
         assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
         assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
         assert_eq!(self.connmix.calls.len(), 0, "requests of rules");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
 use crate::shard::conns::Role;
-use crate::shard::mailbox::{Mail, Reach, ReplyTo};
+use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
 use crate::shard::{Engine, Shard};
 
 /// A command that waits for its time.
@@ -241,5 +241,22 @@ impl Shard {
         let done = work(self);
         self.engine.sends.forwarded = false;
         done
+    }
+
+    /// Somebody wants to know what a command comes to here.
+    pub(super) fn answer_tell(&mut self, command: &Command, to: ReplyTo) {
+        let outcome = match to {
+            ReplyTo::Mesh { .. } => self.for_another_node(|shard| shard.apply(command)),
+            ReplyTo::Shard { .. } => self.apply(command),
+        };
+        // Who is answered may rely on what follows of it.
+        self.settle();
+        let reply = Reply::Outcome(outcome);
+        match to {
+            ReplyTo::Shard { shard, number } => {
+                self.engine.post(shard, Mail::Replied { number, reply });
+            }
+            ReplyTo::Mesh { number } => self.engine.reply_to_mesh(number, reply),
+        }
     }
 }

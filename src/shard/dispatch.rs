@@ -82,7 +82,7 @@ impl Shard {
     /// The end of a client has begun.
     fn left_hub(&mut self, slot: u32, departed: &Departed) {
         match &self.engine.conns[slot].role {
-            Role::Netsvr(_) => self.netsvr_left(slot, departed),
+            Role::Netsvr(_) => self.netsvr.netsvr_left(&mut self.engine, slot, departed),
             Role::Xxim(_) => self.xxim.left(&mut self.engine, slot),
             Role::Connmix(_) => self.connmix.left(&mut self.engine, slot),
             Role::Im(_) => self.im.left(&mut self.engine, slot),
@@ -101,7 +101,7 @@ impl Shard {
 
     /// The connection is gone.
     fn gone(&mut self, slot: u32) {
-        self.netsvr_gone(slot);
+        self.netsvr.gone(&mut self.engine, slot);
         self.lost(slot);
         self.engine.conns[slot].extra = None;
     }
@@ -110,7 +110,9 @@ impl Shard {
     fn lost(&mut self, slot: u32) {
         let role = std::mem::replace(&mut self.engine.conns[slot].role, Role::Leaving);
         match role {
-            Role::Business(business) => self.business_lost(slot, *business),
+            Role::Business(business) => {
+                self.netsvr.business_lost(&mut self.engine, slot, *business)
+            }
             Role::Xxim(conn) => self.xxim.departed(&mut self.engine, slot, *conn),
             Role::XximHttp(conn) => self.xxim.http_departed(&mut self.engine, slot, &conn),
             Role::ConnmixApi(conn) => self.api.departed(&mut self.engine, slot, *conn),
@@ -125,7 +127,7 @@ impl Shard {
     /// What was sent to a connection that waits is written.
     fn written(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
-            Role::Business(_) => self.business_written(slot),
+            Role::Business(_) => self.netsvr.business_written(&mut self.engine, slot),
             Role::ConnmixApi(_) => self.api.room(&mut self.engine, slot),
             Role::Xxim(_) => self.xxim.resume(&mut self.engine, slot),
             _ => {}
@@ -163,7 +165,7 @@ impl Shard {
     fn own_due(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
             Role::Greeting(_) => self.engine.handshake_timed_out(slot),
-            Role::Business(_) => self.business_settled(slot),
+            Role::Business(_) => self.netsvr.business_settled(&mut self.engine, slot),
             Role::Xxim(_) => self.xxim.due(&mut self.engine, slot),
             Role::XximHttp(_) => self.xxim.http_due(&mut self.engine, slot),
             Role::Connmix(_) => self.connmix.due(&mut self.engine, slot),
@@ -175,11 +177,11 @@ impl Shard {
 
     fn silent(&mut self, slot: u32) {
         match self.engine.conns[slot].role {
-            Role::Business(_) => self.business_silent(slot),
+            Role::Business(_) => self.netsvr.business_silent(&mut self.engine, slot),
             Role::Connmix(_) => self.connmix.silent(&mut self.engine, slot),
             Role::Im(_) => self.im.silent(&mut self.engine, slot),
             Role::ConnmixApi(_) => self.api.silent(&mut self.engine, slot),
-            _ => self.netsvr_silent(slot),
+            _ => self.netsvr.silent(&mut self.engine, slot),
         }
     }
 

@@ -77,7 +77,7 @@ impl Engine {
     }
 
     /// Gives up the events that waited for room if nobody is left to take them.
-    fn drop_unwanted_events(&mut self) {
+    pub(super) fn drop_unwanted_events(&mut self) {
         let lost = self.links.drop_unwanted() as u64;
         self.counters.events_failed += lost;
         self.dropped(self.at_end(DropReason::WorkerLost), lost);
@@ -93,17 +93,6 @@ impl Engine {
 }
 
 impl Shard {
-    /// A worker unregisters: it gets nothing more from here, and its shard is told so.
-    pub(super) fn worker_leaving(&mut self, worker: ConnId) {
-        self.engine.links.leave(worker);
-        self.engine.drop_unwanted_events();
-        if worker.shard() == self.engine.id {
-            self.worker_left(worker);
-        } else {
-            self.engine.post(worker.shard(), Mail::WorkerLeft { worker });
-        }
-    }
-
     /// Gives the room in the workers' queues to the backlog, then to the clients that wait.
     pub(super) fn give_room(&mut self) {
         while let Some((worker, frame)) = self.engine.links.unkeep() {
@@ -129,7 +118,7 @@ impl Shard {
             }
             self.engine.conns[slot].flags.clear(Flags::WAITING);
             match self.engine.conns[slot].role {
-                Role::Opening(_) => self.try_open(slot),
+                Role::Opening(_) => self.netsvr.try_open(&mut self.engine, slot),
                 _ => self.engine.read_on(slot),
             }
             // The next one finds what this one has left.

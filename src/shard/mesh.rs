@@ -10,10 +10,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::config::model::Service;
-use crate::control::worker::{self, Request};
 use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::client_id::ClientIds;
@@ -22,12 +19,11 @@ use crate::hub::mesh::{Interest, Node, Nodes};
 use crate::hub::push::{Call, Change, Command, Outcome, Payload, Target, TopicChange};
 use crate::hub::queries::Query;
 use crate::metrics::DropReason;
-use crate::shard::commands::Job;
 use crate::shard::mailbox::{MeshRequest, Reach, Reply};
 use crate::shard::wants::Want;
 use crate::shard::{Engine, Shard};
 use crate::spare::Look;
-use crate::wire::netsvr::{Cmd, UniqIds};
+use crate::wire::netsvr::UniqIds;
 
 /// What a command costs of the room for what waits, beside its payloads and names.
 const COMMAND_BYTES: usize = 256;
@@ -41,7 +37,7 @@ pub(super) struct Mesh {
     /// The other nodes.
     pub nodes: Arc<Nodes>,
     /// Their uniqIds (netsvr).
-    uniq_ids: Vec<(u16, UniqIds)>,
+    pub uniq_ids: Vec<(u16, UniqIds)>,
     /// For the mesh, in order.
     out: VecDeque<MeshRequest>,
 }
@@ -189,45 +185,6 @@ impl Shard {
             self.engine.hand_over(Reach::Members, Arc::new(command.clone()), None);
         }
         self.dispatch(command);
-    }
-
-    /// Carries out what a netsvr command asks of connections of other nodes: each of them is
-    /// recognised by the address in its uniqIds. What it asks of users and topics is not carried.
-    pub(super) fn carry_abroad(&mut self, cmd: Cmd, body: &Bytes) {
-        let Some(mesh) = &self.engine.mesh else { return };
-        let named = |(_, ids): &&(u16, UniqIds)| ids.occur_in(body);
-        let named: Vec<_> = mesh.uniq_ids.iter().filter(named).cloned().collect();
-        for (node, ids) in named {
-            let request =
-                worker::request(cmd, body.clone(), &ids, self.engine.config.netsvr.generation);
-            match request {
-                Request::Commands(commands) => {
-                    let named =
-                        |command: &Command| command.conns().is_some_and(|conns| !conns.is_empty());
-                    let commands = commands.into_iter().filter(named);
-                    commands.for_each(|command| self.engine.dispatch_to(node, command));
-                }
-                Request::GuestKickLater { delay_s, command } => {
-                    self.engine.later(delay_s, Job { node: Some(node), command });
-                }
-                // What is wrong with it is said where this node carries it out.
-                _ => {}
-            }
-        }
-    }
-
-    /// What a netsvr query about connections asks of other nodes: of each that occurs in it.
-    pub(super) fn named_abroad(&self, cmd: Cmd, body: &Bytes) -> Vec<(Option<u16>, Query)> {
-        let Some(mesh) = &self.engine.mesh else { return Vec::new() };
-        let generation = self.engine.config.netsvr.generation;
-        let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
-        let asks = named.filter_map(|(node, ids)| {
-            match worker::request(cmd, body.clone(), ids, generation) {
-                Request::Ask { query, .. } => Some((Some(*node), query)),
-                _ => None,
-            }
-        });
-        asks.collect()
     }
 }
 

@@ -77,7 +77,7 @@ use crate::shard::business::Business;
 use crate::shard::commands::Job;
 use crate::shard::conns::{Greeting, Role};
 use crate::shard::flight::{Flight, Source};
-use crate::shard::mailbox::{Mail, Request};
+use crate::shard::mailbox::{Mail, Reply, Request};
 use crate::shard::queries::Asks;
 use crate::shard::timers::Wheel;
 use crate::wire::http::machine::Machine;
@@ -90,7 +90,7 @@ pub use shared::Shared;
 /// One shard; see the module.
 pub struct Shard {
     pub engine: Engine,
-    asks: Asks,
+    netsvr: netsvr::Netsvr,
     im: im::Im,
     connmix: connmix::Connmix,
     api: connmix_api::Api,
@@ -124,7 +124,7 @@ impl Shard {
     ) -> Shard {
         Shard {
             engine: Engine::new(id, shards, config, shared, listeners, seed),
-            asks: Asks::new(shards, seed as u64),
+            netsvr: netsvr::Netsvr { asks: Asks::new(shards, seed as u64) },
             im: im::Im::default(),
             connmix: connmix::Connmix::default(),
             api: connmix_api::Api::default(),
@@ -153,7 +153,7 @@ impl Shard {
         }
         self.im.tick(&mut self.engine);
         self.look_for_spare();
-        self.go_on_answering();
+        self.netsvr.go_on_answering(&mut self.engine);
         self.settle_all();
     }
 
@@ -295,22 +295,31 @@ impl Shard {
                 self.for_another_node(|shard| _ = shard.apply(&command));
             }
             Mail::Part(command) => _ = self.apply(&command),
-            Mail::Ask { query, from, reply } => self.find(query, from, reply),
+            Mail::Ask { query, from, reply } => {
+                self.netsvr.find(&mut self.engine, query, from, reply)
+            }
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
-            Mail::Replied { number, reply } => self.replied(number, reply),
-            Mail::Made { number, made } => self.made(number, made),
-            Mail::AskRates { from, number } => self.answer_rates(from, number),
-            Mail::Rates { number, rates } => self.rates_answered(number, &rates),
+            Mail::Replied { number, reply: Reply::Outcome(part) } => self.told(number, part),
+            Mail::Replied { number, reply } => self.netsvr.replied(&mut self.engine, number, reply),
+            Mail::Made { number, made } => self.netsvr.made(&mut self.engine, number, made),
+            Mail::AskRates { from, number } => {
+                self.netsvr.answer_rates(&mut self.engine, from, number)
+            }
+            Mail::Rates { number, rates } => {
+                self.netsvr.rates_answered(&mut self.engine, number, &rates)
+            }
             Mail::Event { from, worker, frame } => self.engine.deliver_event(from, worker, frame),
             Mail::EventsWritten { worker, count } => self.engine.links.written(worker, count),
             Mail::WorkerAdded(worker) => self.engine.links.add(worker),
-            Mail::WorkerLeaving { worker } => self.worker_leaving(worker),
-            Mail::WorkerLeft { worker } => self.worker_left(worker),
+            Mail::WorkerLeaving { worker } => self.netsvr.worker_leaving(&mut self.engine, worker),
+            Mail::WorkerLeft { worker } => self.netsvr.worker_left(&mut self.engine, worker),
             Mail::WorkerGone { worker, written } => self.engine.worker_gone(worker, written),
-            Mail::Unregister { from, number, worker } => self.unregister(from, number, worker),
-            Mail::Unregistered { number } => self.unregistered(number),
-            Mail::Opened { conn, verdict } => self.verdict(conn, verdict),
-            Mail::ClosedCallback { number } => self.close_told(number),
+            Mail::Unregister { from, number, worker } => {
+                self.netsvr.unregister(&mut self.engine, from, number, worker)
+            }
+            Mail::Unregistered { number } => self.netsvr.unregistered(&mut self.engine, number),
+            Mail::Opened { conn, verdict } => self.netsvr.verdict(&mut self.engine, conn, verdict),
+            Mail::ClosedCallback { number } => self.netsvr.close_told(&mut self.engine, number),
             Mail::Queue(mail) => self.queue_mail(mail),
             Mail::Rendered { number, text } => self.api.rendered(&mut self.engine, number, &text),
             Mail::Chat(chat) => self.im.order(&mut self.engine, *chat),
@@ -391,7 +400,7 @@ impl Shard {
             .or_else(|| self.engine.logins.next(self.engine.config.login.under_way_max))
             .or_else(|| self.connmix.calls.next(self.engine.config.connmix.rules.http_calls_max))
             .or_else(|| self.xxim.next_request())
-            .or_else(|| self.asks.making.next_request())
+            .or_else(|| self.netsvr.asks.making.next_request())
     }
 
     /// For tests: xxim clients whose keys wait to be decrypted.
@@ -410,7 +419,7 @@ impl Shard {
             || !self.engine.unconfirmed.is_empty()
             || self.engine.room_left
             || self.engine.wants.has_readers()
-            || self.asks.is_busy(self.engine.answers_written)
+            || self.netsvr.asks.is_busy(self.engine.answers_written)
             || self.engine.queueing.is_busy()
             || !self.connmix.leaving.is_empty()
             || self.xxim.has_room(&self.engine)

@@ -6,20 +6,27 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::config::model::WorkerFull;
+use crate::control::worker::{self, Request};
 use crate::edge::netsvr::{Client, Inbound};
 use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::limits::WindowRules;
+use crate::hub::push::Command;
 use crate::hub::push::{Change, CloseReason, Payload, TopicChange};
+use crate::hub::queries::Query;
 use crate::hub::{ConnId, Departed};
 use crate::metrics::DropReason;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
+use crate::shard::commands::Job;
 use crate::shard::conns::{Flags, Opening, Role};
 use crate::shard::forms::Made;
 use crate::shard::links::{Event, EventKind};
+use crate::shard::mailbox::Mail;
+use crate::shard::queries::Asks;
 use crate::shard::rows;
 use crate::shard::{lists, netsvr_push};
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
+use crate::wire::netsvr::{Cmd, UniqIds};
 
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 /// Close reasons of a refused open (section 2.4).
@@ -29,16 +36,29 @@ const RATE_LIMITED: CloseReason =
 const CALLBACK_FAILED: CloseReason = CloseReason { code: 1011, text: "open callback failed" };
 const UNAUTHORIZED: CloseReason = CloseReason { code: 1008, text: "unauthorized" };
 
-impl Shard {
-    pub(super) fn netsvr_upgraded(&mut self, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
-        let online = self.engine.shared.online.fetch_add(1, Ordering::Relaxed);
-        self.engine.conns[slot].flags.set(Flags::ONLINE);
-        if online >= self.engine.config.netsvr.customer.max_online {
-            return self.refuse(slot, RATE_LIMITED);
+/// What a shard has for all connections of netsvr together.
+#[derive(Debug)]
+pub(super) struct Netsvr {
+    /// Questions of business processes.
+    pub asks: Asks,
+}
+
+impl Netsvr {
+    pub(super) fn upgraded(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        peer: SocketAddr,
+        upgrade: Upgrade,
+    ) {
+        let online = engine.shared.online.fetch_add(1, Ordering::Relaxed);
+        engine.conns[slot].flags.set(Flags::ONLINE);
+        if online >= engine.config.netsvr.customer.max_online {
+            return self.refuse(engine, slot, RATE_LIMITED);
         }
-        if !self.engine.shared.open_limiter.take(self.engine.now.ms.saturating_mul(1_000_000)) {
-            self.engine.dropped(DropReason::OpenLimiter, 1);
-            return self.refuse(slot, RATE_LIMITED);
+        if !engine.shared.open_limiter.take(engine.now.ms.saturating_mul(1_000_000)) {
+            engine.dropped(DropReason::OpenLimiter, 1);
+            return self.refuse(engine, slot, RATE_LIMITED);
         }
         let info = OpenInfo {
             raw_query: upgrade.raw_query,
@@ -49,46 +69,45 @@ impl Shard {
         };
         // The time for the handshake does not run while the callback decides.
         let opening = Role::Opening(Box::new(Opening { info, verdict: None }));
-        self.engine.turn_into(slot, opening, rows::OPENING);
-        let deflate = self.engine.conns[slot].flags.has(Flags::DEFLATE);
-        let deflate = deflate && self.engine.deflater.is_some();
-        self.engine.conns[slot].form =
-            if deflate { lists::NETSVR_DEFLATE } else { lists::NETSVR_PLAIN };
-        match self.engine.config.netsvr.customer.on_open_callback_api {
-            Some(_) => self.ask_callback(slot),
-            None => self.try_open(slot),
+        engine.turn_into(slot, opening, rows::OPENING);
+        let deflate = engine.conns[slot].flags.has(Flags::DEFLATE);
+        let deflate = deflate && engine.deflater.is_some();
+        engine.conns[slot].form = if deflate { lists::NETSVR_DEFLATE } else { lists::NETSVR_PLAIN };
+        match engine.config.netsvr.customer.on_open_callback_api {
+            Some(_) => self.ask_callback(engine, slot),
+            None => self.try_open(engine, slot),
         }
     }
 
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
-    fn refuse(&mut self, slot: u32, reason: CloseReason) {
-        self.engine.counters.opens_refused += 1;
-        self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
-        let conn = &mut self.engine.conns[slot];
+    fn refuse(&mut self, engine: &mut Engine, slot: u32, reason: CloseReason) {
+        engine.counters.opens_refused += 1;
+        engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+        let conn = &mut engine.conns[slot];
         // Its place is free at once, not when its close frame was answered.
         if conn.flags.clear(Flags::ONLINE) {
-            self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
+            engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }
-        self.engine.close(slot, reason);
-        self.engine.linger(slot);
+        engine.close(slot, reason);
+        engine.linger(slot);
     }
 
-    fn ask_callback(&mut self, slot: u32) {
-        let Role::Opening(opening) = &self.engine.conns[slot].role else { return };
-        let id = self.engine.conns.id(slot);
-        let uniq_id = self.engine.uniq_ids.encode(id);
-        let generation = self.engine.config.netsvr.generation;
+    fn ask_callback(&mut self, engine: &mut Engine, slot: u32) {
+        let Role::Opening(opening) = &engine.conns[slot].role else { return };
+        let id = engine.conns.id(slot);
+        let uniq_id = engine.uniq_ids.encode(id);
+        let generation = engine.config.netsvr.generation;
         let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
-        self.engine.hooks.open(id, body);
-        if self.engine.hooks.opens() > 2 * self.engine.conns.len() + LEFT_SPARE {
-            self.engine.hooks.retain_opens(|id| self.engine.conns.slot(id).is_some());
+        engine.hooks.open(id, body);
+        if engine.hooks.opens() > 2 * engine.conns.len() + LEFT_SPARE {
+            engine.hooks.retain_opens(|id| engine.conns.slot(id).is_some());
         }
-        self.engine.block(slot);
+        engine.block(slot);
     }
 
     /// Sends data to a netsvr client, or one that is not let in.
-    fn netsvr_push(&mut self, slot: u32, data: Bytes) {
-        let engine = &mut self.engine;
+    fn push(&mut self, engine: &mut Engine, slot: u32, data: Bytes) {
+        let engine = engine;
         let (payload, customer) = (Payload::new(data), &engine.config.netsvr.customer);
         let frame = match engine.conns[slot].form {
             lists::NETSVR_DEFLATE => {
@@ -100,61 +119,66 @@ impl Shard {
     }
 
     /// The callback at open has decided (section 7.1).
-    pub(super) fn verdict(&mut self, id: ConnId, verdict: Option<Box<Verdict>>) {
-        self.engine.hooks.done();
-        let Some(slot) = self.engine.conns.slot(id) else { return };
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
+    pub(super) fn verdict(
+        &mut self,
+        engine: &mut Engine,
+        id: ConnId,
+        verdict: Option<Box<Verdict>>,
+    ) {
+        engine.hooks.done();
+        let Some(slot) = engine.conns.slot(id) else { return };
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        let Role::Opening(opening) = &mut self.engine.conns[slot].role else { return };
+        let Role::Opening(opening) = &mut engine.conns[slot].role else { return };
         match verdict {
             Some(verdict) if verdict.allow => {
                 opening.verdict = Some(verdict);
-                self.try_open(slot);
+                self.try_open(engine, slot);
             }
             denied => {
-                self.engine.counters.callbacks_denied += denied.is_some() as u64;
-                self.engine.counters.callbacks_failed += denied.is_none() as u64;
+                engine.counters.callbacks_denied += denied.is_some() as u64;
+                engine.counters.callbacks_failed += denied.is_none() as u64;
                 let data = denied.as_ref().map(|verdict| verdict.data.clone()).unwrap_or_default();
                 if !data.is_empty() {
-                    self.netsvr_push(slot, data);
+                    self.push(engine, slot, data);
                 }
-                self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+                engine.turn_into(slot, Role::Leaving, rows::LEAVING);
                 let failed = denied.is_none();
-                self.engine.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
+                engine.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
             }
         }
     }
 
     /// Opens the connection, now or when a worker has room for the event.
-    pub(super) fn try_open(&mut self, slot: u32) {
-        let id = self.engine.conns.id(slot);
-        let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
-        if wait && !self.engine.links.ready(EventKind::Open, id, None) {
-            return self.engine.wait_for_room(slot);
+    pub(super) fn try_open(&mut self, engine: &mut Engine, slot: u32) {
+        let id = engine.conns.id(slot);
+        let wait = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        if wait && !engine.links.ready(EventKind::Open, id, None) {
+            return engine.wait_for_room(slot);
         }
-        let Role::Opening(_) = self.engine.conns[slot].role else { return };
-        let role = self.engine.turn_into(slot, Role::Netsvr(Client::default()), rows::NETSVR);
+        let Role::Opening(_) = engine.conns[slot].role else { return };
+        let role = engine.turn_into(slot, Role::Netsvr(Client::default()), rows::NETSVR);
         let Role::Opening(opening) = role else { return };
         let Opening { info, verdict } = *opening;
-        self.engine.counters.opens += 1;
-        self.engine.join(slot);
+        engine.counters.opens += 1;
+        engine.join(slot);
         let verdict = verdict.map(|verdict| *verdict).unwrap_or_default();
-        self.engine.hub.change(slot, &change_of(&verdict));
+        engine.hub.change(slot, &change_of(&verdict));
         if !verdict.data.is_empty() {
-            self.netsvr_push(slot, verdict.data);
+            self.push(engine, slot, verdict.data);
         }
-        self.engine.conns[slot].active_ms = self.engine.now.ms;
-        self.engine.rearm(slot);
-        let generation = self.engine.config.netsvr.generation;
-        let uniq_ids = self.engine.uniq_ids.encode(id);
-        self.engine.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
-        self.engine.read_on(slot);
+        engine.conns[slot].active_ms = engine.now.ms;
+        engine.rearm(slot);
+        let generation = engine.config.netsvr.generation;
+        let uniq_ids = engine.uniq_ids.encode(id);
+        engine.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
+        engine.read_on(slot);
     }
 
     /// One WebSocket message.
-    pub(super) fn netsvr_message(&mut self, slot: u32, data: &[u8]) {
-        let customer = &self.engine.config.netsvr.customer;
+    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
+        let customer = &engine.config.netsvr.customer;
         let window = WindowRules {
             zero_window_max: customer.limit_zero_window_max_requests,
             max: customer.limit_window_max_requests,
@@ -162,28 +186,28 @@ impl Shard {
         };
         let heartbeat = &customer.heartbeat_message;
         // What nobody wants takes nothing from the limiters (netsvr section 2.6, step 1).
-        if !self.engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
-            return self.engine.dropped(DropReason::NoWorker, 1);
+        if !engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
+            return engine.dropped(DropReason::NoWorker, 1);
         }
-        let Role::Netsvr(client) = &mut self.engine.conns[slot].role else { return };
-        let limiter = &self.engine.shared.message_limiter;
-        match client.message(data, self.engine.now.ms, heartbeat, &window, limiter) {
-            Inbound::Heartbeat => self.engine.counters.heartbeats += 1,
-            Inbound::Forward => self.forward(slot, data),
+        let Role::Netsvr(client) = &mut engine.conns[slot].role else { return };
+        let limiter = &engine.shared.message_limiter;
+        match client.message(data, engine.now.ms, heartbeat, &window, limiter) {
+            Inbound::Heartbeat => engine.counters.heartbeats += 1,
+            Inbound::Forward => self.forward(engine, slot, data),
             Inbound::OverConnectionLimit => {
-                self.engine.dropped(DropReason::ConnectionLimiter, 1);
+                engine.dropped(DropReason::ConnectionLimiter, 1);
             }
             Inbound::OverMessageLimit => {
-                self.engine.dropped(DropReason::MessageLimiter, 1);
+                engine.dropped(DropReason::MessageLimiter, 1);
             }
         }
     }
 
-    fn forward(&mut self, slot: u32, data: &[u8]) {
-        let worker = &self.engine.config.netsvr.worker;
+    fn forward(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
+        let worker = &engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
-        let uniq_id = self.engine.uniq_ids.encode(self.engine.conns.id(slot));
-        self.engine.event(slot, EventKind::Message, |hub| {
+        let uniq_id = engine.uniq_ids.encode(engine.conns.id(slot));
+        engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
             wire::transfer(&uniq_id, hub.user(slot), session, topics, data)
@@ -192,46 +216,100 @@ impl Shard {
 
     /// A netsvr client has left with what it had: a worker is told, after the callback if there is
     /// one.
-    pub(super) fn netsvr_left(&mut self, slot: u32, departed: &Departed) {
-        let worker = self.engine.conns[slot].worker();
-        self.engine.counters.closes += 1;
-        let id = self.engine.conns.id(slot);
-        let uniq_id = self.engine.uniq_ids.encode(id);
+    pub(super) fn netsvr_left(&mut self, engine: &mut Engine, slot: u32, departed: &Departed) {
+        let worker = engine.conns[slot].worker();
+        engine.counters.closes += 1;
+        let id = engine.conns.id(slot);
+        let uniq_id = engine.uniq_ids.encode(id);
         let topics = departed.topics.iter().map(|topic| &**topic);
         let (user, session) = (&departed.user, &departed.session);
         let frame = wire::conn_close(&uniq_id, user, session, topics);
         let event = Event { kind: EventKind::Close, client: id, frame };
-        if self.engine.config.netsvr.customer.on_close_callback_api.is_some() {
+        if engine.config.netsvr.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(wire::HEADER..);
-            if let Err(event) = self.engine.hooks.close(self.engine.id, body, event, worker) {
-                self.engine.dropped(DropReason::CallbackSkipped, 1);
-                self.engine.place_close(event, worker);
+            if let Err(event) = engine.hooks.close(engine.id, body, event, worker) {
+                engine.dropped(DropReason::CallbackSkipped, 1);
+                engine.place_close(event, worker);
             }
         } else {
-            self.engine.place_close(event, worker);
+            engine.place_close(event, worker);
         }
     }
 
     /// A netsvr client is gone, or one that was not let in: its place is free.
-    pub(super) fn netsvr_gone(&mut self, slot: u32) {
-        if self.engine.conns[slot].flags.clear(Flags::ONLINE) {
-            self.engine.shared.online.fetch_sub(1, Ordering::Relaxed);
+    pub(super) fn gone(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.conns[slot].flags.clear(Flags::ONLINE) {
+            engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// The client has been silent for too long.
-    pub(super) fn netsvr_silent(&mut self, slot: u32) {
-        self.engine.counters.idle_timeouts += 1;
-        self.engine.close(slot, IDLE);
+    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.idle_timeouts += 1;
+        engine.close(slot, IDLE);
     }
 
     /// The callback at close is over, whatever came of it (section 7.2).
-    pub(super) fn close_told(&mut self, number: u64) {
-        self.engine.hooks.done();
-        if let Some((event, sticky)) = self.engine.hooks.told(number) {
-            self.engine.place_close(event, sticky);
+    pub(super) fn close_told(&mut self, engine: &mut Engine, number: u64) {
+        engine.hooks.done();
+        if let Some((event, sticky)) = engine.hooks.told(number) {
+            engine.place_close(event, sticky);
         }
+    }
+
+    /// A worker unregisters: it gets nothing more from here, and its shard is told so.
+    pub(super) fn worker_leaving(&mut self, engine: &mut Engine, worker: ConnId) {
+        engine.links.leave(worker);
+        engine.drop_unwanted_events();
+        if worker.shard() == engine.id {
+            self.worker_left(engine, worker);
+        } else {
+            engine.post(worker.shard(), Mail::WorkerLeft { worker });
+        }
+    }
+
+    /// Carries out what a netsvr command asks of connections of other nodes: each of them is
+    /// recognised by the address in its uniqIds. What it asks of users and topics is not carried.
+    pub(super) fn carry_abroad(&mut self, engine: &mut Engine, cmd: Cmd, body: &Bytes) {
+        let Some(mesh) = &engine.mesh else { return };
+        let named = |(_, ids): &&(u16, UniqIds)| ids.occur_in(body);
+        let named: Vec<_> = mesh.uniq_ids.iter().filter(named).cloned().collect();
+        for (node, ids) in named {
+            let request = worker::request(cmd, body.clone(), &ids, engine.config.netsvr.generation);
+            match request {
+                Request::Commands(commands) => {
+                    let named =
+                        |command: &Command| command.conns().is_some_and(|conns| !conns.is_empty());
+                    let commands = commands.into_iter().filter(named);
+                    commands.for_each(|command| engine.dispatch_to(node, command));
+                }
+                Request::GuestKickLater { delay_s, command } => {
+                    engine.later(delay_s, Job { node: Some(node), command });
+                }
+                // What is wrong with it is said where this node carries it out.
+                _ => {}
+            }
+        }
+    }
+
+    /// What a netsvr query about connections asks of other nodes: of each that occurs in it.
+    pub(super) fn named_abroad(
+        &self,
+        engine: &Engine,
+        cmd: Cmd,
+        body: &Bytes,
+    ) -> Vec<(Option<u16>, Query)> {
+        let Some(mesh) = &engine.mesh else { return Vec::new() };
+        let generation = engine.config.netsvr.generation;
+        let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
+        let asks = named.filter_map(|(node, ids)| {
+            match worker::request(cmd, body.clone(), ids, generation) {
+                Request::Ask { query, .. } => Some((Some(*node), query)),
+                _ => None,
+            }
+        });
+        asks.collect()
     }
 }
 

@@ -16,12 +16,11 @@ use crate::control::large::Elsewhere;
 use crate::control::worker::{self, Next, Shape};
 use crate::hub::ConnId;
 use crate::hub::mesh::Lent;
-use crate::hub::push::Command;
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::Cursor;
 use crate::limits::MESH_QUERY_BYTES;
 use crate::metrics::Rates;
-use crate::shard::Shard;
+use crate::shard::Engine;
 use crate::shard::answers::Making;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::spare::Look;
@@ -141,50 +140,58 @@ impl Asks {
     }
 }
 
-impl Shard {
+impl super::netsvr::Netsvr {
     /// A backend connection asks about connections, users or topics.
-    pub(super) fn ask(&mut self, slot: u32, query: Query, shape: Shape) {
-        let number = self.question(slot);
-        self.ask_all(number, Arc::new(query.distinct()), shape);
+    pub(super) fn ask(&mut self, engine: &mut Engine, slot: u32, query: Query, shape: Shape) {
+        let number = self.question(engine, slot);
+        self.ask_all(engine, number, Arc::new(query.distinct()), shape);
     }
 
     /// The query must be [`Query::distinct`].
-    pub(super) fn ask_all(&mut self, number: u64, query: Arc<Query>, shape: Shape) {
+    pub(super) fn ask_all(
+        &mut self,
+        engine: &mut Engine,
+        number: u64,
+        query: Arc<Query>,
+        shape: Shape,
+    ) {
         self.asks.begin(number, About::Query(Question::new(query.clone(), shape, None)));
-        self.ask_shards(number, &query);
+        self.ask_shards(engine, number, &query);
     }
 
     /// A backend connection asks about the connections, users or topics of all nodes.
     pub(super) fn ask_wide(
         &mut self,
+        engine: &mut Engine,
         slot: u32,
         (cmd, body): (Cmd, Bytes),
         query: Query,
         shape: Shape,
     ) {
-        if self.engine.mesh.as_ref().is_none_or(|mesh| mesh.nodes.is_empty()) {
-            return self.ask(slot, query, shape);
+        if engine.mesh.as_ref().is_none_or(|mesh| mesh.nodes.is_empty()) {
+            return self.ask(engine, slot, query, shape);
         }
-        let number = self.question(slot);
+        let number = self.question(engine, slot);
         let (asked, abroad) = match &query {
             Query::Online(_) => {
-                let abroad = self.named_abroad(cmd, &body);
-                (worker::asked(body, &self.engine.uniq_ids), abroad)
+                let abroad = self.named_abroad(engine, cmd, &body);
+                (worker::asked(body, &engine.uniq_ids), abroad)
             }
-            Query::ConnInfo { .. } => (Vec::new(), self.named_abroad(cmd, &body)),
+            Query::ConnInfo { .. } => (Vec::new(), self.named_abroad(engine, cmd, &body)),
             _ => (Vec::new(), vec![(None, query.clone())]),
         };
         let abroad = abroad
             .into_iter()
             .flat_map(|(to, query)| query.split(MESH_QUERY_BYTES).into_iter().map(move |q| (to, q)))
             .collect();
-        self.ask_nodes(number, Arc::new(query.distinct()), shape, asked, abroad);
+        self.ask_nodes(engine, number, Arc::new(query.distinct()), shape, asked, abroad);
     }
 
     /// Asks all shards, and other nodes what each of them is to be asked, in messages that are not
     /// too large. The query must be [`Query::distinct`].
     pub(super) fn ask_nodes(
         &mut self,
+        engine: &mut Engine,
         number: u64,
         query: Arc<Query>,
         shape: Shape,
@@ -195,24 +202,29 @@ impl Shard {
         let about = About::Query(Question::new(query.clone(), shape, wide));
         self.asks.begin_with(number, about, self.asks.shards + abroad.len());
         for (to, query) in abroad {
-            self.engine.ask_node(number, to, query);
+            engine.ask_node(number, to, query);
         }
-        self.ask_shards(number, &query);
+        self.ask_shards(engine, number, &query);
     }
 
-    fn ask_shards(&mut self, number: u64, query: &Arc<Query>) {
-        for shard in self.engine.others() {
-            let reply = ReplyTo::Shard { shard: self.engine.id, number };
-            self.engine
-                .post(shard, Mail::Ask { query: query.clone(), from: Cursor::default(), reply });
+    fn ask_shards(&mut self, engine: &mut Engine, number: u64, query: &Arc<Query>) {
+        for shard in engine.others() {
+            let reply = ReplyTo::Shard { shard: engine.id, number };
+            engine.post(shard, Mail::Ask { query: query.clone(), from: Cursor::default(), reply });
         }
-        let reply = ReplyTo::Shard { shard: self.engine.id, number };
-        self.find(query.clone(), Cursor::default(), reply);
+        let reply = ReplyTo::Shard { shard: engine.id, number };
+        self.find(engine, query.clone(), Cursor::default(), reply);
     }
 
     /// What other nodes have; of one that has left meanwhile nothing is known.
-    fn found_elsewhere(&mut self, number: u64, parts: Vec<(u16, Answer)>, lent: Lent) {
-        let named = |(node, part)| Some((self.engine.uniq_ids_of(node)?, part));
+    fn found_elsewhere(
+        &mut self,
+        engine: &mut Engine,
+        number: u64,
+        parts: Vec<(u16, Answer)>,
+        lent: Lent,
+    ) {
+        let named = |(node, part)| Some((engine.uniq_ids_of(node)?, part));
         let parts: Vec<(UniqIds, Answer)> = parts.into_iter().filter_map(named).collect();
         let merge = |about: &mut About| {
             if let About::Query(question) = about
@@ -223,47 +235,34 @@ impl Shard {
             }
         };
         let about = self.asks.add(number, merge);
-        self.conclude(number, about);
-    }
-
-    /// Somebody wants to know what a command comes to here.
-    pub(super) fn answer_tell(&mut self, command: &Command, to: ReplyTo) {
-        let outcome = match to {
-            ReplyTo::Mesh { .. } => self.for_another_node(|shard| shard.apply(command)),
-            ReplyTo::Shard { .. } => self.apply(command),
-        };
-        // Who is answered may rely on what follows of it.
-        self.settle();
-        self.reply(to, Reply::Outcome(outcome));
+        self.conclude(engine, number, about);
     }
 
     /// Sends this shard's part of an answer.
-    pub(super) fn reply(&mut self, to: ReplyTo, reply: Reply) {
+    pub(super) fn reply(&mut self, engine: &mut Engine, to: ReplyTo, reply: Reply) {
         match to {
-            ReplyTo::Shard { shard, number } if shard == self.engine.id => {
-                self.replied(number, reply)
+            ReplyTo::Shard { shard, number } if shard == engine.id => {
+                self.replied(engine, number, reply)
             }
-            ReplyTo::Shard { shard, number } => {
-                self.engine.post(shard, Mail::Replied { number, reply })
-            }
-            ReplyTo::Mesh { number } => self.engine.reply_to_mesh(number, reply),
+            ReplyTo::Shard { shard, number } => engine.post(shard, Mail::Replied { number, reply }),
+            ReplyTo::Mesh { number } => engine.reply_to_mesh(number, reply),
         }
     }
 
     /// One shard's part of an answer to a question of this shard.
-    pub(super) fn replied(&mut self, number: u64, reply: Reply) {
+    pub(super) fn replied(&mut self, engine: &mut Engine, number: u64, reply: Reply) {
         match reply {
             Reply::Answer(part, next) if self.asks.making.is_at(number) => {
-                self.piece_found(part, next);
+                self.piece_found(engine, part, next);
             }
-            Reply::Answer(part, next) => self.answered(number, part, next.is_none()),
-            Reply::Outcome(part) => self.told(number, part),
-            Reply::Elsewhere(parts, lent) => self.found_elsewhere(number, parts, lent),
+            Reply::Answer(part, next) => self.answered(engine, number, part, next.is_none()),
+            Reply::Outcome(_) => debug_assert!(false, "nothing was told"),
+            Reply::Elsewhere(parts, lent) => self.found_elsewhere(engine, number, parts, lent),
         }
     }
 
     /// One shard's part of an answer.
-    fn answered(&mut self, number: u64, part: Answer, is_all: bool) {
+    fn answered(&mut self, engine: &mut Engine, number: u64, part: Answer, is_all: bool) {
         let weight_max = self.asks.making.piece;
         let merge = |about: &mut About| {
             if let About::Query(question) = about {
@@ -271,26 +270,26 @@ impl Shard {
             }
         };
         let about = self.asks.add(number, merge);
-        self.conclude(number, about);
+        self.conclude(engine, number, about);
     }
 
     /// All parts of an answer are in, if there is something to conclude.
-    fn conclude(&mut self, number: u64, about: Option<About>) {
+    fn conclude(&mut self, engine: &mut Engine, number: u64, about: Option<About>) {
         let question = match about {
             Some(About::Query(question)) => question,
-            Some(About::Known(frame)) => return self.answer_question(number, frame),
+            Some(About::Known(frame)) => return self.answer_question(engine, number, frame),
             _ => return,
         };
         let elsewhere = question.wide.as_ref().map_or(0, Elsewhere::weight);
         if question.large || elsewhere > self.asks.making.piece {
-            return self.make(number, question);
+            return self.make(engine, number, question);
         }
         let Question { query, shape, answer, wide, .. } = *question;
         let is_wide = wide.is_some();
         let next = match wide {
-            None => worker::answer(shape, answer.finish(&query), &self.engine.uniq_ids),
+            None => worker::answer(shape, answer.finish(&query), &engine.uniq_ids),
             Some(Elsewhere { asked, found, .. }) => {
-                let mut whole = answer.map(|conn| UniqId::of(conn, &self.engine.uniq_ids));
+                let mut whole = answer.map(|conn| UniqId::of(conn, &engine.uniq_ids));
                 for (ids, part) in found {
                     whole.merge(part.map(|conn| UniqId::of(conn, &ids)));
                 }
@@ -299,53 +298,55 @@ impl Shard {
             }
         };
         match next {
-            Next::Done(frame) => self.answer_question(number, frame),
+            Next::Done(frame) => self.answer_question(engine, number, frame),
             Next::Ask(query, shape) if is_wide => {
                 let query = query.distinct();
                 let abroad = query.clone().split(MESH_QUERY_BYTES).into_iter();
                 let abroad = abroad.map(|query| (None, query)).collect();
-                self.ask_nodes(number, Arc::new(query), shape, Vec::new(), abroad);
+                self.ask_nodes(engine, number, Arc::new(query), shape, Vec::new(), abroad);
             }
-            Next::Ask(query, shape) => self.ask_all(number, Arc::new(query.distinct()), shape),
+            Next::Ask(query, shape) => {
+                self.ask_all(engine, number, Arc::new(query.distinct()), shape)
+            }
         }
     }
 
     /// Answers a question when every shard has handled the mail that was posted before it.
-    pub(super) fn answer_when_known(&mut self, number: u64, answer: Bytes) {
+    pub(super) fn answer_when_known(&mut self, engine: &mut Engine, number: u64, answer: Bytes) {
         self.asks.begin(number, About::Known(answer));
-        self.ask_shards(number, &Arc::new(Query::Online(Vec::new())));
+        self.ask_shards(engine, number, &Arc::new(Query::Online(Vec::new())));
     }
 
     /// A backend connection asks for the metric items.
-    pub(super) fn ask_rates(&mut self, slot: u32) {
-        let number = self.question(slot);
+    pub(super) fn ask_rates(&mut self, engine: &mut Engine, slot: u32) {
+        let number = self.question(engine, slot);
         self.asks.begin(number, About::Rates(Box::default()));
-        for shard in self.engine.others() {
-            self.engine.post(shard, Mail::AskRates { from: self.engine.id, number });
+        for shard in engine.others() {
+            engine.post(shard, Mail::AskRates { from: engine.id, number });
         }
-        let rates = self.rates();
-        self.rates_answered(number, &rates);
+        let rates = self.rates(engine);
+        self.rates_answered(engine, number, &rates);
     }
 
-    fn rates(&mut self) -> Rates {
-        self.engine.meters.rates(self.engine.now.ms, &self.engine.counters.items())
+    fn rates(&mut self, engine: &mut Engine) -> Rates {
+        engine.meters.rates(engine.now.ms, &engine.counters.items())
     }
 
     /// Another shard asks what this one has counted.
-    pub(super) fn answer_rates(&mut self, from: u8, number: u64) {
-        let rates = Box::new(self.rates());
-        self.engine.post(from, Mail::Rates { number, rates });
+    pub(super) fn answer_rates(&mut self, engine: &mut Engine, from: u8, number: u64) {
+        let rates = Box::new(self.rates(engine));
+        engine.post(from, Mail::Rates { number, rates });
     }
 
     /// One shard's part of the metric items.
-    pub(super) fn rates_answered(&mut self, number: u64, part: &Rates) {
+    pub(super) fn rates_answered(&mut self, engine: &mut Engine, number: u64, part: &Rates) {
         let merge = |about: &mut About| {
             if let About::Rates(rates) = about {
                 rates.merge(part);
             }
         };
         let Some(About::Rates(rates)) = self.asks.add(number, merge) else { return };
-        let items = self.engine.config.netsvr.metrics_items.iter().filter_map(|&item| {
+        let items = engine.config.netsvr.metrics_items.iter().filter_map(|&item| {
             let rate = rates.item(item)?;
             Some(MetricItem {
                 item: item as i32,
@@ -357,12 +358,12 @@ impl Shard {
             })
         });
         let frame = wire::metrics_resp(&items.collect::<Vec<_>>());
-        self.answer_question(number, frame);
+        self.answer_question(engine, number, frame);
     }
 
     /// Sets the process-wide limiters and answers with what is in force (section 6.8, W15).
-    pub(super) fn limit(&mut self, slot: u32, on_open: i32, on_message: i32) {
-        let shared = &self.engine.shared;
+    pub(super) fn limit(&mut self, engine: &mut Engine, slot: u32, on_open: i32, on_message: i32) {
+        let shared = &engine.shared;
         let wanted = [(&shared.open_limiter, on_open), (&shared.message_limiter, on_message)];
         for (limiter, rate) in wanted {
             if rate > 0 {
@@ -371,6 +372,6 @@ impl Shard {
         }
         let [on_open, on_message] = wanted.map(|(limiter, _)| limiter.rate() as i32);
         let answer: Bytes = wire::limit_resp(on_open, on_message);
-        self.answer_now(slot, answer);
+        self.answer_now(engine, slot, answer);
     }
 }

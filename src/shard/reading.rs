@@ -151,7 +151,7 @@ impl Shard {
         self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
         self.engine.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
         match upgrade.protocol {
-            ClientProtocol::Netsvr => self.netsvr_upgraded(slot, peer, upgrade),
+            ClientProtocol::Netsvr => self.netsvr.upgraded(&mut self.engine, slot, peer, upgrade),
             ClientProtocol::Echo => {
                 self.engine.turn_into(slot, Role::Echo, rows::ECHO);
             }
@@ -273,7 +273,7 @@ impl Shard {
         let conn = &mut self.engine.conns[slot];
         conn.active_ms = self.engine.now.ms;
         match &conn.role {
-            Role::Netsvr(_) => self.netsvr_message(slot, data),
+            Role::Netsvr(_) => self.netsvr.message(&mut self.engine, slot, data),
             Role::Echo => {
                 let deflate = conn.flags.has(Flags::DEFLATE);
                 let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
@@ -313,7 +313,7 @@ impl Shard {
     fn read_stream(&mut self, slot: u32, mut input: &[u8]) {
         loop {
             let more = match self.engine.conns[slot].role {
-                Role::Business(_) => self.business_next(slot, &mut input),
+                Role::Business(_) => self.netsvr.business_next(&mut self.engine, slot, &mut input),
                 Role::Xxim(_) => self.xxim.next(&mut self.engine, slot, &mut input),
                 Role::Connmix(_) => self.connmix.next(&mut self.engine, slot, &mut input),
                 Role::Im(_) => self.im.next(&mut self.engine, slot, &mut input),

@@ -134,7 +134,7 @@ impl World {
                 let seed = rng.usize(..);
                 let mut shard =
                     Shard::new(id as u8, shards, config, shared, listeners.clone(), seed);
-                shard.set_answer_piece(weather.answer_piece);
+                shard.netsvr.set_answer_piece(weather.answer_piece);
                 shard
             },
             mailbox: VecDeque::new(),

@@ -31,7 +31,7 @@ impl Shard {
         self.engine.hub.give_back(look);
         self.engine.links.give_back(look);
         self.engine.tells.give_back(look);
-        self.asks.give_back(look);
+        self.netsvr.asks.give_back(look);
         self.engine.hooks.give_back(look);
         self.engine.logins.give_back(look);
         self.connmix.give_back(look);
