@@ -19,8 +19,8 @@ use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::{Cursor, Room};
 use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
 use crate::shard::Engine;
-use crate::shard::conns::Role;
 use crate::shard::flight::Flight;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo, Request};
 use crate::shard::queries::{Asks, Question};
 use crate::spare::Look;
@@ -237,13 +237,12 @@ impl super::netsvr::Netsvr {
         }
         let may_begin = |(number, _): &(u64, Box<Question>)| {
             let slot = self.asks.asker(*number).and_then(|conn| engine.conns.slot(conn));
-            slot.is_some_and(|slot| match &engine.conns[slot].role {
-                Role::Business(business) => {
-                    let extra = engine.conns[slot].extra.as_ref();
-                    let flight = extra.and_then(|extra| extra.flight.as_ref());
-                    business.has_room_for(*number, flight.map_or(0, Flight::own_bytes))
-                }
-                _ => false,
+            slot.is_some_and(|slot| {
+                let business = self.backends.of(engine.index(slot, kind::BUSINESS));
+                let extra = engine.conns[slot].extra.as_ref();
+                let flight = extra.and_then(|extra| extra.flight.as_ref());
+                let own_bytes = flight.map_or(0, Flight::own_bytes);
+                business.is_some_and(|business| business.has_room_for(*number, own_bytes))
             })
         };
         let at = self.asks.making.waiting.iter().position(may_begin);

@@ -10,8 +10,9 @@ use crate::limits::{
 };
 use crate::shard::Shard;
 use crate::shard::business::Tally;
-use crate::shard::conns::{Conn, Flags, Role};
+use crate::shard::conns::{Conn, Flags};
 use crate::shard::flight::Flight;
+use crate::shard::lists::kind;
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
 const CONTROL_BYTES_MAX: usize = 1024 + 2 * FRAME_CHARGE_BYTES;
@@ -138,6 +139,15 @@ impl Shard {
         assert!(self.engine.links.is_empty() && self.engine.workers == 0, "workers are left");
         assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
         assert!(self.engine.tells.is_empty(), "outcomes are awaited");
+        let slabs = [
+            self.greetings.is_empty(),
+            self.netsvr.is_empty(),
+            self.xxim.has_nobody(),
+            self.connmix.has_nobody(),
+            self.api.has_nobody(),
+            self.im.has_nobody(),
+        ];
+        assert_eq!(slabs, [true; 6], "what protocols keep of connections");
         assert!(self.connmix.rest.is_empty(), "rules go on");
         assert!(self.xxim.is_idle(), "questions of xxim clients are left");
         assert_eq!(
@@ -175,7 +185,7 @@ impl Shard {
         let at = |what: &str| format!("slot {slot}, {:?}: {what}", conn.flags);
         let member = self.engine.hub.id_of(slot);
         if has(Flags::GONE) {
-            assert!(matches!(conn.role, Role::Leaving) && member.is_none(), "{}", at("role"));
+            assert!(conn.kind == kind::LEAVING && member.is_none(), "{}", at("role"));
             assert!(conn.is_written() && conn.extra.is_none(), "{}", at("memory"));
             assert!(
                 !self.engine.timers.armed(slot) && !has(Flags::ONLINE),
@@ -184,7 +194,7 @@ impl Shard {
             );
             return Tally::default();
         }
-        let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
+        let read = matches!(conn.kind, kind::CONNMIX | kind::XXIM | kind::XXIM_HTTP);
         assert!(!has(Flags::READS_ON) || has(Flags::BLOCKED), "{}", at("reads on and is read"));
         assert!(has(Flags::BLOCKED | Flags::ENDED) || !has(Flags::PAUSED), "{}", at("paused"));
         assert!(!has(Flags::BLOCKED) || has(Flags::PAUSED) || read, "{}", at("blocked, is read"));
@@ -202,17 +212,19 @@ impl Shard {
         let id = there.then(|| self.engine.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
         self.audit_memory(slot, conn, sizes);
-        match &conn.role {
-            Role::Business(business) => {
+        match conn.kind {
+            kind::BUSINESS => {
                 let frames = self.engine.config.netsvr.worker.queue_frames_max as usize;
                 let events_max = frames.max(self.engine.mail.len());
+                let business = self.netsvr.backends.of(Some(conn.index));
+                let business = business.expect("a backend has one");
                 business.audit(audit_flight(conn), events_max)
             }
-            Role::ConnmixApi(api) => {
+            kind::CONNMIX_API => {
                 audit_flight(conn);
-                Tally { tells: api.audit(), ..Tally::default() }
+                Tally { tells: self.api.audit(&self.engine, slot).0, ..Tally::default() }
             }
-            Role::Opening(_) | Role::Netsvr(_) => {
+            kind::OPENING | kind::NETSVR => {
                 assert!(has(Flags::ONLINE), "{}", at("not counted as online"));
                 Tally::default()
             }
@@ -241,25 +253,25 @@ impl Shard {
         // What arrives during a pause is a few pieces, and a vector has room for twice its length.
         let kept_max = 8 * sizes.piece_bytes_max;
         let outbox_bytes_max = self.engine.config.runtime.outbox_bytes_max as usize;
-        let (message_max, frames_max) = match &conn.role {
-            Role::Business(_) => (0, usize::MAX),
-            Role::ConnmixApi(_) => self.audit_api_memory(sizes),
-            Role::Echo => {
+        let (message_max, frames_max) = match conn.kind {
+            kind::BUSINESS => (0, usize::MAX),
+            kind::CONNMIX_API => self.audit_api_memory(sizes),
+            kind::ECHO => {
                 let message_max = ECHO_MESSAGE_BYTES_MAX as usize;
                 (message_max, outbox_bytes_max + message_max)
             }
-            Role::Im(im) => {
+            kind::IM => {
                 let rules = &self.engine.config.im;
                 let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
-                let held = im.held();
+                let held = self.im.bytes_held(&self.engine, slot);
                 assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
                 // Responses go on where notifications end.
                 let high_water = outbox_bytes_max.max(rules.out_high_water as usize);
                 (message_max, high_water.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
-            Role::Connmix(connmix) => {
+            kind::CONNMIX => {
                 let message_max = self.engine.row(slot).message_bytes_max as usize;
-                connmix.audit(conn.flags, message_max + kept_max);
+                self.connmix.audit(&self.engine, slot, message_max + kept_max);
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
             _ => {
@@ -272,18 +284,18 @@ impl Shard {
         let memory = conn.outbox.memory();
         assert!(memory <= bytes, "slot {slot}: {memory} bytes for {bytes} that are charged");
         let held = conn.held();
-        let read = matches!(conn.role, Role::Connmix(_) | Role::Xxim(_) | Role::XximHttp(_));
+        let read = matches!(conn.kind, kind::CONNMIX | kind::XXIM | kind::XXIM_HTTP);
         let held_max = if read { HELD_BYTES_MAX + kept_max } else { kept_max };
         assert!(held <= held_max, "slot {slot}: {held} bytes of input are held");
         let decoder = conn.decoder.held();
         assert!(decoder <= message_max + kept_max + CONTROL_BYTES_MAX, "slot {slot}: {decoder}");
-        if let Role::ConnmixApi(api) = &conn.role {
-            let held = api.reading.held();
+        if conn.kind == kind::CONNMIX_API {
+            let held = self.api.audit(&self.engine, slot).1;
             assert!(held <= message_max + HTTP_HEAD_BYTES_MAX + kept_max, "slot {slot}: {held}");
         }
-        if let Role::Greeting(greeting) = &conn.role {
+        if let Some(greeting) = self.greetings.of(self.engine.index(slot, kind::GREETING)) {
             let most = HTTP_HEAD_BYTES_MAX + sizes.piece_bytes_max;
-            let held = greeting.machine.held();
+            let held = greeting.held();
             assert!(held <= most, "slot {slot}: {held} bytes of a head");
         }
     }

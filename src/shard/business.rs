@@ -16,11 +16,13 @@ use crate::hub::ConnId;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::shard::Engine;
 use crate::shard::commands::Job;
-use crate::shard::conns::{Flags, Role};
-use crate::shard::flight::Flight;
+use crate::shard::conns::Flags;
+use crate::shard::flight::{Flight, Source};
 use crate::shard::links::{EventKind, WorkerInfo};
+use crate::shard::lists::kind;
 use crate::shard::mailbox::Mail;
 use crate::shard::outbox::charge;
+use crate::shard::rows;
 use crate::shard::wants::Want;
 use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
 
@@ -127,6 +129,22 @@ impl Business {
 }
 
 impl super::netsvr::Netsvr {
+    /// A connection was accepted, on a worker listener or on a task listener.
+    pub(super) fn business_accepted(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        address: SocketAddrV4,
+        peer: SocketAddr,
+        worker: bool,
+    ) {
+        let name = Business::name(address, peer, engine.now.unix);
+        let index = self.backends.insert(Business::new(worker, peer, name));
+        let row = if worker { rows::WORKER } else { rows::TASK };
+        engine.turn_into(slot, kind::BUSINESS, index, row);
+        engine.watch_frames(slot, Source::Workers);
+    }
+
     /// Handles the next command. False: there is none, or the connection must wait.
     pub(super) fn business_next(
         &mut self,
@@ -195,15 +213,8 @@ impl super::netsvr::Netsvr {
         engine.linger(slot);
     }
 
-    pub(super) fn business<'a>(
-        &self,
-        engine: &'a mut Engine,
-        slot: u32,
-    ) -> Option<&'a mut Business> {
-        match &mut engine.conns[slot].role {
-            Role::Business(business) => Some(business),
-            _ => None,
-        }
+    pub(super) fn business(&mut self, engine: &Engine, slot: u32) -> Option<&mut Business> {
+        self.backends.of_mut(engine.index(slot, kind::BUSINESS))
     }
 
     fn alive(&mut self, engine: &mut Engine, slot: u32) {
@@ -466,7 +477,9 @@ impl super::netsvr::Netsvr {
     }
 
     /// A backend connection has ended: its events go to other workers.
-    pub(super) fn business_lost(&mut self, engine: &mut Engine, slot: u32, business: Business) {
+    pub(super) fn business_lost(&mut self, engine: &mut Engine, slot: u32) {
+        let index = engine.index(slot, kind::BUSINESS);
+        let Some(business) = index.and_then(|index| self.backends.remove(index)) else { return };
         business.questions.iter().for_each(|(number, _)| self.asks.forget(*number));
         self.asks.give_up();
         if !business.registered {

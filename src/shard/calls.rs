@@ -9,7 +9,7 @@ use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{Call, Outcome};
 use crate::shard::Shard;
-use crate::shard::conns::Role;
+use crate::shard::lists::kind;
 
 impl Shard {
     /// Runs a function on a connection.
@@ -39,7 +39,7 @@ impl Shard {
     }
 
     fn set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
-        if matches!(self.engine.conns[slot].role, Role::Connmix(_)) {
+        if self.engine.conns[slot].kind == kind::CONNMIX {
             return self.connmix.set_context(&mut self.engine, slot, values);
         }
         let mut context = Context::default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
-use crate::shard::conns::Role;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
 use crate::shard::{Engine, Shard};
 
@@ -226,8 +226,8 @@ impl Shard {
 
     /// Closes a client that a backend does not want any more, in the words of its protocol.
     fn send_away(&mut self, slot: u32, reason: CloseReason) {
-        match self.engine.conns[slot].role {
-            Role::Im(_) => self.im.kicked(&mut self.engine, slot, reason),
+        match self.engine.conns[slot].kind {
+            kind::IM => self.im.kicked(&mut self.engine, slot, reason),
             _ => self.engine.close(slot, reason),
         }
     }

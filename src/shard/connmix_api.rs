@@ -25,9 +25,13 @@ use crate::hub::queues::{Queues, Window};
 use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
 use crate::shard::Engine;
 use crate::shard::connmix_http::{Form, Reading};
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
+use crate::shard::flight::Source;
+use crate::shard::lists::kind;
 use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
+use crate::shard::rows;
+use crate::shard::slots::Slots;
 use crate::shard::wants::Want;
 use crate::wire::connmix::{self as wire, Answer, Code};
 use crate::wire::json::Index;
@@ -39,6 +43,7 @@ const TOO_MANY_ERRORS: CloseReason = CloseReason { code: 1008, text: "too many e
 /// What a shard has for all connections to the API together.
 #[derive(Debug, Default)]
 pub(super) struct Api {
+    conns: Slots<Conn>,
     /// Of the last JSON that a backend has sent.
     pub json: Index,
 }
@@ -126,6 +131,20 @@ impl Conn {
 }
 
 impl Api {
+    /// A connection was accepted.
+    pub(super) fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        let index = self.conns.insert(Conn::new(peer));
+        engine.turn_into(slot, kind::CONNMIX_API, index, rows::CONNMIX_API);
+        engine.watch_frames(slot, Source::Queues);
+    }
+
+    /// For tests: panics if an invariant of a connection does not hold; returns the outcomes that
+    /// it waits for, and the bytes of a request that it holds.
+    pub(super) fn audit(&self, engine: &Engine, slot: u32) -> (usize, usize) {
+        let conn = self.conns.of(engine.index(slot, kind::CONNMIX_API));
+        conn.map_or((0, 0), |conn| (conn.audit(), conn.reading.held()))
+    }
+
     /// Whether the next request can be read; if not, the connection is blocked.
     pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
         let full = self.is_full(engine, slot);
@@ -480,8 +499,15 @@ impl Api {
         }
     }
 
+    /// For tests: whether nothing is kept of any connection.
+    pub(super) fn has_nobody(&self) -> bool {
+        self.conns.is_empty()
+    }
+
     /// The connection is gone: its homes take back what was not written.
-    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32) {
+        let index = engine.index(slot, kind::CONNMIX_API);
+        let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
         let consumer = engine.conns.id(slot);
         conn.pending.iter().for_each(|pending| engine.tells.forget(pending.number));
         let mut written = vec![0u32; engine.mail.len()];
@@ -494,10 +520,7 @@ impl Api {
         }
     }
 
-    pub(super) fn api<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
-        match &mut engine.conns[slot].role {
-            Role::ConnmixApi(conn) => Some(conn),
-            _ => None,
-        }
+    pub(super) fn api(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
+        self.conns.of_mut(engine.index(slot, kind::CONNMIX_API))
     }
 }

@@ -5,21 +5,15 @@
 //! rare (handshake, TLS, kept input, business connections) is boxed and freed when it is over.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::edge;
 use crate::hub::ConnId;
-use crate::shard::business::Business;
 use crate::shard::flight::Flight;
 use crate::shard::forms::Made;
 use crate::shard::later::{Later, Seal};
 use crate::shard::outbox::Outbox;
-use crate::shard::{connmix, connmix_api, im, xxim};
-use crate::wire::http::machine::Machine;
-use crate::wire::netsvr::{OpenInfo, Verdict};
 use crate::wire::tls::Tls;
 use crate::wire::websocket::Decoder;
 
@@ -46,7 +40,9 @@ pub struct Conn {
     pub extra: Option<Box<Extra>>,
     /// See [`Conn::worker`].
     worker: [u32; 2],
-    pub role: Role,
+    pub kind: Kind,
+    /// Where its protocol keeps what it knows of the connection.
+    pub index: u32,
 }
 
 /// What few connections have at a time.
@@ -72,84 +68,15 @@ impl Extra {
     }
 }
 
-/// What a connection is, or is about to become.
-#[derive(Debug)]
-pub enum Role {
+/// What a connection is: a number that the list of protocols gives out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(pub u8);
+
+impl Kind {
     /// Nobody is here.
-    Free,
-    /// A client of an HTTP listener that has not been upgraded yet.
-    Greeting(Box<Greeting>),
-    /// Upgraded; waits for the callback's verdict or for a worker with room.
-    Opening(Box<Opening>),
-    /// A netsvr client.
-    Netsvr(edge::netsvr::Client),
-    /// A client of the echo protocol.
-    Echo,
-    /// An xxim client.
-    Xxim(Box<xxim::Conn>),
-    /// Requests of xxim over HTTP.
-    XximHttp(Box<xxim::HttpConn>),
-    /// A connmix client.
-    Connmix(Box<connmix::Conn>),
-    /// An IM client.
-    Im(Box<im::Conn>),
-    /// A connection of a netsvr business process.
-    Business(Box<Business>),
-    /// A connection to the connmix API.
-    ConnmixApi(Box<connmix_api::Conn>),
-    /// Refused or closing without having been opened; only waits for its end.
-    Leaving,
-}
-
-impl Role {
-    /// What each of them is called in the log, by [`Role::name_index`].
-    pub const NAMES: &'static [&'static str] = &[
-        "nobody",
-        "http",
-        "opening",
-        "netsvr",
-        "echo",
-        "xxim",
-        "xxim-http",
-        "connmix",
-        "im",
-        "netsvr-business",
-        "connmix-api",
-        "leaving",
-    ];
-
-    /// Its place in [`Role::NAMES`].
-    pub fn name_index(&self) -> u8 {
-        match self {
-            Role::Free => 0,
-            Role::Greeting(_) => 1,
-            Role::Opening(_) => 2,
-            Role::Netsvr(_) => 3,
-            Role::Echo => 4,
-            Role::Xxim(_) => 5,
-            Role::XximHttp(_) => 6,
-            Role::Connmix(_) => 7,
-            Role::Im(_) => 8,
-            Role::Business(_) => 9,
-            Role::ConnmixApi(_) => 10,
-            Role::Leaving => 11,
-        }
-    }
-}
-
-/// A connection whose request head is incomplete.
-#[derive(Debug)]
-pub struct Greeting {
-    pub peer: SocketAddr,
-    pub machine: Machine,
-}
-
-/// A connection that was upgraded but not opened.
-#[derive(Debug)]
-pub struct Opening {
-    pub info: OpenInfo,
-    /// What the callback has said; it is applied when the connection is opened.
-    pub verdict: Option<Box<Verdict>>,
+    pub const FREE: Kind = Kind(0);
+    /// Refused, or closing without having been opened; only waits for its end.
+    pub const LEAVING: Kind = Kind(1);
 }
 
 /// State bits of a connection.
@@ -253,8 +180,8 @@ impl Conns {
             self.free.pop_front()?
         };
         let generation = unix.max(self[slot].generation.wrapping_add(1));
-        let role = Role::Leaving;
-        self[slot] = Conn { listener, role, active_ms: now_ms, ..Conn::free(generation) };
+        let kind = Kind::LEAVING;
+        self[slot] = Conn { listener, kind, active_ms: now_ms, ..Conn::free(generation) };
         Some(slot)
     }
 
@@ -272,7 +199,7 @@ impl Conns {
     /// The slot of a connection that still exists.
     pub fn slot(&self, id: ConnId) -> Option<u32> {
         let conn = self.slots.get(id.slot() as usize)?;
-        let alive = conn.generation == id.generation() && !matches!(conn.role, Role::Free);
+        let alive = conn.generation == id.generation() && conn.kind != Kind::FREE;
         (alive && id.shard() == self.shard).then_some(id.slot())
     }
 
@@ -293,7 +220,7 @@ impl Conns {
 
     /// Every slot that is in use.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Conn)> {
-        let used = |(_, conn): &(u32, &Conn)| !matches!(conn.role, Role::Free);
+        let used = |(_, conn): &(u32, &Conn)| conn.kind != Kind::FREE;
         (0u32..).zip(&self.slots).filter(used)
     }
 }
@@ -436,7 +363,8 @@ impl Conn {
             tls: None,
             extra: None,
             worker: [0; 2],
-            role: Role::Free,
+            kind: Kind::FREE,
+            index: 0,
         }
     }
 }

@@ -4,8 +4,9 @@
 use crate::hub::{ConnId, Departed};
 use crate::shard::Shard;
 use crate::shard::closing::SHUTDOWN;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::due::Due;
+use crate::shard::lists::kind;
 use crate::shard::ops::Op;
 use crate::shard::wants::Want;
 
@@ -81,18 +82,18 @@ impl Shard {
 
     /// The end of a client has begun.
     fn left_hub(&mut self, slot: u32, departed: &Departed) {
-        match &self.engine.conns[slot].role {
-            Role::Netsvr(_) => self.netsvr.netsvr_left(&mut self.engine, slot, departed),
-            Role::Xxim(_) => self.xxim.left(&mut self.engine, slot),
-            Role::Connmix(_) => self.connmix.left(&mut self.engine, slot),
-            Role::Im(_) => self.im.left(&mut self.engine, slot),
-            role => debug_assert!(false, "{role:?} was a client"),
+        match self.engine.conns[slot].kind {
+            kind::NETSVR => self.netsvr.netsvr_left(&mut self.engine, slot, departed),
+            kind::XXIM => self.xxim.left(&mut self.engine, slot),
+            kind::CONNMIX => self.connmix.left(&mut self.engine, slot),
+            kind::IM => self.im.left(&mut self.engine, slot),
+            kind => debug_assert!(false, "{kind:?} was a client"),
         }
     }
 
     /// Nothing more can be written to a backend: it is given no further events.
     fn shut(&mut self, slot: u32) {
-        if let Role::Business(_) = self.engine.conns[slot].role {
+        if self.engine.conns[slot].kind == kind::BUSINESS {
             self.lost(slot);
             // Whoever waited for it may go on.
             self.engine.room_left = true;
@@ -101,24 +102,26 @@ impl Shard {
 
     /// The connection is gone.
     fn gone(&mut self, slot: u32) {
-        self.netsvr.gone(&mut self.engine, slot);
         self.lost(slot);
         self.engine.conns[slot].extra = None;
     }
 
     /// What the protocol keeps of a connection is taken away.
     fn lost(&mut self, slot: u32) {
-        let role = std::mem::replace(&mut self.engine.conns[slot].role, Role::Leaving);
-        match role {
-            Role::Business(business) => {
-                self.netsvr.business_lost(&mut self.engine, slot, *business)
-            }
-            Role::Xxim(conn) => self.xxim.departed(&mut self.engine, slot, *conn),
-            Role::XximHttp(conn) => self.xxim.http_departed(&mut self.engine, slot, &conn),
-            Role::ConnmixApi(conn) => self.api.departed(&mut self.engine, slot, *conn),
-            _ => {}
+        let engine = &mut self.engine;
+        match engine.conns[slot].kind {
+            kind::GREETING => _ = self.greetings.remove(engine.conns[slot].index),
+            kind::BUSINESS => self.netsvr.business_lost(engine, slot),
+            kind::XXIM => self.xxim.departed(engine, slot),
+            kind::XXIM_HTTP => self.xxim.http_departed(engine, slot),
+            kind::CONNMIX => self.connmix.departed(engine, slot),
+            kind::CONNMIX_API => self.api.departed(engine, slot),
+            kind::IM => self.im.departed(engine, slot),
+            _ => self.netsvr.gone(engine, slot),
         }
-        let extra = self.engine.conns[slot].extra.as_mut();
+        let conn = &mut self.engine.conns[slot];
+        conn.kind = kind::LEAVING;
+        let extra = conn.extra.as_mut();
         if let Some(flight) = extra.and_then(|extra| extra.flight.take()) {
             self.engine.reckon(flight.own_bytes(), 0);
         }
@@ -126,10 +129,10 @@ impl Shard {
 
     /// What was sent to a connection that waits is written.
     fn written(&mut self, slot: u32) {
-        match self.engine.conns[slot].role {
-            Role::Business(_) => self.netsvr.business_written(&mut self.engine, slot),
-            Role::ConnmixApi(_) => self.api.room(&mut self.engine, slot),
-            Role::Xxim(_) => self.xxim.resume(&mut self.engine, slot),
+        match self.engine.conns[slot].kind {
+            kind::BUSINESS => self.netsvr.business_written(&mut self.engine, slot),
+            kind::CONNMIX_API => self.api.room(&mut self.engine, slot),
+            kind::XXIM => self.xxim.resume(&mut self.engine, slot),
             _ => {}
         }
     }
@@ -138,10 +141,10 @@ impl Shard {
     fn queue_room(&mut self, client: ConnId) {
         let Some(slot) = self.engine.conns.slot(client) else { return };
         let conn = &self.engine.conns[slot];
-        match conn.role {
+        match conn.kind {
             // One that also waits for a worker goes on with that.
-            Role::Im(_) if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
-            Role::Im(_) => self.engine.read_on(slot),
+            kind::IM if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
+            kind::IM => self.engine.read_on(slot),
             _ => self.connmix.push_room(&mut self.engine, client),
         }
     }
@@ -153,7 +156,7 @@ impl Shard {
             Due::Own => self.own_due(slot),
             Due::Silence => self.silent(slot),
             Due::Goodbye => {
-                if let Role::ConnmixApi(_) = self.engine.conns[slot].role {
+                if self.engine.conns[slot].kind == kind::CONNMIX_API {
                     self.api.give_up(&mut self.engine, slot);
                 }
                 self.engine.say_last(slot);
@@ -163,24 +166,24 @@ impl Shard {
     }
 
     fn own_due(&mut self, slot: u32) {
-        match self.engine.conns[slot].role {
-            Role::Greeting(_) => self.engine.handshake_timed_out(slot),
-            Role::Business(_) => self.netsvr.business_settled(&mut self.engine, slot),
-            Role::Xxim(_) => self.xxim.due(&mut self.engine, slot),
-            Role::XximHttp(_) => self.xxim.http_due(&mut self.engine, slot),
-            Role::Connmix(_) => self.connmix.due(&mut self.engine, slot),
-            Role::Im(_) => self.im.due(&mut self.engine, slot),
-            Role::ConnmixApi(_) => self.api.due(&mut self.engine, slot),
+        match self.engine.conns[slot].kind {
+            kind::GREETING => self.engine.handshake_timed_out(slot),
+            kind::BUSINESS => self.netsvr.business_settled(&mut self.engine, slot),
+            kind::XXIM => self.xxim.due(&mut self.engine, slot),
+            kind::XXIM_HTTP => self.xxim.http_due(&mut self.engine, slot),
+            kind::CONNMIX => self.connmix.due(&mut self.engine, slot),
+            kind::IM => self.im.due(&mut self.engine, slot),
+            kind::CONNMIX_API => self.api.due(&mut self.engine, slot),
             _ => self.engine.set_due(slot, u64::MAX),
         }
     }
 
     fn silent(&mut self, slot: u32) {
-        match self.engine.conns[slot].role {
-            Role::Business(_) => self.netsvr.business_silent(&mut self.engine, slot),
-            Role::Connmix(_) => self.connmix.silent(&mut self.engine, slot),
-            Role::Im(_) => self.im.silent(&mut self.engine, slot),
-            Role::ConnmixApi(_) => self.api.silent(&mut self.engine, slot),
+        match self.engine.conns[slot].kind {
+            kind::BUSINESS => self.netsvr.business_silent(&mut self.engine, slot),
+            kind::CONNMIX => self.connmix.silent(&mut self.engine, slot),
+            kind::IM => self.im.silent(&mut self.engine, slot),
+            kind::CONNMIX_API => self.api.silent(&mut self.engine, slot),
             _ => self.netsvr.silent(&mut self.engine, slot),
         }
     }
@@ -200,10 +203,10 @@ impl Shard {
             if self.engine.row(slot).backend || flags.has(Flags::GONE) {
                 continue;
             }
-            match self.engine.conns[slot].role {
-                Role::Greeting(_) => self.engine.finish(slot),
+            match self.engine.conns[slot].kind {
+                kind::GREETING => self.engine.finish(slot),
                 // Its request is answered first, if it has one.
-                Role::XximHttp(_) => self.xxim.http_drain(&mut self.engine, slot),
+                kind::XXIM_HTTP => self.xxim.http_drain(&mut self.engine, slot),
                 // What it has sent comes first; it is closed when it has read on.
                 _ if flags.has(Flags::WAITING) => {}
                 _ if self.engine.keeps_input(slot) => self.engine.rearm(slot),
@@ -236,7 +239,7 @@ impl Shard {
             if conn.flags.has(Flags::GONE) {
                 continue;
             }
-            if matches!(conn.role, Role::ConnmixApi(_)) && conn.flags.has(Flags::WEBSOCKET) {
+            if conn.kind == kind::CONNMIX_API && conn.flags.has(Flags::WEBSOCKET) {
                 // Nobody waits for the answers that are missing.
                 self.engine.owes(slot, false);
                 self.engine.close(slot, SHUTDOWN);

@@ -39,7 +39,7 @@ use crate::metrics::Published;
 use crate::patience::Patience;
 use crate::shard::Shard;
 use crate::shard::clock::Clock;
-use crate::shard::conns::Role;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
 use crate::shard::ops::Op;
 use crate::shard::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
@@ -159,7 +159,7 @@ pub fn spawn(
             .ring_depth(EXECUTOR_RING_ENTRIES)
             .preempt_timer(EXECUTOR_PREEMPT)
     };
-    life.spawn(&shard_name(number), Role::NAMES, move |heart| {
+    life.spawn(&shard_name(number), kind::NAMES, move |heart| {
         let mut last_word = LastWord { shard: number, notices, said: false };
         // The machine was found good a moment ago.
         let patience = Patience::new(limits::RESTART_PATIENCE);

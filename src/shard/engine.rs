@@ -19,8 +19,8 @@ use crate::metrics::{Counters, DropReason, Meters};
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::commands::Job;
 use crate::shard::conns::Conns;
-use crate::shard::conns::{Flags, Role};
-use crate::shard::flight::Flight;
+use crate::shard::conns::{Flags, Kind};
+use crate::shard::flight::{Flight, Source};
 use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
@@ -135,32 +135,29 @@ impl Engine {
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Engine {
-        let limits = link_limits(&config.netsvr.worker, shards);
-        let (topics, room) = (shared.queue_topics.clone(), shared.queue_room.clone());
-        let queueing = Queueing::new(&config.connmix, topics, room);
+        let worker = &config.netsvr.worker;
+        let links = Links::new(link_limits(worker, shards), worker.pick, seed);
         let client_ids = ClientIds::new(config.node, shards, config.runtime.connections_max);
         let start = shared.ids_start;
-        let (level, mesh) = (config.netsvr.customer.compression_level, shared.mesh.clone());
-        let hub = hub(&config, &shared);
+        let level = config.netsvr.customer.compression_level;
         Engine {
             id,
-            shared,
             listeners,
             now: Now::default(),
             conns: Conns::new(id, config.runtime.connections_max),
-            hub,
+            hub: hub(&config, &shared),
             uniq_ids: UniqIds::new(config.netsvr.advertise).rotated(client_ids.rotation(start)),
             client_ids: client_ids.starting(start),
             timers: Wheel::new(),
-            links: Links::new(limits, config.netsvr.worker.pick, seed),
-            queueing,
+            links,
+            queueing: Queueing::new(&config.connmix, &shared),
             tells: Tells::default(),
             answer_bytes: 0,
             answers_written: 0,
             jobs: Slab::new(),
             job_timers: Wheel::new(),
             hooks: Hooks::new(&config.netsvr.customer),
-            mesh: mesh.map(Mesh::new),
+            mesh: shared.mesh.clone().map(Mesh::new),
             logins: Logins::default(),
             rows: rows(&config),
             wants: Wants::default(),
@@ -186,6 +183,7 @@ impl Engine {
             stalls: 0,
             drain_due_ms: None,
             stopping: false,
+            shared,
             config,
         }
     }
@@ -210,13 +208,23 @@ impl Engine {
         self.conns[slot].flags.has(Flags::WEBSOCKET) || !self.row(slot).stream
     }
 
-    /// A connection becomes something else, with other manners; returns what it was.
-    pub(super) fn turn_into(&mut self, slot: u32, role: Role, row: u16) -> Role {
+    /// A connection becomes something else, with other manners.
+    pub(super) fn turn_into(&mut self, slot: u32, kind: Kind, index: u32, row: u16) {
         let conn = &mut self.conns[slot];
-        conn.row = row;
-        let before = std::mem::replace(&mut conn.role, role);
+        (conn.kind, conn.index, conn.row) = (kind, index, row);
         self.set_due(slot, u64::MAX);
-        before
+    }
+
+    /// From now on it is known what becomes of each frame for a backend.
+    pub(super) fn watch_frames(&mut self, slot: u32, source: Source) {
+        self.conns[slot].extra.get_or_insert_default().flight = Some(Flight::new(source));
+    }
+
+    /// Where the protocol of this kind keeps what it knows of a connection; `None` if it is another
+    /// kind.
+    pub(super) fn index(&self, slot: u32, kind: Kind) -> Option<u32> {
+        let conn = &self.conns[slot];
+        (conn.kind == kind).then_some(conn.index)
     }
 
     /// The connection becomes a client in the hub.

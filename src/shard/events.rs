@@ -6,8 +6,9 @@ use bytes::Bytes;
 use crate::config::model::{WorkerFull, WorkerPick};
 use crate::hub::{ConnId, Hub};
 use crate::metrics::DropReason;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::links::{Event, EventKind, Placed};
+use crate::shard::lists::kind;
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
 use crate::shard::{Engine, Shard};
@@ -117,8 +118,8 @@ impl Shard {
                 continue;
             }
             self.engine.conns[slot].flags.clear(Flags::WAITING);
-            match self.engine.conns[slot].role {
-                Role::Opening(_) => self.netsvr.try_open(&mut self.engine, slot),
+            match self.engine.conns[slot].kind {
+                kind::OPENING => self.netsvr.try_open(&mut self.engine, slot),
                 _ => self.engine.read_on(slot),
             }
             // The next one finds what this one has left.

@@ -2,8 +2,8 @@
 //! others.
 //!
 //! A connection says in its `form` which one it gets; the numbers are given out by the list of
-//! protocols. So a delivery looks at the connection alone, and a protocol is asked once per push and
-//! format.
+//! protocols. So a delivery looks at the connection alone, and a protocol is asked once per push
+//! and format.
 
 use bytes::Bytes;
 

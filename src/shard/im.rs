@@ -19,8 +19,10 @@ use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
 use crate::hub::rooms::Rooms;
 use crate::metrics::DropReason;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
+use crate::shard::lists::kind;
+use crate::shard::slots::Slots;
 use crate::shard::timers::Wheel;
 use crate::shard::wants::Want;
 use crate::shard::{Engine, conns};
@@ -68,6 +70,7 @@ impl Conn {
 /// What a shard has for all IM clients together.
 #[derive(Default)]
 pub struct Im {
+    conns: Slots<Conn>,
     pub gzip: Gzip,
     /// Open batches.
     pub rooms: Rooms,
@@ -80,6 +83,33 @@ pub struct Im {
 }
 
 impl Im {
+    /// A connection was accepted.
+    pub(super) fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        self.add(engine, slot, Conn::new(peer));
+    }
+
+    fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+        let index = self.conns.insert(conn);
+        engine.turn_into(slot, kind::IM, index, rows::IM_NEW);
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    pub(super) fn has_nobody(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// The connection is gone.
+    pub(super) fn departed(&mut self, engine: &Engine, slot: u32) {
+        if let Some(index) = engine.index(slot, kind::IM) {
+            self.conns.remove(index);
+        }
+    }
+
+    /// For tests: bytes of input that are held.
+    pub(super) fn bytes_held(&self, engine: &Engine, slot: u32) -> usize {
+        self.conns.of(engine.index(slot, kind::IM)).map_or(0, Conn::held)
+    }
+
     /// A WebSocket connection was upgraded; the answer is queued.
     pub(super) fn upgraded(
         &mut self,
@@ -90,7 +120,7 @@ impl Im {
     ) {
         let session = Session::new(true);
         let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
-        engine.turn_into(slot, Role::Im(Box::new(conn)), rows::IM_NEW);
+        self.add(engine, slot, conn);
     }
 
     /// A WebSocket message begins: one or more complete frames (IM section 13). False: it is none.
@@ -119,8 +149,9 @@ impl Im {
             return false;
         }
         let Engine { conns, hub, config, now, counters, .. } = engine;
-        let conns::Conn { role, active_ms, due_ms, .. } = &mut conns[slot];
-        let Role::Im(conn) = role else { return false };
+        let conns::Conn { kind, index, active_ms, due_ms, .. } = &mut conns[slot];
+        let index = (*kind == kind::IM).then_some(*index);
+        let Some(conn) = self.conns.of_mut(index) else { return false };
         let gzip = &mut self.gzip;
         let around = Around { rules: &config.im, hub, slot, now_ms: now.ms };
         let mut decoder = std::mem::take(&mut conn.session.decoder);
@@ -181,7 +212,7 @@ impl Im {
         if engine.outbox_blocks(slot) {
             return false;
         }
-        let Role::Im(im) = &engine.conns[slot].role else { return false };
+        let Some(im) = self.conns.of(engine.index(slot, kind::IM)) else { return false };
         let forwards = engine.config.im.forward != Forward::No && im.session.state() == State::User;
         let wait = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
         let (id, worker) = (engine.conns.id(slot), engine.conns[slot].worker());
@@ -192,11 +223,8 @@ impl Im {
         true
     }
 
-    fn im<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
-        match &mut engine.conns[slot].role {
-            Role::Im(conn) => Some(conn),
-            _ => None,
-        }
+    fn im(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
+        self.conns.of_mut(engine.index(slot, kind::IM))
     }
 
     fn step(&mut self, engine: &mut Engine, slot: u32, step: Step) {
@@ -238,7 +266,7 @@ impl Im {
 
     /// It gets pushes in its own wire format from now on.
     fn note_form(&mut self, engine: &mut Engine, slot: u32) {
-        let Role::Im(conn) = &engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of(engine.index(slot, kind::IM)) else { return };
         let form = form_of(conn.session.wire(&engine.config.im));
         engine.conns[slot].form = lists::IM + form;
     }
@@ -282,7 +310,7 @@ impl Im {
         {
             tracing::warn!(why, unsaid, "an IM login could not be verified");
         }
-        let Role::Im(conn) = &mut engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
         let Some((_, user)) = conn.asked.take_if(|(asked, _)| *asked == number) else { return };
         let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
         match conn.session.verified(&user, verdict, &around) {
@@ -320,7 +348,7 @@ impl Im {
         engine.hub.for_each(&target, |slot| slots.push(slot));
         slots.retain(|&slot| {
             let id = engine.conns.id(slot);
-            let Role::Im(conn) = &engine.conns[slot].role else { return false };
+            let Some(conn) = self.conns.of(engine.index(slot, kind::IM)) else { return false };
             if conn.session.user() != &*newer.user {
                 return false;
             }

@@ -9,6 +9,43 @@ use crate::shard::{connmix, im, netsvr_push, xxim};
 use crate::wire::deflate::Deflater;
 use crate::wire::im::Gzip;
 
+/// Kinds of connections.
+pub mod kind {
+    use crate::shard::conns::Kind;
+
+    pub const LEAVING: Kind = Kind::LEAVING;
+    /// A client of an HTTP listener that has not been upgraded yet.
+    pub const GREETING: Kind = Kind(2);
+    /// Upgraded to netsvr; waits for the callback's verdict or for a worker with room.
+    pub const OPENING: Kind = Kind(3);
+    pub const NETSVR: Kind = Kind(4);
+    pub const ECHO: Kind = Kind(5);
+    pub const XXIM: Kind = Kind(6);
+    /// Requests of xxim over HTTP.
+    pub const XXIM_HTTP: Kind = Kind(7);
+    pub const CONNMIX: Kind = Kind(8);
+    pub const IM: Kind = Kind(9);
+    /// A connection of a netsvr business process.
+    pub const BUSINESS: Kind = Kind(10);
+    pub const CONNMIX_API: Kind = Kind(11);
+
+    /// What each of them is called in the log, by number.
+    pub const NAMES: &[&str] = &[
+        "nobody",
+        "leaving",
+        "http",
+        "opening",
+        "netsvr",
+        "echo",
+        "xxim",
+        "xxim-http",
+        "connmix",
+        "im",
+        "netsvr-business",
+        "connmix-api",
+    ];
+}
+
 /// See [`forms::NONE`] and the protocols for what each means.
 pub const NETSVR_PLAIN: u8 = forms::NONE + 1;
 pub const NETSVR_DEFLATE: u8 = 2;

@@ -5,11 +5,25 @@
 //! and never touches a socket, a clock or another thread itself. Other shards and the sidecar are
 //! reached through mail that the driver carries.
 //!
-//! The code is one `impl Shard` in several files: `client` from the first byte to the messages,
-//! `xxim`, `connmix` and `im` what those clients say, `business` and `connmix_api` the backend
-//! connections, `commands` what backends ask for, `fan_out` how it reaches clients, `events` what
-//! clients tell workers, `queries` questions over all shards, `answers` those that take
-//! several turns, `leaving` how clients leave the hub, `closing` how connections end.
+//! [`Engine`] is what the protocols have in common: connections with their outboxes, timers and
+//! ends, the hub, and the desks at which several protocols ask (events for workers, queue topics,
+//! logins, the mesh). It knows no protocol. The protocols are tenants: `netsvr` with its backends
+//! (`business`) and their questions (`queries`, `answers`), `xxim`, `connmix`, `connmix_api`, `im`.
+//! Each keeps what it knows of a connection in a slab of its own.
+//!
+//! There are three kinds of call. The shard calls a tenant and gives it the engine; it may use what
+//! comes back. A tenant calls a verb of the engine, which returns at once and calls nobody. All
+//! else is a [want](wants): the shard empties the list of wants after every call of a tenant and
+//! before the next message of any connection (`dispatch`). So nothing calls upwards:
+//!
+//! ```text
+//! driver -> shard (reading, dispatch, letters) -> tenant -> engine -> operations, mail
+//!              ^                                              |
+//!              +----------------- wants ----------------------+
+//! ```
+//!
+//! `commands` carries out what backends ask for, `fan_out` how a push reaches its connections,
+//! `lists` and `rows` are the lists that name all protocols.
 //!
 //! Costs per message on the data path: no allocation for receiving, one for an event to a worker,
 //! one per push and wire format, none per delivery; no system call of its own (the driver batches
@@ -39,6 +53,7 @@ pub mod forms;
 mod hooks;
 pub mod im;
 pub mod later;
+mod letters;
 pub mod links;
 pub mod lists;
 mod logins;
@@ -59,6 +74,7 @@ mod sending;
 pub mod sends;
 mod shared;
 pub mod sim;
+mod slots;
 mod spare;
 mod tells;
 pub mod timers;
@@ -71,16 +87,14 @@ use std::sync::atomic::Ordering;
 
 use crate::config::model::{Config, Service};
 use crate::hub::ConnId;
-use crate::hub::push::Command;
 use crate::metrics::{Counters, DropReason, Gauges, SendTimes};
-use crate::shard::business::Business;
 use crate::shard::commands::Job;
-use crate::shard::conns::{Greeting, Role};
-use crate::shard::flight::{Flight, Source};
-use crate::shard::mailbox::{Mail, Reply, Request};
+use crate::shard::lists::kind;
+use crate::shard::mailbox::{Mail, Request};
 use crate::shard::queries::Asks;
+use crate::shard::reading::Greeting;
+use crate::shard::slots::Slots;
 use crate::shard::timers::Wheel;
-use crate::wire::http::machine::Machine;
 use crate::wire::tls::Tls;
 
 pub use clock::Now;
@@ -90,6 +104,8 @@ pub use shared::Shared;
 /// One shard; see the module.
 pub struct Shard {
     pub engine: Engine,
+    /// Connections whose request head is incomplete.
+    greetings: Slots<Greeting>,
     netsvr: netsvr::Netsvr,
     im: im::Im,
     connmix: connmix::Connmix,
@@ -100,9 +116,9 @@ pub struct Shard {
 }
 
 impl Engine {
-    /// The connection of a slot, and the place of what it speaks in [`Role::NAMES`].
+    /// The connection of a slot, and the place of what it speaks in [`lists::kind::NAMES`].
     pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
-        (self.conns.id(slot), self.conns[slot].role.name_index())
+        (self.conns.id(slot), self.conns[slot].kind.0)
     }
 
     /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
@@ -124,7 +140,8 @@ impl Shard {
     ) -> Shard {
         Shard {
             engine: Engine::new(id, shards, config, shared, listeners, seed),
-            netsvr: netsvr::Netsvr { asks: Asks::new(shards, seed as u64) },
+            greetings: Slots::default(),
+            netsvr: netsvr::Netsvr::new(Asks::new(shards, seed as u64)),
             im: im::Im::default(),
             connmix: connmix::Connmix::default(),
             api: connmix_api::Api::default(),
@@ -174,17 +191,7 @@ impl Shard {
             return None;
         };
         self.engine.counters.connections_accepted += 1;
-        let (role, row) = self.first_role(listener, peer);
-        self.engine.turn_into(slot, role, row);
-        let source = match row {
-            rows::WORKER | rows::TASK => Some(Source::Workers),
-            rows::CONNMIX_API => Some(Source::Queues),
-            _ => None,
-        };
-        if let Some(source) = source {
-            let extra = self.engine.conns[slot].extra.get_or_insert_default();
-            extra.flight = Some(Flight::new(source));
-        }
+        self.greet_with(slot, listener, peer);
         if let Some(config) = &self.engine.listeners[listener].tls {
             match Tls::new(config.clone()) {
                 Ok(tls) => self.engine.conns[slot].tls = Some(Box::new(tls)),
@@ -197,13 +204,7 @@ impl Shard {
                 }
             }
         }
-        match row {
-            rows::GREETING => {
-                let time_ms = self.engine.config.runtime.handshake_timeout.as_millis() as u64;
-                self.engine.set_due(slot, self.engine.now.ms + time_ms);
-            }
-            _ => self.engine.rearm(slot),
-        }
+        self.engine.rearm(slot);
         if self.engine.conns[slot].tls.is_none() {
             self.stream_opened(slot);
         }
@@ -211,25 +212,27 @@ impl Shard {
         Some(slot)
     }
 
-    fn first_role(&self, listener: usize, peer: SocketAddr) -> (Role, u16) {
-        let settings = &self.engine.listeners[listener];
-        match settings.service {
+    /// The protocol of its listener takes a connection that was accepted.
+    fn greet_with(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
+        let ListenerSettings { service, address, .. } = self.engine.listeners[listener].clone();
+        let engine = &mut self.engine;
+        match service {
             Service::Http(_) => {
-                let greeting = Greeting { peer, machine: Machine::default() };
-                (Role::Greeting(Box::new(greeting)), rows::GREETING)
+                let index = self.greetings.insert(Greeting::new(peer));
+                engine.turn_into(slot, kind::GREETING, index, rows::GREETING);
+                let time_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
+                engine.set_due(slot, engine.now.ms + time_ms);
             }
-            Service::NetsvrWorker | Service::NetsvrTask => {
-                let worker = settings.service == Service::NetsvrWorker;
-                let name = Business::name(settings.address, peer, self.engine.now.unix);
-                let row = if worker { rows::WORKER } else { rows::TASK };
-                (Role::Business(Box::new(Business::new(worker, peer, name))), row)
+            Service::NetsvrWorker => {
+                self.netsvr.business_accepted(engine, slot, address, peer, true);
             }
-            Service::XximTcp => (Role::Xxim(Box::new(xxim::Conn::new(peer))), rows::XXIM),
-            Service::ConnmixApi => {
-                (Role::ConnmixApi(Box::new(connmix_api::Conn::new(peer))), rows::CONNMIX_API)
+            Service::NetsvrTask => {
+                self.netsvr.business_accepted(engine, slot, address, peer, false);
             }
-            Service::Connmix { server } => self.connmix.accepted(&self.engine, peer, server),
-            Service::Im => (Role::Im(Box::new(im::Conn::new(peer))), rows::IM_NEW),
+            Service::XximTcp => self.xxim.begun(engine, slot, peer),
+            Service::ConnmixApi => self.api.accepted(engine, slot, peer),
+            Service::Connmix { server } => self.connmix.accepted(engine, slot, peer, server),
+            Service::Im => self.im.accepted(engine, slot, peer),
         }
     }
 
@@ -286,80 +289,6 @@ impl Shard {
     pub fn mail(&mut self, mail: Mail) {
         self.open_mail(mail);
         self.settle_all();
-    }
-
-    fn open_mail(&mut self, mail: Mail) {
-        match mail {
-            Mail::Command(command) => _ = self.apply(&command),
-            Mail::Abroad(command) => {
-                self.for_another_node(|shard| _ = shard.apply(&command));
-            }
-            Mail::Part(command) => _ = self.apply(&command),
-            Mail::Ask { query, from, reply } => {
-                self.netsvr.find(&mut self.engine, query, from, reply)
-            }
-            Mail::Tell { command, reply } => self.answer_tell(&command, reply),
-            Mail::Replied { number, reply: Reply::Outcome(part) } => self.told(number, part),
-            Mail::Replied { number, reply } => self.netsvr.replied(&mut self.engine, number, reply),
-            Mail::Made { number, made } => self.netsvr.made(&mut self.engine, number, made),
-            Mail::AskRates { from, number } => {
-                self.netsvr.answer_rates(&mut self.engine, from, number)
-            }
-            Mail::Rates { number, rates } => {
-                self.netsvr.rates_answered(&mut self.engine, number, &rates)
-            }
-            Mail::Event { from, worker, frame } => self.engine.deliver_event(from, worker, frame),
-            Mail::EventsWritten { worker, count } => self.engine.links.written(worker, count),
-            Mail::WorkerAdded(worker) => self.engine.links.add(worker),
-            Mail::WorkerLeaving { worker } => self.netsvr.worker_leaving(&mut self.engine, worker),
-            Mail::WorkerLeft { worker } => self.netsvr.worker_left(&mut self.engine, worker),
-            Mail::WorkerGone { worker, written } => self.engine.worker_gone(worker, written),
-            Mail::Unregister { from, number, worker } => {
-                self.netsvr.unregister(&mut self.engine, from, number, worker)
-            }
-            Mail::Unregistered { number } => self.netsvr.unregistered(&mut self.engine, number),
-            Mail::Opened { conn, verdict } => self.netsvr.verdict(&mut self.engine, conn, verdict),
-            Mail::ClosedCallback { number } => self.netsvr.close_told(&mut self.engine, number),
-            Mail::Queue(mail) => self.queue_mail(mail),
-            Mail::Rendered { number, text } => self.api.rendered(&mut self.engine, number, &text),
-            Mail::Chat(chat) => self.im.order(&mut self.engine, *chat),
-            Mail::Verified { conn, number, verdict } => self.verified(conn, number, verdict),
-            Mail::HttpCalled { conn, answer } => {
-                self.connmix.http_called(&mut self.engine, conn, answer)
-            }
-            Mail::Nodes(nodes) => self.engine.nodes_changed(nodes),
-            Mail::Logins { from } => self.xxim.tell_logins(&mut self.engine, from),
-            Mail::Room(message) => self.dispatch(Command::Room(message)),
-            Mail::Certificates { listener, config } => {
-                self.engine.listeners[listener].tls = Some(config);
-            }
-            Mail::UpstreamAnswered { conn, number, result } => {
-                self.xxim.answered(&mut self.engine, conn, number, &result);
-            }
-            Mail::Unwrapped { conn, number, seeds } => {
-                self.xxim.unwrapped(&mut self.engine, conn, number, seeds)
-            }
-            Mail::XximPush { work, reply } => {
-                let pushed = self.xxim.push(&mut self.engine, &work);
-                // Nobody waits any more if it fails.
-                let _ = reply.send(pushed);
-            }
-            Mail::XximChecked { conn, number, permission } => {
-                self.xxim.checked(&mut self.engine, conn, number, permission);
-            }
-            Mail::XximClaim { triple, conn, order } => {
-                self.xxim.claim_from(&mut self.engine, triple, conn, order)
-            }
-            Mail::XximClaimed { triple, conn, held } => {
-                self.xxim.claimed(&mut self.engine, &triple, conn, held)
-            }
-            Mail::XximDisplaced { triple, conn } => {
-                self.xxim.displaced(&mut self.engine, &triple, conn)
-            }
-            Mail::XximRelease { triple, conn } => self.xxim.release(&mut self.engine, triple, conn),
-            Mail::Drain => self.drain(),
-            Mail::Stop => self.stop(),
-        }
     }
 
     /// Ends a turn: room that has come up is used, and everything queued becomes operations.

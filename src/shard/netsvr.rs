@@ -17,13 +17,16 @@ use crate::hub::{ConnId, Departed};
 use crate::metrics::DropReason;
 use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
+use crate::shard::business::Business;
 use crate::shard::commands::Job;
-use crate::shard::conns::{Flags, Opening, Role};
+use crate::shard::conns::Flags;
 use crate::shard::forms::Made;
 use crate::shard::links::{Event, EventKind};
+use crate::shard::lists::kind;
 use crate::shard::mailbox::Mail;
 use crate::shard::queries::Asks;
 use crate::shard::rows;
+use crate::shard::slots::Slots;
 use crate::shard::{lists, netsvr_push};
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
 use crate::wire::netsvr::{Cmd, UniqIds};
@@ -36,9 +39,20 @@ const RATE_LIMITED: CloseReason =
 const CALLBACK_FAILED: CloseReason = CloseReason { code: 1011, text: "open callback failed" };
 const UNAUTHORIZED: CloseReason = CloseReason { code: 1008, text: "unauthorized" };
 
+/// A connection that was upgraded but not opened.
+#[derive(Debug)]
+pub struct Opening {
+    info: OpenInfo,
+    /// What the callback has said; it is applied when the connection is opened.
+    verdict: Option<Box<Verdict>>,
+}
+
 /// What a shard has for all connections of netsvr together.
 #[derive(Debug)]
 pub(super) struct Netsvr {
+    clients: Slots<Client>,
+    openings: Slots<Opening>,
+    pub backends: Slots<Business>,
     /// Questions of business processes.
     pub asks: Asks,
 }
@@ -68,8 +82,8 @@ impl Netsvr {
             remote_addr: peer.ip().to_canonical().to_string(),
         };
         // The time for the handshake does not run while the callback decides.
-        let opening = Role::Opening(Box::new(Opening { info, verdict: None }));
-        engine.turn_into(slot, opening, rows::OPENING);
+        let index = self.openings.insert(Opening { info, verdict: None });
+        engine.turn_into(slot, kind::OPENING, index, rows::OPENING);
         let deflate = engine.conns[slot].flags.has(Flags::DEFLATE);
         let deflate = deflate && engine.deflater.is_some();
         engine.conns[slot].form = if deflate { lists::NETSVR_DEFLATE } else { lists::NETSVR_PLAIN };
@@ -79,10 +93,29 @@ impl Netsvr {
         }
     }
 
+    /// Nothing to ask, nobody to answer.
+    pub fn new(asks: Asks) -> Netsvr {
+        let (clients, openings, backends) = Default::default();
+        Netsvr { clients, openings, backends, asks }
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty() && self.openings.is_empty() && self.backends.is_empty()
+    }
+
+    /// The client is none any more, before it was let in.
+    fn turn_away(&mut self, engine: &mut Engine, slot: u32) {
+        if let Some(index) = engine.index(slot, kind::OPENING) {
+            self.openings.remove(index);
+        }
+        engine.turn_into(slot, kind::LEAVING, 0, rows::LEAVING);
+    }
+
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
     fn refuse(&mut self, engine: &mut Engine, slot: u32, reason: CloseReason) {
         engine.counters.opens_refused += 1;
-        engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+        self.turn_away(engine, slot);
         let conn = &mut engine.conns[slot];
         // Its place is free at once, not when its close frame was answered.
         if conn.flags.clear(Flags::ONLINE) {
@@ -93,7 +126,7 @@ impl Netsvr {
     }
 
     fn ask_callback(&mut self, engine: &mut Engine, slot: u32) {
-        let Role::Opening(opening) = &engine.conns[slot].role else { return };
+        let Some(opening) = self.openings.of(engine.index(slot, kind::OPENING)) else { return };
         let id = engine.conns.id(slot);
         let uniq_id = engine.uniq_ids.encode(id);
         let generation = engine.config.netsvr.generation;
@@ -107,7 +140,6 @@ impl Netsvr {
 
     /// Sends data to a netsvr client, or one that is not let in.
     fn push(&mut self, engine: &mut Engine, slot: u32, data: Bytes) {
-        let engine = engine;
         let (payload, customer) = (Payload::new(data), &engine.config.netsvr.customer);
         let frame = match engine.conns[slot].form {
             lists::NETSVR_DEFLATE => {
@@ -130,7 +162,7 @@ impl Netsvr {
         if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        let Role::Opening(opening) = &mut engine.conns[slot].role else { return };
+        let Some(opening) = self.openings.of_mut(engine.index(slot, kind::OPENING)) else { return };
         match verdict {
             Some(verdict) if verdict.allow => {
                 opening.verdict = Some(verdict);
@@ -143,7 +175,7 @@ impl Netsvr {
                 if !data.is_empty() {
                     self.push(engine, slot, data);
                 }
-                engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+                self.turn_away(engine, slot);
                 let failed = denied.is_none();
                 engine.close(slot, if failed { CALLBACK_FAILED } else { UNAUTHORIZED });
             }
@@ -157,10 +189,11 @@ impl Netsvr {
         if wait && !engine.links.ready(EventKind::Open, id, None) {
             return engine.wait_for_room(slot);
         }
-        let Role::Opening(_) = engine.conns[slot].role else { return };
-        let role = engine.turn_into(slot, Role::Netsvr(Client::default()), rows::NETSVR);
-        let Role::Opening(opening) = role else { return };
-        let Opening { info, verdict } = *opening;
+        let opening = engine.index(slot, kind::OPENING);
+        let opening = opening.and_then(|index| self.openings.remove(index));
+        let Some(Opening { info, verdict }) = opening else { return };
+        let index = self.clients.insert(Client::default());
+        engine.turn_into(slot, kind::NETSVR, index, rows::NETSVR);
         engine.counters.opens += 1;
         engine.join(slot);
         let verdict = verdict.map(|verdict| *verdict).unwrap_or_default();
@@ -189,7 +222,7 @@ impl Netsvr {
         if !engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
             return engine.dropped(DropReason::NoWorker, 1);
         }
-        let Role::Netsvr(client) = &mut engine.conns[slot].role else { return };
+        let Some(client) = self.clients.of_mut(engine.index(slot, kind::NETSVR)) else { return };
         let limiter = &engine.shared.message_limiter;
         match client.message(data, engine.now.ms, heartbeat, &window, limiter) {
             Inbound::Heartbeat => engine.counters.heartbeats += 1,
@@ -239,6 +272,12 @@ impl Netsvr {
 
     /// A netsvr client is gone, or one that was not let in: its place is free.
     pub(super) fn gone(&mut self, engine: &mut Engine, slot: u32) {
+        if let Some(index) = engine.index(slot, kind::NETSVR) {
+            self.clients.remove(index);
+        }
+        if let Some(index) = engine.index(slot, kind::OPENING) {
+            self.openings.remove(index);
+        }
         if engine.conns[slot].flags.clear(Flags::ONLINE) {
             engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }

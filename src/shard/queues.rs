@@ -24,11 +24,11 @@ use bytes::Bytes;
 use crate::config::connmix::{Connmix, QueueFull};
 use crate::hub::ConnId;
 use crate::hub::queues::{
-    Full, Homes, Outcome, Push, PushError, Pushed, QueueLimits, Queues, Room, TopicCount, Waiter,
-    Window,
+    Full, Homes, Outcome, Push, PushError, Pushed, QueueLimits, Queues, Waiter, Window,
 };
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
+use crate::shard::Shared;
 use crate::shard::mailbox::Mail;
 use crate::shard::wants::Want;
 use crate::shard::{Engine, Shard};
@@ -122,9 +122,9 @@ impl Queueing {
         }
     }
 
-    /// Nothing queued; `count` is shared by the shards of the process, and so is `room`, which
-    /// topics of a cluster have.
-    pub fn new(config: &Connmix, count: Arc<TopicCount>, room: Option<Arc<Room>>) -> Queueing {
+    /// Nothing queued.
+    pub fn new(config: &Connmix, shared: &Shared) -> Queueing {
+        let (count, room) = (shared.queue_topics.clone(), shared.queue_room.clone());
         let queue = &config.queue;
         let limits = QueueLimits {
             messages_max: queue.topic_messages_max as usize,

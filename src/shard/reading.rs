@@ -7,15 +7,37 @@ use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
 use crate::hub::login;
 use crate::shard::Shard;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
+use crate::shard::lists::kind;
 use crate::shard::manners::Life;
 use crate::shard::rows;
 use crate::shard::xxim::Piece;
 use crate::wire::http::Request;
-use crate::wire::http::machine::Event as Said;
+use crate::wire::http::machine::{Event as Said, Machine};
 use crate::wire::websocket::{self, Decoder, Event, Opcode, Rules};
+use std::net::SocketAddr;
+
 use bytes::Bytes;
+
+/// A connection whose request head is incomplete.
+#[derive(Debug)]
+pub struct Greeting {
+    pub peer: SocketAddr,
+    machine: Machine,
+}
+
+impl Greeting {
+    /// Nothing has come yet.
+    pub fn new(peer: SocketAddr) -> Greeting {
+        Greeting { peer, machine: Machine::default() }
+    }
+
+    /// For tests: bytes of the head.
+    pub fn held(&self) -> usize {
+        self.machine.held()
+    }
+}
 
 impl Shard {
     /// Handles bytes of a connection that is being read.
@@ -54,9 +76,9 @@ impl Shard {
 
     /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
     pub(super) fn stream_opened(&mut self, slot: u32) {
-        match self.engine.conns[slot].role {
-            Role::Connmix(_) => self.connmix.opened(&mut self.engine, slot),
-            Role::Xxim(_) => self.xxim.accepted(&mut self.engine, slot),
+        match self.engine.conns[slot].kind {
+            kind::CONNMIX => self.connmix.opened(&mut self.engine, slot),
+            kind::XXIM => self.xxim.accepted(&mut self.engine, slot),
             _ => {}
         }
     }
@@ -64,25 +86,26 @@ impl Shard {
     /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
     pub(super) fn feed(&mut self, slot: u32, data: &mut [u8]) {
         let conn = &mut self.engine.conns[slot];
-        match &mut conn.role {
-            Role::Greeting(_) => self.greet(slot, data),
-            Role::Opening(_) => conn.decoder.stash(data),
-            Role::Netsvr(_) | Role::Echo | Role::Leaving => self.read_frames(slot, data),
+        match conn.kind {
+            kind::GREETING => self.greet(slot, data),
+            kind::OPENING => conn.decoder.stash(data),
+            kind::NETSVR | kind::ECHO | kind::LEAVING => self.read_frames(slot, data),
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
-            Role::ConnmixApi(_) => self.read_api(slot, data),
-            Role::XximHttp(_) => self.read_xxim_http(slot, data),
-            Role::Im(_) => {
+            kind::CONNMIX_API => self.read_api(slot, data),
+            kind::XXIM_HTTP => self.read_xxim_http(slot, data),
+            kind::IM => {
                 self.read_stream(slot, data);
                 self.im.end_of_bytes(&mut self.engine, slot);
             }
-            Role::Business(_) | Role::Connmix(_) | Role::Xxim(_) => self.read_stream(slot, data),
-            Role::Free => debug_assert!(false, "bytes for a free slot"),
+            kind::BUSINESS | kind::CONNMIX | kind::XXIM => self.read_stream(slot, data),
+            kind => debug_assert!(false, "bytes for {kind:?}"),
         }
     }
 
     /// Reads the request that a connection begins with.
     fn greet(&mut self, slot: u32, data: &[u8]) {
-        let Role::Greeting(greeting) = &mut self.engine.conns[slot].role else { return };
+        let index = self.engine.index(slot, kind::GREETING);
+        let Some(greeting) = self.greetings.of_mut(index) else { return };
         let mut machine = std::mem::take(&mut greeting.machine);
         let bytes = machine.resume(data);
         let mut rest = &*bytes;
@@ -94,7 +117,10 @@ impl Shard {
         };
         match event {
             Said::Request(request) if !request.is_get() && self.takes_xxim_http(slot) => {
-                self.xxim.over_http(&mut self.engine, slot);
+                let index = self.engine.index(slot, kind::GREETING);
+                if let Some(Greeting { peer, .. }) = self.greetings.remove_of(index) {
+                    self.xxim.over_http(&mut self.engine, slot, peer);
+                }
                 self.read_xxim_http(slot, &bytes);
             }
             Said::Request(request) => self.greeted(slot, &request, rest),
@@ -136,24 +162,25 @@ impl Shard {
     }
 
     fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
-        let conn = &mut self.engine.conns[slot];
-        let peer = match &conn.role {
-            Role::Greeting(greeting) => greeting.peer,
-            Role::XximHttp(http) => http.peer(),
-            _ => return,
+        let _conn = &mut self.engine.conns[slot];
+        let peer = match self.greetings.remove_of(self.engine.index(slot, kind::GREETING)) {
+            Some(greeting) => Some(greeting.peer),
+            None => self.xxim.http_upgraded(&self.engine, slot),
         };
+        let Some(peer) = peer else { return };
+        let conn = &mut self.engine.conns[slot];
         conn.decoder.stash(rest);
         conn.active_ms = self.engine.now.ms;
         if upgrade.deflate {
             conn.flags.set(Flags::DEFLATE);
         }
         conn.flags.set(Flags::WEBSOCKET);
-        self.engine.turn_into(slot, Role::Leaving, rows::LEAVING);
+        self.engine.turn_into(slot, kind::LEAVING, 0, rows::LEAVING);
         self.engine.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
         match upgrade.protocol {
             ClientProtocol::Netsvr => self.netsvr.upgraded(&mut self.engine, slot, peer, upgrade),
             ClientProtocol::Echo => {
-                self.engine.turn_into(slot, Role::Echo, rows::ECHO);
+                self.engine.turn_into(slot, kind::ECHO, 0, rows::ECHO);
             }
             ClientProtocol::Xxim => self.xxim.upgraded(&mut self.engine, slot, peer, upgrade),
             ClientProtocol::Connmix { .. } => {
@@ -204,8 +231,8 @@ impl Shard {
             return false;
         }
         let conn = &self.engine.conns[slot];
-        match &conn.role {
-            Role::Netsvr(_) => {
+        match conn.kind {
+            kind::NETSVR => {
                 let id = self.engine.conns.id(slot);
                 let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
                 if wait
@@ -216,9 +243,9 @@ impl Shard {
                     return false;
                 }
             }
-            Role::Xxim(_) => return self.xxim.ready(&mut self.engine, slot),
-            Role::Im(_) => return self.im_ready(slot),
-            Role::ConnmixApi(_) => return self.api.ready(&mut self.engine, slot),
+            kind::XXIM => return self.xxim.ready(&mut self.engine, slot),
+            kind::IM => return self.im_ready(slot),
+            kind::CONNMIX_API => return self.api.ready(&mut self.engine, slot),
             _ => {}
         }
         !self.engine.outbox_blocks(slot)
@@ -245,7 +272,7 @@ impl Shard {
                 }
                 self.engine.hang_up(slot);
             }
-            // After a close frame from here nothing of the client counts any more (W9).
+            // After a close frame from here nothing of the client counts any more (netsvr W9).
             _ if closing => {}
             Event::Pong(_) => self.engine.shows_life(slot),
             Event::Ping(payload) => {
@@ -264,7 +291,7 @@ impl Shard {
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
         // IM counts what its frames say, and only they keep a connection alive.
-        if matches!(self.engine.conns[slot].role, Role::Im(_)) {
+        if self.engine.conns[slot].kind == kind::IM {
             return self.read_im_message(slot, opcode, data);
         }
         self.engine.counters.messages_received += 1;
@@ -272,17 +299,17 @@ impl Shard {
         self.engine.shows_life(slot);
         let conn = &mut self.engine.conns[slot];
         conn.active_ms = self.engine.now.ms;
-        match &conn.role {
-            Role::Netsvr(_) => self.netsvr.message(&mut self.engine, slot, data),
-            Role::Echo => {
+        match conn.kind {
+            kind::NETSVR => self.netsvr.message(&mut self.engine, slot, data),
+            kind::ECHO => {
                 let deflate = conn.flags.has(Flags::DEFLATE);
                 let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
                 let reply = echo::reply(opcode, data, deflater);
                 self.engine.push(slot, reply);
             }
-            Role::Xxim(_) => self.xxim.message(&mut self.engine, slot, opcode, data),
-            Role::Connmix(_) => self.connmix.message(&mut self.engine, slot, opcode, data),
-            Role::ConnmixApi(_) => self.api.message(&mut self.engine, slot, data),
+            kind::XXIM => self.xxim.message(&mut self.engine, slot, opcode, data),
+            kind::CONNMIX => self.connmix.message(&mut self.engine, slot, opcode, data),
+            kind::CONNMIX_API => self.api.message(&mut self.engine, slot, data),
             _ => {}
         }
     }
@@ -294,10 +321,10 @@ impl Shard {
         if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        match self.engine.conns[slot].role {
-            Role::Xxim(_) => self.xxim.verified(&mut self.engine, slot, number, verdict),
-            Role::XximHttp(_) => self.xxim.http_verified(&mut self.engine, slot, number, verdict),
-            Role::Im(_) => self.im.verified(&mut self.engine, slot, number, verdict),
+        match self.engine.conns[slot].kind {
+            kind::XXIM => self.xxim.verified(&mut self.engine, slot, number, verdict),
+            kind::XXIM_HTTP => self.xxim.http_verified(&mut self.engine, slot, number, verdict),
+            kind::IM => self.im.verified(&mut self.engine, slot, number, verdict),
             _ => {}
         }
     }
@@ -312,11 +339,11 @@ impl Shard {
     /// Reads messages of a protocol that runs on a bare stream.
     fn read_stream(&mut self, slot: u32, mut input: &[u8]) {
         loop {
-            let more = match self.engine.conns[slot].role {
-                Role::Business(_) => self.netsvr.business_next(&mut self.engine, slot, &mut input),
-                Role::Xxim(_) => self.xxim.next(&mut self.engine, slot, &mut input),
-                Role::Connmix(_) => self.connmix.next(&mut self.engine, slot, &mut input),
-                Role::Im(_) => self.im.next(&mut self.engine, slot, &mut input),
+            let more = match self.engine.conns[slot].kind {
+                kind::BUSINESS => self.netsvr.business_next(&mut self.engine, slot, &mut input),
+                kind::XXIM => self.xxim.next(&mut self.engine, slot, &mut input),
+                kind::CONNMIX => self.connmix.next(&mut self.engine, slot, &mut input),
+                kind::IM => self.im.next(&mut self.engine, slot, &mut input),
                 _ => false,
             };
             self.settle();

@@ -139,7 +139,7 @@ impl Engine {
             let before = flight.own_bytes();
             match replaced {
                 Some(behind) => flight.replaced(behind, bytes),
-                None => _ = flight.queued(None, bytes),
+                None => flight.queued(None, bytes),
             }
             let after = flight.own_bytes();
             self.reckon(before, after);

@@ -10,6 +10,7 @@
 
 mod checks;
 mod http;
+mod http_answers;
 mod login;
 mod push;
 mod requests;
@@ -31,9 +32,10 @@ use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::later::Seal;
 use crate::shard::lists;
+use crate::shard::lists::kind;
 use crate::shard::rows;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
@@ -113,11 +115,21 @@ impl Conn {
 }
 
 impl State {
-    pub(super) fn xxim<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
-        match &mut engine.conns[slot].role {
-            Role::Xxim(conn) => Some(conn),
-            _ => None,
+    pub(super) fn xxim(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
+        self.conns.of_mut(engine.index(slot, kind::XXIM))
+    }
+
+    /// A connection without HTTP was accepted; its TLS handshake may not be over.
+    pub(super) fn begun(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        self.add(engine, slot, Conn::new(peer));
+    }
+
+    fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+        if let Some(before) = engine.index(slot, kind::XXIM) {
+            self.conns.remove(before);
         }
+        let index = self.conns.insert(conn);
+        engine.turn_into(slot, kind::XXIM, index, rows::XXIM);
     }
 
     /// A WebSocket connection was upgraded; the answer is queued.
@@ -185,7 +197,7 @@ impl State {
         conn.accepted_ms = engine.now.ms;
         conn.pinged_ms = engine.now.ms;
         conn.greeted = true;
-        engine.turn_into(slot, Role::Xxim(Box::new(conn)), rows::XXIM);
+        self.add(engine, slot, conn);
         engine.counters.opens += 1;
         let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
         engine.conns[slot].form = if websocket { lists::XXIM_WEBSOCKET } else { lists::XXIM_TCP };
@@ -246,7 +258,7 @@ impl State {
     }
 
     fn can_go_on(&self, engine: &Engine, slot: u32) -> bool {
-        let Role::Xxim(conn) = &engine.conns[slot].role else { return true };
+        let Some(conn) = self.conns.of(engine.index(slot, kind::XXIM)) else { return true };
         let config = &engine.config.xxim;
         !conn.client.at_barrier()
             && conn.check.is_none()
@@ -331,8 +343,9 @@ impl State {
     /// The keys of a connection may have changed: what is pushed to it from now on is encrypted
     /// under them.
     fn note_keys(&mut self, engine: &mut Engine, slot: u32) {
+        let index = engine.index(slot, kind::XXIM);
+        let Some(own) = self.conns.of(index) else { return };
         let conn = &mut engine.conns[slot];
-        let Role::Xxim(own) = &conn.role else { return };
         let cipher = own.client.cipher();
         if cipher.is_none() && conn.form != lists::XXIM_SEALED {
             return;
@@ -392,7 +405,7 @@ impl State {
     /// Sets when something is due on a connection.
     pub(super) fn rearm(&mut self, engine: &mut Engine, slot: u32) {
         let conn = &engine.conns[slot];
-        let Role::Xxim(own) = &conn.role else { return };
+        let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return };
         let config = &engine.config.xxim;
         let mut due_ms = u64::MAX;
         let mut by = |from_ms: u64, time: Duration| {
@@ -415,7 +428,7 @@ impl State {
     /// That time has come.
     pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
         let now_ms = engine.now.ms;
-        let Role::Xxim(own) = &engine.conns[slot].role else { return };
+        let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return };
         let config = &engine.config.xxim;
         let over = |from_ms: u64, time: Duration| {
             !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
@@ -434,8 +447,9 @@ impl State {
     }
 
     fn ping(&mut self, engine: &mut Engine, slot: u32) {
+        let index = engine.index(slot, kind::XXIM);
+        let Some(own) = self.conns.of_mut(index) else { return };
         let conn = &mut engine.conns[slot];
-        let Role::Xxim(own) = &mut conn.role else { return };
         // A client that is not being read can not show that it is alive.
         if conn.active_ms >= own.pinged_ms || conn.flags.has(Flags::BLOCKED) {
             own.unanswered = 0;
@@ -453,8 +467,15 @@ impl State {
         self.rearm(engine, slot);
     }
 
+    /// For tests: whether nothing is kept of any connection.
+    pub(super) fn has_nobody(&self) -> bool {
+        self.conns.is_empty() && self.https.is_empty()
+    }
+
     /// The connection is gone.
-    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32) {
+        let index = engine.index(slot, kind::XXIM);
+        let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
         let id = engine.conns.id(slot);
         let flags = engine.conns[slot].flags;
         let kept = flags.has(Flags::UNREAD) || conn.reader.has_kept();

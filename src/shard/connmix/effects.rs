@@ -9,8 +9,9 @@ use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
 use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
 use crate::metrics::DropReason;
 use crate::shard::Engine;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::forms::Made;
+use crate::shard::lists::kind;
 
 use super::{Conn, Connmix};
 use crate::shard::wants::Want;
@@ -212,7 +213,7 @@ impl Connmix {
     }
 
     fn refused(&mut self, engine: &mut Engine, slot: u32, error: PushError) {
-        let Role::Connmix(conn) = &engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
         let closes = self.rules_of(engine, conn).on_push_error == OnPushError::Close;
         if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
             let why = error.text();

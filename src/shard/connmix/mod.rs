@@ -20,12 +20,14 @@ use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{CloseReason, Kind, Payload};
 use crate::hub::queues::Homes;
 use crate::shard::Engine;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::forms::Made;
 use crate::shard::lists;
+use crate::shard::lists::kind;
 use crate::shard::netsvr_push;
 use crate::shard::ops::Frame;
 use crate::shard::rows;
+use crate::shard::slots::Slots;
 use crate::spare::Look;
 use crate::wire::framing::{self, Framer, Framing};
 use crate::wire::json::Index;
@@ -119,6 +121,7 @@ impl Conn {
 /// What a shard has for all connmix clients together.
 #[derive(Debug, Default)]
 pub(super) struct Connmix {
+    conns: Slots<Conn>,
     /// Of the last JSON that a client has sent.
     json: Index,
     effects: Effects,
@@ -164,11 +167,8 @@ fn opcode_of(kind: Kind) -> Opcode {
 }
 
 impl Connmix {
-    fn connmix<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut Conn> {
-        match &mut engine.conns[slot].role {
-            Role::Connmix(conn) => Some(conn),
-            _ => None,
-        }
+    fn connmix(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
+        self.conns.of_mut(engine.index(slot, kind::CONNMIX))
     }
 
     pub(super) fn rules_of<'a>(&self, engine: &'a Engine, conn: &Conn) -> &'a ConnmixServer {
@@ -176,10 +176,41 @@ impl Connmix {
     }
 
     /// A connection of a listener that speaks connmix without WebSocket.
-    pub(super) fn accepted(&self, engine: &Engine, peer: SocketAddr, server: u16) -> (Role, u16) {
+    pub(super) fn accepted(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        peer: SocketAddr,
+        server: u16,
+    ) {
         let rules = &engine.config.connmix_servers[server as usize];
-        let row = rows::CONNMIX + server;
-        (Role::Connmix(Box::new(Conn::new(peer, server, rules))), row)
+        let conn = Conn::new(peer, server, rules);
+        self.add(engine, slot, conn);
+    }
+
+    fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
+        let row = rows::CONNMIX + conn.server;
+        let index = self.conns.insert(conn);
+        engine.turn_into(slot, kind::CONNMIX, index, row);
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    pub(super) fn has_nobody(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// The connection is gone.
+    pub(super) fn departed(&mut self, engine: &Engine, slot: u32) {
+        if let Some(index) = engine.index(slot, kind::CONNMIX) {
+            self.conns.remove(index);
+        }
+    }
+
+    /// For tests: panics if an invariant of a connection does not hold.
+    pub(super) fn audit(&self, engine: &Engine, slot: u32, held_max: usize) {
+        if let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) {
+            conn.audit(engine.conns[slot].flags, held_max);
+        }
     }
 
     /// A WebSocket connection was upgraded; the answer is queued.
@@ -200,7 +231,7 @@ impl Connmix {
             let Upgrade { path, raw_query: query, headers, .. } = upgrade;
             conn.head = Some(Box::new(Head { path, query, headers }));
         }
-        engine.turn_into(slot, Role::Connmix(Box::new(conn)), rows::CONNMIX + server);
+        self.add(engine, slot, conn);
         self.opened(engine, slot);
         // A rule for the open that waits needs it longer.
         if let Some(conn) = self.connmix(engine, slot)
@@ -296,7 +327,7 @@ impl Connmix {
     /// Runs the rules for an event.
     fn event(&mut self, engine: &mut Engine, slot: u32, event: Event<'_>) {
         let id = engine.conns.id(slot);
-        let Role::Connmix(conn) = &engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
         let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
         let subject =
             conn.subject(client_id, node, engine.homes(), engine.conns[slot].flags, event);
@@ -312,7 +343,7 @@ impl Connmix {
         let waits = self.connmix(engine, slot).and_then(|conn| conn.waits.take());
         let Some(suspended) = waits else { return };
         engine.set_due(slot, u64::MAX);
-        let Role::Connmix(conn) = &engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
         let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
         let event = suspended.event();
         let subject =

@@ -20,7 +20,8 @@ use crate::hub::push::{Command, Payload, RoomMessage};
 use crate::hub::rooms::{Batch, Bounds, home, room_of};
 use crate::metrics::DropReason;
 use crate::shard::Engine;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{Chat, Mail};
 use crate::shard::ops::Frame;
 use crate::shard::wants::Want;
@@ -64,7 +65,7 @@ impl super::Im {
 
     fn refuse_join(&mut self, engine: &mut Engine, slot: u32, seq: u32) {
         let (config, now_ms) = (engine.config.clone(), engine.now.ms);
-        let Role::Im(conn) = &mut engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
         let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
         let step = conn.session.drop_join(seq, Status::RoomFull, &around);
         self.step(engine, slot, step);
@@ -88,7 +89,7 @@ impl super::Im {
         let Say { seq, topic, message } = say;
         let rules = BucketRules { rate: config.im.room_rate, burst: config.im.room_burst };
         if !engine.hub.room_message(&topic, now_ms, rules) {
-            let Role::Im(conn) = &mut engine.conns[slot].role else { return };
+            let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
             let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
             let step = conn.session.drop_said(seq, Status::RateLimited, &around);
             engine.dropped(DropReason::RoomLimiter, 1);
@@ -206,7 +207,8 @@ impl super::Im {
         let Engine { hub, conns, touched, .. } = &mut *engine;
         hub.for_each_in(topic, |slot| {
             let conn = &mut conns[slot];
-            let Role::Im(member) = &mut conn.role else { return };
+            let index = (conn.kind == kind::IM).then_some(conn.index);
+            let Some(member) = self.conns.of(index) else { return };
             if member.spoke {
                 return speakers.push(slot);
             }

@@ -18,26 +18,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use super::http_answers::{Form, failure, success};
 use super::requests;
 use crate::config::model::{XximMode, XximTarget};
 use crate::edge::xxim::{client_ip, cors, first_values};
 use crate::hub::ConnId;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::shard::Engine;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
 use crate::shard::rows;
 use crate::wire::http;
-use crate::wire::http::answer::{Answer, Manner};
-use crate::wire::http::fault::Fault;
+use crate::wire::http::answer::Manner;
 use crate::wire::http::machine::{CONTINUE, Event, Machine};
 use crate::wire::netsvr as worker;
 use crate::wire::xxim::proto::{CommonReq, CommonResp};
 use crate::wire::xxim::{self as wire, Identity, LocalMethod, code, text};
-
-const PROTOBUF: &str = "application/x-protobuf";
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -70,14 +68,6 @@ struct Plan {
     ip: String,
     user_agent: String,
     headers: Vec<(String, String)>,
-}
-
-/// How a request is answered.
-#[derive(Clone, Debug)]
-struct Form {
-    manner: Manner,
-    /// Header lines for browsers of other origins.
-    cors: Box<str>,
 }
 
 /// A request that is not answered.
@@ -113,11 +103,6 @@ impl HttpConn {
         }
     }
 
-    /// Address of the client or of the proxy before it.
-    pub(in crate::shard) fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
     /// Whether an upstream has a request of it.
     pub(in crate::shard) fn is_forwarded(&self) -> bool {
         matches!(self.pending, Some(Pending::Answered(_)))
@@ -130,19 +115,24 @@ impl HttpConn {
 }
 
 impl super::State {
-    fn http<'a>(&self, engine: &'a mut Engine, slot: u32) -> Option<&'a mut HttpConn> {
-        match &mut engine.conns[slot].role {
-            Role::XximHttp(conn) => Some(conn),
-            _ => None,
-        }
+    fn http(&mut self, engine: &Engine, slot: u32) -> Option<&mut HttpConn> {
+        self.https.of_mut(engine.index(slot, kind::XXIM_HTTP))
     }
 
     /// A connection whose first request is none for a WebSocket.
-    pub(in crate::shard) fn over_http(&mut self, engine: &mut Engine, slot: u32) {
-        if let Role::Greeting(greeting) = &engine.conns[slot].role {
-            let conn = HttpConn::new(greeting.peer);
-            engine.turn_into(slot, Role::XximHttp(Box::new(conn)), rows::XXIM_HTTP);
-        }
+    pub(in crate::shard) fn over_http(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        let index = self.https.insert(HttpConn::new(peer));
+        engine.turn_into(slot, kind::XXIM_HTTP, index, rows::XXIM_HTTP);
+    }
+
+    /// A connection asks for a WebSocket: it is none of those any more. Returns its peer.
+    pub(in crate::shard) fn http_upgraded(
+        &mut self,
+        engine: &Engine,
+        slot: u32,
+    ) -> Option<SocketAddr> {
+        let index = engine.index(slot, kind::XXIM_HTTP)?;
+        self.https.remove(index).map(|conn| conn.peer)
     }
 
     /// Bytes have come. Takes what reads them, until [`Shard::xxim_http_end`].
@@ -537,54 +527,6 @@ impl super::State {
         self.http_rearm(engine, slot);
     }
 
-    fn http_answer(&mut self, engine: &mut Engine, slot: u32, form: &Form, answer: CommonResp) {
-        if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
-            return;
-        }
-        let body = answer.encode_to_vec();
-        let content = Some((PROTOBUF, &*body));
-        self.http_write(
-            engine,
-            slot,
-            form.manner,
-            Answer { status: "200 OK", headers: &form.cors, content, ..Answer::default() },
-        );
-    }
-
-    /// Browsers ask before they send.
-    fn http_options(&mut self, engine: &mut Engine, slot: u32, form: &Form) {
-        let answer = Answer { status: "204 No Content", headers: &form.cors, ..Answer::default() };
-        self.http_write(engine, slot, form.manner, answer);
-    }
-
-    /// What is not HTTP as it should be.
-    fn http_fault(&mut self, engine: &mut Engine, slot: u32, fault: Fault) {
-        self.http_refuse(engine, slot, fault.status(), "", fault.text());
-    }
-
-    /// A request that is refused is the last of its connection.
-    fn http_refuse(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        status: &str,
-        headers: &str,
-        text: &str,
-    ) {
-        engine.counters.protocol_violations += 1;
-        let content = Some((TEXT, text.as_bytes()));
-        let answer = Answer { status, headers, content, ..Answer::default() };
-        self.http_write(engine, slot, Manner::LAST, answer);
-    }
-
-    fn http_write(&mut self, engine: &mut Engine, slot: u32, manner: Manner, answer: Answer<'_>) {
-        let answer = answer.encode(manner, &engine.http_date());
-        engine.push(slot, Bytes::from(answer));
-        if manner.ends {
-            engine.linger(slot);
-        }
-    }
-
     fn http_rearm(&mut self, engine: &mut Engine, slot: u32) {
         let due_ms = self.http_deadline_ms(engine, slot);
         engine.set_due(slot, due_ms);
@@ -592,7 +534,9 @@ impl super::State {
 
     /// When something is due, milliseconds of the process clock.
     fn http_deadline_ms(&self, engine: &Engine, slot: u32) -> u64 {
-        let Role::XximHttp(conn) = &engine.conns[slot].role else { return u64::MAX };
+        let Some(conn) = self.https.of(engine.index(slot, kind::XXIM_HTTP)) else {
+            return u64::MAX;
+        };
         let request_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
         let idle_ms = engine.config.xxim.http_idle_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
@@ -605,12 +549,9 @@ impl super::State {
     }
 
     /// The connection is gone.
-    pub(in crate::shard) fn http_departed(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        conn: &HttpConn,
-    ) {
+    pub(in crate::shard) fn http_departed(&mut self, engine: &mut Engine, slot: u32) {
+        let index = engine.index(slot, kind::XXIM_HTTP);
+        let Some(conn) = index.and_then(|index| self.https.remove(index)) else { return };
         let under_way = conn.is_forwarded().then_some(conn.number);
         self.leave(engine.conns.id(slot), under_way.into_iter());
         self.told -= u32::from(conn.is_told());
@@ -633,12 +574,4 @@ fn identity(plan: &Plan, request: CommonReq) -> Identity {
         user_agent: plan.user_agent.clone(),
         ..Identity::default()
     }
-}
-
-fn success(data: Bytes) -> CommonResp {
-    CommonResp { code: code::SUCCESS, msg: Some(String::new()), data }
-}
-
-fn failure(code: i32, text: &str) -> CommonResp {
-    CommonResp { code, msg: Some(text.to_owned()), data: Bytes::new() }
 }

@@ -21,7 +21,8 @@ use crate::hub::push::Outcome;
 use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
 use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
 use crate::spare::Look;
 use crate::wire::xxim::cipher::Seeds;
@@ -318,7 +319,8 @@ impl super::State {
         let mut slot = from;
         while slot < end && logins.len() < MESH_LOGINS_MAX {
             let conn = &engine.conns[slot];
-            if let Role::Xxim(xxim) = &conn.role
+            let index = (conn.kind == kind::XXIM).then_some(conn.index);
+            if let Some(xxim) = self.conns.of(index)
                 && let Some(triple) = &xxim.held
                 && !conn.flags.has(Flags::GONE | Flags::CLOSING)
             {

@@ -11,9 +11,9 @@ use super::{COMMON_MESSAGE_BYTES, requests::identity};
 use crate::edge::xxim::Close;
 use crate::hub::push::{Format, Payload, Target};
 use crate::shard::Engine;
-use crate::shard::conns::Role;
 use crate::shard::forms::{Forms, Made};
 use crate::shard::lists;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{XximConn, XximFilter, XximPush, XximPushed};
 use crate::shard::ops::Frame;
 use crate::wire::xxim::{Body, Carrier, Push, Version};
@@ -93,7 +93,7 @@ impl super::State {
         for slot in slots {
             let Some(named) = self.named(engine, slot) else { continue };
             let conn = &engine.conns[slot];
-            let Role::Xxim(own) = &conn.role else { continue };
+            let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { continue };
             let v1 = own.client.version() == Some(Version::V1);
             let (push, forms) = match wraps && v1 {
                 true => (&wrapped, &mut wrapped_forms),
@@ -114,8 +114,8 @@ impl super::State {
         let XximFilter { users, platforms, devices } = filter;
         let mut slots = Vec::new();
         let meant = |slot: u32| {
-            let conn = &engine.conns[slot];
-            let Role::Xxim(own) = &conn.role else { return false };
+            let _conn = &engine.conns[slot];
+            let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return false };
             let identity = own.client.identity();
             let among = |list: &[Box<str>], value: &str| {
                 list.is_empty() || list.iter().any(|entry| **entry == *value)
@@ -134,7 +134,7 @@ impl super::State {
     }
 
     fn named(&self, engine: &Engine, slot: u32) -> Option<XximConn> {
-        let Role::Xxim(own) = &engine.conns[slot].role else { return None };
+        let own = self.conns.of(engine.index(slot, kind::XXIM))?;
         Some(XximConn { conn: engine.conns.id(slot), identity: identity(own) })
     }
 }

@@ -16,9 +16,11 @@ use crate::config::model::{Config, Xxim as Rules, XximMode, XximRoute, XximTarge
 use crate::edge::xxim::{Client, Close, Holders, Step, refuse};
 use crate::hub::ConnId;
 use crate::shard::Engine;
-use crate::shard::conns::{Flags, Role};
+use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
+use crate::shard::lists::kind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
+use crate::shard::slots::Slots;
 use crate::spare::Look;
 use crate::wire::netsvr as worker;
 use crate::wire::xxim::{self as wire, Body, Malformed, Response, code, text};
@@ -26,6 +28,8 @@ use crate::wire::xxim::{self as wire, Body, Malformed, Response, code, text};
 /// What a shard keeps for all its xxim clients together.
 #[derive(Debug, Default)]
 pub struct State {
+    pub(super) conns: Slots<super::Conn>,
+    pub(super) https: Slots<super::HttpConn>,
     /// Triples that are at home here.
     pub(super) holders: Holders,
     pub(super) unwraps: Unwraps,
@@ -93,7 +97,7 @@ impl State {
     /// A binary message of a client.
     pub(super) fn request(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let Role::Xxim(conn) = &mut engine.conns[slot].role else { return };
+        let Some(conn) = self.conns.of_mut(engine.index(slot, kind::XXIM)) else { return };
         let plain = match conn.client.cipher() {
             None => Some(data),
             Some(cipher) => {
@@ -216,7 +220,7 @@ impl State {
             return;
         }
         let Some(slot) = engine.conns.slot(id) else { return };
-        if matches!(engine.conns[slot].role, Role::XximHttp(_)) {
+        if engine.conns[slot].kind == kind::XXIM_HTTP {
             return self.http_answered(engine, slot, number, result);
         }
         let Some(head) = self.xxim(engine, slot).and_then(|conn| conn.in_flight.end(number)) else {
@@ -234,15 +238,13 @@ impl State {
         let (mut under_way, mut told, mut over_tcp, mut waiting) =
             (self.left.len() as u32, 0, 0, 0);
         for (_, conn) in engine.conns.iter() {
-            let own = match &conn.role {
-                Role::Xxim(own) => own,
-                Role::XximHttp(http) => {
-                    under_way += u32::from(http.is_forwarded());
-                    told += u32::from(http.is_told());
-                    continue;
-                }
-                _ => continue,
-            };
+            let http = (conn.kind == kind::XXIM_HTTP).then_some(conn.index);
+            if let Some(http) = self.https.of(http) {
+                under_way += u32::from(http.is_forwarded());
+                told += u32::from(http.is_told());
+            }
+            let own = (conn.kind == kind::XXIM).then_some(conn.index);
+            let Some(own) = self.conns.of(own) else { continue };
             let most = engine.config.xxim.requests_max as usize;
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
