@@ -1,13 +1,21 @@
 //! What backends ask for: commands find their shards, and are applied to the connections here
 //! (netsvr sections 6.0, 6.3 to 6.6). How a push reaches its connections is in `fan_out`.
+//!
+//! `conn.call` of connmix (connmix section 4) concerns a connection of any protocol. The context of
+//! a connmix client is with the client. That of any other connection is its session, as far as that
+//! is a JSON object: an empty session is an empty context, and a session that is something else is
+//! left alone.
 
 use std::sync::Arc;
 
+use crate::control::connmix_api::context_values;
 use crate::hub::ConnId;
+use crate::hub::context::{Context, ContextValue};
+use crate::hub::push::Call;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
+use crate::shard::Shard;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
-use crate::shard::{Engine, Shard};
 
 /// A command that waits for its time.
 #[derive(Debug)]
@@ -26,35 +34,6 @@ pub(super) enum Spread {
     All(Arc<Command>),
 }
 
-impl Engine {
-    /// What each of the shards is to do that a command concerns. Parts keep the order of the list.
-    pub(super) fn spread(&self, command: Command) -> Spread {
-        let shards = self.mail.len();
-        let conns = match command.conns() {
-            None => return Spread::All(Arc::new(command)),
-            Some([conn]) if usize::from(conn.shard()) < shards => {
-                return Spread::One(conn.shard(), command);
-            }
-            Some(conns) => conns,
-        };
-        let mut parts: Vec<Vec<ConnId>> = vec![Vec::new(); shards];
-        for conn in conns {
-            // An id of a shard that does not exist names nobody.
-            if let Some(part) = parts.get_mut(usize::from(conn.shard())) {
-                part.push(*conn);
-            }
-        }
-        let parts = (0u8..).zip(parts).filter(|(_, conns)| !conns.is_empty());
-        Spread::Parts(parts.map(|(shard, conns)| (shard, command.part(conns))).collect())
-    }
-
-    /// Whether a command concerns this shard alone.
-    fn is_here(&self, command: &Command) -> bool {
-        let here = |conns: &[ConnId]| conns.iter().all(|conn| conn.shard() == self.id);
-        self.mail.len() == 1 || command.conns().is_some_and(here)
-    }
-}
-
 impl Shard {
     /// Carries a command to every shard that it concerns, this one included.
     pub(super) fn dispatch(&mut self, command: Command) {
@@ -62,7 +41,7 @@ impl Shard {
             self.apply(&command);
             return;
         }
-        match self.engine.spread(command) {
+        match self.spread(command) {
             Spread::One(shard, command) => self.dispatch_part(shard, command),
             Spread::Parts(parts) => {
                 for (shard, command) in parts {
@@ -94,12 +73,12 @@ impl Shard {
             return self.engine.hand_over(Reach::Node(node), Arc::new(command), Some(number));
         }
         let leaves = self.engine.leaves(&command);
-        if !leaves && self.engine.is_here(&command) {
+        if !leaves && self.is_here(&command) {
             let outcome = self.apply(&command);
             return self.api.told(&mut self.engine, conn, number, outcome);
         }
         let abroad = leaves.then(|| Arc::new(command.clone()));
-        let spread = self.engine.spread(command);
+        let spread = self.spread(command);
         let shards = match &spread {
             Spread::One(..) => 1,
             Spread::Parts(parts) => parts.len(),
@@ -258,5 +237,81 @@ impl Shard {
             }
             ReplyTo::Mesh { number } => self.engine.reply_to_mesh(number, reply),
         }
+    }
+
+    /// What each of the shards is to do that a command concerns. Parts keep the order of the list.
+    pub(super) fn spread(&self, command: Command) -> Spread {
+        let shards = self.engine.mail.len();
+        let conns = match command.conns() {
+            None => return Spread::All(Arc::new(command)),
+            Some([conn]) if usize::from(conn.shard()) < shards => {
+                return Spread::One(conn.shard(), command);
+            }
+            Some(conns) => conns,
+        };
+        let mut parts: Vec<Vec<ConnId>> = vec![Vec::new(); shards];
+        for conn in conns {
+            // An id of a shard that does not exist names nobody.
+            if let Some(part) = parts.get_mut(usize::from(conn.shard())) {
+                part.push(*conn);
+            }
+        }
+        let parts = (0u8..).zip(parts).filter(|(_, conns)| !conns.is_empty());
+        Spread::Parts(parts.map(|(shard, conns)| (shard, command.part(conns))).collect())
+    }
+
+    /// Whether a command concerns this shard alone.
+    fn is_here(&self, command: &Command) -> bool {
+        let here = |conns: &[ConnId]| conns.iter().all(|conn| conn.shard() == self.engine.id);
+        self.engine.mail.len() == 1 || command.conns().is_some_and(here)
+    }
+
+    /// Runs a function on a connection.
+    pub(super) fn call(&mut self, conn: ConnId, call: &Call) -> Outcome {
+        let Some(slot) = self.engine.hub.slot_of(conn) else { return Outcome::default() };
+        let done = match call {
+            Call::SetContext(values) => self.set_context(slot, values),
+            Call::Subscribe(topics) => self.subscribe_all(slot, topics),
+            Call::Unsubscribe(topics) => {
+                topics.iter().for_each(|topic| _ = self.engine.hub.unsubscribe(slot, topic));
+                true
+            }
+        };
+        Outcome { done: done as u64, failed: !done as u64 }
+    }
+
+    /// All of them or, where that would be too many, none.
+    fn subscribe_all(&mut self, slot: u32, topics: &[Box<str>]) -> bool {
+        let has = |topic: &str| self.engine.hub.topics_of(slot).any(|other| **other == *topic);
+        let new = topics.iter().filter(|topic| !has(topic)).count();
+        let room = self.engine.hub.topics_of(slot).len() + new
+            <= self.engine.config.connmix.rules.channels_max as usize;
+        if room {
+            topics.iter().for_each(|topic| _ = self.engine.hub.subscribe(slot, topic));
+        }
+        room
+    }
+
+    fn set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
+        if self.engine.conns[slot].kind == kind::CONNMIX {
+            return self.connmix.set_context(&mut self.engine, slot, values);
+        }
+        let mut context = Context::default();
+        let session = self.engine.hub.session(slot);
+        let known = if session.is_empty() { Some(Vec::new()) } else { context_values(session) };
+        let set = known
+            .is_some_and(|known| context.set(&known).and_then(|()| context.set(values)).is_ok());
+        if set {
+            let session = if context.is_empty() { String::new() } else { context.to_json() };
+            self.engine.hub.set_session(slot, &session);
+        }
+        set
+    }
+    /// Carries out a command on every node that it concerns, this one first.
+    pub(super) fn dispatch_wide(&mut self, command: Command) {
+        if self.engine.leaves(&command) {
+            self.engine.hand_over(Reach::Members, Arc::new(command.clone()), None);
+        }
+        self.dispatch(command);
     }
 }

@@ -1,6 +1,7 @@
 //! The one place that asks what a connection speaks: what the engine cannot do by itself goes to
 //! the protocol from here, and the list of wants is emptied here.
 
+use crate::config::model::WorkerPick;
 use crate::hub::{ConnId, Departed};
 use crate::shard::Shard;
 use crate::shard::closing::SHUTDOWN;
@@ -9,6 +10,9 @@ use crate::shard::due::Due;
 use crate::shard::lists::kind;
 use crate::shard::ops::Op;
 use crate::shard::wants::Want;
+
+/// Clients that are given room in one turn, so that a turn stays short.
+const GIVEN_PER_TURN: usize = 256;
 
 impl Shard {
     /// Empties the list of wants, those of wants included.
@@ -247,5 +251,43 @@ impl Shard {
             self.engine.hang_up(slot);
             self.settle();
         }
+    }
+
+    /// Gives the room in the workers' queues to the backlog, then to the clients that wait.
+    pub(super) fn give_room(&mut self) {
+        while let Some((worker, frame)) = self.engine.links.unkeep() {
+            self.engine.send_event(worker, frame);
+        }
+        let sticky = self.engine.config.netsvr.worker.pick == WorkerPick::Sticky;
+        let mut given = 0;
+        for _ in 0..self.engine.waiting.len() {
+            let Some(id) = self.engine.waiting.pop_front() else { break };
+            let Some(slot) = self.engine.conns.slot(id) else { continue };
+            let flags = self.engine.conns[slot].flags;
+            if flags.has(Flags::GONE) || !flags.has(Flags::WAITING) {
+                continue;
+            }
+            if !self.engine.has_room(id, slot) {
+                // Others may have another worker only if workers are sticky.
+                if !sticky {
+                    self.engine.waiting.push_front(id);
+                    break;
+                }
+                self.engine.waiting.push_back(id);
+                continue;
+            }
+            self.engine.conns[slot].flags.clear(Flags::WAITING);
+            match self.engine.conns[slot].kind {
+                kind::OPENING => self.netsvr.try_open(&mut self.engine, slot),
+                _ => self.engine.read_on(slot),
+            }
+            // The next one finds what this one has left.
+            self.settle_all();
+            given += 1;
+            if given == GIVEN_PER_TURN {
+                break;
+            }
+        }
+        self.engine.room_left = given == GIVEN_PER_TURN;
     }
 }

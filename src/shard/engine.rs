@@ -12,10 +12,11 @@ use slab::Slab;
 
 use crate::config::model::{Config, NetsvrWorker, Service};
 use crate::hub::client_id::ClientIds;
+use crate::hub::login::Login;
 use crate::hub::{ConnId, Hub};
 use crate::limits::{GUEST_KICKS_WAITING_MAX, XXIM_SEAL_BYTES_PER_TURN};
 use crate::log::Every;
-use crate::metrics::{Counters, DropReason, Meters};
+use crate::metrics::{Counters, DropReason, Meters, SendTimes};
 use crate::shard::audit::LEFT_SPARE;
 use crate::shard::commands::Job;
 use crate::shard::conns::Conns;
@@ -391,6 +392,22 @@ impl Engine {
         debug_assert!(self.conns[slot].flags.has(Flags::GONE));
         self.conns.free(slot);
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Has a login verified; the verdict comes with the same number. The caller blocks the
+    /// connection.
+    pub(super) fn verify(&mut self, slot: u32, number: u32, login: Box<Login>) {
+        self.logins.push(self.conns.id(slot), number, login, &self.conns);
+    }
+    /// The connection of a slot, and the place of what it speaks in [`lists::kind::NAMES`].
+    pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
+        (self.conns.id(slot), self.conns[slot].kind.0)
+    }
+
+    /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
+    /// client.
+    pub fn send_times(&mut self) -> Option<&mut SendTimes> {
+        self.sends.times()
     }
 }
 

@@ -3,18 +3,13 @@
 
 use bytes::Bytes;
 
-use crate::config::model::{WorkerFull, WorkerPick};
+use crate::config::model::WorkerFull;
 use crate::hub::{ConnId, Hub};
 use crate::metrics::DropReason;
-use crate::shard::conns::Flags;
+use crate::shard::Engine;
 use crate::shard::links::{Event, EventKind, Placed};
-use crate::shard::lists::kind;
 use crate::shard::mailbox::Mail;
 use crate::shard::ops::Frame;
-use crate::shard::{Engine, Shard};
-
-/// Clients that are given room in one turn, so that a turn stays short.
-const GIVEN_PER_TURN: usize = 256;
 
 impl Engine {
     /// Tells a worker about a client of this shard; the event is encoded only if somebody wants it.
@@ -43,7 +38,7 @@ impl Engine {
         }
     }
 
-    fn send_event(&mut self, worker: ConnId, frame: Bytes) {
+    pub(super) fn send_event(&mut self, worker: ConnId, frame: Bytes) {
         self.counters.events += 1;
         self.counters.event_bytes += frame.len() as u64;
         if worker.shard() == self.id {
@@ -85,50 +80,10 @@ impl Engine {
     }
 
     /// Whether a client that waits can go on.
-    fn has_room(&mut self, id: ConnId, slot: u32) -> bool {
+    pub(super) fn has_room(&mut self, id: ConnId, slot: u32) -> bool {
         let sticky = self.conns[slot].worker();
         let opening = self.row(slot).opening;
         let kind = if opening { EventKind::Open } else { EventKind::Message };
         self.links.ready(kind, id, sticky)
-    }
-}
-
-impl Shard {
-    /// Gives the room in the workers' queues to the backlog, then to the clients that wait.
-    pub(super) fn give_room(&mut self) {
-        while let Some((worker, frame)) = self.engine.links.unkeep() {
-            self.engine.send_event(worker, frame);
-        }
-        let sticky = self.engine.config.netsvr.worker.pick == WorkerPick::Sticky;
-        let mut given = 0;
-        for _ in 0..self.engine.waiting.len() {
-            let Some(id) = self.engine.waiting.pop_front() else { break };
-            let Some(slot) = self.engine.conns.slot(id) else { continue };
-            let flags = self.engine.conns[slot].flags;
-            if flags.has(Flags::GONE) || !flags.has(Flags::WAITING) {
-                continue;
-            }
-            if !self.engine.has_room(id, slot) {
-                // Others may have another worker only if workers are sticky.
-                if !sticky {
-                    self.engine.waiting.push_front(id);
-                    break;
-                }
-                self.engine.waiting.push_back(id);
-                continue;
-            }
-            self.engine.conns[slot].flags.clear(Flags::WAITING);
-            match self.engine.conns[slot].kind {
-                kind::OPENING => self.netsvr.try_open(&mut self.engine, slot),
-                _ => self.engine.read_on(slot),
-            }
-            // The next one finds what this one has left.
-            self.settle_all();
-            given += 1;
-            if given == GIVEN_PER_TURN {
-                break;
-            }
-        }
-        self.engine.room_left = given == GIVEN_PER_TURN;
     }
 }

@@ -1,7 +1,11 @@
 //! Who opens which mail.
 
 use crate::hub::push::Command;
+
+use crate::metrics::DropReason;
 use crate::shard::Shard;
+use crate::shard::queues::QueueMail;
+
 use crate::shard::mailbox::{Mail, Reply};
 
 impl Shard {
@@ -91,5 +95,57 @@ impl Shard {
             Mail::XximRelease { triple, conn } => self.xxim.release(&mut self.engine, triple, conn),
             mail => debug_assert!(false, "nobody opens {mail:?}"),
         }
+    }
+
+    /// A letter about queues.
+    pub(super) fn queue_mail(&mut self, mail: QueueMail) {
+        match mail {
+            QueueMail::Push { from, topic, messages } => self.engine.pushed(from, &topic, messages),
+            QueueMail::Told(outcome) => {
+                self.engine.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
+                self.engine.queueing.outcomes.push_back(outcome);
+            }
+            QueueMail::Accepted { topic, count } => self.engine.pushes_accepted(&topic, count),
+            QueueMail::Join { consumer, topics } => {
+                let joined = self.engine.queueing.queues.join(consumer, &topics);
+                self.engine.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
+            }
+            QueueMail::Joined { consumer, joined } => {
+                self.api.queue_joined(&mut self.engine, consumer, joined)
+            }
+            QueueMail::Start { consumer, window } => {
+                self.engine.queueing.queues.start(consumer, window)
+            }
+            QueueMail::Leave { consumer } => {
+                self.engine.queueing.queues.leave(consumer);
+                self.engine.queue_post(consumer.shard(), QueueMail::Left { consumer });
+            }
+            QueueMail::Left { consumer } => self.api.queue_left(&mut self.engine, consumer),
+            QueueMail::Events { home, consumer, events } => {
+                events.into_iter().for_each(|event| {
+                    self.api.queue_event(&mut self.engine, home, consumer, event)
+                });
+            }
+            QueueMail::Written { consumer, count } => {
+                self.engine.queueing.queues.written(consumer, count)
+            }
+            QueueMail::Gone { consumer, written } => {
+                self.engine.queueing.queues.gone(consumer, written)
+            }
+            QueueMail::Supplied { topic, messages } => {
+                self.engine.queueing.queues.supply(&topic, messages, self.engine.now.ms);
+            }
+            QueueMail::Settled { topic, count, told } => self.engine.settled(&topic, count, told),
+        }
+    }
+
+    /// Before the end of a turn: those hear who are to hear of their messages, what waits is given
+    /// to consumers, and the letters go out.
+    pub(super) fn queue_turn(&mut self) {
+        // Rules that go on may push again.
+        while let Some(outcome) = self.engine.queueing.outcomes.pop_front() {
+            self.connmix.push_told(&mut self.engine, outcome);
+        }
+        self.engine.queue_turn();
     }
 }

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use crate::hub::ConnId;
 use crate::hub::login::Login;
-use crate::shard::Engine;
 use crate::shard::audit::LEFT_SPARE;
+use crate::shard::conns::Conns;
 use crate::shard::mailbox::Request;
 use crate::spare::Look;
 
@@ -24,6 +24,14 @@ impl Logins {
     /// Gives back what a peak took.
     pub fn give_back(&mut self, look: &mut Look) {
         look.at(&mut self.queue);
+    }
+
+    /// A login of a connection waits for its turn.
+    pub fn push(&mut self, conn: ConnId, number: u32, login: Box<Login>, conns: &Conns) {
+        self.queue.push_back((conn, number, login));
+        if self.queue.len() > 2 * conns.len() + LEFT_SPARE {
+            self.queue.retain(|(id, ..)| conns.slot(*id).is_some());
+        }
     }
 
     /// Logins that wait for their turn.
@@ -55,17 +63,5 @@ impl Logins {
         let (conn, number, login) = self.queue.pop_front()?;
         self.under_way += 1;
         Some(Request::Verify { conn, number, login })
-    }
-}
-
-impl Engine {
-    /// Has a login verified; the verdict comes with the same number. The caller blocks the
-    /// connection.
-    pub(super) fn verify(&mut self, slot: u32, number: u32, login: Box<Login>) {
-        self.logins.queue.push_back((self.conns.id(slot), number, login));
-        if self.logins.queue.len() > 2 * self.conns.len() + LEFT_SPARE {
-            let conns = &self.conns;
-            self.logins.queue.retain(|(id, ..)| conns.slot(*id).is_some());
-        }
     }
 }

@@ -19,9 +19,9 @@ use crate::hub::mesh::{Interest, Node, Nodes};
 use crate::hub::push::{Call, Change, Command, Outcome, Payload, Target, TopicChange};
 use crate::hub::queries::Query;
 use crate::metrics::DropReason;
+use crate::shard::Engine;
 use crate::shard::mailbox::{MeshRequest, Reach, Reply};
 use crate::shard::wants::Want;
-use crate::shard::{Engine, Shard};
 use crate::spare::Look;
 use crate::wire::netsvr::UniqIds;
 
@@ -175,16 +175,6 @@ impl Engine {
             mesh.uniq_ids = ids.collect();
             mesh.nodes = nodes;
         }
-    }
-}
-
-impl Shard {
-    /// Carries out a command on every node that it concerns, this one first.
-    pub(super) fn dispatch_wide(&mut self, command: Command) {
-        if self.engine.leaves(&command) {
-            self.engine.hand_over(Reach::Members, Arc::new(command.clone()), None);
-        }
-        self.dispatch(command);
     }
 }
 

@@ -34,7 +34,6 @@ pub mod audit;
 #[allow(unsafe_code)]
 pub mod buffers;
 mod business;
-mod calls;
 pub mod clock;
 mod closing;
 mod commands;
@@ -86,8 +85,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::model::{Config, Service};
-use crate::hub::ConnId;
-use crate::metrics::{Counters, DropReason, Gauges, SendTimes};
+use crate::metrics::{Counters, DropReason, Gauges};
 use crate::shard::commands::Job;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Request};
@@ -113,19 +111,6 @@ pub struct Shard {
     xxim: xxim::State,
     /// When the next look for room that nobody needs is due.
     spare_ms: u64,
-}
-
-impl Engine {
-    /// The connection of a slot, and the place of what it speaks in [`lists::kind::NAMES`].
-    pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
-        (self.conns.id(slot), self.conns[slot].kind.0)
-    }
-
-    /// How long sends took, for whoever publishes it; `None`: there never was one to a connmix
-    /// client.
-    pub fn send_times(&mut self) -> Option<&mut SendTimes> {
-        self.sends.times()
-    }
 }
 
 impl Shard {

@@ -28,10 +28,10 @@ use crate::hub::queues::{
 };
 use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::metrics::DropReason;
+use crate::shard::Engine;
 use crate::shard::Shared;
-use crate::shard::mailbox::Mail;
+use crate::shard::mailbox::{Mail, QueueRequest};
 use crate::shard::wants::Want;
-use crate::shard::{Engine, Shard};
 use crate::spare::Look;
 use crate::wire::connmix;
 use cluster::Cluster;
@@ -79,7 +79,7 @@ pub struct Queueing {
     /// Messages of this turn for other homes.
     pushes: Vec<Letter>,
     /// What clients of this shard are to hear of their messages.
-    outcomes: VecDeque<Outcome>,
+    pub outcomes: VecDeque<Outcome>,
     /// Events of this turn for consumers on other shards.
     events: Vec<(ConnId, Vec<Bytes>)>,
     /// By topic, with `full = "block"`: what its home has not accepted.
@@ -157,6 +157,43 @@ impl Queueing {
 }
 
 impl Engine {
+    /// What waits is given to consumers, and the letters of this turn go out.
+    pub(super) fn queue_turn(&mut self) {
+        let mut pushes = std::mem::take(&mut self.queueing.pushes);
+        for Letter { home, topic, messages } in pushes.drain(..) {
+            let from = self.id;
+            if let Some(cluster) = &mut self.queueing.cluster {
+                cluster.push(from, topic, messages);
+                continue;
+            }
+            self.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
+        }
+        pushes.append(&mut self.queueing.pushes);
+        self.queueing.pushes = pushes;
+        let mut given = std::mem::take(&mut self.queueing.events);
+        self.queueing.queues.hand_out(|consumer, event| {
+            let mut letters = given.iter_mut().rev().take(LETTERS_SEARCHED);
+            match letters.find(|(other, _)| *other == consumer) {
+                Some((_, events)) => events.push(event),
+                None => given.push((consumer, vec![event])),
+            }
+        });
+        for (consumer, events) in given.drain(..) {
+            let home = self.id;
+            self.queue_post(consumer.shard(), QueueMail::Events { home, consumer, events });
+        }
+        self.queueing.events = given;
+        let mut accepted: Vec<(u8, Arc<str>, u32)> = Vec::new();
+        self.queueing.queues.take_accepted(|from, topic| match accepted.last_mut() {
+            Some((last, name, count)) if *last == from && name == topic => *count += 1,
+            _ => accepted.push((from, topic.clone(), 1)),
+        });
+        for (shard, topic, count) in accepted {
+            self.queue_post(shard, QueueMail::Accepted { topic, count });
+        }
+        self.queue_reports();
+    }
+
     /// Hands a letter to a shard, which may be this one.
     pub(super) fn queue_post(&mut self, shard: u8, mail: QueueMail) {
         if shard == self.id {
@@ -268,7 +305,7 @@ impl Engine {
     }
 
     /// The home of a topic has a place for so many messages of this shard, or refused them.
-    fn pushes_accepted(&mut self, topic: &str, count: u32) {
+    pub(super) fn pushes_accepted(&mut self, topic: &str, count: u32) {
         let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else { return };
         unaccepted.messages = unaccepted.messages.saturating_sub(count as usize);
         let room = UNACCEPTED_MAX.saturating_sub(unaccepted.messages);
@@ -281,7 +318,7 @@ impl Engine {
     }
 
     /// Messages of clients of another shard have come home.
-    fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
+    pub(super) fn pushed(&mut self, from: u8, topic: &Arc<str>, messages: Vec<Push>) {
         let mut refused = 0;
         for Push { client, event, waiter } in messages {
             let result = self.queueing.queues.push(from, topic, event, self.now.ms);
@@ -297,89 +334,62 @@ impl Engine {
             self.post(from, Mail::Queue(QueueMail::Accepted { topic, count: refused }));
         }
     }
-}
 
-impl Shard {
-    /// A letter about queues.
-    pub(super) fn queue_mail(&mut self, mail: QueueMail) {
-        match mail {
-            QueueMail::Push { from, topic, messages } => self.engine.pushed(from, &topic, messages),
-            QueueMail::Told(outcome) => {
-                self.engine.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
-                self.engine.queueing.outcomes.push_back(outcome);
+    /// Adds a message to this turn's request to JetStream.
+    pub(super) fn push_to_store(
+        &mut self,
+        topic: &str,
+        client: ConnId,
+        event: &Bytes,
+        waiter: Waiter,
+    ) -> Result<(), PushError> {
+        let text = connmix::event_text(event);
+        let cluster = self.queueing.cluster.as_ref();
+        if !cluster.is_some_and(|cluster| cluster.room.take(text.len())) {
+            self.queueing.queues.tally.refused += 1;
+            self.dropped(DropReason::QueueUnstored, 1);
+            return Err(PushError::Unstored);
+        }
+        self.push_later(self.id, topic, Push { client, event: text, waiter });
+        Ok(())
+    }
+
+    /// What became of messages of this shard's clients.
+    pub(super) fn settled(&mut self, topic: &Arc<str>, count: u32, told: Vec<Outcome>) {
+        self.queueing.queues.tally.pushed += u64::from(count);
+        for outcome in told {
+            if let Err(error) = outcome.result {
+                self.queueing.queues.tally.pushed -= 1;
+                self.queueing.queues.tally.refused += 1;
+                self.dropped(reason(error), 1);
             }
-            QueueMail::Accepted { topic, count } => self.engine.pushes_accepted(&topic, count),
-            QueueMail::Join { consumer, topics } => {
-                let joined = self.engine.queueing.queues.join(consumer, &topics);
-                self.engine.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
-            }
-            QueueMail::Joined { consumer, joined } => {
-                self.api.queue_joined(&mut self.engine, consumer, joined)
-            }
-            QueueMail::Start { consumer, window } => {
-                self.engine.queueing.queues.start(consumer, window)
-            }
-            QueueMail::Leave { consumer } => {
-                self.engine.queueing.queues.leave(consumer);
-                self.engine.queue_post(consumer.shard(), QueueMail::Left { consumer });
-            }
-            QueueMail::Left { consumer } => self.api.queue_left(&mut self.engine, consumer),
-            QueueMail::Events { home, consumer, events } => {
-                events.into_iter().for_each(|event| {
-                    self.api.queue_event(&mut self.engine, home, consumer, event)
-                });
-            }
-            QueueMail::Written { consumer, count } => {
-                self.engine.queueing.queues.written(consumer, count)
-            }
-            QueueMail::Gone { consumer, written } => {
-                self.engine.queueing.queues.gone(consumer, written)
-            }
-            QueueMail::Supplied { topic, messages } => {
-                self.engine.queueing.queues.supply(&topic, messages, self.engine.now.ms);
-            }
-            QueueMail::Settled { topic, count, told } => self.engine.settled(&topic, count, told),
+            self.queueing.outcomes.push_back(outcome);
+        }
+        if self.queueing.full == Full::Block {
+            self.pushes_accepted(topic, count);
         }
     }
 
-    /// Before the end of a turn: what waits is given to consumers, and the letters go out.
-    pub(super) fn queue_turn(&mut self) {
-        // Rules that go on may push again.
-        while let Some(outcome) = self.engine.queueing.outcomes.pop_front() {
-            self.connmix.push_told(&mut self.engine, outcome);
-        }
-        let mut pushes = std::mem::take(&mut self.engine.queueing.pushes);
-        for Letter { home, topic, messages } in pushes.drain(..) {
-            let from = self.engine.id;
-            if let Some(cluster) = &mut self.engine.queueing.cluster {
-                cluster.push(from, topic, messages);
-                continue;
-            }
-            self.engine.post(home, Mail::Queue(QueueMail::Push { from, topic, messages }));
-        }
-        pushes.append(&mut self.engine.queueing.pushes);
-        self.engine.queueing.pushes = pushes;
-        let mut given = std::mem::take(&mut self.engine.queueing.events);
-        self.engine.queueing.queues.hand_out(|consumer, event| {
-            let mut letters = given.iter_mut().rev().take(LETTERS_SEARCHED);
-            match letters.find(|(other, _)| *other == consumer) {
-                Some((_, events)) => events.push(event),
-                None => given.push((consumer, vec![event])),
-            }
+    /// Tells JetStream what became of its messages, and asks for more.
+    pub(super) fn queue_reports(&mut self) {
+        let wants = !self.is_draining();
+        let Some(cluster) = &mut self.queueing.cluster else { return };
+        self.queueing.queues.take_reports(wants, |report| {
+            cluster.out.push_back(QueueRequest::Report(report));
         });
-        for (consumer, events) in given.drain(..) {
-            let home = self.engine.id;
-            self.engine.queue_post(consumer.shard(), QueueMail::Events { home, consumer, events });
+    }
+
+    /// The next message to the thread that speaks with JetStream.
+    pub fn next_queue_request(&mut self) -> Option<QueueRequest> {
+        self.queueing.cluster.as_mut()?.out.pop_front()
+    }
+}
+
+fn reason(error: PushError) -> DropReason {
+    match error {
+        PushError::Unstored => DropReason::QueueUnstored,
+        PushError::Full | PushError::TooManyTopics | PushError::BadTopic | PushError::TooLarge => {
+            DropReason::QueueRefused
         }
-        self.engine.queueing.events = given;
-        let mut accepted: Vec<(u8, Arc<str>, u32)> = Vec::new();
-        self.engine.queueing.queues.take_accepted(|from, topic| match accepted.last_mut() {
-            Some((last, name, count)) if *last == from && name == topic => *count += 1,
-            _ => accepted.push((from, topic.clone(), 1)),
-        });
-        for (shard, topic, count) in accepted {
-            self.engine.queue_post(shard, QueueMail::Accepted { topic, count });
-        }
-        self.engine.queue_reports();
     }
 }
