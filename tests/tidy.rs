@@ -5,6 +5,8 @@
 mod cited;
 #[path = "tidy/counted.rs"]
 mod counted;
+#[path = "tidy/house.rs"]
+mod house;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/source.rs"]
@@ -52,6 +54,16 @@ fn imports_go_one_way() {
         let other = path.with_extension(if path.extension().is_some() { "" } else { "rs" });
         assert!(path.exists() || other.exists(), "src/{place} has a row in IMPORTS but is gone");
     }
+}
+
+#[test]
+fn nothing_in_the_house_calls_upwards() {
+    check_each(house::floors);
+}
+
+#[test]
+fn no_type_is_spread_over_many_files() {
+    check(house::spread(&all()));
 }
 
 #[test]

@@ -11,14 +11,12 @@ use crate::limits::{
 use crate::shard::Shard;
 use crate::shard::business::Tally;
 use crate::shard::conns::{Conn, Flags};
+use crate::shard::engine::LEFT_SPARE;
 use crate::shard::flight::Flight;
 use crate::shard::lists::kind;
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
 const CONTROL_BYTES_MAX: usize = 1024 + 2 * FRAME_CHARGE_BYTES;
-/// Connections that have left stay in the lists of those who wait until there are more of them than
-/// connections, and this many.
-pub(super) const LEFT_SPARE: usize = 64;
 
 /// What a test knows about the sizes that its peers use.
 #[derive(Clone, Copy, Debug)]

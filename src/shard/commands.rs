@@ -17,14 +17,6 @@ use crate::shard::Shard;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
 
-/// A command that waits for its time.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// The node that it is for, if that is another one.
-    pub node: Option<u16>,
-    pub command: Command,
-}
-
 /// A command by shard.
 pub(super) enum Spread {
     One(u8, Command),

@@ -13,12 +13,11 @@ use slab::Slab;
 use crate::config::model::{Config, NetsvrWorker, Service};
 use crate::hub::client_id::ClientIds;
 use crate::hub::login::Login;
+use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
 use crate::limits::{GUEST_KICKS_WAITING_MAX, XXIM_SEAL_BYTES_PER_TURN};
 use crate::log::Every;
 use crate::metrics::{Counters, DropReason, Meters, SendTimes};
-use crate::shard::audit::LEFT_SPARE;
-use crate::shard::commands::Job;
 use crate::shard::conns::Conns;
 use crate::shard::conns::{Flags, Kind};
 use crate::shard::flight::{Flight, Source};
@@ -43,6 +42,9 @@ use crate::wire::http::date::Date;
 use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::ServerConfig;
 
+/// Connections that have left stay in the lists of those who wait until there are more of them than
+/// connections, and this many.
+pub(super) const LEFT_SPARE: usize = 64;
 /// Messages that connections may handle in one turn which read on after a wait.
 const READ_ON_PER_TURN: usize = 256;
 
@@ -55,6 +57,14 @@ pub struct ListenerSettings {
     /// The address that it is bound to.
     pub bound: SocketAddr,
     pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// A command that waits for its time.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The node that it is for, if that is another one.
+    pub node: Option<u16>,
+    pub command: Command,
 }
 
 /// See the module.

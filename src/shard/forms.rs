@@ -7,7 +7,9 @@
 
 use bytes::Bytes;
 
+use crate::hub::push::{Format, Payload};
 use crate::shard::ops::Frame;
+use crate::wire::websocket::{self, Opcode};
 
 /// The form of connections that get no pushes.
 pub const NONE: u8 = 0;
@@ -21,6 +23,15 @@ pub enum Made {
     Sealed(Bytes),
     /// There is no frame that could hold it.
     Nothing,
+}
+
+/// The payload in one WebSocket message.
+pub fn message(payload: &Payload, opcode: Opcode) -> Frame {
+    let format = match opcode {
+        Opcode::Text => Format::WsText,
+        Opcode::Binary => Format::WsBinary,
+    };
+    Frame::new(payload.format(format, |raw| websocket::frame(opcode, raw)).clone())
 }
 
 /// One form of a push.

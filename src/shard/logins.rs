@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use crate::hub::ConnId;
 use crate::hub::login::Login;
-use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Conns;
+use crate::shard::engine::LEFT_SPARE;
 use crate::shard::mailbox::Request;
 use crate::spare::Look;
 

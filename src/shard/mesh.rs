@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::model::Service;
-use crate::edge::xxim::Triple;
 use crate::hub::ConnId;
 use crate::hub::client_id::ClientIds;
 use crate::hub::context::ContextValue;
@@ -149,9 +148,9 @@ impl Engine {
     }
 
     /// A connection of this node has taken an xxim login; other nodes must give it up.
-    pub(super) fn claim_everywhere(&mut self, triple: &Triple, conn: ConnId, order: u64) {
+    pub(super) fn claim_everywhere(&mut self, login: [Box<str>; 3], conn: ConnId, order: u64) {
         if self.mesh.is_some() {
-            let (login, at_ms) = (triple.parts(), order / 1000);
+            let at_ms = order / 1000;
             self.tell_mesh(MeshRequest::Claim { login, conn, at_ms });
         }
     }

@@ -86,7 +86,7 @@ use std::sync::atomic::Ordering;
 
 use crate::config::model::{Config, Service};
 use crate::metrics::{Counters, DropReason, Gauges};
-use crate::shard::commands::Job;
+use crate::shard::engine::Job;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::queries::Asks;

@@ -2,6 +2,7 @@
 
 use crate::config::model::{MessageType, NetsvrCustomer};
 use crate::hub::push::{Format, Payload};
+use crate::shard::forms;
 use crate::shard::ops::Frame;
 use crate::wire::deflate::Deflater;
 use crate::wire::websocket::{self, COMPRESS_ABOVE, Opcode};
@@ -15,16 +16,7 @@ fn opcode(customer: &NetsvrCustomer) -> Opcode {
 
 /// The payload as it is.
 pub fn plain(payload: &Payload, customer: &NetsvrCustomer) -> Frame {
-    message(payload, opcode(customer))
-}
-
-/// The payload in one WebSocket message.
-pub fn message(payload: &Payload, opcode: Opcode) -> Frame {
-    let format = match opcode {
-        Opcode::Text => Format::WsText,
-        Opcode::Binary => Format::WsBinary,
-    };
-    Frame::new(payload.format(format, |raw| websocket::frame(opcode, raw)).clone())
+    forms::message(payload, opcode(customer))
 }
 
 /// The payload compressed, if that is worth it.
@@ -35,7 +27,7 @@ pub fn deflated(
 ) -> Frame {
     let opcode = opcode(customer);
     let Some(deflater) = deflater.filter(|_| payload.raw().len() > COMPRESS_ABOVE) else {
-        return message(payload, opcode);
+        return forms::message(payload, opcode);
     };
     let format = match opcode {
         Opcode::Text => Format::WsTextDeflate,

@@ -31,8 +31,8 @@ use crate::edge::xxim::{
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Engine;
-use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
+use crate::shard::engine::LEFT_SPARE;
 use crate::shard::later::Seal;
 use crate::shard::lists;
 use crate::shard::lists::kind;

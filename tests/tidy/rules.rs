@@ -229,7 +229,7 @@ fn is_below(path: &str, place: &str, separator: &str) -> bool {
 }
 
 /// Every path that begins with `crate::`, groups spelled out, without the `crate::`.
-fn crate_paths(source: &Source) -> Vec<(usize, String)> {
+pub fn crate_paths(source: &Source) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (index, rest) in source.words("crate::") {
         let following = source.code[index + 1..].iter().take(200);

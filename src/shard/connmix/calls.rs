@@ -12,8 +12,8 @@ use bytes::Bytes;
 use crate::edge::connmix::{Answer, Call, Resumed};
 use crate::hub::ConnId;
 use crate::shard::Engine;
-use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
+use crate::shard::engine::LEFT_SPARE;
 use crate::shard::mailbox::{HttpCall, Request};
 use crate::spare::Look;
 

@@ -21,10 +21,9 @@ use crate::hub::push::{CloseReason, Kind, Payload};
 use crate::hub::queues::Homes;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
-use crate::shard::forms::Made;
+use crate::shard::forms::{self, Made};
 use crate::shard::lists;
 use crate::shard::lists::kind;
-use crate::shard::netsvr_push;
 use crate::shard::ops::Frame;
 use crate::shard::rows;
 use crate::shard::slots::Slots;
@@ -149,7 +148,7 @@ impl Connmix {
 pub fn make(form: u8, payload: &Payload) -> Made {
     let framing = match form {
         lists::CONNMIX_MESSAGE => {
-            return Made::Frame(netsvr_push::message(payload, opcode_of(payload.kind())));
+            return Made::Frame(forms::message(payload, opcode_of(payload.kind())));
         }
         lists::CONNMIX_LINE => Framing::Line,
         _ => Framing::Length,

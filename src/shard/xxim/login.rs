@@ -20,8 +20,8 @@ use crate::hub::login::{Login, Verdict};
 use crate::hub::push::Outcome;
 use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
 use crate::shard::Engine;
-use crate::shard::audit::LEFT_SPARE;
 use crate::shard::conns::Flags;
+use crate::shard::engine::LEFT_SPARE;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
 use crate::spare::Look;
@@ -225,7 +225,7 @@ impl super::State {
             Claimed::Free => None,
             Claimed::From(before) => Some(before),
         };
-        engine.claim_everywhere(triple, conn, order);
+        engine.claim_everywhere(triple.parts(), conn, order);
         let Some(before) = before else { return true };
         if before.shard() == engine.id {
             self.displaced(engine, triple, before);
