@@ -59,6 +59,7 @@ fn world(seed: u64, shards: usize, config: Config, weather: Weather) -> (World, 
 
 const FAIR: Weather = Weather {
     answer_piece: ringway::limits::ANSWER_PIECE,
+    read_on: 3,
     mailbox_messages_max: 1000,
     socket_bytes_max: 1 << 30,
     piece_bytes_max: 100_000,
@@ -218,6 +219,7 @@ impl Story {
         }
         let weather = Weather {
             answer_piece: ringway::limits::ANSWER_PIECE,
+            read_on: 3,
             mailbox_messages_max: *pick(&mut rng, &[1, 3, 100]),
             socket_bytes_max: *pick(&mut rng, &[30, 500, 100_000]),
             piece_bytes_max: *pick(&mut rng, &[1, 7, 50, 3000]),

@@ -240,7 +240,7 @@ impl super::netsvr::Netsvr {
             slot.is_some_and(|slot| {
                 let business = self.backends.of(engine.index(slot, kind::BUSINESS));
                 let extra = engine.conns[slot].extra.as_ref();
-                let flight = extra.and_then(|extra| extra.flight.as_ref());
+                let flight = extra.and_then(|extra| extra.flight.as_deref());
                 let own_bytes = flight.map_or(0, Flight::own_bytes);
                 business.is_some_and(|business| business.has_room_for(*number, own_bytes))
             })

@@ -12,7 +12,7 @@ use crate::shard::Shard;
 use crate::shard::business::Tally;
 use crate::shard::conns::{Conn, Flags};
 use crate::shard::engine::LEFT_SPARE;
-use crate::shard::flight::Flight;
+use crate::shard::flight::{Flight, Source};
 use crate::shard::lists::kind;
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
@@ -57,8 +57,9 @@ impl Shard {
             online += conn.flags.has(Flags::ONLINE) as u32;
             timers += self.engine.timers.armed(slot) as usize;
             let tally = self.audit_conn(slot, conn, sizes);
-            let flight = conn.extra.as_ref().and_then(|extra| extra.flight.as_ref());
-            sum.answer_bytes += flight.map_or(0, Flight::own_bytes);
+            let flight = conn.extra.as_ref().and_then(|extra| extra.flight.as_deref());
+            let counts = flight.filter(|flight| flight.source == Source::Workers);
+            sum.answer_bytes += counts.map_or(0, Flight::own_bytes);
             sum.questions += tally.questions;
             sum.tells += tally.tells;
             sum.links += tally.links;
@@ -302,7 +303,7 @@ impl Shard {
 /// What became of the frames for a backend fits to its outbox.
 fn audit_flight(conn: &Conn) -> &Flight {
     let extra = conn.extra.as_ref().expect("a backend has one");
-    let flight = extra.flight.as_ref().expect("a backend has one");
+    let flight = extra.flight.as_deref().expect("a backend has one");
     let stalled = conn.flags.has(Flags::STALLED);
     let charged = (!stalled).then(|| conn.outbox.charge() as usize);
     flight.audit(conn.outbox.frames(), charged);

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use crate::config::model::WorkerCommands;
 use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
+use crate::hub::push::Command;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
@@ -23,7 +24,6 @@ use crate::shard::lists::kind;
 use crate::shard::mailbox::Mail;
 use crate::shard::outbox::charge;
 use crate::shard::rows;
-use crate::shard::wants::Want;
 use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
 
 /// Events a worker can ask for; other bits are kept and ignored.
@@ -49,6 +49,17 @@ pub struct Business {
     /// What is charged for answers that wait for those before them.
     kept_bytes: usize,
     leaving: Option<Leaving>,
+}
+
+/// What became of a frame.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// There may be another one.
+    pub more: bool,
+    /// What it asks to be carried out.
+    pub commands: Vec<Command>,
+    /// On every node.
+    pub wide: bool,
 }
 
 /// What a backend connection has elsewhere in its shard.
@@ -145,56 +156,50 @@ impl super::netsvr::Netsvr {
         engine.watch_frames(slot, Source::Workers);
     }
 
-    /// Handles the next command. False: there is none, or the connection must wait.
+    /// Handles the next frame, but for the commands in it.
     pub(super) fn business_next(
         &mut self,
         engine: &mut Engine,
         slot: u32,
         input: &mut &[u8],
-    ) -> bool {
+    ) -> Asked {
         if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
-            return false;
+            return Asked::default();
         }
         let may_read = engine.takes(slot) && !self.blocks(engine, slot);
-        let config = engine.config.clone();
-        let Some(business) = self.business(engine, slot) else { return false };
+        let index = engine.index(slot, kind::BUSINESS);
+        let Some(business) = self.backends.of_mut(index) else { return Asked::default() };
         if !may_read {
             business.reader.stash(input);
             *input = &[];
-            return false;
+            return Asked::default();
         }
-        let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
+        let (worker, task) = (&engine.config.netsvr.worker, &engine.config.netsvr.task);
         let own = worker.commands == WorkerCommands::Own;
         let (is_worker, peer) = (business.worker, business.peer);
         let (limit, heartbeat) = match is_worker {
             true => (worker.receive_pack_limit, &worker.heartbeat_message),
             false => (task.receive_pack_limit, &task.heartbeat_message),
         };
-        let mut reader = std::mem::take(&mut business.reader);
-        match reader.next(input, limit, heartbeat) {
-            Ok(None) => {
-                business.reader = reader;
-                return false;
-            }
+        match business.reader.next(input, limit, heartbeat) {
+            Ok(None) => return Asked::default(),
             Ok(Some(Inbound::Heartbeat)) => self.alive(engine, slot),
             Ok(Some(Inbound::Command { cmd, .. })) if own && cmd.is_for_workers() != is_worker => {
                 let error = format_args!("{cmd:?} is for the other port");
                 self.refuse_business(engine, slot, peer, &error);
-                return false;
+                return Asked::default();
             }
             Ok(Some(Inbound::Command { cmd, body })) => {
                 self.alive(engine, slot);
-                self.request(engine, slot, cmd, body);
+                let (commands, wide) = self.request(engine, slot, cmd, body);
+                return Asked { more: true, commands, wide };
             }
             Err(error) => {
                 self.refuse_business(engine, slot, peer, &error);
-                return false;
+                return Asked::default();
             }
         }
-        if let Some(business) = self.business(engine, slot) {
-            business.reader = reader;
-        }
-        true
+        Asked { more: true, ..Asked::default() }
     }
 
     /// Closes a backend connection because of what it sent. What came whole before is answered, and
@@ -244,7 +249,13 @@ impl super::netsvr::Netsvr {
         self.left(engine, engine.conns.id(slot));
     }
 
-    fn request(&mut self, engine: &mut Engine, slot: u32, cmd: Cmd, body: Bytes) {
+    fn request(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        cmd: Cmd,
+        body: Bytes,
+    ) -> (Vec<Command>, bool) {
         engine.counters.commands += 1;
         let wide = engine.config.netsvr.cluster && engine.mesh.is_some();
         if wide && cmd.is_one_way() {
@@ -253,14 +264,7 @@ impl super::netsvr::Netsvr {
         // A second hold on a frame costs an allocation.
         let question = if wide && !cmd.is_one_way() { body.clone() } else { Bytes::new() };
         match worker::request(cmd, body, &engine.uniq_ids, engine.config.netsvr.generation) {
-            Request::Commands(commands) if wide => {
-                let wants = &mut engine.wants;
-                commands.into_iter().for_each(|command| wants.push(Want::Wide(command)));
-            }
-            Request::Commands(commands) => {
-                let wants = &mut engine.wants;
-                commands.into_iter().for_each(|command| wants.push(Want::Command(command)));
-            }
+            Request::Commands(commands) => return (commands, wide),
             Request::GuestKickLater { delay_s, command } => {
                 engine.later(delay_s, Job { node: None, command });
             }
@@ -284,6 +288,7 @@ impl super::netsvr::Netsvr {
                 }
             }
         }
+        (Vec::new(), false)
     }
 
     fn register(&mut self, engine: &mut Engine, slot: u32, events: i32) {

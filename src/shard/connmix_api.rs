@@ -262,6 +262,8 @@ impl Api {
         form: Form,
     ) {
         let Some(conn) = self.api(engine, slot) else { return };
+        // No fault.
+        conn.faults = 0;
         conn.pending.push_back(Pending { number, about, form, answer: None });
         engine.owes(slot, true);
     }

@@ -57,7 +57,7 @@ pub struct Extra {
     /// What encrypts a push to it now.
     pub seal: Option<Rc<dyn Seal>>,
     /// Only of backends.
-    pub flight: Option<Flight>,
+    pub flight: Option<Box<Flight>>,
 }
 
 impl Extra {
@@ -289,7 +289,7 @@ impl Conn {
 
     /// What became of the frames that were queued for a backend.
     pub fn flight(&mut self) -> Option<&mut Flight> {
-        self.extra.as_mut()?.flight.as_mut()
+        self.extra.as_mut()?.flight.as_deref_mut()
     }
 
     /// What waits to be encrypted when it is flushed.

@@ -16,7 +16,14 @@ const GIVEN_PER_TURN: usize = 256;
 
 impl Shard {
     /// Empties the list of wants, those of wants included.
+    #[inline]
     pub(super) fn settle(&mut self) {
+        if !self.engine.wants.is_empty() {
+            self.settle_wants();
+        }
+    }
+
+    fn settle_wants(&mut self) {
         while let Some(want) = self.engine.wants.pop() {
             match want {
                 Want::Left { slot, departed } => self.left_hub(slot, &departed),
@@ -127,7 +134,7 @@ impl Shard {
         conn.kind = kind::LEAVING;
         let extra = conn.extra.as_mut();
         if let Some(flight) = extra.and_then(|extra| extra.flight.take()) {
-            self.engine.reckon(flight.own_bytes(), 0);
+            self.engine.reckon(flight.source, flight.own_bytes(), 0);
         }
     }
 
@@ -227,6 +234,7 @@ impl Shard {
             && engine.links.queued().0 == 0
             && engine.queueing.queues.under_way() == 0
             && engine.hooks.is_idle()
+            && !engine.wants.has_readers()
             && self.xxim.is_idle()
             && self.xxim.under_way() == 0
             && self.connmix.leaving.is_empty()
@@ -261,6 +269,11 @@ impl Shard {
         let sticky = self.engine.config.netsvr.worker.pick == WorkerPick::Sticky;
         let mut given = 0;
         for _ in 0..self.engine.waiting.len() {
+            if self.engine.reading_left == 0 {
+                // Nobody would use the room now, and each has its turn.
+                given = GIVEN_PER_TURN;
+                break;
+            }
             let Some(id) = self.engine.waiting.pop_front() else { break };
             let Some(slot) = self.engine.conns.slot(id) else { continue };
             let flags = self.engine.conns[slot].flags;

@@ -82,7 +82,9 @@ pub struct Engine {
     pub(super) links: Links,
     pub(super) queueing: Queueing,
     pub(super) tells: Tells,
-    /// What is charged for answers that wait to be written to all backends.
+    /// For counting by shard; empty.
+    pub(super) by_shard: Vec<u32>,
+    /// What is charged for answers that wait to be written to all business processes.
     pub(super) answer_bytes: usize,
     /// Counts when that became less.
     pub(super) answers_written: u64,
@@ -98,6 +100,8 @@ pub struct Engine {
     pub(super) wants: Wants,
     /// Messages that connections may still handle in this turn which read on.
     pub(super) reading_left: usize,
+    /// The same at the beginning of a turn: 256, but for simulations.
+    pub(super) reading_max: usize,
     /// The connection that is reading on.
     pub(super) reader: Option<u32>,
     /// Bytes that may still be encrypted in this turn.
@@ -146,23 +150,21 @@ impl Engine {
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Engine {
-        let worker = &config.netsvr.worker;
-        let links = Links::new(link_limits(worker, shards), worker.pick, seed);
         let client_ids = ClientIds::new(config.node, shards, config.runtime.connections_max);
-        let start = shared.ids_start;
-        let level = config.netsvr.customer.compression_level;
         Engine {
             id,
             listeners,
             now: Now::default(),
             conns: Conns::new(id, config.runtime.connections_max),
             hub: hub(&config, &shared),
-            uniq_ids: UniqIds::new(config.netsvr.advertise).rotated(client_ids.rotation(start)),
-            client_ids: client_ids.starting(start),
+            uniq_ids: UniqIds::new(config.netsvr.advertise)
+                .rotated(client_ids.rotation(shared.ids_start)),
+            client_ids: client_ids.starting(shared.ids_start),
             timers: Wheel::new(),
-            links,
+            links: links(&config.netsvr.worker, shards, seed),
             queueing: Queueing::new(&config.connmix, &shared),
             tells: Tells::default(),
+            by_shard: Vec::new(),
             answer_bytes: 0,
             answers_written: 0,
             jobs: Slab::new(),
@@ -173,6 +175,7 @@ impl Engine {
             rows: rows(&config),
             wants: Wants::default(),
             reading_left: 0,
+            reading_max: READ_ON_PER_TURN,
             reader: None,
             seal_left: 0,
             sends: Sends::default(),
@@ -182,7 +185,7 @@ impl Engine {
             waiting: VecDeque::new(),
             room_left: false,
             inflater: Inflater::new(),
-            deflater: (level != 0).then(|| Deflater::new(level)),
+            deflater: deflater(&config),
             plain: Vec::new(),
             date: Date::default(),
             ops: Vec::new(),
@@ -205,7 +208,7 @@ impl Engine {
         self.now = now;
         self.counters.turns += 1;
         self.seal_left = XXIM_SEAL_BYTES_PER_TURN;
-        self.reading_left = READ_ON_PER_TURN;
+        self.reading_left = self.reading_max;
         self.meters.tick(now.ms, &self.counters.items());
     }
 
@@ -228,7 +231,8 @@ impl Engine {
 
     /// From now on it is known what becomes of each frame for a backend.
     pub(super) fn watch_frames(&mut self, slot: u32, source: Source) {
-        self.conns[slot].extra.get_or_insert_default().flight = Some(Flight::new(source));
+        let flight = Some(Box::new(Flight::new(source)));
+        self.conns[slot].extra.get_or_insert_default().flight = flight;
     }
 
     /// Where the protocol of this kind keeps what it knows of a connection; `None` if it is another
@@ -325,15 +329,19 @@ impl Engine {
             self.read_on(slot);
             return false;
         }
-        self.reading_left -= 1;
         true
     }
 
     /// Whether more waits for a peer than may.
     pub(super) fn is_full(&self, slot: u32) -> bool {
         let conn = &self.conns[slot];
-        let flight = conn.extra.as_ref().and_then(|extra| extra.flight.as_ref());
-        let waits = flight.map_or(conn.charge() as usize, Flight::own_bytes);
+        let waits = match &conn.extra {
+            None => conn.outbox.charge() as usize,
+            Some(extra) => match &extra.flight {
+                None => conn.charge() as usize,
+                Some(flight) => flight.own_bytes(),
+            },
+        };
         waits > self.row(slot).outbox_bytes_max as usize
     }
 
@@ -351,8 +359,12 @@ impl Engine {
         full
     }
 
-    /// What is charged for the answers that wait to be written to one backend has changed.
-    pub(super) fn reckon(&mut self, before: usize, after: usize) {
+    /// What is charged for the answers that wait to be written to one backend has changed. Only
+    /// those of business processes are counted together.
+    pub(super) fn reckon(&mut self, source: Source, before: usize, after: usize) {
+        if source != Source::Workers {
+            return;
+        }
         self.answer_bytes = self.answer_bytes - before + after;
         self.answers_written += u64::from(after < before);
     }
@@ -433,11 +445,18 @@ fn hub(config: &Config, shared: &Shared) -> Hub {
     hub
 }
 
-/// One shard's share of a worker's queue.
-fn link_limits(worker: &NetsvrWorker, shards: usize) -> LinkLimits {
+/// What compresses frames for clients, if anything does.
+fn deflater(config: &Config) -> Option<Deflater> {
+    let level = config.netsvr.customer.compression_level;
+    (level != 0).then(|| Deflater::new(level))
+}
+
+/// No worker is known; each may be given one shard's share of its queue.
+fn links(worker: &NetsvrWorker, shards: usize, seed: usize) -> Links {
     let share = |total: u32| (total as usize / shards).max(1);
-    LinkLimits {
+    let limits = LinkLimits {
         frames_max: share(worker.queue_frames_max),
         bytes_max: share(worker.queue_bytes_max),
-    }
+    };
+    Links::new(limits, worker.pick, seed)
 }

@@ -56,6 +56,7 @@ impl Shard {
             deflater: deflater.as_mut(),
             gzip: &mut self.im.gzip,
             unix_ms: now.unix_ms,
+            im: None,
         };
         let mut fan = FanOut {
             conns,

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 use self::push::form_of;
 pub(super) use self::push::{FORMS, make};
+pub(super) use self::rooms::Fan;
 use crate::config::model::{Forward, WorkerFull};
 use crate::edge::im::{Around, End, Entered, Session, State, Step, Who};
 use crate::edge::upgrade::Opening as Upgrade;

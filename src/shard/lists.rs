@@ -1,7 +1,5 @@
 //! The lists that name all protocols: numbers of forms, and who makes each.
 
-use std::sync::Arc;
-
 use crate::config::model::Config;
 use crate::hub::push::Payload;
 use crate::shard::forms::{self, Forms, Made};
@@ -60,12 +58,14 @@ pub const IM: u8 = 16;
 const IM_LAST: u8 = IM + im::FORMS - 1;
 
 /// Makes what a payload is in each form.
-pub struct Maker<'a> {
+pub(super) struct Maker<'a> {
     pub payload: &'a Payload,
-    pub config: &'a Arc<Config>,
+    pub config: &'a Config,
     pub deflater: Option<&'a mut Deflater>,
     pub gzip: &'a mut Gzip,
     pub unix_ms: u64,
+    /// What the forms of IM have in common.
+    pub im: Option<im::Fan<'a>>,
 }
 
 impl Maker<'_> {
@@ -81,7 +81,9 @@ impl Maker<'_> {
             }
             XXIM_WEBSOCKET..=XXIM_SEALED => xxim::make(form, payload),
             CONNMIX_MESSAGE..=CONNMIX_LENGTH => connmix::make(form, payload),
-            IM..=IM_LAST => im::make(form - IM, payload, self.config, self.gzip, self.unix_ms),
+            IM..=IM_LAST => {
+                im::make(form - IM, payload, self.config, self.gzip, self.unix_ms, &mut self.im)
+            }
             _ => Made::Nothing,
         }
     }

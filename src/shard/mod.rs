@@ -185,6 +185,7 @@ impl Shard {
                         tracing::error!(listener, %error, unsaid, "TLS can not start");
                     }
                     self.engine.finish(slot);
+                    self.settle();
                     return Some(slot);
                 }
             }
@@ -199,9 +200,9 @@ impl Shard {
 
     /// The protocol of its listener takes a connection that was accepted.
     fn greet_with(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
-        let ListenerSettings { service, address, .. } = self.engine.listeners[listener].clone();
         let engine = &mut self.engine;
-        match service {
+        let address = engine.listeners[listener].address;
+        match engine.listeners[listener].service {
             Service::Http(_) => {
                 let index = self.greetings.insert(Greeting::new(peer));
                 engine.turn_into(slot, kind::GREETING, index, rows::GREETING);

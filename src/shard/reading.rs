@@ -7,6 +7,7 @@ use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
 use crate::hub::login;
 use crate::shard::Shard;
+use crate::shard::business::Asked;
 use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
 use crate::shard::lists::kind;
@@ -58,6 +59,7 @@ impl Shard {
         self.engine.touch(slot);
         if shaken {
             self.stream_opened(slot);
+            self.settle();
         }
         if !plain.is_empty() {
             self.feed(slot, &mut plain);
@@ -162,7 +164,6 @@ impl Shard {
     }
 
     fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
-        let _conn = &mut self.engine.conns[slot];
         let peer = match self.greetings.remove_of(self.engine.index(slot, kind::GREETING)) {
             Some(greeting) => Some(greeting.peer),
             None => self.xxim.http_upgraded(&self.engine, slot),
@@ -188,6 +189,7 @@ impl Shard {
             }
             ClientProtocol::Im => self.im.upgraded(&mut self.engine, slot, peer, upgrade),
         }
+        self.settle();
         // What came with the request.
         self.feed(slot, &mut []);
     }
@@ -208,7 +210,7 @@ impl Shard {
                 Ok(None) => break,
                 Ok(Some(event)) => {
                     self.frame(slot, event);
-                    self.settle();
+                    self.handled(slot);
                 }
                 Err(violation) => {
                     self.engine.violated(slot, violation);
@@ -336,21 +338,42 @@ impl Shard {
             && routes.any(|route| route.protocol == ClientProtocol::Xxim)
     }
 
+    /// A message was handled: the list is emptied before the next one.
+    fn handled(&mut self, slot: u32) {
+        if self.engine.reader == Some(slot) {
+            self.engine.reading_left = self.engine.reading_left.saturating_sub(1);
+        }
+        self.settle();
+    }
+
     /// Reads messages of a protocol that runs on a bare stream.
     fn read_stream(&mut self, slot: u32, mut input: &[u8]) {
         loop {
             let more = match self.engine.conns[slot].kind {
-                kind::BUSINESS => self.netsvr.business_next(&mut self.engine, slot, &mut input),
+                kind::BUSINESS => self.next_command(slot, &mut input),
                 kind::XXIM => self.xxim.next(&mut self.engine, slot, &mut input),
                 kind::CONNMIX => self.connmix.next(&mut self.engine, slot, &mut input),
                 kind::IM => self.im.next(&mut self.engine, slot, &mut input),
                 _ => false,
             };
-            self.settle();
             if !more {
-                return;
+                return self.settle();
+            }
+            self.handled(slot);
+        }
+    }
+
+    /// Handles the next frame of a business process, and carries out what it asks for.
+    fn next_command(&mut self, slot: u32, input: &mut &[u8]) -> bool {
+        let Asked { more, commands, wide } =
+            self.netsvr.business_next(&mut self.engine, slot, input);
+        for command in commands {
+            match wide {
+                true => self.dispatch_wide(command),
+                false => self.dispatch(command),
             }
         }
+        more
     }
 
     /// Reads requests over HTTP of the connmix API.
@@ -359,7 +382,7 @@ impl Shard {
         let bytes = reading.machine.resume(data);
         let mut rest = &*bytes;
         while self.api.next(&mut self.engine, slot, &mut reading, &mut rest) {
-            self.settle();
+            self.handled(slot);
         }
         let unread = rest.len();
         if self.api.end(&mut self.engine, slot, reading, bytes, unread) {
@@ -375,7 +398,7 @@ impl Shard {
         let mut rest = &*bytes;
         loop {
             match self.xxim.http_next(&mut self.engine, slot, &mut machine, &mut rest) {
-                Piece::Handled => self.settle(),
+                Piece::Handled => self.handled(slot),
                 // The WebSocket is on the same port, and a proxy may have kept the connection.
                 Piece::Upgrade(request) => return self.greeted(slot, &request, rest),
                 Piece::None => break,

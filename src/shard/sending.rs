@@ -81,7 +81,9 @@ impl Engine {
         if let Some(extra) = &mut conn.extra {
             if let Some(flight) = &mut extra.flight {
                 flight.queued(None, bytes.len());
-                self.answer_bytes += charge(bytes.len());
+                if flight.source == Source::Workers {
+                    self.answer_bytes += charge(bytes.len());
+                }
             }
             if !extra.later.is_empty() {
                 extra.later.push(bytes, None);
@@ -141,8 +143,8 @@ impl Engine {
                 Some(behind) => flight.replaced(behind, bytes),
                 None => flight.queued(None, bytes),
             }
-            let after = flight.own_bytes();
-            self.reckon(before, after);
+            let (source, after) = (flight.source, flight.own_bytes());
+            self.reckon(source, before, after);
         }
         match replaced {
             Some(_) => self.counters.pongs_dropped += 1,
@@ -242,15 +244,12 @@ impl Engine {
         let id = self.conns.id(slot);
         let Some(flight) = self.conns[slot].flight() else { return };
         let (source, before) = (flight.source, flight.own_bytes());
-        let mut counts = Vec::new();
-        let shards = self.mail.len();
-        flight.confirm(written, encrypted, |shard| {
-            counts.resize(shards, 0);
-            counts[shard as usize] += 1;
-        });
+        let mut counts = std::mem::take(&mut self.by_shard);
+        counts.resize(self.mail.len(), 0);
+        flight.confirm(written, encrypted, |shard| counts[shard as usize] += 1);
         let after = flight.own_bytes();
-        self.reckon(before, after);
-        for (shard, count) in (0u8..).zip(counts).filter(|(_, count)| *count > 0) {
+        self.reckon(source, before, after);
+        for (shard, count) in (0u8..).zip(counts.drain(..)).filter(|(_, count)| *count > 0) {
             match source {
                 Source::Workers if shard == self.id => self.links.written(id, count),
                 Source::Workers => {
@@ -263,6 +262,7 @@ impl Engine {
                 }
             }
         }
+        self.by_shard = counts;
         if self.conns[slot].flags.has(Flags::TELLS) {
             self.wants.push(Want::Written { slot });
         }

@@ -34,6 +34,8 @@ pub use self::socket::Socket;
 pub struct Weather {
     /// Connections, users and topics that a shard finds for answers in one turn.
     pub answer_piece: usize,
+    /// Messages that connections may handle in one turn which read on.
+    pub read_on: usize,
     /// Messages that fit into a mailbox.
     pub mailbox_messages_max: usize,
     /// Bytes that the "kernel" takes for a peer that does not read.
@@ -135,6 +137,7 @@ impl World {
                 let mut shard =
                     Shard::new(id as u8, shards, config, shared, listeners.clone(), seed);
                 shard.netsvr.set_answer_piece(weather.answer_piece);
+                shard.engine.reading_max = weather.read_on;
                 shard
             },
             mailbox: VecDeque::new(),

@@ -347,7 +347,12 @@ impl State {
         let Some(own) = self.conns.of(index) else { return };
         let conn = &mut engine.conns[slot];
         let cipher = own.client.cipher();
-        if cipher.is_none() && conn.form != lists::XXIM_SEALED {
+        let same = match (cipher, conn.seal()) {
+            (None, _) => conn.form != lists::XXIM_SEALED,
+            (Some(cipher), Some(seal)) => std::ptr::addr_eq(Rc::as_ptr(cipher), Rc::as_ptr(seal)),
+            (Some(_), None) => false,
+        };
+        if same {
             return;
         }
         conn.form = match (cipher, conn.flags.has(Flags::WEBSOCKET)) {

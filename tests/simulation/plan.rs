@@ -183,6 +183,7 @@ fn weather(rng: &mut Rng, verdicts: bool) -> Weather {
     let calls = percent(rng, 50);
     Weather {
         answer_piece: pick(rng, &[1, 2, 5, ANSWER_PIECE]),
+        read_on: pick(rng, &[1, 3, 256]),
         mailbox_messages_max: pick(rng, &[1, 5, 100]),
         socket_bytes_max: pick(rng, &[60, 700, 5000, 200_000]),
         piece_bytes_max: pick(rng, &[20, 150, 3000]),

@@ -48,6 +48,7 @@ impl Scene {
         config.runtime.connections_max = 100;
         let mut weather = Weather {
             answer_piece: ringway::limits::ANSWER_PIECE,
+            read_on: 3,
             mailbox_messages_max: 100,
             socket_bytes_max: 100_000,
             piece_bytes_max: 100_000,

@@ -92,7 +92,7 @@ fn who_gets_below_the_limit_in_time_is_read_again_and_stays() {
     // Full for 9 s.
     assert_eq!(seconds(&mut scene, client, 40_000, 9), 9);
     scene.send(client, 0x82, b"still there");
-    assert_eq!(seconds(&mut scene, client, 40_000, 20), 20);
+    assert_eq!(seconds(&mut scene, client, 40_000, 18), 18);
     assert_eq!(scene.frames(client).len(), 21);
     assert_eq!(slow(&scene), 0);
 }

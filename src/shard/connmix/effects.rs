@@ -30,6 +30,13 @@ pub(in crate::shard) struct Rest {
     suspended: Option<Suspended>,
 }
 
+impl Rest {
+    /// Whether it is about this client.
+    pub(super) fn is_of(&self, conn: ConnId) -> bool {
+        self.id == conn
+    }
+}
+
 /// A client that has left and whose rules about that are still to be run.
 #[derive(Debug)]
 pub(in crate::shard) struct Leaving {

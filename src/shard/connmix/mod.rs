@@ -94,7 +94,7 @@ impl Conn {
         assert!(self.framer.held() <= held_max, "{} bytes of {}", self.framer.held(), self.peer);
         assert!(self.opened || !self.waits(), "{} waits and is not open", self.peer);
         let ending = flags.has(Flags::CLOSING | Flags::DEAF | Flags::GONE);
-        let waits = self.waits() || flags.has(Flags::FULL);
+        let waits = self.waits() || flags.has(Flags::FULL | Flags::READS_ON);
         assert!(ending || waits == flags.has(Flags::BLOCKED), "{}: {flags:?}", self.peer);
     }
 
@@ -232,9 +232,11 @@ impl Connmix {
         }
         self.add(engine, slot, conn);
         self.opened(engine, slot);
-        // A rule for the open that waits needs it longer.
+        // A rule for the open that is not over needs it longer.
+        let goes_on = self.rest.iter().any(|rest| rest.is_of(engine.conns.id(slot)));
         if let Some(conn) = self.connmix(engine, slot)
             && !keeps
+            && !goes_on
             && conn.waits.is_none()
         {
             conn.head = None;

@@ -3,8 +3,6 @@
 //!
 //! Costs: the body is made once per push for all shards, a frame once per wire format and shard.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 use super::rooms::Fan;
@@ -41,20 +39,22 @@ fn wire_of(form: u8, order: ByteOrder) -> Wire {
     Wire { version: form / 12, mode, order, gzip, websocket }
 }
 
-/// A payload in one of the forms of IM; the time is that of the message.
-pub fn make(
+/// A payload in one of the forms of IM; the time is that of the message. What the forms have in
+/// common is made once, and kept in `fan`.
+pub fn make<'a>(
     form: u8,
     payload: &Payload,
-    config: &Arc<Config>,
+    config: &'a Config,
     gzip: &mut Gzip,
     unix_ms: u64,
+    fan: &mut Option<Fan<'a>>,
 ) -> Made {
     if payload.raw().len() + NOTICE_OVERHEAD > FRAME_BYTES_MAX {
         return Made::Nothing;
     }
-    let body = payload.format(Format::ImNotify, |raw| body(raw, unix_ms)).clone();
-    let wire = wire_of(form, config.im.byte_order);
-    Made::Frame(Fan::new(config, body).frame(wire, gzip))
+    let body = || payload.format(Format::ImNotify, |raw| body(raw, unix_ms)).clone();
+    let fan = fan.get_or_insert_with(|| Fan::new(config, body()));
+    Made::Frame(fan.frame(wire_of(form, config.im.byte_order), gzip))
 }
 
 /// A `CRMessageResponse` with one notice.

@@ -279,7 +279,7 @@ fn notice(topic: &str, content: Bytes) -> CrMessage {
 }
 
 /// One notification on its way to many connections: a frame per wire format that they need.
-pub(super) struct Fan<'a> {
+pub(in crate::shard) struct Fan<'a> {
     config: &'a Config,
     body: NotifyBody,
     frames: Vec<(Wire, Frame)>,

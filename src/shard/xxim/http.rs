@@ -522,6 +522,8 @@ impl super::State {
         let waits = self.http(engine, slot).is_some_and(|conn| conn.pending.is_some());
         engine.owes(slot, waits);
         if !waits && flags.has(Flags::BLOCKED) && !flags.has(Flags::GONE | Flags::LINGER) {
+            // It was not being read.
+            engine.conns[slot].active_ms = engine.now.ms;
             engine.read_on(slot);
         }
         self.http_rearm(engine, slot);

@@ -114,7 +114,6 @@ impl super::State {
         let XximFilter { users, platforms, devices } = filter;
         let mut slots = Vec::new();
         let meant = |slot: u32| {
-            let _conn = &engine.conns[slot];
             let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return false };
             let identity = own.client.identity();
             let among = |list: &[Box<str>], value: &str| {
