@@ -107,7 +107,7 @@ impl Form {
 
 impl super::connmix_api::Api {
     /// Bytes have come. Takes what is known of the request that is being read, until
-    /// [`Shard::api_end`].
+    /// `end`.
     pub(super) fn begin(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) -> Option<Reading> {
         // How long one request may take has a deadline of its own.
         if !data.is_empty() {

@@ -1,4 +1,4 @@
-//! WebSocket clients: from the first byte to the messages (netsvr sections 2.1 to 2.6).
+//! netsvr clients: let in or not, their messages, their end (netsvr sections 2.3 to 2.8).
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

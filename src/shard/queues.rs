@@ -12,7 +12,7 @@
 //!
 //! With `scope = "cluster"` messages come to their home from JetStream; see `cluster`.
 //!
-//! For those who push there is `Shard::queue_push`; what they must provide is named there.
+//! For those who push there is [`Engine::queue_push`]; what they hear of is named there.
 
 mod cluster;
 
@@ -217,14 +217,14 @@ impl Engine {
     ///
     /// `Ok(Pushed::Full)`, only with `connmix.queue.full = "block"`: the message is queued, but the
     /// topic has no more room. No further message of this client is to be handled until
-    /// [`Shard::connmix_push_room`] is called for it.
+    /// [`Want::QueueRoom`] comes for it.
     ///
-    /// With a `waiter` [`Shard::connmix_push_told`] tells in any case what becomes of the message.
+    /// With a `waiter` an [`Outcome`] tells in any case what becomes of the message.
     ///
     /// # Errors
     /// The message is not queued, and that is counted. Only what this shard can know is returned:
     /// if the topic's home is another shard, the answer is `Ok` and a refusal comes later, through
-    /// [`Shard::connmix_push_told`]. With a `waiter` every refusal comes that way.
+    /// an [`Outcome`]. With a `waiter` every refusal comes that way.
     pub(super) fn queue_push(
         &mut self,
         client: ConnId,

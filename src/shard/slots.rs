@@ -1,6 +1,6 @@
 //! A slab that gives back what it does not need: entries live in chunks of 64 that never move, and
-//! a chunk without entries is freed. So growing copies nothing, however many there are, and a peak
-//! is over when its connections are.
+//! a chunk without entries is freed. So growing copies nothing, however many there are, and most of
+//! what a peak took is given back when its connections are gone.
 //!
 //! Costs: an index is two loads; an entry is found room for in the chunk that had some last.
 

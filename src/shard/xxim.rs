@@ -6,7 +6,7 @@
 //! `requests` the way to upstreams and back, `push` what backends send, `seal` encryption.
 //! Invariants: a connection at a barrier, with as many requests under way as it may have, or that
 //! does not take its answers, is not read; a response is never dropped, only given up together with
-//! its connection. Costs: one box per connection; see the parts for messages.
+//! its connection. Costs: one entry of a slab per connection; see the parts for messages.
 
 mod checks;
 mod http;

@@ -135,7 +135,7 @@ impl super::State {
         self.https.remove(index).map(|conn| conn.peer)
     }
 
-    /// Bytes have come. Takes what reads them, until [`Shard::xxim_http_end`].
+    /// Bytes have come. Takes what reads them, until `http_end`.
     pub(in crate::shard) fn http_begin(
         &mut self,
         engine: &mut Engine,

@@ -166,7 +166,7 @@ impl State {
         let Some(number) =
             self.xxim(engine, slot).and_then(|conn| conn.in_flight.begin(head.clone()))
         else {
-            // `xxim_ready` holds requests back before it comes to this.
+            // `ready` holds requests back before it comes to this.
             let step = refused(code::RETRY, Some(text::RETRY));
             return self.step(engine, slot, step);
         };
