@@ -8,7 +8,7 @@
 //!
 //! Invariants: every request is answered exactly once, in order; the answer to `queue.pop` is
 //! queued before the windows open at the topics' homes; every frame of the connection is noted in
-//! its [`Flight`], so each event is reported as written, or taken back by its home.
+//! its flight, so each event is reported as written, or taken back by its home.
 //! Costs: a request that concerns this shard alone is answered at once; one that concerns others
 //! takes an entry in `Tells` and a letter to each of them and back. Reading HTTP is in
 //! `connmix_http`.

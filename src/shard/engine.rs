@@ -421,7 +421,7 @@ impl Engine {
     pub(super) fn verify(&mut self, slot: u32, number: u32, login: Box<Login>) {
         self.logins.push(self.conns.id(slot), number, login, &self.conns);
     }
-    /// The connection of a slot, and the place of what it speaks in [`lists::kind::NAMES`].
+    /// The connection of a slot, and the number of its kind.
     pub fn in_hand(&self, slot: u32) -> (ConnId, u8) {
         (self.conns.id(slot), self.conns[slot].kind.0)
     }

@@ -1,5 +1,6 @@
 //! Events of clients to workers, from both sides: this shard's clients of any protocol, and the
-//! workers that are connected here (netsvr sections 3.7 and 6.1). What can not be delivered is counted by reason.
+//! workers that are connected here (netsvr sections 3.7 and 6.1). What can not be delivered is
+//! counted by reason.
 
 use bytes::Bytes;
 

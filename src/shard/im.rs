@@ -1,8 +1,8 @@
 //! IM clients of this shard: bytes and messages in, steps of the session carried out, time (IM
 //! sections 1, 8, 10, 12 and 13). Rooms are in `rooms`, other pushes in `push`.
 //!
-//! Costs: a connection is one entry of a slab besides its slot; one that waits holds no bytes. A response is
-//! one small allocation.
+//! Costs: a connection is one entry of a slab besides its slot; one that waits holds no bytes. A
+//! response is one small allocation.
 
 mod forward;
 mod push;

@@ -13,7 +13,7 @@
 //!
 //! There are three kinds of call. The shard calls a tenant and gives it the engine; it may use what
 //! comes back. A tenant calls a verb of the engine, which returns at once and calls nobody. All
-//! else is a [want](wants): the shard empties the list of wants after every call of a tenant and
+//! else is a want (`wants`): the shard empties the list of wants after every call of a tenant and
 //! before the next message of any connection (`dispatch`). So nothing calls upwards:
 //!
 //! ```text

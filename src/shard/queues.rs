@@ -12,7 +12,7 @@
 //!
 //! With `scope = "cluster"` messages come to their home from JetStream; see `cluster`.
 //!
-//! For those who push there is [`Engine::queue_push`]; what they hear of is named there.
+//! For those who push there is `Engine::queue_push`; what they hear of is named there.
 
 mod cluster;
 

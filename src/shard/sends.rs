@@ -2,8 +2,8 @@
 //!
 //! A sample begins with the turn in which this shard takes up a message, at its first client of a
 //! kind, and ends when that client's socket has taken all that it was sent. Of each series one
-//! sample is under way at a time, and one of each begins in a millisecond at most. Costs: nothing for
-//! messages to other clients; a comparison for most of these.
+//! sample is under way at a time, and one of each begins in a millisecond at most. Costs: nothing
+//! for messages to other clients; a comparison for most of these.
 
 use crate::hub::ConnId;
 use crate::metrics::{SendSeries, SendTimes};

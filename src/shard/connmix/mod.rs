@@ -3,8 +3,8 @@
 //!
 //! A client whose rules wait is not handled any further. Its input is kept, so that its end is
 //! noticed; only when that becomes much its socket is not read any more.
-//! Costs: a connection is one entry of a slab besides its slot. A message that is only pushed to a queue
-//! allocates nothing but the frame of its event.
+//! Costs: a connection is one entry of a slab besides its slot. A message that is only pushed to a
+//! queue allocates nothing but the frame of its event.
 
 pub(super) mod calls;
 mod effects;
