@@ -63,16 +63,18 @@ impl Shard {
             rows,
             touched,
             make,
-            forms: Forms::default(),
+            forms: std::mem::take(&mut self.forms),
             beside_rooms: false,
             queued: 0,
             slow: Vec::new(),
             unfit: 0,
         };
         walk(hub, &mut fan);
-        let FanOut { queued, slow, unfit, forms, .. } = fan;
+        let FanOut { queued, slow, unfit, mut forms, .. } = fan;
         self.engine.begin_samples(&forms);
         self.engine.counters.xxim_large += lists::large(&forms, payload);
+        forms.clear();
+        self.forms = forms;
         self.engine.dropped(DropReason::Closing, unfit);
         let failed = unfit + slow.len() as u64;
         for slot in slow {

@@ -67,6 +67,12 @@ impl Forms {
         &last.made
     }
 
+    /// Forgets them; what they took is kept for the next push.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.last = 0;
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Form> {
         self.list.iter()

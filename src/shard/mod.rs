@@ -87,6 +87,7 @@ use std::sync::atomic::Ordering;
 use crate::config::model::{Config, Service};
 use crate::metrics::{Counters, DropReason, Gauges};
 use crate::shard::engine::Job;
+use crate::shard::forms::Forms;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Request};
 use crate::shard::queries::Asks;
@@ -109,6 +110,8 @@ pub struct Shard {
     connmix: connmix::Connmix,
     api: connmix_api::Api,
     xxim: xxim::State,
+    /// Empty; what the forms of the last push took.
+    forms: Forms,
     /// When the next look for room that nobody needs is due.
     spare_ms: u64,
 }
@@ -131,6 +134,7 @@ impl Shard {
             connmix: connmix::Connmix::default(),
             api: connmix_api::Api::default(),
             xxim: xxim::State::default(),
+            forms: Forms::default(),
             spare_ms: 0,
         }
     }
