@@ -9,6 +9,33 @@ use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
+/// The targets of the gateway's events: names of their own, so that the filter of an operator
+/// holds wherever the code moves.
+pub mod target {
+    macro_rules! table {
+        ($($name:ident = $text:literal,)+) => {
+            $(pub const $name: &str = $text;)+
+            /// All of them.
+            pub const ALL: &[&str] = &[$($name),+];
+        };
+    }
+
+    table! {
+        GATEWAY = "ringway::gateway",
+        LIFE = "ringway::life",
+        SHARD = "ringway::shard",
+        NETSVR = "ringway::netsvr",
+        XXIM = "ringway::xxim",
+        CONNMIX = "ringway::connmix",
+        IM = "ringway::im",
+        LOGIN = "ringway::login",
+        SIDECAR = "ringway::sidecar",
+        MESH = "ringway::mesh",
+        QUEUES = "ringway::queues",
+        DEMO = "ringway::demo",
+    }
+}
+
 /// Why logging could not be set up. The caller prints it and ends the process.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {

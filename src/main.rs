@@ -16,7 +16,7 @@ use ringway::demo::{self, Business};
 use ringway::gateway::Gateway;
 use ringway::import;
 use ringway::life::{self, panics};
-use ringway::log;
+use ringway::log::{self, target};
 use ringway::machine::{self, MachineError, Verdict};
 use ringway::rsa_keys;
 use ringway::shard::ring::PageAllocator;
@@ -211,7 +211,7 @@ fn gateway(
     let Started { gateway, upstream, business, consumer } = started?;
     announce(&gateway);
     runtime.block_on(signals.watch(&gateway));
-    tracing::info!("draining; a second signal ends the process at once");
+    tracing::info!(target: target::GATEWAY, "draining; a second signal ends the process at once");
     let drained = runtime.block_on(async {
         let drain = tokio::task::spawn_blocking(move || gateway.shut_down());
         tokio::select! {
@@ -223,9 +223,9 @@ fn gateway(
         drop(consumer);
         drop(upstream);
         business.into_iter().for_each(Business::stop);
-        tracing::info!("drained");
+        tracing::info!(target: target::GATEWAY, "drained");
     } else {
-        tracing::error!("ended before everything was drained");
+        tracing::error!(target: target::GATEWAY, "ended before everything was drained");
     }
     runtime.shutdown_background();
     Ok(if drained { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -243,7 +243,7 @@ fn start(loaded: Loaded, demo: bool) -> Result<Started, Failure> {
     let Loaded { mut config, warnings } = loaded;
     log::init(&config.log.filter, config.log.json)?;
     panics::end_by(|| std::process::exit(PANICKED));
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    warnings.iter().for_each(|warning| tracing::warn!(target: target::GATEWAY, "{warning}"));
     let upstream = if demo { Some(demo::xxim::Upstream::bind()?) } else { None };
     upstream.iter().for_each(|upstream| upstream.join(&mut config.xxim_upstreams));
     let gateway = Gateway::start(config)?;
@@ -258,7 +258,7 @@ fn start(loaded: Loaded, demo: bool) -> Result<Started, Failure> {
 /// Ends the process, on whichever thread finds out that the gateway can not go on: the others may
 /// be waiting for the one that is gone.
 fn end_process(failure: &life::Failure) {
-    tracing::error!(reason = %failure, "the gateway can not go on");
+    tracing::error!(target: target::GATEWAY, reason = %failure, "the gateway can not go on");
     std::process::exit(match failure {
         life::Failure::StandsStill { .. } => STOOD_STILL,
         life::Failure::Failed { .. } => 1,
@@ -269,15 +269,18 @@ fn end_process(failure: &life::Failure) {
 fn announce(gateway: &Gateway) {
     for (listener, address) in gateway.config().listeners.iter().zip(gateway.addresses()) {
         let tls = listener.tls.is_some();
-        tracing::info!(%address, tls, service = ?listener.service, "listening");
+        tracing::info!(
+            target: target::GATEWAY,
+            %address, tls, service = ?listener.service, "listening"
+        );
     }
     if let Some(address) = gateway.admin_address() {
-        tracing::info!(%address, "admin: /metrics /healthz /readyz");
+        tracing::info!(target: target::GATEWAY, %address, "admin: /metrics /healthz /readyz");
     }
     if let Some(address) = gateway.push_address() {
-        tracing::info!(%address, "push service of xxim backends");
+        tracing::info!(target: target::GATEWAY, %address, "push service of xxim backends");
     }
-    tracing::info!(cpus = ?gateway.config().runtime.cpus, "ready");
+    tracing::info!(target: target::GATEWAY, cpus = ?gateway.config().runtime.cpus, "ready");
 }
 
 /// Starts the built-in business process and waits until it has registered.
@@ -362,8 +365,11 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.quit.recv() => return,
                 _ = self.hangup.recv() => match gateway.reload_certificates() {
-                    Ok(()) => tracing::info!("certificates reloaded"),
-                    Err(error) => tracing::error!(%error, "certificates not reloaded"),
+                    Ok(()) => tracing::info!(target: target::GATEWAY, "certificates reloaded"),
+                    Err(error) => tracing::error!(
+                        target: target::GATEWAY,
+                        %error, "certificates not reloaded"
+                    ),
                 },
             }
         }

@@ -77,6 +77,12 @@ fn every_thread_is_watched() {
 }
 
 #[test]
+fn every_event_of_the_log_has_a_target_of_the_table() {
+    check_each(rules::targets);
+    check(counted::targets(&all()));
+}
+
+#[test]
 fn unsafe_stands_where_it_may_and_says_why_it_is_sound() {
     check_each(rules::unsafety);
 }
@@ -167,6 +173,12 @@ const SAMPLES: &[Sample] = &[
     (rules::threads, "src/sidecar/a.rs", "let a = thread::Builder::new();\n", &[1]),
     (rules::threads, "src/hub/a.rs", "mod tests {\n    thread::scope(a);\n}\n", &[]),
     (rules::threads, "src/demo/a.rs", "thread::spawn(a);\n", &[]),
+    (rules::targets, "src/a.rs", "tracing::warn!(target: target::A, \"a\");\n", &[]),
+    (rules::targets, "src/a.rs", "tracing::warn!(\n    target: target::A,\n    b,\n);\n", &[]),
+    (rules::targets, "src/a.rs", "tracing::warn!(\"a\");\ntracing::info!(\n    a,\n);\n", &[1, 2]),
+    (rules::targets, "src/a.rs", "tracing::warn!(target: \"ringway::a\", \"a\");\n", &[1]),
+    (rules::targets, "src/a.rs", "use tracing::warn;\n", &[1]),
+    (rules::targets, "tests/a.rs", "tracing::warn!(\"a\");\n", &[]),
     (rules::unsafety, "src/hub/a.rs", "// SAFETY: no.\nunsafe {}\n", &[2]),
     (rules::unsafety, "src/hub/a.rs", "#![deny(unsafe_code)]\n// unsafe\n", &[]),
     (rules::unsafety, "src/shard/ring/a.rs", "let a = 1;\nunsafe {}\n", &[2]),
@@ -224,6 +236,11 @@ fn what_nobody_counts_keeps_or_uses_is_found() {
     let config = "fn a() {\n    table.number(\"b.read\", USED_MAX);\n}\n";
     let files = [Source::new("src/limits/a.rs", rows), Source::new("src/config/a.rs", config)];
     assert_eq!(lines_of(&counted::limits(&files)), [2, 7]);
+
+    let table = "table! {\n    USED = \"ringway::used\",\n    FREE = \"ringway::free\",\n}\n";
+    let event = "tracing::info!(target: target::USED);\n";
+    let files = [Source::new("src/log.rs", table), Source::new("src/a.rs", event)];
+    assert_eq!(lines_of(&counted::targets(&files)), [3]);
 
     let names = "pub fn used() {}\npub const fn free() {}\npub struct Used {\n    \
                  pub idle: u8,\n}\nfn b(_: Used) {\n    used()\n}\n";

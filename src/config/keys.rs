@@ -232,7 +232,8 @@ const KEYS: &[Key] = &[
             "log.filter",
             "\"info\"",
             "Which events are logged, to standard error. Those of the NATS library only if \
-             `async_nats` is named. Words that are neither a level nor a target are refused.",
+             `async_nats` is named. Words that are neither a level nor a target (The log) are \
+             refused.",
         )
     },
     Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },

@@ -8,37 +8,14 @@ use tracing_subscriber::EnvFilter;
 use super::error::{Complaint, ConfigError};
 use super::keys::distance;
 use super::settings::{Settings, allowed};
+use crate::log::target;
 
 const KEY: &str = "log.filter";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// Crates that log, this one first; beside their names a target may have modules.
-const CRATES: [&str; 7] =
-    ["ringway", "async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
-/// Modules of this crate, from which its targets begin.
-const MODULES: [&str; 22] = [
-    "allocator",
-    "config",
-    "control",
-    "demo",
-    "edge",
-    "gateway",
-    "hub",
-    "import",
-    "life",
-    "limits",
-    "log",
-    "machine",
-    "mail",
-    "metrics",
-    "patience",
-    "pem",
-    "rsa_keys",
-    "shard",
-    "sidecar",
-    "spare",
-    "tls_files",
-    "wire",
-];
+/// The crate whose targets are in the table [`target`].
+const OWN: &str = "ringway";
+/// Libraries that log; their targets are the paths of their modules.
+const LIBRARIES: [&str; 6] = ["async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
 
 /// Reads the filter.
 pub(super) fn read(settings: &Settings) -> Result<String, ConfigError> {
@@ -68,13 +45,12 @@ fn problem(filter: &str) -> Option<(String, String)> {
             continue;
         }
         let all = if is_target { &[] } else { &LEVELS[..] };
-        let modules = MODULES.iter().map(|module| format!("ringway::{module}"));
-        let words = all.iter().chain(&CRATES).map(|word| (*word).to_owned()).chain(modules);
+        let words = all.iter().chain([&OWN]).chain(target::ALL).chain(&LIBRARIES);
         let near = words.min_by_key(|known| distance(&word.to_lowercase(), known));
         let kind = if is_target { "target" } else { "level or target" };
         return Some((
             format!("there is no {kind} {word:?}"),
-            format!("The nearest is {:?}", near.unwrap_or_default()),
+            format!("The nearest is {:?}", near.copied().unwrap_or_default()),
         ));
     }
     None
@@ -85,11 +61,8 @@ fn is_level(word: &str) -> bool {
 }
 
 fn is_known_target(word: &str) -> bool {
-    match word.split_once("::") {
-        None => CRATES.contains(&word),
-        Some(("ringway", rest)) => MODULES.contains(&rest.split("::").next().unwrap_or_default()),
-        Some((name, _)) => CRATES.contains(&name),
-    }
+    let name = word.split("::").next().unwrap_or_default();
+    word == OWN || target::ALL.contains(&word) || LIBRARIES.contains(&name)
 }
 
 #[cfg(test)]
@@ -108,7 +81,7 @@ mod tests {
             "",
             "warn,ringway::shard=debug",
             "ringway",
-            "ringway::sidecar::mesh=trace",
+            "ringway::mesh=trace",
             "info,async_nats=debug",
             "ringway[a{b=1}]=debug",
             "tower::buffer=warn,error",
@@ -126,7 +99,8 @@ mod tests {
             ("debgu,ringway=info", "debgu", "\"debug\""),
             ("rinway=debug", "rinway", "\"ringway\""),
             ("info,ringway::shrad=debug", "ringway::shrad", "\"ringway::shard\""),
-            ("ringway::mchine", "ringway::mchine", "\"ringway::machine\""),
+            ("ringway::mash", "ringway::mash", "\"ringway::mesh\""),
+            ("ringway::shard::ring=info", "ringway::shard::ring", "\"ringway::shard\""),
             ("async_nat=off", "async_nat", "\"async_nats\""),
         ] {
             let (problem, advice) = problem(filter).expect(filter);
@@ -137,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_known_targets_are_those_of_the_build() {
+    fn the_known_libraries_are_those_of_the_build() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let read = |file| std::fs::read_to_string(root.join(file)).expect("it is there");
         let lock = read("Cargo.lock");
@@ -149,11 +123,19 @@ mod tests {
         };
         // The first is not compiled, the second is what writes the log.
         let silent = |name: &String| !["loom", "tracing_subscriber"].contains(&&**name);
-        let logging: BTreeSet<String> = packages.map(name).filter(silent).collect();
-        assert_eq!(logging, CRATES.iter().map(|name| (*name).to_owned()).collect());
-        let lib = read("src/lib.rs");
-        let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod "));
-        let modules: BTreeSet<_> = modules.map(|module| module.trim_end_matches(';')).collect();
-        assert_eq!(modules, BTreeSet::from(MODULES));
+        let mut logging: BTreeSet<String> = packages.map(name).filter(silent).collect();
+        assert!(logging.remove(OWN));
+        assert_eq!(logging, LIBRARIES.iter().map(|name| (*name).to_owned()).collect());
+    }
+
+    #[test]
+    fn the_readme_lists_the_targets() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let readme = std::fs::read_to_string(root.join("README.md")).expect("it is there");
+        for target in target::ALL {
+            let row = format!("\n| `{target}` | ");
+            assert!(readme.contains(&row), "{target} has no row in the README");
+            assert!(target.starts_with(OWN), "{target}");
+        }
     }
 }

@@ -41,6 +41,7 @@ use self::application::Application;
 pub use self::application::PASSWORD;
 use self::link::{Link, invalid, put};
 use crate::config::model::Netsvr;
+use crate::log::target;
 use crate::wire::netsvr::Cmd;
 use crate::wire::netsvr::proto as pb;
 
@@ -121,7 +122,7 @@ impl Drop for Business {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the demo business process has panicked");
+            tracing::error!(target: target::DEMO, "the demo business process has panicked");
         }
     }
 }
@@ -166,7 +167,10 @@ impl Process {
                     match ended {
                         Ok(()) => return,
                         Err(error) if session.stop_until.is_some() => {
-                            tracing::warn!(%error, "demo business did not end in good order");
+                            tracing::warn!(
+                                target: target::DEMO,
+                                %error, "demo business did not end in good order"
+                            );
                             return;
                         }
                         Err(error) => error,
@@ -177,9 +181,15 @@ impl Process {
             let unanswered = self.application.forget_queries();
             // The end of the connection is how a gateway says that it stops.
             if error.kind() == io::ErrorKind::UnexpectedEof {
-                tracing::info!(unanswered, "the gateway has ended the demo business's connection");
+                tracing::info!(
+                    target: target::DEMO,
+                    unanswered, "the gateway has ended the demo business's connection"
+                );
             } else {
-                tracing::warn!(%error, unanswered, "demo business is not connected");
+                tracing::warn!(
+                    target: target::DEMO,
+                    %error, unanswered, "demo business is not connected"
+                );
             }
             select! {
                 _ = &mut stop => return,
@@ -195,7 +205,10 @@ impl Process {
         let mut worker = Link::connect(self.worker).await?;
         let conn_id = timeout(REGISTER_TIMEOUT, register(&mut worker)).await??;
         let (worker_port, task_port) = (self.worker.port(), self.task.port());
-        tracing::info!(worker_port, task_port, conn_id, "demo business registered");
+        tracing::info!(
+            target: target::DEMO,
+            worker_port, task_port, conn_id, "demo business registered"
+        );
         Ok(Session { worker, task, conn_id, stop_until: None, unregistered: false })
     }
 }
@@ -271,7 +284,10 @@ impl Session {
             let Some((cmd, body)) = self.worker.incoming.frame()? else { break };
             if cmd == Cmd::Unregister as u32 {
                 self.unregistered = true;
-                tracing::info!(conn_id = self.conn_id, "demo business unregistered");
+                tracing::info!(
+                    target: target::DEMO,
+                    conn_id = self.conn_id, "demo business unregistered"
+                );
             } else {
                 application.event(cmd, body, &mut self.task.outgoing.buffer)?;
             }

@@ -27,6 +27,7 @@ use crate::config;
 use crate::config::model::Config;
 use crate::life::{Failure, Life, watch as watchdog};
 use crate::limits;
+use crate::log::target;
 use crate::machine::{self, MachineError};
 use crate::metrics::{DropReason, Registry};
 use crate::patience::Patience;
@@ -214,7 +215,10 @@ impl Gateway {
         let waiting = if end.finished { 0 } else { common.registry.waiting() };
         let lost = common.registry.dropped(DropReason::Shutdown) + waiting;
         if lost > 0 {
-            tracing::warn!(lost, "messages that nobody took before the end of the process");
+            tracing::warn!(
+                target: target::GATEWAY,
+                lost, "messages that nobody took before the end of the process"
+            );
         }
         end.finished
     }

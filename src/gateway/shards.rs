@@ -11,6 +11,7 @@ use super::sockets::listener_tls;
 use super::{Common, StartError};
 use crate::config::model::Config;
 use crate::life::{Heart, ages, shard_name};
+use crate::log::target;
 use crate::mail::{MailSender, Mailbox};
 use crate::shard::Shard;
 use crate::shard::driver::{self, Notice, Parts};
@@ -117,7 +118,10 @@ impl Service for Shards {
                     let full = |shard: &&MailSender<Mail>| !shard.send_until(mail(), until);
                     let unreached = self.mail.iter().filter(full).count();
                     if unreached > 0 {
-                        tracing::error!(unreached, "shards that take no mail keep certificates");
+                        tracing::error!(
+                            target: target::GATEWAY,
+                            unreached, "shards that take no mail keep certificates"
+                        );
                     }
                 }
                 Err(error) => result = result.and(Err(error)),

@@ -3,6 +3,7 @@
 use std::panic::PanicHookInfo;
 
 use super::peer;
+use crate::log::target;
 
 /// Replaces the hook of the process: a panic is one line in the log, and `end` is called, unless it
 /// happened while a single peer was served.
@@ -26,8 +27,14 @@ fn say(info: &PanicHookInfo<'_>, service: Option<&'static str>) {
     let message = text.unwrap_or("no text").replace('\n', " ");
     let version = env!("CARGO_PKG_VERSION");
     match service {
-        None => tracing::error!(thread, place, panic = message, version, "a thread panicked"),
+        None => {
+            tracing::error!(
+                target: target::LIFE,
+                thread, place, panic = message, version, "a thread panicked"
+            )
+        }
         Some(service) => tracing::error!(
+            target: target::LIFE,
             thread,
             place,
             panic = message,

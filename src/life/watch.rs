@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::pulse::{Phase, Pulse};
 use super::{Failure, Life};
 use crate::limits::{STILL_LOG_TIME, STILL_TIME};
+use crate::log::target;
 
 /// Between two looks.
 pub const TICK: Duration = Duration::from_millis(250);
@@ -89,7 +90,10 @@ impl Seen {
         if lives {
             if self.ticks >= ticks(STILL_LOG_TIME) {
                 let seconds = self.seconds();
-                tracing::info!(thread = self.pulse.name(), seconds, "turns again");
+                tracing::info!(
+                    target: target::LIFE,
+                    thread = self.pulse.name(), seconds, "turns again"
+                );
             }
             self.ticks = 0;
             self.pulse.judge(false, false);
@@ -114,7 +118,7 @@ impl Seen {
             Some((conn, protocol)) => (format!("{conn:?}"), protocol),
             None => ("-".to_owned(), "-"),
         };
-        tracing::warn!(thread, phase, protocol, conn, seconds, "{what}");
+        tracing::warn!(target: target::LIFE, thread, phase, protocol, conn, seconds, "{what}");
     }
 
     fn seconds(&self) -> u64 {

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
+use crate::log::target;
 use crate::patience::Patience;
 
 /// A socket that is bound and not listening. `shared`: with SO_REUSEPORT, one for each shard.
@@ -45,7 +46,10 @@ fn wait_for<T>(
         let result = attempt();
         if result.as_ref().is_err_and(in_use) && !said {
             said = true;
-            tracing::info!(%address, "the port is still in use; trying again for a moment");
+            tracing::info!(
+                target: target::GATEWAY,
+                %address, "the port is still in use; trying again for a moment"
+            );
         }
         result
     })

@@ -15,6 +15,7 @@ use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
+use crate::log::target;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::engine::Job;
@@ -213,7 +214,10 @@ impl super::netsvr::Netsvr {
     ) {
         engine.counters.protocol_violations += 1;
         if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
-            tracing::warn!(%peer, %error, unsaid, "business connection closed");
+            tracing::warn!(
+                target: target::NETSVR,
+                %peer, %error, unsaid, "business connection closed"
+            );
         }
         engine.linger(slot);
     }
@@ -284,7 +288,10 @@ impl super::netsvr::Netsvr {
             Request::Ignore(reason) => {
                 let peer = self.business(engine, slot).map(|business| business.peer);
                 if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
-                    tracing::warn!(?peer, ?cmd, reason, unsaid, "command ignored");
+                    tracing::warn!(
+                        target: target::NETSVR,
+                        ?peer, ?cmd, reason, unsaid, "command ignored"
+                    );
                 }
             }
         }
@@ -509,7 +516,7 @@ impl super::netsvr::Netsvr {
                 }
             }
         }
-        tracing::info!(peer = %business.peer, "worker disconnected");
+        tracing::info!(target: target::NETSVR, peer = %business.peer, "worker disconnected");
     }
 
     /// The peer has been silent for too long, or does not take what it is sent.
@@ -519,7 +526,10 @@ impl super::netsvr::Netsvr {
         let stalled = engine.conns[slot].flags.has(Flags::STALLED);
         let why = if stalled { "it does not read (send_deadline)" } else { "read_deadline" };
         if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
-            tracing::warn!(%peer, why, unsaid, "business connection closed");
+            tracing::warn!(
+                target: target::NETSVR,
+                %peer, why, unsaid, "business connection closed"
+            );
         }
         engine.counters.idle_timeouts += 1;
         engine.finish(slot);

@@ -33,7 +33,7 @@ use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use crate::allocator;
 use crate::life::{Heart, Life, Phase, shard_name};
 use crate::limits;
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
 use crate::metrics::Published;
 use crate::patience::Patience;
@@ -353,7 +353,10 @@ impl Driver {
             Event::AcceptFailed { listener, error } => {
                 shard.accept_failed();
                 if let Some(unsaid) = self.complaints.allow(now_ms) {
-                    tracing::warn!(listener, %error, unsaid, "can not accept; trying again");
+                    tracing::warn!(
+                        target: target::SHARD,
+                        listener, %error, unsaid, "can not accept; trying again"
+                    );
                 }
                 if !self.relisten_ms.iter().any(|(other, _)| *other == listener) {
                     self.relisten_ms.push((listener, now_ms + RELISTEN_MS));

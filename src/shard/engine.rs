@@ -16,7 +16,7 @@ use crate::hub::login::Login;
 use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
 use crate::limits::{GUEST_KICKS_WAITING_MAX, XXIM_SEAL_BYTES_PER_TURN};
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::metrics::{Counters, DropReason, Meters, SendTimes};
 use crate::shard::conns::Conns;
 use crate::shard::conns::{Flags, Kind};
@@ -373,7 +373,10 @@ impl Engine {
     pub(super) fn later(&mut self, delay_s: u32, job: Job) {
         if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
             if let Some(unsaid) = self.complaints.allow(self.now.ms) {
-                tracing::warn!(GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped");
+                tracing::warn!(
+                    target: target::SHARD,
+                    GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped"
+                );
             }
             return self.dropped(DropReason::TooManyJobs, 1);
         }

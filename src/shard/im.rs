@@ -19,6 +19,7 @@ use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::login::{Login, LoginProtocol, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
 use crate::hub::rooms::Rooms;
+use crate::log::target;
 use crate::metrics::DropReason;
 use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
@@ -309,7 +310,7 @@ impl Im {
         if let Verdict::Unavailable(why) = &verdict
             && let Some(unsaid) = engine.complaints.allow(now_ms)
         {
-            tracing::warn!(why, unsaid, "an IM login could not be verified");
+            tracing::warn!(target: target::IM, why, unsaid, "an IM login could not be verified");
         }
         let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
         let Some((_, user)) = conn.asked.take_if(|(asked, _)| *asked == number) else { return };

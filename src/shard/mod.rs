@@ -85,6 +85,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::model::{Config, Service};
+use crate::log::target;
 use crate::metrics::{Counters, DropReason, Gauges};
 use crate::shard::engine::Job;
 use crate::shard::forms::Forms;
@@ -186,7 +187,10 @@ impl Shard {
                 Ok(tls) => self.engine.conns[slot].tls = Some(Box::new(tls)),
                 Err(error) => {
                     if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
-                        tracing::error!(listener, %error, unsaid, "TLS can not start");
+                        tracing::error!(
+                            target: target::SHARD,
+                            listener, %error, unsaid, "TLS can not start"
+                        );
                     }
                     self.engine.finish(slot);
                     self.settle();

@@ -6,6 +6,7 @@ use crate::edge::echo;
 use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
 use crate::hub::login;
+use crate::log::target;
 use crate::shard::Shard;
 use crate::shard::business::Asked;
 use crate::shard::conns::Flags;
@@ -69,7 +70,7 @@ impl Shard {
         self.engine.plain = plain;
         if let Err(error) = result {
             self.engine.counters.tls_failures += 1;
-            tracing::debug!(slot, %error, "TLS error");
+            tracing::debug!(target: target::SHARD, slot, %error, "TLS error");
             self.engine.linger(slot);
         } else if ended {
             self.engine.ended(slot);

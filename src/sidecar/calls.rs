@@ -14,7 +14,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 
 use crate::config::model::Sidecar;
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HttpCall;
 use crate::sidecar::upstream::{self, Failure as Upstream};
@@ -95,7 +95,10 @@ impl Calls {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(suppressed) = log.allow(now_ms) {
-            tracing::warn!(reason = %failure, suppressed, "request of a connmix rule failed");
+            tracing::warn!(
+                target: target::CONNMIX,
+                reason = %failure, suppressed, "request of a connmix rule failed"
+            );
         }
     }
 }

@@ -30,7 +30,7 @@ use tonic::{Code, Request};
 use crate::config::model::{Sidecar, XximHooks};
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::HookKind;
 use crate::sidecar::dispatch::{self, grpc};
@@ -363,7 +363,10 @@ impl Hook {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = log.allow(now_ms) {
-            tracing::warn!(callback = self.name, reason = %failure, suppressed, "callback failed");
+            tracing::warn!(
+                target: target::SIDECAR,
+                callback = self.name, reason = %failure, suppressed, "callback failed"
+            );
         }
     }
 }

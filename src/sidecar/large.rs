@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Shards;
 use crate::control::large::Job;
 use crate::life::{Gone, Heart, Life, Phase};
+use crate::log::target;
 use crate::shard::mailbox::Mail;
 
 const THREAD: &str = "answers";
@@ -43,7 +44,10 @@ impl Maker {
 fn run(jobs: &Receiver<Box<Job>>, shards: &Shards, heart: &Heart) {
     // Of this thread alone. If it is refused the work is done all the same.
     if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
-        tracing::warn!(%error, "the thread for large answers has the priority of all others");
+        tracing::warn!(
+            target: target::SIDECAR,
+            %error, "the thread for large answers has the priority of all others"
+        );
     }
     heart.enter(Phase::Idle);
     for job in jobs {

@@ -30,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
-use crate::log::Every;
+use crate::log::{Every, target};
 
 /// Pause after a failed accept: nearly always there is no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -98,7 +98,10 @@ impl Places {
                 }
                 Err(error) => {
                     if let Some(suppressed) = log.allow(self.now_ms()) {
-                        tracing::warn!(%error, suppressed, "{what} cannot accept");
+                        tracing::warn!(
+                            target: target::SIDECAR,
+                            %error, suppressed, "{what} cannot accept"
+                        );
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }

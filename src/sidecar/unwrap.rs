@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Shards;
 use crate::hub::ConnId;
 use crate::life::{Gone, Heart, Life, Phase};
+use crate::log::target;
 use crate::rsa_keys::RsaKey;
 use crate::shard::mailbox::Mail;
 use crate::wire::xxim::cipher::Seeds;
@@ -64,7 +65,10 @@ impl Unwrapper {
 fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards, heart: &Heart) {
     // Of this thread alone. If it is refused the work is done all the same.
     if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
-        tracing::warn!(%error, "threads that decrypt keys have the priority of all others");
+        tracing::warn!(
+            target: target::SIDECAR,
+            %error, "threads that decrypt keys have the priority of all others"
+        );
     }
     heart.enter(Phase::Idle);
     for Job { conn, number, key: sealed_key, iv: sealed_iv } in jobs {

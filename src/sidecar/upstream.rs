@@ -14,6 +14,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, Url};
 
 use crate::config::model::Sidecar;
+use crate::log::target;
 
 /// Idle connections kept to one host.
 const IDLE_PER_HOST_MAX: usize = 64;
@@ -45,7 +46,10 @@ impl Upstream {
         match Upstream::build(client_builder(settings)) {
             Ok(upstream) => Ok(upstream),
             Err(error) => {
-                tracing::warn!(%error, "no certificates of the system: https calls will fail");
+                tracing::warn!(
+                    target: target::SIDECAR,
+                    %error, "no certificates of the system: https calls will fail"
+                );
                 Upstream::with_certificates(settings, [])
             }
         }

@@ -1,5 +1,5 @@
 //! What is shown or offered has somebody who writes or uses it: metrics, reasons of drops, limits,
-//! public names.
+//! targets of the log, public names.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use super::source::{Source, is_word};
 
 const METRICS: &str = "src/metrics/table.rs";
 const LIMITS: &str = "src/limits";
+const LOG: &str = "src/log.rs";
 
 /// Families of shards and reasons of drops that no code outside of the tables counts.
 pub fn metrics(sources: &[Source]) -> Vec<String> {
@@ -85,6 +86,23 @@ pub fn limits(sources: &[Source]) -> Vec<String> {
 fn reads(source: &Source, key: &str) -> bool {
     let ends = key.match_indices('.').map(|(at, _)| &key[at + 1..]).chain([key]);
     ends.map(|end| format!("{end}\"")).any(|end| source.lines.iter().any(|l| l.contains(&end)))
+}
+
+/// Targets of the log under which there is no event.
+pub fn targets(sources: &[Source]) -> Vec<String> {
+    let Some(table) = sources.iter().find(|source| source.path == LOG) else {
+        return vec![format!("{LOG} was not found")];
+    };
+    let mut found = Vec::new();
+    for (index, line) in table.lines.iter().enumerate() {
+        let row = line.trim().split_once(" = \"ringway::");
+        let Some((name, _)) = row.filter(|(name, _)| name.chars().all(is_word)) else { continue };
+        let path = format!("target::{name}");
+        if !sources.iter().any(|source| used_in(source, &path)) {
+            found.push(table.at(index, &format!("no event has `{path}`; remove it")));
+        }
+    }
+    found
 }
 
 /// Public names that stand nowhere but where they are defined.

@@ -19,12 +19,13 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("limits", &["limits"]),
     ("log.rs", &[]),
     ("mail", &["mail", "life::Gone"]),
-    ("life", &["life", "metrics", "limits", "hub::ConnId"]),
+    ("life", &["life", "metrics", "limits", "log", "hub::ConnId"]),
     (
         "config",
         &[
             "config",
             "limits",
+            "log::target",
             "pem",
             "wire::netsvr::Generation",
             "wire::im",
@@ -36,7 +37,10 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("metrics", &["metrics", "limits"]),
     ("patience.rs", &[]),
-    ("machine", &["machine", "shard::ring", "shard::driver", "config", "limits", "patience"]),
+    (
+        "machine",
+        &["machine", "shard::ring", "shard::driver", "config", "limits", "log", "patience"],
+    ),
     ("pem.rs", &[]),
     ("import", &["import", "config", "limits", "pem"]),
     ("tls_files.rs", &["config", "limits", "pem"]),
@@ -305,6 +309,30 @@ pub fn threads(source: &Source) -> Vec<String> {
     let message = "nobody watches this thread; start it with `Life::spawn`";
     let found = started.filter(|(index, _)| !is_test(*index));
     found.map(|(index, _)| source.at(index, message)).collect()
+}
+
+/// Events of which nobody can tell under which target a filter finds them when the code moves.
+pub fn targets(source: &Source) -> Vec<String> {
+    const LEVELS: [&str; 6] = ["error!(", "warn!(", "info!(", "debug!(", "trace!(", "event!("];
+    if !source.is_in("src") {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (index, _) in source.words("use tracing").filter(|(_, rest)| rest.starts_with("::")) {
+        found.push(source.at(index, "write the macro with `tracing::`, so that it is found"));
+    }
+    for (index, rest) in source.words("tracing::") {
+        let Some(arguments) = LEVELS.iter().find_map(|level| rest.strip_prefix(level)) else {
+            continue;
+        };
+        let following = source.code.get(index + 1).map_or("", |line| line.trim());
+        let first = if arguments.is_empty() { following } else { arguments };
+        if !first.starts_with("target: target::") {
+            let message = "the event has no target; begin with `target: target::...` of src/log.rs";
+            found.push(source.at(index, message));
+        }
+    }
+    found
 }
 
 pub fn unsafety(source: &Source) -> Vec<String> {

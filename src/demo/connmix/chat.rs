@@ -8,6 +8,7 @@
 use serde_json::{Value, json};
 
 use crate::demo::PASSWORD;
+use crate::log::target;
 use crate::wire::json as wire;
 
 /// The channel of every client that has logged in.
@@ -31,7 +32,10 @@ impl Chat {
         }
         // A client that has left is no reason to worry, a refused consumption is.
         if let (Some(code), true) = (message["E"]["c"].as_i64(), message["i"] == 1) {
-            tracing::error!(code, "the gateway does not let the connmix worker consume");
+            tracing::error!(
+                target: target::DEMO,
+                code, "the gateway does not let the connmix worker consume"
+            );
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::time::sleep;
 
 use self::chat::Chat;
 use self::socket::Socket;
+use crate::log::target;
 
 /// The queue topic that it consumes.
 pub const TOPIC: &str = "demo";
@@ -62,7 +63,7 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the demo's connmix worker has panicked");
+            tracing::error!(target: target::DEMO, "the demo's connmix worker has panicked");
         }
     }
 }
@@ -70,8 +71,15 @@ impl Drop for Worker {
 async fn run(api: SocketAddr) {
     loop {
         match serve(api).await {
-            Ok(()) => tracing::info!("the gateway has ended the connmix worker's connection"),
-            Err(error) => tracing::warn!(%error, "the connmix worker is not connected"),
+            Ok(()) => {
+                tracing::info!(
+                    target: target::DEMO,
+                    "the gateway has ended the connmix worker's connection"
+                )
+            }
+            Err(error) => {
+                tracing::warn!(target: target::DEMO, %error, "the connmix worker is not connected")
+            }
         }
         sleep(RETRY_PAUSE).await;
     }
@@ -82,7 +90,10 @@ async fn serve(api: SocketAddr) -> io::Result<()> {
     let mut socket = Socket::connect(api, "/ws/v1").await?;
     let mut chat = Chat::default();
     let mut requests = vec![format!(r#"{{"m":"queue.pop","p":{{"t":["{TOPIC}"]}},"i":1}}"#)];
-    tracing::info!(port = api.port(), topic = TOPIC, "connmix worker consumes");
+    tracing::info!(
+        target: target::DEMO,
+        port = api.port(), topic = TOPIC, "connmix worker consumes"
+    );
     loop {
         socket.send(&requests).await?;
         requests.clear();

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::state::{Chats, Outcome};
 pub use self::state::{GROUP, PASSWORD};
 use crate::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
+use crate::log::target;
 use crate::wire::xxim::proto::SendMsgReq;
 
 /// Pushes that may wait; above, no more messages are accepted.
@@ -101,7 +102,10 @@ impl Upstream {
                     _ = stopped => {}
                     served = serving => {
                         if let Err(error) = served {
-                            tracing::error!(%error, "the demo's xxim upstream has ended");
+                            tracing::error!(
+                                target: target::DEMO,
+                                %error, "the demo's xxim upstream has ended"
+                            );
                         }
                     }
                 }
@@ -127,7 +131,7 @@ impl Drop for Business {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the demo's xxim upstream has panicked");
+            tracing::error!(target: target::DEMO, "the demo's xxim upstream has panicked");
         }
     }
 }
@@ -192,10 +196,16 @@ impl Pusher {
             Ok(response) if response.status() == reqwest::StatusCode::OK => {}
             Ok(response) => {
                 let status = response.status().as_u16();
-                tracing::warn!(status, "the push service refuses the demo's push");
+                tracing::warn!(
+                    target: target::DEMO,
+                    status, "the push service refuses the demo's push"
+                );
             }
             Err(error) => {
-                tracing::warn!(error = %error.without_url(), "the demo's push has failed");
+                tracing::warn!(
+                    target: target::DEMO,
+                    error = %error.without_url(), "the demo's push has failed"
+                );
             }
         }
     }

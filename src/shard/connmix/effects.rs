@@ -7,6 +7,7 @@ use crate::edge::connmix::{Answer, Effect, Effects, Event, Resumed, Run, Suspend
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
 use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
+use crate::log::target;
 use crate::metrics::DropReason;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
@@ -181,7 +182,10 @@ impl Connmix {
             Effect::Failed { rule, action } => {
                 engine.counters.rule_actions_failed += 1;
                 if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
-                    tracing::info!(rule, action, unsaid, "an action of a connmix rule failed");
+                    tracing::info!(
+                        target: target::CONNMIX,
+                        rule, action, unsaid, "an action of a connmix rule failed"
+                    );
                 }
             }
             Effect::NoRule => engine.dropped(DropReason::NoRule, 1),
@@ -224,7 +228,10 @@ impl Connmix {
         let closes = self.rules_of(engine, conn).on_push_error == OnPushError::Close;
         if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
             let why = error.text();
-            tracing::warn!(why, closes, unsaid, "a message of a connmix client was not queued");
+            tracing::warn!(
+                target: target::CONNMIX,
+                why, closes, unsaid, "a message of a connmix client was not queued"
+            );
         }
         if closes {
             engine.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });

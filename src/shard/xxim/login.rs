@@ -19,6 +19,7 @@ use crate::hub::limits::BucketRules;
 use crate::hub::login::{Login, Verdict};
 use crate::hub::push::Outcome;
 use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
+use crate::log::target;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::engine::LEFT_SPARE;
@@ -169,7 +170,10 @@ impl super::State {
         if let Verdict::Unavailable(why) = &verdict
             && let Some(unsaid) = engine.complaints.allow(engine.now.ms)
         {
-            tracing::warn!(%why, unsaid, "an xxim login could not be verified");
+            tracing::warn!(
+                target: target::XXIM,
+                %why, unsaid, "an xxim login could not be verified"
+            );
         }
         let id = engine.conns.id(slot);
         let Some(slot) = self.asked(engine, id, number) else { return };

@@ -15,6 +15,7 @@ use super::login::Unwraps;
 use crate::config::model::{Config, Xxim as Rules, XximMode, XximRoute, XximTarget};
 use crate::edge::xxim::{Client, Close, Holders, Step, refuse};
 use crate::hub::ConnId;
+use crate::log::target;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
@@ -119,7 +120,10 @@ impl State {
             engine.counters.xxim_decrypt_failures += 1;
             if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
                 let peer = conn.peer;
-                tracing::warn!(%peer, unsaid, "a message of an xxim client is not under its keys");
+                tracing::warn!(
+                    target: target::XXIM,
+                    %peer, unsaid, "a message of an xxim client is not under its keys"
+                );
             }
         }
         self.step(engine, slot, step);

@@ -16,7 +16,7 @@ use super::http1::Http1;
 use super::other::Other;
 use super::result;
 use crate::config::model::{Sidecar, XximMode, XximUpstream};
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::metrics::{Kind, Registry, Row};
 use crate::shard::mailbox::{UpstreamCall, UpstreamResult};
 use crate::sidecar::upstream::url;
@@ -199,11 +199,17 @@ impl Upstream {
             Change::Opened => {
                 self.open.set(1.0);
                 self.opened.increment(1);
-                tracing::warn!(upstream = %self.name, "circuit opened: its requests fail at once");
+                tracing::warn!(
+                    target: target::XXIM,
+                    upstream = %self.name, "circuit opened: its requests fail at once"
+                );
             }
             Change::Closed => {
                 self.open.set(0.0);
-                tracing::info!(upstream = %self.name, "circuit closed: the upstream is back");
+                tracing::info!(
+                    target: target::XXIM,
+                    upstream = %self.name, "circuit closed: the upstream is back"
+                );
             }
         }
         drop(breaker);
@@ -211,7 +217,10 @@ impl Upstream {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(suppressed) = log.allow(now_ms) {
                 let upstream = &*self.name;
-                tracing::warn!(upstream, reason = %failure, suppressed, "upstream call failed");
+                tracing::warn!(
+                    target: target::XXIM,
+                    upstream, reason = %failure, suppressed, "upstream call failed"
+                );
             }
         }
     }

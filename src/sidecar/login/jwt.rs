@@ -21,7 +21,7 @@ use crate::config::choice::Choice;
 use crate::config::model::{Jwt, JwtAlgorithm};
 use crate::hub::login::{Login, LoginProtocol, Profile, Verdict};
 use crate::limits::LOGIN_TAGS_MAX;
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::pem::{self, Wanted};
 use crate::wire::json;
 
@@ -158,7 +158,10 @@ impl Tokens {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let log = &self.log[refusal.number()];
         if let Some(suppressed) = log.lock().unwrap_or_else(PoisonError::into_inner).allow(now_ms) {
-            tracing::info!(?protocol, reason = %refusal, suppressed, "a token was refused");
+            tracing::info!(
+                target: target::LOGIN,
+                ?protocol, reason = %refusal, suppressed, "a token was refused"
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::Mesh;
 use super::codec::Lane;
 use crate::limits::{MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
+use crate::log::target;
 use crate::mail::UnboundedSender;
 use crate::shard::mailbox::{MeshCall, MeshRequest};
 use crate::spare::Look;
@@ -131,7 +132,10 @@ impl Mesh {
         while let Some(nodes) = self.calls.expired(now) {
             self.meters.unanswered.increment(1);
             if let Some(unsaid) = self.complain() {
-                tracing::warn!(?nodes, unsaid, "nodes of the mesh did not answer a call");
+                tracing::warn!(
+                    target: target::MESH,
+                    ?nodes, unsaid, "nodes of the mesh did not answer a call"
+                );
             }
         }
     }

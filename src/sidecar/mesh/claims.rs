@@ -39,6 +39,7 @@ use super::Mesh;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
+use crate::log::target;
 use crate::mail::UnboundedSender;
 use crate::shard::mailbox::{Mail, MeshRequest, Reach};
 use crate::sidecar::push::cluster as push;
@@ -143,7 +144,10 @@ impl Lane {
             while self.write(&key, &claim).await.is_err() {
                 attempts += 1;
                 if attempts == ATTEMPTS_MAX {
-                    tracing::warn!("a login could not be told to the other nodes");
+                    tracing::warn!(
+                        target: target::MESH,
+                        "a login could not be told to the other nodes"
+                    );
                     break;
                 }
                 tokio::time::sleep(PAUSE.mul_f64(attempts.min(10) as f64 / 10.0)).await;
@@ -207,7 +211,10 @@ impl Lane {
             };
             self.context.create_stream(stream).await.map_err(|error| {
                 if !std::mem::replace(&mut self.complained, true) {
-                    tracing::warn!(%error, "JetStream has no room for logins; is it switched on?");
+                    tracing::warn!(
+                        target: target::MESH,
+                        %error, "JetStream has no room for logins; is it switched on?"
+                    );
                 }
                 Again
             })?;
@@ -276,7 +283,10 @@ impl Mesh {
         if done {
             self.recheck = None;
             if count > 0 {
-                tracing::info!(count, "logins compared with those of other nodes");
+                tracing::info!(
+                    target: target::MESH,
+                    count, "logins compared with those of other nodes"
+                );
             }
         }
     }

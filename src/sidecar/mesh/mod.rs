@@ -67,7 +67,7 @@ use crate::config::model;
 use crate::hub::mesh::Interest;
 use crate::life::{Heart, Life};
 use crate::limits::{MESH_FORGET_TIME, MESH_HELLO_INTERVAL, MESH_JOIN_TIME};
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::mail::{MailSender, UnboundedSender};
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, MeshCall, MeshRequest};
@@ -280,7 +280,10 @@ impl Mesh {
         }
         if !self.linked {
             let servers = self.settings.mesh.nats.len();
-            tracing::warn!(servers, "no NATS server answers; the mesh is joined when one does");
+            tracing::warn!(
+                target: target::MESH,
+                servers, "no NATS server answers; the mesh is joined when one does"
+            );
         }
         match self.rival.take() {
             None => Ok(()),
@@ -358,12 +361,15 @@ impl Mesh {
         self.hello_at = now + MESH_HELLO_INTERVAL;
         if self.rival.as_ref().is_some_and(|(_, heard)| now - *heard > MESH_FORGET_TIME) {
             self.rival = None;
-            tracing::info!(node = self.settings.node, "the number of this node is free again");
+            tracing::info!(
+                target: target::MESH,
+                node = self.settings.node, "the number of this node is free again"
+            );
             self.members.tell(&self.settings.interest);
         }
         let gone = self.members.forget(now, &self.settings.interest);
         for node in &gone {
-            tracing::warn!(node, "a node of the mesh is silent; forgotten");
+            tracing::warn!(target: target::MESH, node, "a node of the mesh is silent; forgotten");
         }
         if !gone.is_empty() {
             self.lost_nodes = true;
@@ -395,12 +401,15 @@ impl Mesh {
                 self.linked = true;
                 self.recheck_logins();
                 self.meters.connected.set(1.0);
-                tracing::info!("linked to NATS");
+                tracing::info!(target: target::MESH, "linked to NATS");
                 self.say_hello(true, false);
             }
             Event::Disconnected => {
                 self.meters.connected.set(0.0);
-                tracing::warn!("the link to NATS is lost; other nodes are not reached");
+                tracing::warn!(
+                    target: target::MESH,
+                    "the link to NATS is lost; other nodes are not reached"
+                );
             }
             Event::SlowConsumer(_) => {
                 self.meters.dropped_full.increment(1);
@@ -409,7 +418,7 @@ impl Mesh {
             other => {
                 if let Some(unsaid) = self.complain() {
                     let advice = link::advice(other);
-                    tracing::warn!(%other, advice, unsaid, "NATS");
+                    tracing::warn!(target: target::MESH, %other, advice, unsaid, "NATS");
                 }
             }
         }

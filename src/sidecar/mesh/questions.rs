@@ -22,6 +22,7 @@ use super::finds;
 use crate::hub::mesh::{Lent, Room};
 use crate::hub::queries::{Answer, Query};
 use crate::limits::{MESH_FOUND_BYTES_MAX, MESH_QUERY_BYTES, MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
+use crate::log::target;
 use crate::shard::mailbox::{Mail, Reply};
 use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
@@ -204,6 +205,7 @@ impl Mesh {
             self.meters.unanswered.increment(1);
             if let Some(unsaid) = self.complain() {
                 tracing::warn!(
+                    target: target::MESH,
                     nodes = ?missing,
                     unsaid,
                     "nodes of the mesh did not answer a query; the answer is without theirs"

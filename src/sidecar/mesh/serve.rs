@@ -21,6 +21,7 @@ use super::members::News;
 use super::shards::Done;
 use super::{Mesh, take_ready};
 use crate::hub::push::{Command, Outcome};
+use crate::log::target;
 use crate::shard::mailbox::{Mail, MeshRequest, Reach, Reply};
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, MeshError, proto};
 
@@ -198,7 +199,10 @@ impl Mesh {
         self.meters.dropped_large.increment(1);
         if let Some(unsaid) = self.complain() {
             let max = self.link.payload_max();
-            tracing::warn!(bytes, max, unsaid, "too large for NATS; raise its max_payload");
+            tracing::warn!(
+                target: target::MESH,
+                bytes, max, unsaid, "too large for NATS; raise its max_payload"
+            );
         }
     }
 
@@ -210,7 +214,10 @@ impl Mesh {
         if answering.len() < nodes.len() {
             self.meters.unanswered.increment(1);
             if let Some(unsaid) = self.complain() {
-                tracing::warn!(?nodes, ?answering, unsaid, "nodes of the mesh stand still");
+                tracing::warn!(
+                    target: target::MESH,
+                    ?nodes, ?answering, unsaid, "nodes of the mesh stand still"
+                );
             }
         }
         answering
@@ -228,7 +235,10 @@ impl Mesh {
             nodes.sort_unstable();
             nodes.dedup();
             if let Some(unsaid) = self.complain() {
-                tracing::warn!(?nodes, unsaid, "nodes of the mesh did not answer");
+                tracing::warn!(
+                    target: target::MESH,
+                    ?nodes, unsaid, "nodes of the mesh did not answer"
+                );
             }
         }
         let reply = Reply::Outcome(outcome);
@@ -295,7 +305,10 @@ impl Mesh {
         if let Err(error) = taken {
             self.meters.dropped_invalid.increment(1);
             if let Some(unsaid) = self.complain() {
-                tracing::warn!(%error, unsaid, "a message of the mesh is not understood");
+                tracing::warn!(
+                    target: target::MESH,
+                    %error, unsaid, "a message of the mesh is not understood"
+                );
             }
         }
     }
@@ -306,20 +319,30 @@ impl Mesh {
         let before = self.members.stands_still(node);
         let news = self.members.hello(envelope, hello, Instant::now(), interest)?;
         match (before, self.members.stands_still(node)) {
-            (false, true) => tracing::warn!(node, "a node of the mesh stands still"),
-            (true, false) => tracing::info!(node, "a node of the mesh stands still no more"),
+            (false, true) => {
+                tracing::warn!(target: target::MESH, node, "a node of the mesh stands still")
+            }
+            (true, false) => {
+                tracing::info!(
+                    target: target::MESH,
+                    node, "a node of the mesh stands still no more"
+                )
+            }
             _ => {}
         }
         if news != News::Stays {
             let (node, version) = (envelope.node, &*hello.program_version);
             match news {
                 News::Came => {
-                    tracing::info!(node, version, "a node of the mesh has come");
+                    tracing::info!(
+                        target: target::MESH,
+                        node, version, "a node of the mesh has come"
+                    );
                     if std::mem::take(&mut self.lost_nodes) {
                         self.recheck_logins();
                     }
                 }
-                _ => tracing::info!(node, "a node of the mesh has left"),
+                _ => tracing::info!(target: target::MESH, node, "a node of the mesh has left"),
             }
         }
         self.nodes_changed();
@@ -348,6 +371,7 @@ impl Mesh {
         let at = known.collect::<Vec<_>>().join(", ");
         if self.rival.is_none() {
             tracing::error!(
+                target: target::MESH,
                 node = self.settings.node,
                 at,
                 "another node has this number and is older; this one stays out of the mesh"

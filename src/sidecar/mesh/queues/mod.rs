@@ -43,7 +43,7 @@ use crate::config::model;
 use crate::hub::queues::{Queues, Room};
 use crate::life::{Heart, Life, shard_name};
 use crate::limits::QUEUE_ANSWER_TIME;
-use crate::log::Every;
+use crate::log::{Every, target};
 use crate::mail::MailSender;
 use crate::metrics::Registry;
 use crate::shard::mailbox::{Mail, QueueMail, QueueRequest};
@@ -195,7 +195,10 @@ impl Worker {
         let lost = self.pushes.len();
         if lost > 0 {
             self.meters.dropped_unstored.increment(lost as u64);
-            tracing::warn!(lost, "JetStream did not store these pushes before the end");
+            tracing::warn!(
+                target: target::QUEUES,
+                lost, "JetStream did not store these pushes before the end"
+            );
         }
         self.writer.close().await;
     }
@@ -270,11 +273,14 @@ impl Worker {
             Event::Disconnected => {
                 self.linked = false;
                 self.stream = false;
-                tracing::warn!("the link of the queues to NATS is lost; pushes are not stored");
+                tracing::warn!(
+                    target: target::QUEUES,
+                    "the link of the queues to NATS is lost; pushes are not stored"
+                );
             }
             other => {
                 if let Some(unsaid) = self.complain() {
-                    tracing::warn!(%other, unsaid, "NATS, for the queues");
+                    tracing::warn!(target: target::QUEUES, %other, unsaid, "NATS, for the queues");
                 }
             }
         }
@@ -355,7 +361,10 @@ impl Worker {
                 self.stored = names::stored(&answer);
                 self.meters.stored.set(self.stored.messages as f64);
                 if !std::mem::replace(&mut self.stream, true) {
-                    tracing::info!(stream = self.names.stream(), "queue topics are in JetStream");
+                    tracing::info!(
+                        target: target::QUEUES,
+                        stream = self.names.stream(), "queue topics are in JetStream"
+                    );
                     self.tick_ms = self.now_ms().saturating_sub(IDLE_TICK_MS);
                 }
                 if let Some((subject, body)) = self.names.raise(&self.queue, &answer) {
@@ -491,7 +500,7 @@ impl Worker {
     fn complain_of(&mut self, result: &Result<Value, Refusal>, what: &str) {
         let Err(refusal) = result else { return };
         if let Some(unsaid) = self.complain() {
-            tracing::warn!(?refusal, unsaid, "{what}");
+            tracing::warn!(target: target::QUEUES, ?refusal, unsaid, "{what}");
         }
     }
 
