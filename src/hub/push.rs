@@ -11,30 +11,23 @@ use bytes::Bytes;
 use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 
-/// Wire formats of a payload that are the same for every connection that needs them.
+/// A wire format of a payload that is the same for every connection that needs it, by its number
+/// below [`Format::COUNT`]. Those of WebSocket are here; the list of protocols hands out the
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Format {
-    /// A WebSocket text frame.
-    WsText,
-    /// A WebSocket binary frame.
-    WsBinary,
-    /// A compressed WebSocket text frame (permessage-deflate without context takeover).
-    WsTextDeflate,
-    /// A compressed WebSocket binary frame.
-    WsBinaryDeflate,
-    /// The body of a CR_NOTIFY that belongs to no room.
-    ImNotify,
-    /// An xxim message, as it is encrypted.
-    Xxim,
-    /// An xxim message in a WebSocket frame.
-    XximWs,
-    /// An xxim message in a frame of its TCP variant.
-    XximTcp,
-}
+pub struct Format(pub u8);
 
 impl Format {
-    const COUNT: usize = 8;
+    /// A WebSocket text frame.
+    pub const WS_TEXT: Format = Format(0);
+    /// A WebSocket binary frame.
+    pub const WS_BINARY: Format = Format(1);
+    /// A compressed WebSocket text frame (permessage-deflate without context takeover).
+    pub const WS_TEXT_DEFLATE: Format = Format(2);
+    /// A compressed WebSocket binary frame.
+    pub const WS_BINARY_DEFLATE: Format = Format(3);
+    /// How many there are.
+    pub const COUNT: usize = 8;
 }
 
 /// Whether a payload is text or binary, as far as the backend has said so. Protocols that know the
@@ -80,7 +73,7 @@ impl Payload {
 
     /// The payload in a wire format; `encode` makes it from the raw bytes if nobody has yet.
     pub fn format(&self, format: Format, encode: impl FnOnce(&[u8]) -> Bytes) -> &Bytes {
-        self.formats[format as usize].get_or_init(|| encode(&self.raw))
+        self.formats[usize::from(format.0)].get_or_init(|| encode(&self.raw))
     }
 }
 

@@ -28,8 +28,8 @@ pub enum Made {
 /// The payload in one WebSocket message.
 pub fn message(payload: &Payload, opcode: Opcode) -> Frame {
     let format = match opcode {
-        Opcode::Text => Format::WsText,
-        Opcode::Binary => Format::WsBinary,
+        Opcode::Text => Format::WS_TEXT,
+        Opcode::Binary => Format::WS_BINARY,
     };
     Frame::new(payload.format(format, |raw| websocket::frame(opcode, raw)).clone())
 }

@@ -1,4 +1,4 @@
-//! The lists that name all protocols: numbers of forms, and who makes each.
+//! The lists that name all protocols: numbers of kinds, formats and forms, and who makes each.
 
 use crate::config::model::Config;
 use crate::hub::push::Payload;
@@ -42,6 +42,40 @@ pub mod kind {
         "netsvr-business",
         "connmix-api",
     ];
+}
+
+/// What protocols make of a payload once for all shards.
+pub mod format {
+    use crate::hub::push::Format;
+
+    /// The body of a CR_NOTIFY that belongs to no room.
+    pub const IM_NOTIFY: Format = Format(4);
+    /// An xxim message, as it is encrypted.
+    pub const XXIM: Format = Format(5);
+    /// An xxim message in a WebSocket frame.
+    pub const XXIM_WEBSOCKET: Format = Format(6);
+    /// An xxim message in a frame of its TCP variant.
+    pub const XXIM_TCP: Format = Format(7);
+
+    const ALL: [Format; Format::COUNT] = [
+        Format::WS_TEXT,
+        Format::WS_BINARY,
+        Format::WS_TEXT_DEFLATE,
+        Format::WS_BINARY_DEFLATE,
+        IM_NOTIFY,
+        XXIM,
+        XXIM_WEBSOCKET,
+        XXIM_TCP,
+    ];
+
+    /// Each is at the place of its number: no two are the same, and none is beyond the last.
+    const _: () = {
+        let mut at = 0;
+        while at < ALL.len() {
+            assert!(ALL[at].0 as usize == at, "two formats have the same number");
+            at += 1;
+        }
+    };
 }
 
 /// See [`forms::NONE`] and the protocols for what each means.

@@ -30,8 +30,8 @@ pub fn deflated(
         return forms::message(payload, opcode);
     };
     let format = match opcode {
-        Opcode::Text => Format::WsTextDeflate,
-        Opcode::Binary => Format::WsBinaryDeflate,
+        Opcode::Text => Format::WS_TEXT_DEFLATE,
+        Opcode::Binary => Format::WS_BINARY_DEFLATE,
     };
     let encode = |raw: &[u8]| websocket::frame_compressed(opcode, raw, deflater);
     Frame::new(payload.format(format, encode).clone())

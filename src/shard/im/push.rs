@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::rooms::Fan;
 use crate::config::model::Config;
-use crate::hub::push::{Format, Payload};
+use crate::hub::push::Payload;
 use crate::shard::forms::Made;
+use crate::shard::lists::format;
 use crate::wire::im::proto::{CrMessage, CrMessageType};
 use crate::wire::im::{ByteOrder, FRAME_BYTES_MAX, Gzip, HEADER_BYTES, LenMode, Wire, element};
 
@@ -52,7 +53,7 @@ pub fn make<'a>(
     if payload.raw().len() + NOTICE_OVERHEAD > FRAME_BYTES_MAX {
         return Made::Nothing;
     }
-    let body = || payload.format(Format::ImNotify, |raw| body(raw, unix_ms)).clone();
+    let body = || payload.format(format::IM_NOTIFY, |raw| body(raw, unix_ms)).clone();
     let fan = fan.get_or_insert_with(|| Fan::new(config, body()));
     Made::Frame(fan.frame(wire_of(form, config.im.byte_order), gzip))
 }

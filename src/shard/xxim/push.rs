@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::{COMMON_MESSAGE_BYTES, requests::identity};
 use crate::edge::xxim::Close;
-use crate::hub::push::{Format, Payload, Target};
+use crate::hub::push::{Payload, Target};
 use crate::shard::Engine;
 use crate::shard::forms::{Forms, Made};
 use crate::shard::lists;
-use crate::shard::lists::kind;
+use crate::shard::lists::{format, kind};
 use crate::shard::mailbox::{XximConn, XximFilter, XximPush, XximPushed};
 use crate::shard::ops::Frame;
 use crate::wire::xxim::{Body, Carrier, Push, Version};
@@ -30,15 +30,15 @@ pub fn is_large(payload: &Payload) -> bool {
 
 /// A payload in one of the forms of xxim.
 pub fn make(form: u8, payload: &Payload) -> Made {
-    let (format, carrier) = match form {
-        lists::XXIM_WEBSOCKET => (Format::XximWs, Carrier::WebSocket),
-        lists::XXIM_TCP => (Format::XximTcp, Carrier::Tcp),
+    let (shared, carrier) = match form {
+        lists::XXIM_WEBSOCKET => (format::XXIM_WEBSOCKET, Carrier::WebSocket),
+        lists::XXIM_TCP => (format::XXIM_TCP, Carrier::Tcp),
         _ => {
-            let body = payload.format(Format::Xxim, |raw| bytes(&message(raw)));
+            let body = payload.format(format::XXIM, |raw| bytes(&message(raw)));
             return Made::Sealed(body.clone());
         }
     };
-    let frame = payload.format(format, |raw| carrier.binary(&message(raw), None));
+    let frame = payload.format(shared, |raw| carrier.binary(&message(raw), None));
     Made::Frame(Frame::new(frame.clone()))
 }
 
