@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use prost::Message;
 use ringway::config::model::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
-use ringway::hub::login::{Login, LoginProtocol, Profile, Verdict};
+use ringway::hub::login::{Login, Profile, Question, Verdict};
 use ringway::shard::mailbox::{Mail, Request};
 use ringway::sidecar::push::service::im_service_server::{ImService, ImServiceServer};
 use ringway::wire::xxim::proto as pb;
@@ -31,9 +31,9 @@ fn sidecar(verifier: Verifier) -> Sidecar {
     Sidecar::start(ringway::sidecar::SidecarSettings { login, ..settings() })
 }
 
-fn login(protocol: LoginProtocol, user: &str, token: &str) -> Login {
+fn login(question: Question, user: &str, token: &str) -> Login {
     Login {
-        protocol,
+        question,
         user: user.into(),
         token: token.into(),
         ip: "203.0.113.7".into(),
@@ -52,11 +52,11 @@ fn ask(sidecar: &Sidecar, login: Login) -> Verdict {
 }
 
 fn xxim(sidecar: &Sidecar, user: &str, token: &str) -> Verdict {
-    ask(sidecar, login(LoginProtocol::Xxim, user, token))
+    ask(sidecar, login(Question::BeforeConnect, user, token))
 }
 
 fn im(sidecar: &Sidecar, user: &str, token: &str) -> Verdict {
-    ask(sidecar, login(LoginProtocol::Im, user, token))
+    ask(sidecar, login(Question::Json, user, token))
 }
 
 fn refused(message: &str) -> Verdict {

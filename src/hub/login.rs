@@ -8,7 +8,9 @@ use bytes::Bytes;
 /// A login to be verified.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Login {
-    pub protocol: LoginProtocol,
+    /// What the client speaks, for the log.
+    pub protocol: &'static str,
+    pub question: Question,
     pub user: String,
     /// A secret: never logged.
     pub token: String,
@@ -23,12 +25,14 @@ pub struct Login {
     pub headers: Vec<(String, String)>,
 }
 
-/// Which protocol's verifier is asked.
+/// What a verifier is asked over HTTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LoginProtocol {
+pub enum Question {
+    /// A BeforeConnectReq, posted to url/beforeConnect (xxim section 5.2).
     #[default]
-    Xxim,
-    Im,
+    BeforeConnect,
+    /// JSON with token, user and address, posted to the URL itself (IM section 10).
+    Json,
 }
 
 /// What the verifier says.
@@ -67,6 +71,6 @@ pub struct Profile {
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Login({:?}, user {:?}, from {})", self.protocol, self.user, self.ip)
+        write!(f, "Login({}, user {:?}, from {})", self.protocol, self.user, self.ip)
     }
 }

@@ -16,7 +16,7 @@ pub(super) use self::rooms::Fan;
 use crate::config::model::{Forward, WorkerFull};
 use crate::edge::im::{Around, End, Entered, Session, State, Step, Who};
 use crate::edge::upgrade::Opening as Upgrade;
-use crate::hub::login::{Login, LoginProtocol, Verdict};
+use crate::hub::login::{Login, Question, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
 use crate::hub::rooms::Rooms;
 use crate::log::target;
@@ -287,7 +287,8 @@ impl Im {
         let number = conn.questions;
         conn.asked = Some((number, who.user.as_str().into()));
         let login = Login {
-            protocol: LoginProtocol::Im,
+            protocol: "im",
+            question: Question::Json,
             user: who.user,
             token: who.token,
             ip: conn.peer.ip().to_canonical().to_string(),

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::config::model::Xxim;
 use crate::config::xxim::XximEra;
-use crate::hub::login::{Login, LoginProtocol, Permission, Verdict};
+use crate::hub::login::{Login, Permission, Question, Verdict};
 use crate::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
 use crate::wire::xxim::cipher::{Cipher, Seeds};
 use crate::wire::xxim::{
@@ -332,7 +332,8 @@ impl Client {
         identity.user_id = user.to_owned();
         identity.token = token.to_owned();
         let login = Login {
-            protocol: LoginProtocol::Xxim,
+            protocol: "xxim",
+            question: Question::BeforeConnect,
             user: identity.user_id.clone(),
             token: identity.token.clone(),
             ip: identity.ip.clone(),

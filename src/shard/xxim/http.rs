@@ -23,7 +23,7 @@ use super::requests;
 use crate::config::model::{XximMode, XximTarget};
 use crate::edge::xxim::{client_ip, cors, first_values};
 use crate::hub::ConnId;
-use crate::hub::login::{Login, LoginProtocol, Verdict};
+use crate::hub::login::{Login, Question, Verdict};
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
@@ -306,7 +306,8 @@ impl super::State {
             );
         }
         let login = Login {
-            protocol: LoginProtocol::Xxim,
+            protocol: "xxim",
+            question: Question::BeforeConnect,
             user: request.user_id.clone(),
             token: request.token.clone(),
             ip: plan.ip.clone(),

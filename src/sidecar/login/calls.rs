@@ -152,19 +152,17 @@ fn profile(answer: &Value) -> Option<Profile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::login::LoginProtocol;
 
     #[test]
     fn the_question_is_that_of_the_vector() {
         let login = Login {
-            protocol: LoginProtocol::Xxim,
             user: "test123456".into(),
             token: "tok.en.sig".into(),
             ip: "203.0.113.7".into(),
             platform: "windows".into(),
             device: "xxxx".into(),
             network: "NetworkUsed".into(),
-            headers: Vec::new(),
+            ..Login::default()
         };
         // xxim V10u.
         let expected = b"\x0a\x41\x0a\x0atest123456\x12\x0atok.en.sig\x1a\x04xxxx\x22\x07windows\

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use super::{EXPIRED, REFUSED, refused, same};
 use crate::config::choice::Choice;
 use crate::config::model::{Jwt, JwtAlgorithm};
-use crate::hub::login::{Login, LoginProtocol, Profile, Verdict};
+use crate::hub::login::{Login, Profile, Verdict};
 use crate::limits::LOGIN_TAGS_MAX;
 use crate::log::{Every, target};
 use crate::pem::{self, Wanted};
@@ -154,13 +154,13 @@ impl Tokens {
         Ok(profile(names, &claims))
     }
 
-    fn tell(&self, protocol: LoginProtocol, refusal: &Refusal<'_>) {
+    fn tell(&self, protocol: &str, refusal: &Refusal<'_>) {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let log = &self.log[refusal.number()];
         if let Some(suppressed) = log.lock().unwrap_or_else(PoisonError::into_inner).allow(now_ms) {
             tracing::info!(
                 target: target::LOGIN,
-                ?protocol, reason = %refusal, suppressed, "a token was refused"
+                protocol, reason = %refusal, suppressed, "a token was refused"
             );
         }
     }

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use self::jwt::Tokens;
 use crate::config::model::{LoginSettings, Sidecar, Verifier};
-use crate::hub::login::{Login, LoginProtocol, Verdict};
+use crate::hub::login::{Login, Question, Verdict};
 use crate::sidecar::dispatch::grpc;
 use crate::sidecar::upstream::{self, Upstream};
 use crate::wire::xxim::code;
@@ -61,7 +61,7 @@ impl Logins {
 
     /// Asks the verifier.
     pub(super) async fn verify(&self, login: &Login) -> Verdict {
-        match (&self.way, login.protocol) {
+        match (&self.way, login.question) {
             (Way::Open, _) => Verdict::Accepted { profile: None },
             (Way::Static(table), _) => {
                 let tokens = table.get(&login.user).map_or(&[][..], Vec::as_slice);
@@ -71,10 +71,10 @@ impl Logins {
                 }
             }
             (Way::Jwt(tokens), _) => tokens.verify(login),
-            (Way::Http(client, url), LoginProtocol::Im) => {
+            (Way::Http(client, url), Question::Json) => {
                 calls::json(client, url, login, self.json_timeout).await
             }
-            (Way::Http(client, url), LoginProtocol::Xxim) => {
+            (Way::Http(client, url), Question::BeforeConnect) => {
                 calls::http(client, url, login, self.timeout).await
             }
             (Way::Grpc(channel), _) => calls::grpc(channel.clone(), login, self.timeout).await,
