@@ -9,7 +9,7 @@
 //! ([`shard::driver`]) hands them to the shard ([`shard::Shard`]), which decrypts them if the
 //! listener has TLS ([`wire::tls`]), cuts them into messages in place ([`wire::websocket`]) and
 //! lets the client's protocol decide ([`edge`]). A message for a worker is encoded once
-//! ([`wire::netsvr`]), kept until it is written ([`shard::links`]) and put into the outbox of the
+//! ([`wire::worker`]), kept until it is written ([`shard::links`]) and put into the outbox of the
 //! worker's connection, or mailed ([`mail`]) to the shard that has it.
 //!
 //! A backend's bytes take the same way to [`control`], which turns them into commands and questions

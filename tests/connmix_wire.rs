@@ -5,6 +5,7 @@ use ringway::wire::connmix::{self as wire, Answer, Call, Code, Request};
 use ringway::wire::http::body::{Body, Framing};
 use ringway::wire::http::fault::Fault;
 use ringway::wire::json::Index;
+use ringway::wire::queue;
 use ringway::wire::websocket::Opcode;
 use serde_json::Value;
 
@@ -176,14 +177,14 @@ fn answers_and_events_are_written_as_specified() {
     let error = Answer::Error { code: Code::SendFailed, message: "client not found" };
     assert_eq!(text(error, "\"a\""), r#"{"E":{"c":401,"m":"client not found"},"i":"a"}"#);
     assert_eq!(wire::http_body(Answer::Done), br#"{"E":null,"r":{"s":true}}"#);
-    let event = wire::event(1, 1_463_819_408_261_513_216, "t\"1", r#"{"x":[]}"#);
+    let event = queue::event(1, 1_463_819_408_261_513_216, "t\"1", r#"{"x":[]}"#);
     assert_eq!(event[0], 0x81);
     let params = r#"{"n":1,"c":"1463819408261513216","t":"t\"1","d":{"x":[]}}"#;
     assert_eq!(
         std::str::from_utf8(payload(&event)).expect("text"),
         format!(r#"{{"e":"queue.pop","p":{params},"id":null}}"#)
     );
-    let long = wire::event(1, 1, "t", &format!("\"{}\"", "x".repeat(70_000)));
+    let long = queue::event(1, 1, "t", &format!("\"{}\"", "x".repeat(70_000)));
     assert!(serde_json::from_slice::<Value>(payload(&long)).is_ok());
 }
 

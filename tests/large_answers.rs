@@ -12,7 +12,7 @@ mod binary;
 use std::net::TcpStream;
 
 use prost::Message;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use socket2::SockRef;
 
 use crate::binary::Binary;

@@ -327,7 +327,7 @@ fn a_connection_may_have_so_many_channels() {
     for topic in ["c:2", "c:1"] {
         let data = topic.as_bytes().to_vec().into();
         let publish =
-            ringway::wire::netsvr::proto::TopicPublish { topics: vec![topic.into()], data };
+            ringway::wire::worker::proto::TopicPublish { topics: vec![topic.into()], data };
         task.send(cmd::TOPIC_PUBLISH, &publish);
     }
     assert_eq!(client.frame().text(), "c:1", "it never came into the other one");

@@ -10,7 +10,8 @@ use prost::Message;
 use ringway::control::worker::{Request, request};
 use ringway::hub::ConnId;
 use ringway::hub::push::{Change, CloseReason, Command, Payload, Target, TopicChange};
-use ringway::wire::netsvr::{Cmd, Generation, UniqIds, answers, proto};
+use ringway::wire::netsvr::{Generation, answers};
+use ringway::wire::worker::{Cmd, UniqIds, proto};
 
 const A: &str = "7f00000117ae65e5a1000000002a";
 const B: &str = "7f00000117ae65e5a1000000002b";

@@ -11,7 +11,8 @@ use prost::Message;
 use ringway::control::worker::{Next, Request, Shape, answer, request};
 use ringway::hub::ConnId;
 use ringway::hub::queries::{Answer, Info, Query, Want};
-use ringway::wire::netsvr::{self as wire, Cmd, Generation, UniqIds, proto};
+use ringway::wire::netsvr::{self as wire, Generation};
+use ringway::wire::worker::{Cmd, HEADER, UniqIds, proto};
 
 const A: ConnId = ConnId::from_parts(1_709_547_776, 1);
 const B: ConnId = ConnId::from_parts(1_709_547_776, 2);
@@ -43,8 +44,8 @@ fn done(cmd: Cmd, next: Next) -> Bytes {
         other => panic!("{other:?}"),
     };
     assert_eq!(frame[..4], (frame.len() as u32 - 4).to_be_bytes());
-    assert_eq!(frame[4..wire::HEADER], cmd.number().to_be_bytes());
-    frame.slice(wire::HEADER..)
+    assert_eq!(frame[4..HEADER], cmd.number().to_be_bytes());
+    frame.slice(HEADER..)
 }
 
 /// Asks without parameters and reads the response to this answer.

@@ -8,8 +8,9 @@ use std::str::FromStr;
 use bytes::Bytes;
 use prost::Message;
 use ringway::hub::ConnId;
-use ringway::wire::netsvr::{self as wire, Cmd, Frame, FrameReader, Generation};
-use ringway::wire::netsvr::{OpenInfo, RegisterCode, UniqIds, Verdict, answers, proto, requests};
+use ringway::wire::netsvr::{self as wire, Generation, OpenInfo, RegisterCode, Verdict};
+use ringway::wire::netsvr::{answers, requests};
+use ringway::wire::worker::{self, Cmd, Frame, FrameReader, UniqIds, proto};
 
 const HEARTBEAT: &[u8] = b"~6YOt5rW35piO~";
 const LIMIT: u32 = 2_097_152;
@@ -57,7 +58,7 @@ impl Vector {
     }
 
     fn body(&self) -> Bytes {
-        let header = if self.message == "ConnOpenResp" { 0 } else { wire::HEADER };
+        let header = if self.message == "ConnOpenResp" { 0 } else { worker::HEADER };
         self.bytes.slice(header..)
     }
 
@@ -185,12 +186,12 @@ fn event(v: &Vector) -> bool {
             wire::conn_open(Generation::G5, &uniq_id(), &info)
         }
         "Transfer" => {
-            let ours = wire::transfer(&uniq_id(), &customer_id, &session, list, &data);
+            let ours = worker::transfer(&uniq_id(), &customer_id, &session, list, &data);
             v.is(proto::Transfer { uniq_id: v.text("uniqId"), customer_id, session, topics, data });
             ours
         }
         "ConnClose" => {
-            let ours = wire::conn_close(&uniq_id(), &customer_id, &session, list);
+            let ours = worker::conn_close(&uniq_id(), &customer_id, &session, list);
             v.is(proto::ConnClose { uniq_id: v.text("uniqId"), customer_id, session, topics });
             ours
         }

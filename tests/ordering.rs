@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::*;
 use prost::Message;
 use ringway::config::model::WorkerPick;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 
 const OPEN: i32 = 1;
 const CLOSE: i32 = 2;

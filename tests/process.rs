@@ -29,8 +29,8 @@ use binary::{Binary, File, LISTENERS, RINGWAY, run, serve};
 use common::*;
 use prost::Message;
 use ringway::shard::ring::PageAllocator;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 use rustix::process::Signal;
 
 /// That of the program, as the tests of locked memory have gateways of their own.

@@ -7,9 +7,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use prost::Message;
 use ringway::hub::ConnId;
 use ringway::wire::deflate::Inflater;
-use ringway::wire::netsvr::proto::{SingleCast, TopicPublish};
-use ringway::wire::netsvr::{Cmd, FrameReader, UniqIds, requests, transfer};
+use ringway::wire::netsvr::requests;
 use ringway::wire::websocket::{CloseCodes, Decoder, Opcode, Rules, frame, mask_frame};
+use ringway::wire::worker::proto::{SingleCast, TopicPublish};
+use ringway::wire::worker::{Cmd, FrameReader, UniqIds, transfer};
 
 const RULES: Rules =
     Rules { message_bytes_max: 1 << 20, deflate: false, close_codes: CloseCodes::Registered };

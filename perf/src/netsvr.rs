@@ -1,8 +1,8 @@
 //! The backend side of netsvr, as far as the scenarios need it: commands out, events in.
 
 use prost::Message;
-pub use ringway::wire::netsvr::Cmd;
-pub use ringway::wire::netsvr::proto::{
+pub use ringway::wire::worker::Cmd;
+pub use ringway::wire::worker::proto::{
     Broadcast, CheckOnlineReq, ConnInfoUpdate, ConnOpen6, RegisterReq, SingleCast, TopicPublish,
     Transfer,
 };

@@ -13,12 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::connmix::{Api, User};
 use crate::hub::ConnId;
-use crate::hub::context::ContextValue;
 use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
 use crate::wire::connmix::{self as wire, Answer, Code, Fault, Request};
 use crate::wire::http::fault::Fault as HttpFault;
 use crate::wire::http::{Request as Http, accept_key};
-use crate::wire::json::{self, Index, quoted};
+use crate::wire::json::quoted;
 use crate::wire::websocket::Opcode;
 use crate::wire::{origin, sub_protocols};
 
@@ -356,13 +355,4 @@ fn owned(call: wire::Call<'_>) -> Call {
         wire::Call::Subscribe(channels) => Call::Subscribe(names(channels)),
         wire::Call::Unsubscribe(channels) => Call::Unsubscribe(names(channels)),
     }
-}
-
-/// The values of a JSON object, for a context; `None` if it is not one.
-pub fn context_values(object: &str) -> Option<Vec<ContextValue>> {
-    let mut index = Index::default();
-    let object =
-        index.read(object.as_bytes()).filter(|value| value.kind() == json::Kind::Object)?;
-    let values = object.members();
-    Some(values.map(|(key, value)| (quoted(&key).into(), Some(value.text().into()))).collect())
 }

@@ -14,7 +14,7 @@ use crate::hub::heaps::Heaps;
 use crate::hub::mesh::Lent;
 use crate::hub::queries::{Answer, Query};
 use crate::limits::MESH_QUERY_BYTES;
-use crate::wire::netsvr::{Named, UniqId, UniqIds};
+use crate::wire::worker::{Named, UniqId, UniqIds};
 
 /// All that was found for one question.
 #[derive(Debug)]

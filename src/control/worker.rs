@@ -14,7 +14,8 @@ use crate::hub::ConnId;
 use crate::hub::push::{Change, CloseReason, Command, Payload, Target, TopicChange};
 use crate::hub::queries::{Answer, Info, Query, Want};
 use crate::wire::netsvr::requests::{self, Bulk, Cast, GuestKick, Name, Question, TopicUpdate};
-use crate::wire::netsvr::{Cmd, DecodeError, Generation, Named, UniqId, UniqIds, answers};
+use crate::wire::netsvr::{DecodeError, Generation, answers};
+use crate::wire::worker::{Cmd, Named, UniqId, UniqIds};
 
 /// What a frame asks for.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use super::replies::{self, Account, OK, REFUSED, Said, reply};
 use super::requests::{self as ask, Request, filled, listed, paired};
 use super::rooms;
 use crate::config::model::Generation;
-use crate::wire::netsvr::Cmd;
-use crate::wire::netsvr::proto as pb;
+use crate::wire::worker::Cmd;
+use crate::wire::worker::proto as pb;
 
 /// The password of every name.
 pub const PASSWORD: &str = "demo";

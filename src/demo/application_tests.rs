@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::Application;
 use crate::config::model::Generation;
 use crate::demo::link::{FRAME_BYTES_MAX, put};
-use crate::wire::netsvr::Cmd;
-use crate::wire::netsvr::proto as pb;
+use crate::wire::worker::Cmd;
+use crate::wire::worker::proto as pb;
 
 const ME: &str = "7f00000117ae65e5a1000000002a";
 

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use crate::wire::netsvr::Cmd;
+use crate::wire::worker::Cmd;
 
 /// Bytes after the length field that the gateway takes by default (`ReceivePackLimit`).
 pub(super) const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;

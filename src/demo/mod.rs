@@ -42,8 +42,8 @@ pub use self::application::PASSWORD;
 use self::link::{Link, invalid, put};
 use crate::config::model::Netsvr;
 use crate::log::target;
-use crate::wire::netsvr::Cmd;
-use crate::wire::netsvr::proto as pb;
+use crate::wire::worker::Cmd;
+use crate::wire::worker::proto as pb;
 
 /// OnOpen, OnClose and OnMessage (netsvr section 4.2).
 const ALL_EVENTS: i32 = 7;

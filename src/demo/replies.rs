@@ -7,8 +7,8 @@ use prost::{DecodeError, Message};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::wire::netsvr::Cmd;
-use crate::wire::netsvr::proto as pb;
+use crate::wire::worker::Cmd;
+use crate::wire::worker::proto as pb;
 
 /// Code of an answer to a request that was carried out, and of a message from another client.
 pub(super) const OK: u8 = 0;

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::link;
 use crate::wire::im::proto::{CrMessage, CrMessageType};
-use crate::wire::netsvr::Cmd;
-use crate::wire::netsvr::proto as pb;
+use crate::wire::worker::Cmd;
+use crate::wire::worker::proto as pb;
 
 /// Where everybody is greeted.
 const LOBBY: &str = "lobby";

@@ -11,8 +11,8 @@ use super::application::Application;
 use super::link::put;
 use super::{Business, Process, launch};
 use crate::config::model::Generation;
-use crate::wire::netsvr::Cmd;
-use crate::wire::netsvr::proto as pb;
+use crate::wire::worker::Cmd;
+use crate::wire::worker::proto as pb;
 
 const UNIQ_ID: &str = "7f00000117ae65e5a1000000002a";
 const PATIENCE: Duration = Duration::from_secs(10);

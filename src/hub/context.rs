@@ -1,10 +1,12 @@
-//! What connmix remembers about a connection: values by key (connmix sections 4 and 7.1).
+//! What is remembered about a connection as values by key: the context of connmix clients, and
+//! sessions of others that are JSON objects (connmix sections 4 and 7.1).
 //!
 //! Values are JSON texts, so nothing is lost or rewritten on the way, and the whole is a JSON
 //! object whose keys are sorted by their bytes. Invariant: [`Context::bytes`] never exceeds
 //! [`CONTEXT_BYTES_MAX`]. Costs: one allocation per key and value; an empty context has none.
 
 use crate::limits::CONTEXT_BYTES_MAX;
+use crate::wire::json::{Index, Kind, quoted};
 
 /// The context of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,6 +90,14 @@ impl Context {
             (Err(_), None) => {}
         }
     }
+}
+
+/// The values of a JSON object; `None` if it is not one.
+pub fn values(object: &str) -> Option<Vec<ContextValue>> {
+    let mut index = Index::default();
+    let object = index.read(object.as_bytes()).filter(|value| value.kind() == Kind::Object)?;
+    let values = object.members();
+    Some(values.map(|(key, value)| (quoted(&key).into(), Some(value.text().into()))).collect())
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use crate::shard::lists::kind;
 use crate::shard::mailbox::Mail;
 use crate::shard::outbox::charge;
 use crate::shard::rows;
-use crate::wire::netsvr::{self as wire, Cmd, Frame as Inbound, FrameReader, RegisterCode};
+use crate::wire::netsvr::{self as wire, RegisterCode};
+use crate::wire::worker::{Cmd, Frame as Inbound, FrameReader, conn_id};
 
 /// Events a worker can ask for; other bits are kept and ignored.
 const EVENTS: i32 = EventKind::Open as i32 | EventKind::Close as i32 | EventKind::Message as i32;
@@ -106,7 +107,7 @@ impl Business {
 
     /// The name that a registration of this connection gets.
     pub fn name(listener: SocketAddrV4, peer: SocketAddr, unix: u32) -> String {
-        wire::conn_id(listener, peer, unix)
+        conn_id(listener, peer, unix)
     }
 
     /// Whether as many answers wait as may, of which `own_bytes` are in the outbox.

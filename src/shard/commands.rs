@@ -8,9 +8,8 @@
 
 use std::sync::Arc;
 
-use crate::control::connmix_api::context_values;
 use crate::hub::ConnId;
-use crate::hub::context::{Context, ContextValue};
+use crate::hub::context::{self, Context, ContextValue};
 use crate::hub::push::Call;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
 use crate::shard::Shard;
@@ -290,7 +289,7 @@ impl Shard {
         }
         let mut context = Context::default();
         let session = self.engine.hub.session(slot);
-        let known = if session.is_empty() { Some(Vec::new()) } else { context_values(session) };
+        let known = if session.is_empty() { Some(Vec::new()) } else { context::values(session) };
         let set = known
             .is_some_and(|known| context.set(&known).and_then(|()| context.set(values)).is_ok());
         if set {

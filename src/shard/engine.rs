@@ -39,8 +39,8 @@ use crate::shard::wants::Wants;
 use crate::shard::{Now, Shared};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::http::date::Date;
-use crate::wire::netsvr::UniqIds;
 use crate::wire::tls::ServerConfig;
+use crate::wire::worker::UniqIds;
 
 /// Connections that have left stay in the lists of those who wait until there are more of them than
 /// connections, and this many.

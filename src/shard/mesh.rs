@@ -22,7 +22,7 @@ use crate::shard::Engine;
 use crate::shard::mailbox::{MeshRequest, Reach, Reply};
 use crate::shard::wants::Want;
 use crate::spare::Look;
-use crate::wire::netsvr::UniqIds;
+use crate::wire::worker::UniqIds;
 
 /// What a command costs of the room for what waits, beside its payloads and names.
 const COMMAND_BYTES: usize = 256;

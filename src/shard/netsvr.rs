@@ -29,7 +29,7 @@ use crate::shard::rows;
 use crate::shard::slots::Slots;
 use crate::shard::{lists, netsvr_push};
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
-use crate::wire::netsvr::{Cmd, UniqIds};
+use crate::wire::worker::{Cmd, HEADER, UniqIds, conn_close, transfer};
 
 const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 /// Close reasons of a refused open (section 2.4).
@@ -243,7 +243,7 @@ impl Netsvr {
         engine.event(slot, EventKind::Message, |hub| {
             let session = if with_session { hub.session(slot) } else { "" };
             let topics = hub.topics_of(slot).filter(|_| with_topics).map(|topic| &**topic);
-            wire::transfer(&uniq_id, hub.user(slot), session, topics, data)
+            transfer(&uniq_id, hub.user(slot), session, topics, data)
         });
     }
 
@@ -256,11 +256,11 @@ impl Netsvr {
         let uniq_id = engine.uniq_ids.encode(id);
         let topics = departed.topics.iter().map(|topic| &**topic);
         let (user, session) = (&departed.user, &departed.session);
-        let frame = wire::conn_close(&uniq_id, user, session, topics);
+        let frame = conn_close(&uniq_id, user, session, topics);
         let event = Event { kind: EventKind::Close, client: id, frame };
         if engine.config.netsvr.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
-            let body = event.frame.slice(wire::HEADER..);
+            let body = event.frame.slice(HEADER..);
             if let Err(event) = engine.hooks.close(engine.id, body, event, worker) {
                 engine.dropped(DropReason::CallbackSkipped, 1);
                 engine.place_close(event, worker);

@@ -24,7 +24,8 @@ use crate::shard::Engine;
 use crate::shard::answers::Making;
 use crate::shard::mailbox::{Mail, Reply, ReplyTo};
 use crate::spare::Look;
-use crate::wire::netsvr::{self as wire, Cmd, MetricItem, UniqId, UniqIds};
+use crate::wire::netsvr::{self as wire, MetricItem};
+use crate::wire::worker::{Cmd, UniqId, UniqIds};
 
 /// Questions of this shard's backend connections that are not answered yet, and what this shard
 /// has to find for questions of all.

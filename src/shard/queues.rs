@@ -33,7 +33,7 @@ use crate::shard::Shared;
 use crate::shard::mailbox::{Mail, QueueRequest};
 use crate::shard::wants::Want;
 use crate::spare::Look;
-use crate::wire::connmix;
+use crate::wire::queue as wire;
 use cluster::Cluster;
 
 /// Letters of this turn that are searched for one to the same topic.
@@ -249,8 +249,8 @@ impl Engine {
         d: &str,
         waiter: Waiter,
     ) -> Result<Pushed, PushError> {
-        let event = connmix::event(self.config.node, self.client_ids.encode(client), topic, d);
-        let refused = if !connmix::is_topic(topic) {
+        let event = wire::event(self.config.node, self.client_ids.encode(client), topic, d);
+        let refused = if !wire::is_topic(topic) {
             Some(PushError::BadTopic)
         } else if event.len() > self.config.connmix.api.event_bytes_max as usize {
             Some(PushError::TooLarge)
@@ -343,7 +343,7 @@ impl Engine {
         event: &Bytes,
         waiter: Waiter,
     ) -> Result<(), PushError> {
-        let text = connmix::event_text(event);
+        let text = wire::event_text(event);
         let cluster = self.queueing.cluster.as_ref();
         if !cluster.is_some_and(|cluster| cluster.room.take(text.len())) {
             self.queueing.queues.tally.refused += 1;

@@ -3,10 +3,11 @@
 //!
 //! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` requests and
 //! answers, with `sub_protocols` and `origin` as headers that browsers send; `tls` the server side
-//! of a connection; `netsvr` the frames of business processes; `xxim` the messages and the cipher
-//! of xxim clients; `connmix` the requests, answers and events of its API; `im` the frames of the
-//! IM protocol; `mesh` what nodes say to each other; `json` what all of them read and write as
-//! JSON; `path` how servers read paths of URLs.
+//! of a connection; `worker` what worker processes are told of clients of every protocol, `netsvr`
+//! the rest of their protocol; `xxim` the messages and the cipher of xxim clients; `connmix` the
+//! requests and answers of its API; `queue` the events of queue topics; `im` the frames of the IM
+//! protocol; `mesh` what nodes say to each other; `json` what all of them read and write as JSON;
+//! `path` how servers read paths of URLs.
 
 pub mod connmix;
 pub mod deflate;
@@ -18,7 +19,9 @@ pub mod mesh;
 pub mod netsvr;
 pub mod origin;
 pub mod path;
+pub mod queue;
 pub mod sub_protocols;
 pub mod tls;
 pub mod websocket;
+pub mod worker;
 pub mod xxim;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringway::config::model::SlowClient;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::binary::Binary;
 use crate::common::*;

@@ -14,8 +14,8 @@ use prost::Message;
 use ringway::config::model::{ClientProtocol, Config, Route, Service};
 use ringway::gateway::Gateway;
 use ringway::hub::ConnId;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 
 /// Longest wait for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,8 +4,8 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 use serde_json::{Value, json};
 
 use crate::common::{Client, cmd, connect, wait_until};

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use ringway::config::model::{Config, Listener, Service};
 use ringway::hub::ConnId;
 use ringway::hub::client_id::ClientIds;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 use serde_json::Value;
 
 use crate::common::{self, Client, Server, cmd};

@@ -128,7 +128,7 @@ do = [ { subscribe = ["room:${json.room}"] }, { send = "done" } ]
         assert_eq!(text(&mut client), "done");
     }
     let mut worker = gateway.netsvr_worker();
-    let topics: ringway::wire::netsvr::proto::TopicListResp =
+    let topics: ringway::wire::worker::proto::TopicListResp =
         worker.ask(crate::common::cmd::TOPIC_LIST, &());
     assert!(topics.topics.is_empty(), "{topics:?}");
     let strict = Gateway::start(&format!("strict = true\n{rules}"));

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::common::cmd;
 use crate::support::{Gateway, text};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 const RULES: &str = r#"
 framing = "length"

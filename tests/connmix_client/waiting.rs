@@ -1,6 +1,6 @@
 //! Waiting, keep-alive, and what happens when nobody comes.
 
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use serde_json::json;
 
 use crate::common::{Client, cmd, wait_until};

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use proptest::prelude::*;
-use ringway::control::connmix_api::context_values;
 use ringway::edge::connmix::Resumed;
+use ringway::hub::context;
 use ringway::wire::connmix::{self as wire, Call, Request};
 use ringway::wire::json::{self, Index};
 use serde_json::Value;
@@ -95,7 +95,7 @@ fn by_api(request: &str) -> Option<Value> {
 }
 
 fn by_session(session: &str) -> Option<Value> {
-    let values = context_values(session)?;
+    let values = context::values(session)?;
     let value = values.first().and_then(|(_, value)| value.as_deref());
     Some(read(value?))
 }
@@ -152,7 +152,7 @@ proptest! {
         prop_assert_eq!(message.is_err_and(unread), !object);
         prop_assert_eq!(wire::send(text.as_bytes(), &mut index).is_err_and(unread), !object);
         prop_assert_eq!(wire::publish(text.as_bytes(), &mut index).is_err_and(unread), !object);
-        prop_assert_eq!(context_values(&text).is_some(), object);
+        prop_assert_eq!(context::values(&text).is_some(), object);
     }
 
     #[test]
@@ -170,7 +170,7 @@ proptest! {
             other => prop_assert!(false, "{other:?}"),
         }
         let session = format!("{{{string}:1}}");
-        let key = context_values(&session).expect("an object").remove(0).0;
+        let key = context::values(&session).expect("an object").remove(0).0;
         prop_assert_eq!(Cow::from(expected), serde_json::from_str::<String>(&key).expect("a key"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use ringway::config::model::SlowClient;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::binary::{Binary, metric};
 use crate::common::*;

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use prost::Message;
 use ringway::config::model::WorkerPick;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 
 use crate::binary::metric;
 use crate::common::*;

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use prost::Message;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 
 use crate::binary::Binary;
 use crate::common::*;

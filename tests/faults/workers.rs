@@ -249,13 +249,13 @@ fn workers_that_come_and_go_under_load_lose_nothing() {
     while readers.total() + seen.len() < 4 * EACH {
         let mut guest = Business::connect(server.address(WORKERS));
         let conn_id = guest.register(MESSAGE).conn_id;
-        guest.send(cmd::UNREGISTER, &ringway::wire::netsvr::proto::UnRegisterReq { conn_id });
+        guest.send(cmd::UNREGISTER, &ringway::wire::worker::proto::UnRegisterReq { conn_id });
         loop {
             let (number, body) = guest.frame();
             if number == cmd::UNREGISTER {
                 break;
             }
-            let transfer: ringway::wire::netsvr::proto::Transfer =
+            let transfer: ringway::wire::worker::proto::Transfer =
                 prost::Message::decode(&*body).expect("a Transfer");
             seen.push(parse(&transfer.data).expect("one of our messages"));
         }

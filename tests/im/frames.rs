@@ -72,7 +72,7 @@ fn logout_ends_without_a_byte_and_leaves_the_rooms() {
 }
 
 fn room_members(task: &mut crate::common::Business) -> i32 {
-    use ringway::wire::netsvr::proto::{TopicUniqIdCountReq, TopicUniqIdCountResp};
+    use ringway::wire::worker::proto::{TopicUniqIdCountReq, TopicUniqIdCountResp};
     let request = TopicUniqIdCountReq { topics: vec!["cr:room-7".to_owned()], count_all: false };
     let cmd = crate::common::cmd::TOPIC_UNIQ_ID_COUNT;
     let answer: TopicUniqIdCountResp = task.ask(cmd, &request);

@@ -7,7 +7,7 @@ use prost::Message;
 use ringway::config::connmix::QueueFull;
 use ringway::config::model::{Forward, Service};
 use ringway::wire::im::proto::CrMessage;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::{Business, Client, Server, cmd, wait_until};
 use crate::support::*;

@@ -6,7 +6,7 @@ use prost::Message;
 use ringway::config::model::Config;
 use ringway::hub::ConnId;
 use ringway::hub::client_id::ClientIds;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use serde_json::Value;
 
 use crate::binary::{Binary, File, LISTENERS, serve};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use rustix::process::Signal;
 
 use crate::binary::run;

@@ -1,7 +1,7 @@
 //! Every operation from each node to each node.
 
 use ringway::hub::mesh::{Bucket, Space};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use serde_json::{Value, json};
 
 use crate::cluster::*;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ringway::config::model::{Config, Generation};
 use ringway::gateway::Gateway;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

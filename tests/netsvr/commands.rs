@@ -2,7 +2,7 @@
 //! with a client on each shard. ForceOffline is in `closing`.
 
 use ringway::config::model::{Generation, MessageType};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

@@ -3,7 +3,7 @@
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use ringway::config::model::{Config, MessageType};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ringway::config::model::{Config, Generation};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

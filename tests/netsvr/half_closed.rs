@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

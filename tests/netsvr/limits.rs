@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringway::config::model::{Config, SlowClient, WorkerFull};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringway::config::model::Generation;
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 use crate::support::*;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use ringway::config::model::{Config, TlsFiles};
-use ringway::wire::netsvr::proto;
+use ringway::wire::worker::proto;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};

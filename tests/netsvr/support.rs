@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use ringway::config::model::Config;
-use ringway::wire::netsvr::proto;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto;
 
 use crate::common::*;
 

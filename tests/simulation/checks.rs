@@ -7,7 +7,7 @@ use ringway::config::model::{MessageType, SlowClient, WorkerPick};
 use ringway::limits::ANSWER_PIECE;
 use ringway::metrics::{Counters, DropReason};
 use ringway::shard::sim::Socket;
-use ringway::wire::netsvr::proto::{self, Cmd};
+use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::{Business, Client, Expect, Kind, Question, REFUSED, parse};
 use crate::plan::{Ending, VERDICT_DATA};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use ringway::shard::sim::World;
-use ringway::wire::netsvr::proto::{self, Cmd};
+use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::{Business, Client, Expect, Kind, payload};
 use crate::plan::{PAYLOAD_BYTES_MAX, TASKS, WORKERS};

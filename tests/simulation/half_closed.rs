@@ -2,7 +2,7 @@
 //! out, and its answer written.
 
 use ringway::shard::sim::Peer;
-use ringway::wire::netsvr::proto::Cmd;
+use ringway::wire::worker::proto::Cmd;
 
 use crate::peers::{Business, Kind, REFUSED};
 use crate::plan::WORKERS;

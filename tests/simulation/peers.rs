@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use prost::Message;
 use ringway::shard::sim::Peer;
 use ringway::wire::deflate::Deflater;
-use ringway::wire::netsvr::proto::Cmd;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::proto::Cmd;
 
 /// Bytes of which a peer writes a part now and the rest later.
 #[derive(Debug, Default)]

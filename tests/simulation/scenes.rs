@@ -12,9 +12,10 @@ use ringway::shard::mailbox::Mail;
 use ringway::shard::ops::Op;
 use ringway::shard::sim::{Peer, Weather, World};
 use ringway::shard::{Now, Shard, Shared};
-use ringway::wire::netsvr::proto::{self, Cmd};
-use ringway::wire::netsvr::{UniqIds, Verdict};
+use ringway::wire::netsvr::Verdict;
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::UniqIds;
+use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::{Business, Client, Expect, Kind};
 use crate::plan::{CLIENTS, Plan, WORKERS};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringway::shard::sim::Peer;
-use ringway::wire::netsvr::proto::{self, Cmd};
+use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::Kind;
 use crate::scenes::Scene;

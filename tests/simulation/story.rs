@@ -8,8 +8,8 @@ use prost::Message;
 use ringway::config::model::Generation;
 use ringway::shard::mailbox::Mail;
 use ringway::shard::sim::{Peer, World};
-use ringway::wire::netsvr::UniqIds;
-use ringway::wire::netsvr::proto::{Cmd, RegisterResp};
+use ringway::wire::worker::UniqIds;
+use ringway::wire::worker::proto::{Cmd, RegisterResp};
 
 use crate::peers::{Business, Client, Expect, Kind, REFUSED};
 use crate::plan::{

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use prost::Message;
 use ringway::wire::deflate::Inflater;
-use ringway::wire::netsvr::proto::{self, Cmd};
+use ringway::wire::worker::proto::{self, Cmd};
 
 /// A frame to a client.
 #[derive(Debug, PartialEq, Eq)]

@@ -12,9 +12,10 @@ pub const LINE_COLUMNS_MAX: usize = 100;
 pub const IMPORTS: &[(&str, &[&str])] = &[
     ("spare.rs", &[]),
     ("allocator.rs", &[]),
-    ("hub", &["hub", "limits", "spare"]),
-    ("wire/netsvr", &["wire", "limits", "hub::ConnId", "hub::Rotation"]),
-    ("wire/netsvr.rs", &["wire", "limits", "hub::ConnId", "hub::Rotation"]),
+    ("hub", &["hub", "limits", "spare", "wire::json"]),
+    ("wire/worker", &["wire", "limits", "hub::ConnId", "hub::Rotation"]),
+    ("wire/netsvr", &["wire", "limits", "hub::ConnId"]),
+    ("wire/netsvr.rs", &["wire", "limits", "hub::ConnId"]),
     ("wire", &["wire", "limits"]),
     ("limits", &["limits"]),
     ("log.rs", &[]),

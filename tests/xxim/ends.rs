@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Listener, Service, Verifier};
-use ringway::wire::netsvr::{Cmd, proto as netsvr};
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::{PushBody, ResponseBody};
 use ringway::wire::xxim::tcp;
 

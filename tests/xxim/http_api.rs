@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{OriginMode, Origins, Verifier, XximRoute, XximTarget};
-use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::worker::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::{CommonReq, CommonResp, GetFriendListReq, RequestBody};
 
 use crate::common::{Client, PATIENCE, Server, wait_until};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::worker::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::PushBody;
 
 use crate::common::Server;

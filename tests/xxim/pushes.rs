@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use ringway::config::model::{Config, XximPushService};
-use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::worker::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::{
     GetUserConnReq, GetUserConnResp, KickUserConnReq, SendMsgReq, SendMsgResp,
 };

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Verifier, XximRoute, XximTarget};
-use ringway::wire::netsvr::{Cmd, proto as netsvr};
 use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto::{CommonReq, GetFriendListReq, RequestBody};
 
 use crate::common::{PATIENCE, Server, wait_until};

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::Bytes;
 use prost::Message;
 use ringway::config::model::{XximMode, XximRoute, XximTarget};
-use ringway::wire::netsvr::{Cmd, proto as netsvr};
+use ringway::wire::worker::{Cmd, proto as netsvr};
 use ringway::wire::xxim::proto as pb;
 
 use crate::common::{Client, PATIENCE, Server};

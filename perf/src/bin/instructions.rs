@@ -19,11 +19,12 @@ use ringway::shard::ring::PageAllocator;
 use ringway::shard::sim::{Call, Peer, Weather, World};
 use ringway::wire::im::proto::{ChatroomRequest, CrMessage, LoginRequest};
 use ringway::wire::im::{ByteOrder, Header};
-use ringway::wire::netsvr::proto::{
+use ringway::wire::netsvr::Verdict;
+use ringway::wire::websocket::mask_frame;
+use ringway::wire::worker::Cmd;
+use ringway::wire::worker::proto::{
     ConnInfoUpdate, ConnOpen6, RegisterReq, SingleCast, TopicPublish, Transfer,
 };
-use ringway::wire::netsvr::{Cmd, Verdict};
-use ringway::wire::websocket::mask_frame;
 use ringway::wire::xxim::proto as xxim;
 
 #[global_allocator]

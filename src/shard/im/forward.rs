@@ -15,7 +15,7 @@ use crate::shard;
 use crate::shard::links::EventKind;
 use crate::wire::im::proto::CrMessage;
 use crate::wire::json::quoted;
-use crate::wire::netsvr as wire;
+use crate::wire::worker;
 
 impl super::Im {
     /// Tells a worker what was said (section 16).
@@ -40,7 +40,7 @@ impl super::Im {
                 }
                 Forward::Content | Forward::No => message.message_content.clone(),
             };
-            wire::transfer(&uniq_id, hub.user(slot), session, topics, &data)
+            worker::transfer(&uniq_id, hub.user(slot), session, topics, &data)
         });
     }
 

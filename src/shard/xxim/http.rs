@@ -33,7 +33,7 @@ use crate::shard::rows;
 use crate::wire::http;
 use crate::wire::http::answer::Manner;
 use crate::wire::http::machine::{CONTINUE, Event, Machine};
-use crate::wire::netsvr as worker;
+use crate::wire::worker;
 use crate::wire::xxim::proto::{CommonReq, CommonResp};
 use crate::wire::xxim::{self as wire, Identity, LocalMethod, code, text};
 

@@ -23,7 +23,7 @@ use crate::shard::lists::kind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
 use crate::shard::slots::Slots;
 use crate::spare::Look;
-use crate::wire::netsvr as worker;
+use crate::wire::worker;
 use crate::wire::xxim::{self as wire, Body, Malformed, Response, code, text};
 
 /// What a shard keeps for all its xxim clients together.

@@ -1,15 +1,15 @@
-//! connmix's API: requests as JSON texts, answers, events (connmix sections 1 to 5).
+//! connmix's API: requests as JSON texts, and answers (connmix sections 1 to 5).
 //!
 //! Invariants: every request, whatever its bytes, gives exactly one [`Envelope`], and with it one
 //! answer; ids of clients are integers of 64 bits and never pass through a float; the id of a
 //! request comes back byte for byte.
-//! Costs: a request is read where it lies; an answer and an event are one allocation each.
+//! Costs: a request is read where it lies; an answer is one allocation.
 
 mod request;
 mod response;
 
-pub use request::{Call, Envelope, Fault, Request, envelope, is_topic, publish, send};
-pub use response::{Answer, event, event_frame, event_text, http_body, text_frame};
+pub use request::{Call, Envelope, Fault, Request, envelope, publish, send};
+pub use response::{Answer, http_body, text_frame};
 
 /// `E.c` of an error (section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

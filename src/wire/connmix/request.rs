@@ -11,10 +11,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use crate::wire::json::{Index, Kind, Value};
+use crate::wire::queue::is_topic;
 use crate::wire::websocket::Opcode;
 
-/// Bytes of the name of a topic or channel (sections 3.1 and 4).
-const NAME_BYTES_MAX: usize = 255;
 /// Bytes that one message to a client may have (section 5).
 const DATA_BYTES_MAX: usize = 1 << 20;
 
@@ -105,11 +104,6 @@ pub fn send<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, Fau
 /// Reads the body of `POST /v1/mesh/publish`.
 pub fn publish<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, Fault> {
     mesh_publish(http_params(body, index)?)
-}
-
-/// Whether this may be the name of a queue topic (section 3.1).
-pub fn is_topic(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
 fn http_params<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Value<'a>, Fault> {

@@ -7,11 +7,12 @@
 
 use bytes::{Buf, Bytes};
 
-use super::encode::{
+use super::RegisterCode;
+use crate::wire::worker::encode::{
     Encode, bytes_size, float_size, frame, int_size, len_field_size, list_size, put_bytes,
     put_float, put_int, put_len, put_len_field, put_list, put_varint_field, varint_field_size,
 };
-use super::{Cmd, HEADER, Named, RegisterCode, UniqIds, encode};
+use crate::wire::worker::{Cmd, HEADER, Named, UniqIds, encode};
 
 /// The response in which every field has its default.
 pub fn empty(cmd: Cmd) -> Bytes {

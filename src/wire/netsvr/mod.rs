@@ -1,77 +1,25 @@
-//! netsvr's protocol between the gateway and business processes: frames, ids and messages, sans-io
-//! (netsvr sections 2.9 and 3 to 7).
+//! What of netsvr's protocol between the gateway and business processes is netsvr's alone: opening
+//! and callbacks, commands, queries and responses, sans-io (netsvr sections 3 to 7). What other
+//! protocols' clients need of it is in [`crate::wire::worker`].
 //!
-//! Invariants: nothing here trusts a length from the network; every frame that is written has
-//! exactly the size that was computed for it and a length that fits its header.
-//! Costs: a frame that is read is one allocation, its payload a slice of it; a frame that is
-//! written is one allocation of exact size. [`proto`] has the messages as prost types; what this
-//! module reads and writes on the data path is coded by hand, and tested against them.
+//! Invariants: every frame that is written has exactly the size that was computed for it and a
+//! length that fits its header. What is read and written on the data path is coded by hand, and
+//! tested against the prost types.
 
 /// Responses.
 pub mod answers;
-mod encode;
-mod events;
-mod frame;
+mod open;
 /// Bodies of commands and queries.
 pub mod requests;
-mod uniq_id;
 
-/// The messages as prost types, for whatever is not the data path.
-#[allow(missing_docs)]
-pub mod proto {
-    include!(concat!(env!("OUT_DIR"), "/netsvr.rs"));
-}
-
+pub use crate::wire::worker::proto::RegisterRespCode as RegisterCode;
 pub use answers::{MetricItem, limit_resp, metrics_resp, register_resp, unregister_resp};
-pub use events::{OpenInfo, Verdict, conn_close, conn_open, conn_open_body, transfer};
-pub use frame::{Frame, FrameError, FrameReader};
-pub use proto::{Cmd, RegisterRespCode as RegisterCode};
+pub use open::{OpenInfo, Verdict, conn_open, conn_open_body};
 pub use requests::DecodeError;
-pub use uniq_id::{Named, UniqId, UniqIds, conn_id};
-
-/// Bytes before the message of a frame: length and command number (section 3.1).
-pub const HEADER: usize = 8;
 
 /// Which of the two incompatible `ConnOpen` layouts and uniqId prefixes is spoken (section 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     G5,
     G6,
-}
-
-/// The number on the wire is not in section 4.1, or is `Placeholder`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown command number {0}")]
-pub struct UnknownCmd(pub u32);
-
-impl TryFrom<u32> for Cmd {
-    type Error = UnknownCmd;
-
-    fn try_from(number: u32) -> Result<Cmd, UnknownCmd> {
-        let cmd = i32::try_from(number).ok().and_then(|number| Cmd::try_from(number).ok());
-        cmd.filter(|cmd| *cmd != Cmd::Placeholder).ok_or(UnknownCmd(number))
-    }
-}
-
-impl Cmd {
-    /// The number on the wire.
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// Whether it goes from the gateway to a business, which never sends it.
-    pub const fn is_event(self) -> bool {
-        matches!(self, Cmd::ConnOpen | Cmd::ConnClose | Cmd::Transfer)
-    }
-
-    /// Whether generation 6 sends it to the worker port; all others go to the task port (section
-    /// 1).
-    pub const fn is_for_workers(self) -> bool {
-        matches!(self, Cmd::Register | Cmd::Unregister)
-    }
-
-    /// Whether it is a command that gets no response.
-    pub const fn is_one_way(self) -> bool {
-        self.number() / 1000 == 900_002
-    }
 }

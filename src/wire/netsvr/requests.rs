@@ -11,8 +11,8 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::{UniqId, UniqIds};
 use crate::hub::ConnId;
+use crate::wire::worker::{UniqId, UniqIds};
 
 /// Why a body cannot be read. Concerns only the command it came with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -350,7 +350,7 @@ mod tests {
     use prost::encoding::encode_varint;
 
     use super::*;
-    use crate::wire::netsvr::proto;
+    use crate::wire::worker::proto;
 
     const U6: &str = "7f00000117ae65e5a1000000002a";
 

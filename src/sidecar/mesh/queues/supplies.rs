@@ -29,7 +29,7 @@ use super::nats::Out;
 use crate::hub::queues::{Queues, Report};
 use crate::limits::QUEUE_ACK_TIME;
 use crate::spare::Look;
-use crate::wire::connmix;
+use crate::wire::queue as wire;
 
 /// Pulls that bring together what may be held.
 const PULLS_HELD: usize = 16;
@@ -261,7 +261,7 @@ impl Supplies {
             say(if full || still { NAK_LATER } else { NAK });
             return None;
         }
-        let Some(event) = connmix::event_frame(text) else {
+        let Some(event) = wire::event_frame(text) else {
             topic.credit += 1;
             self.tally.invalid += 1;
             say(TERM);

@@ -1,4 +1,4 @@
-//! Frames of a business connection, cut out of the byte stream (sections 3.1 to 3.3).
+//! Frames of a business connection, cut out of the byte stream (netsvr sections 3.1 to 3.3).
 //!
 //! Invariants: the frames do not depend on how the stream is cut into pieces; what is held grows
 //! with the bytes received and never reaches beyond the frame that they belong to.

@@ -1,4 +1,5 @@
-//! Names of connections on the wire: uniqId of clients, connId of registrations.
+//! Names of connections on the wire: uniqId of clients, connId of registrations (netsvr
+//! sections 2.9 and 3.8).
 //!
 //! A uniqId encodes a [`ConnId`], so it leads back to the connection without a table. No
 //! allocation, except for the `String` of a connId.
