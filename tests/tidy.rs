@@ -62,6 +62,11 @@ fn nothing_in_the_house_calls_upwards() {
 }
 
 #[test]
+fn messages_of_a_protocol_are_its_own() {
+    check_each(house::messages);
+}
+
+#[test]
 fn no_type_is_spread_over_many_files() {
     check(house::spread(&all()));
 }

@@ -13,6 +13,11 @@ const TENANTS: &[(&str, &[&str])] = &[
     ("connmix", &["connmix", "connmix_api", "connmix_http"]),
     ("im", &["im"]),
 ];
+/// The modules of `control`, and whose they are.
+const CONTROL: &[(&str, &str)] =
+    &[("worker", "netsvr"), ("large", "netsvr"), ("connmix_api", "connmix")];
+/// Protocols that are one file of rules only.
+const SMALL: &[&str] = &["echo"];
 /// What stands above the protocols: the shard itself, its driver and its simulation.
 const ABOVE: &[&str] = &[
     "mod", "audit", "commands", "dispatch", "driver", "fan_out", "letters", "reading", "sim",
@@ -63,6 +68,56 @@ pub fn floors(source: &Source) -> Vec<String> {
     found
 }
 
+/// Whether there is a protocol of this name.
+fn protocol(name: &str) -> Option<&'static str> {
+    let all = TENANTS.iter().map(|(name, _)| *name).chain(SMALL.iter().copied());
+    all.into_iter().find(|protocol| *protocol == name)
+}
+
+/// The protocol of a module of `control`.
+fn control(module: &str) -> Option<&'static str> {
+    let of = CONTROL.iter().find(|(name, _)| *name == module);
+    of.map(|(_, protocol)| *protocol)
+}
+
+/// The protocol whose file this is.
+fn owner(source: &Source) -> Option<&'static str> {
+    let path = source.path.strip_prefix("src/")?;
+    let mut parts = path.split(['/', '.']);
+    match (parts.next()?, parts.next()?) {
+        ("wire" | "edge", name) => protocol(name),
+        ("control", name) => control(name),
+        ("shard", name) => tenant(name),
+        _ => None,
+    }
+}
+
+/// Who reads or writes the messages of a protocol, or decides for it, that is not its own. What
+/// stands above the protocols, and the lists of them, may.
+pub fn messages(source: &Source) -> Vec<String> {
+    const SHARED: [&str; 4] = ["src/wire", "src/edge", "src/hub", "src/mail"];
+    let own = owner(source);
+    let engine = module(source).is_some_and(|own| !ABOVE.contains(&own) && !LISTS.contains(&own));
+    if own.is_none() && !engine && !SHARED.iter().any(|folder| source.is_in(folder)) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (index, import) in crate_paths(source) {
+        let mut path = import.split("::");
+        let of = match (path.next(), path.next()) {
+            (Some("wire" | "edge"), Some(name)) => protocol(name),
+            (Some("control"), Some(name)) => control(name),
+            _ => None,
+        };
+        if of.is_some() && of != own {
+            let message = "messages and rules of another protocol; what several need stands in \
+                           wire/worker, wire/queue, hub, or is given as data";
+            found.push(source.at(index, &format!("crate::{import}: {message}")));
+        }
+    }
+    found
+}
+
 /// The types that have methods, each with the files where these stand.
 pub fn spread(sources: &[Source]) -> Vec<String> {
     let mut files: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -97,6 +152,23 @@ fn who_reaches_upwards_or_aside_is_found() {
     assert_eq!(floors("src/shard/xxim.rs", "use crate::shard::{Engine, Shard};\n"), 1);
     assert_eq!(floors("src/shard/xxim.rs", "use crate::shard::{Engine, slots, lists};\n"), 0);
     assert_eq!(floors("src/shard/dispatch.rs", "use crate::shard::xxim::Conn;\n"), 0);
+}
+
+#[test]
+fn who_uses_messages_of_another_protocol_is_found() {
+    let messages = |path: &str, code: &str| messages(&Source::new(path, code)).len();
+    assert_eq!(messages("src/shard/im/forward.rs", "use crate::wire::netsvr::transfer;\n"), 1);
+    assert_eq!(messages("src/shard/im/forward.rs", "use crate::wire::{im, worker};\n"), 0);
+    assert_eq!(messages("src/edge/xxim/mod.rs", "use crate::edge::{echo, im::Session};\n"), 2);
+    assert_eq!(messages("src/edge/upgrade.rs", "use crate::wire::xxim::code;\n"), 1);
+    assert_eq!(messages("src/wire/queue.rs", "use crate::wire::connmix::Answer;\n"), 1);
+    assert_eq!(messages("src/wire/netsvr/open.rs", "use crate::wire::worker::Cmd;\n"), 0);
+    assert_eq!(messages("src/control/connmix_api.rs", "use crate::wire::connmix::Call;\n"), 0);
+    assert_eq!(messages("src/control/worker.rs", "use crate::wire::connmix::Call;\n"), 1);
+    assert_eq!(messages("src/shard/xxim.rs", "use crate::control::worker::answer;\n"), 1);
+    assert_eq!(messages("src/hub/context.rs", "use crate::wire::{json, xxim};\n"), 1);
+    assert_eq!(messages("src/shard/engine.rs", "use crate::wire::netsvr::Verdict;\n"), 1);
+    assert_eq!(messages("src/shard/reading.rs", "use crate::edge::echo;\n"), 0);
 }
 
 #[test]
