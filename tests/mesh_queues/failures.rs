@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ringway::limits::QUEUE_ACK_TIME;
 use rustix::process::Signal;
 
 use crate::binary::{Binary, run};
@@ -72,7 +73,8 @@ fn what_is_pushed_while_nats_is_away_comes_when_it_is_back() {
 }
 
 /// Pushes and acknowledgements are under way while the server stands still; what becomes of them is
-/// never heard, for their link is cut. They are repeated, and known.
+/// never heard, for their link is cut. They are repeated, and known, if they come in time: what
+/// JetStream has heard nothing of for ten seconds it gives to somebody else.
 #[test]
 fn answers_that_are_lost_with_the_link_double_nothing() {
     const CLIENTS: usize = 40;
@@ -84,20 +86,26 @@ fn answers_that_are_lost_with_the_link_double_nothing() {
     let events = readers(vec![a.consumer(&["t"]), b.consumer(&["t"])]);
     let pushing = push_all(&a, "t", CLIENTS, EACH);
     let mut seen = Seen::default();
-    let mut still = false;
+    let mut away = None;
     while seen.len() < CLIENTS * EACH {
         seen.add(&events.recv_timeout(PATIENCE).expect("more messages").1);
-        if seen.len() >= CLIENTS * EACH / 3 && !std::mem::replace(&mut still, true) {
+        if seen.len() >= CLIENTS * EACH / 3 && away.is_none() {
+            let since = Instant::now();
             nats.freeze(true);
             wait_until("pushes are under way", || a.metric("unstored_messages") > 0);
             cables.iter().for_each(|cable| cable.cut(true));
             wait_until("the links are lost", || a.metric("connected") + b.metric("connected") == 0);
             nats.freeze(false);
             cables.iter().for_each(|cable| cable.cut(false));
+            wait_until("the links are back", || a.metric("connected") + b.metric("connected") == 2);
+            away = Some(since.elapsed());
         }
     }
     drop(pushing.join().expect("everything was pushed"));
-    assert_eq!(seen.repeated(), 0, "pushes and acknowledgements that are repeated are known");
+    // Half of the time, since what was acknowledged before is repeated after the link is back.
+    let in_time = away.is_some_and(|away| away < QUEUE_ACK_TIME / 2);
+    let repeated_max = if in_time { 0 } else { 2 * WITH_A_NODE };
+    assert!(seen.repeated() <= repeated_max, "{} came twice, {away:?} away", seen.repeated());
     wait_until("nothing is left", || a.metric("messages") == 0 && b.metric("messages") == 0);
 }
 
