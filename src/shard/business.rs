@@ -165,13 +165,17 @@ impl super::netsvr::Netsvr {
         slot: u32,
         input: &mut &[u8],
     ) -> Asked {
-        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+        let conn = &mut engine.conns[slot];
+        if conn.flags.has(Flags::GONE | Flags::DEAF) {
             return Asked::default();
         }
-        let may_read = engine.takes(slot) && !self.blocks(engine, slot);
-        let index = engine.index(slot, kind::BUSINESS);
-        let Some(business) = self.backends.of_mut(index) else { return Asked::default() };
-        if !may_read {
+        let Some(business) = self.backends.get_mut(conn.index) else { return Asked::default() };
+        let full = business.is_full(conn.flight().map_or(0, |flight| flight.own_bytes()));
+        let takes = engine.takes(slot);
+        if !takes || full {
+            if takes {
+                engine.block(slot);
+            }
             business.reader.stash(input);
             *input = &[];
             return Asked::default();
@@ -185,14 +189,14 @@ impl super::netsvr::Netsvr {
         };
         match business.reader.next(input, limit, heartbeat) {
             Ok(None) => return Asked::default(),
-            Ok(Some(Inbound::Heartbeat)) => self.alive(engine, slot),
+            Ok(Some(Inbound::Heartbeat)) => engine.alive(slot),
             Ok(Some(Inbound::Command { cmd, .. })) if own && cmd.is_for_workers() != is_worker => {
                 let error = format_args!("{cmd:?} is for the other port");
                 self.refuse_business(engine, slot, peer, &error);
                 return Asked::default();
             }
             Ok(Some(Inbound::Command { cmd, body })) => {
-                self.alive(engine, slot);
+                engine.alive(slot);
                 let (commands, wide) = self.request(engine, slot, cmd, body);
                 return Asked { more: true, commands, wide };
             }
@@ -225,20 +229,6 @@ impl super::netsvr::Netsvr {
 
     pub(super) fn business(&mut self, engine: &Engine, slot: u32) -> Option<&mut Business> {
         self.backends.of_mut(engine.index(slot, kind::BUSINESS))
-    }
-
-    fn alive(&mut self, engine: &mut Engine, slot: u32) {
-        engine.conns[slot].active_ms = engine.now.ms;
-    }
-
-    /// Whether the connection must wait because too many of its answers are not read; blocks it
-    /// then.
-    fn blocks(&mut self, engine: &mut Engine, slot: u32) -> bool {
-        let full = self.business_is_full(engine, slot);
-        if full {
-            engine.block(slot);
-        }
-        full
     }
 
     fn business_is_full(&mut self, engine: &mut Engine, slot: u32) -> bool {

@@ -13,6 +13,7 @@ use crate::hub::context::{self, Context, ContextValue};
 use crate::hub::push::Call;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
 use crate::shard::Shard;
+use crate::shard::connmix_api::Asked;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
 
@@ -56,17 +57,20 @@ impl Shard {
         }
     }
 
-    /// Carries a command to whom it concerns, on every node or on another one; the connection hears
-    /// what it came to, in any case.
-    pub(super) fn tell(&mut self, conn: ConnId, number: u64, command: Command, node: Option<u16>) {
+    /// Carries a command of an API connection to whom it concerns, on every node or on another one;
+    /// the connection hears what it came to, in any case.
+    pub(super) fn tell(&mut self, slot: u32, asked: Asked) {
+        let Asked { command, node, about, form } = asked;
+        let leaves = node.is_some() || self.engine.leaves(&command);
+        if !leaves && self.is_here(&command) {
+            let outcome = self.apply(&command);
+            return self.api.done(&mut self.engine, slot, about, form, outcome);
+        }
+        let (number, conn) = (self.engine.tells.number(), self.engine.conns.id(slot));
+        self.api.expect(&mut self.engine, slot, number, about, form);
         if let Some(node) = node {
             self.engine.tells.open(number, conn, 1);
             return self.engine.hand_over(Reach::Node(node), Arc::new(command), Some(number));
-        }
-        let leaves = self.engine.leaves(&command);
-        if !leaves && self.is_here(&command) {
-            let outcome = self.apply(&command);
-            return self.api.told(&mut self.engine, conn, number, outcome);
         }
         let abroad = leaves.then(|| Arc::new(command.clone()));
         let spread = self.spread(command);

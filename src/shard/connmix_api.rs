@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::control::connmix_api::{self as control, About, Action};
 use crate::hub::ConnId;
-use crate::hub::push::{CloseReason, Outcome};
+use crate::hub::push::{CloseReason, Command, Outcome};
 use crate::hub::queues::{Queues, Window};
 use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
 use crate::shard::Engine;
@@ -32,7 +32,6 @@ use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
 use crate::shard::rows;
 use crate::shard::slots::Slots;
-use crate::shard::wants::Want;
 use crate::wire::connmix::{self as wire, Answer, Code};
 use crate::wire::json::Index;
 use crate::wire::websocket;
@@ -66,6 +65,16 @@ pub struct Conn {
     homes: Vec<u8>,
     /// Homes that may keep events of this connection.
     homes_ever: Vec<u8>,
+}
+
+/// A command of a connection: the shard carries it out, and what it comes to is the answer.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub command: Command,
+    /// The node that it is for, if that is another one.
+    pub node: Option<u16>,
+    pub about: About,
+    pub form: Form,
 }
 
 /// A request that is not answered, or whose answer waits for those before it.
@@ -159,21 +168,29 @@ impl Api {
         self.api(engine, slot).is_some_and(|conn| conn.is_full(own_bytes))
     }
 
-    /// One WebSocket message.
-    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
+    /// One WebSocket message. Returns what the shard is to carry out.
+    pub(super) fn message(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        data: &[u8],
+    ) -> Option<Asked> {
         if data.trim_ascii() == b"ping" {
-            return engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
+            engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
+            return None;
         }
         let mut index = std::mem::take(&mut self.json);
         let envelope = wire::envelope(data, &mut index);
         let may_write = self.api(engine, slot).is_some_and(|conn| conn.may_write);
         let action = control::action(envelope.request, may_write, |id| engine.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
-        self.action(engine, slot, action, envelope.id, form);
+        let asked = self.action(engine, slot, action, envelope.id, form);
         self.json = index;
+        asked
     }
 
-    /// Carries out what a request asks for. `form` makes the form of an answer that has to wait.
+    /// Carries out what a request asks for, or returns it. `form` makes the form of an answer that
+    /// has to wait.
     pub(super) fn action(
         &mut self,
         engine: &mut Engine,
@@ -181,19 +198,17 @@ impl Api {
         action: Action,
         id: &str,
         form: impl FnOnce(&str) -> Form,
-    ) {
+    ) -> Option<Asked> {
         engine.counters.api_requests += 1;
         match action {
             Action::Answer(answer) => self.answer(engine, slot, answer, id, form),
             Action::Tell(command, about, node) => {
-                let number = engine.tells.number();
-                let conn = engine.conns.id(slot);
-                self.expect(engine, slot, number, about, form(id));
-                engine.wants.push(Want::Tell { conn, number, command, node });
+                return Some(Asked { command, node, about, form: form(id) });
             }
             Action::Pop(topics) => self.queue_pop(engine, slot, &topics, id, form),
             Action::Unpop => self.queue_unpop(engine, slot, id, form),
         }
+        None
     }
 
     /// Answers a request, now or when those before it are answered.
@@ -266,6 +281,22 @@ impl Api {
         conn.faults = 0;
         conn.pending.push_back(Pending { number, about, form, answer: None });
         engine.owes(slot, true);
+    }
+
+    /// What a command of a connection came to, at once.
+    pub(super) fn done(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        about: About,
+        form: Form,
+        outcome: Outcome,
+    ) {
+        let Some(conn) = self.api(engine, slot) else { return };
+        // No fault.
+        conn.faults = 0;
+        let answer = form.encode(control::answer(about, outcome), &engine.http_date());
+        self.send(engine, slot, answer, form.ends());
     }
 
     /// What a command of a connection came to.

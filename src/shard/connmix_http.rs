@@ -12,6 +12,7 @@ use crate::config::model::Service;
 use crate::control::connmix_api::{self as control, About, Endpoint, Refusal};
 use crate::limits::METRICS_REQUESTS_MAX;
 use crate::shard::Engine;
+use crate::shard::connmix_api::Asked;
 use crate::shard::conns::Flags;
 use crate::wire::connmix::{self as wire, Answer};
 use crate::wire::http::Request;
@@ -38,6 +39,14 @@ pub struct Reading {
 struct Plan {
     endpoint: Endpoint,
     manner: Manner,
+}
+
+/// A piece of a request that was read.
+pub(super) enum Piece {
+    /// Nothing is left to be done for it.
+    Handled,
+    /// The shard is to carry this out.
+    Asks(Asked),
 }
 
 /// How an answer that is not known yet is to be written.
@@ -116,33 +125,34 @@ impl super::connmix_api::Api {
         self.api(engine, slot).map(|conn| std::mem::take(&mut conn.reading))
     }
 
-    /// Handles the next piece of a request. False: there is none, or the connection must wait.
+    /// Handles the next piece of a request. `None`: there is none, or the connection must wait.
     pub(super) fn next(
         &mut self,
         engine: &mut Engine,
         slot: u32,
         reading: &mut Reading,
         rest: &mut &[u8],
-    ) -> bool {
+    ) -> Option<Piece> {
         let body_bytes_max = engine.config.connmix.api.message_bytes_max as usize;
         if !self.http_goes_on(engine, slot, reading, rest) {
-            return false;
+            return None;
         }
-        let Some(event) = reading.machine.next(rest, body_bytes_max) else { return false };
-        match event {
+        match reading.machine.next(rest, body_bytes_max)? {
             Event::Request(request) => self.http_head(engine, slot, reading, &request),
             Event::Expect => self.send(engine, slot, Bytes::from_static(CONTINUE), false),
             Event::Body(body) => {
                 reading.since_ms = None;
-                if let Some(plan) = reading.plan.take() {
-                    self.http_request(engine, slot, reading, plan, &body);
+                if let Some(plan) = reading.plan.take()
+                    && let Some(asked) = self.http_request(engine, slot, reading, plan, &body)
+                {
+                    return Some(Piece::Asks(asked));
                 }
             }
             Event::Refuse(fault) => {
                 self.http_refuse(engine, slot, reading, fault.into(), Manner::LAST)
             }
         }
-        true
+        Some(Piece::Handled)
     }
 
     /// What has come was handled, but for so many bytes at its end. True: the connection is a
@@ -237,7 +247,7 @@ impl super::connmix_api::Api {
         self.send(engine, slot, Bytes::from(answer), manner.ends);
     }
 
-    /// Carries out a request.
+    /// Carries out a request, or returns what the shard is to do for it.
     fn http_request(
         &mut self,
         engine: &mut Engine,
@@ -245,7 +255,7 @@ impl super::connmix_api::Api {
         reading: &mut Reading,
         plan: Plan,
         body: &[u8],
-    ) {
+    ) -> Option<Asked> {
         let Plan { endpoint, manner } = plan;
         if manner.ends {
             reading.machine.end();
@@ -257,14 +267,14 @@ impl super::connmix_api::Api {
                 let request = wire::send(body, &mut index);
                 let action = control::action(request, true, |id| engine.client(id));
                 self.json = index;
-                self.action(engine, slot, action, "", form);
+                return self.action(engine, slot, action, "", form);
             }
             Endpoint::Publish => {
                 let mut index = std::mem::take(&mut self.json);
                 let request = wire::publish(body, &mut index);
                 let action = control::action(request, true, |id| engine.client(id));
                 self.json = index;
-                self.action(engine, slot, action, "", form);
+                return self.action(engine, slot, action, "", form);
             }
             Endpoint::Version => self.http_json(engine, slot, control::VERSION, manner),
             Endpoint::Nodes { host } => {
@@ -286,6 +296,7 @@ impl super::connmix_api::Api {
                 engine.conns[slot].flags.set(Flags::WEBSOCKET);
             }
         }
+        None
     }
 
     fn http_json(&mut self, engine: &mut Engine, slot: u32, json: &[u8], manner: Manner) {

@@ -319,6 +319,7 @@ impl Conn {
     }
 
     /// Queues a push.
+    #[inline]
     pub fn push_made(&mut self, made: &Made) {
         match made {
             Made::Sealed(body) => self.push_later(body.clone(), self.seal().cloned()),

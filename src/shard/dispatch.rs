@@ -16,13 +16,14 @@ const GIVEN_PER_TURN: usize = 256;
 
 impl Shard {
     /// Empties the list of wants, those of wants included.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(&mut self) {
         if !self.engine.wants.is_empty() {
             self.settle_wants();
         }
     }
 
+    #[inline(never)]
     fn settle_wants(&mut self) {
         while let Some(want) = self.engine.wants.pop() {
             match want {
@@ -35,17 +36,22 @@ impl Shard {
                 Want::CarryOn => self.connmix.carry_on(&mut self.engine),
                 Want::Command(command) => self.dispatch(command),
                 Want::Wide(command) => self.dispatch_wide(command),
-                Want::Tell { conn, number, command, node } => {
-                    self.tell(conn, number, command, node);
-                }
                 Want::Told { number, part } => self.told(number, part),
             }
         }
     }
 
     /// The same, and then those read on that may, as many as one turn allows.
+    #[inline(always)]
     pub(super) fn settle_all(&mut self) {
         self.settle();
+        if self.engine.wants.has_readers() {
+            self.serve_readers();
+        }
+    }
+
+    #[inline(never)]
+    fn serve_readers(&mut self) {
         while self.engine.reading_left > 0
             && let Some(conn) = self.engine.wants.reader()
         {

@@ -258,6 +258,11 @@ impl Engine {
         }
     }
 
+    /// The peer is there, as its protocol says.
+    pub(super) fn alive(&mut self, slot: u32) {
+        self.conns[slot].active_ms = self.now.ms;
+    }
+
     /// Keeps bytes that arrive while the connection is not being read, or drops what does not
     /// matter any more. False: they are to be handled now.
     pub(super) fn holds(&mut self, slot: u32, data: &[u8]) -> bool {
@@ -320,19 +325,21 @@ impl Engine {
 
     /// Whether the next message of a connection may be handled now. One that reads on has its turn
     /// again when too much has been handled in this one.
+    #[inline(always)]
     pub(super) fn takes(&mut self, slot: u32) -> bool {
-        if self.conns[slot].flags.has(Flags::BLOCKED) || self.reader != Some(slot) {
-            return !self.conns[slot].flags.has(Flags::BLOCKED);
-        }
-        if self.reading_left == 0 {
-            self.block(slot);
-            self.read_on(slot);
-            return false;
-        }
-        true
+        let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
+        !blocked && (self.reader != Some(slot) || self.reading_left > 0 || self.waits_its_turn(slot))
+    }
+
+    #[cold]
+    fn waits_its_turn(&mut self, slot: u32) -> bool {
+        self.block(slot);
+        self.read_on(slot);
+        false
     }
 
     /// Whether more waits for a peer than may.
+    #[inline]
     pub(super) fn is_full(&self, slot: u32) -> bool {
         let conn = &self.conns[slot];
         let waits = match &conn.extra {
@@ -342,21 +349,27 @@ impl Engine {
                 Some(flight) => flight.own_bytes(),
             },
         };
-        waits > self.row(slot).outbox_bytes_max as usize
+        waits > self.rows[usize::from(conn.row)].outbox_bytes_max as usize
     }
 
     /// Whether a peer must wait because more waits for it than may; blocks it then. What it says
     /// now could only add to that, and nobody reads it.
+    #[inline]
     pub(super) fn outbox_blocks(&mut self, slot: u32) -> bool {
         let full = self.is_full(slot) && !self.conns[slot].flags.has(Flags::CLOSING);
         if full {
-            self.block(slot);
-            let conn = &mut self.conns[slot];
-            if conn.flags.set(Flags::FULL) {
-                conn.stalls_from(self.now.ms);
-            }
+            self.waits_for_outbox(slot);
         }
         full
+    }
+
+    #[cold]
+    fn waits_for_outbox(&mut self, slot: u32) {
+        self.block(slot);
+        let conn = &mut self.conns[slot];
+        if conn.flags.set(Flags::FULL) {
+            conn.stalls_from(self.now.ms);
+        }
     }
 
     /// What is charged for the answers that wait to be written to one backend has changed. Only

@@ -111,8 +111,8 @@ impl FanOut<'_> {
         if self.beside_rooms && row.batched {
             return self.queued += 1;
         }
-        let make = || self.make.make(conn.form);
-        let made = self.forms.get(conn.form, slot, make);
+        let make = || (self.make.make(conn.form), row.count.is_some().then_some(slot));
+        let made = self.forms.get(conn.form, make);
         let bytes = match made {
             Made::Frame(frame) => frame.len(),
             Made::Sealed(body) => body.len(),

@@ -26,6 +26,7 @@ pub enum Made {
 }
 
 /// The payload in one WebSocket message.
+#[inline]
 pub fn message(payload: &Payload, opcode: Opcode) -> Frame {
     let format = match opcode {
         Opcode::Text => Format::WS_TEXT,
@@ -41,8 +42,8 @@ pub struct Form {
     pub made: Made,
     /// To how many connections it was to go.
     pub count: u64,
-    /// The first of them.
-    pub first: u32,
+    /// The first of them, if how long they take is measured.
+    pub measured: Option<u32>,
 }
 
 /// Those that were needed so far.
@@ -53,12 +54,15 @@ pub struct Forms {
 }
 
 impl Forms {
-    /// The payload in this form, for a connection; `make` makes it if it is not there yet.
-    pub fn get(&mut self, form: u8, slot: u32, make: impl FnOnce() -> Made) -> &Made {
+    /// The payload in this form; if it is not there yet `make` makes it, and says whether it is for
+    /// a connection that is measured.
+    #[inline]
+    pub fn get(&mut self, form: u8, make: impl FnOnce() -> (Made, Option<u32>)) -> &Made {
         if self.list.get(self.last).is_none_or(|last| last.form != form) {
             let found = self.list.iter().position(|other| other.form == form);
             self.last = found.unwrap_or_else(|| {
-                self.list.push(Form { form, made: make(), count: 0, first: slot });
+                let (made, measured) = make();
+                self.list.push(Form { form, made, count: 0, measured });
                 self.list.len() - 1
             });
         }

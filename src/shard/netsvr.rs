@@ -209,6 +209,21 @@ impl Netsvr {
         engine.read_on(slot);
     }
 
+    /// Whether the event of a client's next message has room, if such events wait for it; if not,
+    /// the client is blocked until there is some.
+    pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        let conn = &engine.conns[slot];
+        let waits = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        if !waits || conn.flags.has(Flags::CLOSING) {
+            return true;
+        }
+        let ready = engine.links.ready(EventKind::Message, engine.conns.id(slot), conn.worker());
+        if !ready {
+            engine.wait_for_room(slot);
+        }
+        ready
+    }
+
     /// One WebSocket message.
     pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
         let customer = &engine.config.netsvr.customer;

@@ -1,7 +1,7 @@
 //! Reading loops: the engine hands out one message, one call of its protocol handles it, and the
 //! list of wants is emptied before the next one.
 
-use crate::config::model::{ClientProtocol, Route, Service, WorkerFull};
+use crate::config::model::{ClientProtocol, Route, Service};
 use crate::edge::echo;
 use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
@@ -9,8 +9,8 @@ use crate::hub::login;
 use crate::log::target;
 use crate::shard::Shard;
 use crate::shard::business::Asked;
+use crate::shard::connmix_http;
 use crate::shard::conns::Flags;
-use crate::shard::links::EventKind;
 use crate::shard::lists::kind;
 use crate::shard::manners::Life;
 use crate::shard::rows;
@@ -229,23 +229,13 @@ impl Shard {
 
     /// Whether the next frame of a client can be handled; blocks the client if it has to wait.
     fn wants_frames(&mut self, slot: u32) -> bool {
-        if self.engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) || !self.engine.takes(slot)
-        {
+        let conn = &self.engine.conns[slot];
+        let kind = conn.kind;
+        if conn.flags.has(Flags::GONE | Flags::DEAF) || !self.engine.takes(slot) {
             return false;
         }
-        let conn = &self.engine.conns[slot];
-        match conn.kind {
-            kind::NETSVR => {
-                let id = self.engine.conns.id(slot);
-                let wait = self.engine.config.netsvr.worker.on_full == WorkerFull::Wait;
-                if wait
-                    && !conn.flags.has(Flags::CLOSING)
-                    && !self.engine.links.ready(EventKind::Message, id, conn.worker())
-                {
-                    self.engine.wait_for_room(slot);
-                    return false;
-                }
-            }
+        match kind {
+            kind::NETSVR if !self.netsvr.ready(&mut self.engine, slot) => return false,
             kind::XXIM => return self.xxim.ready(&mut self.engine, slot),
             kind::IM => return self.im_ready(slot),
             kind::CONNMIX_API => return self.api.ready(&mut self.engine, slot),
@@ -293,15 +283,16 @@ impl Shard {
     }
 
     fn message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
+        let conn = &mut self.engine.conns[slot];
         // IM counts what its frames say, and only they keep a connection alive.
-        if self.engine.conns[slot].kind == kind::IM {
+        if conn.kind == kind::IM {
             return self.read_im_message(slot, opcode, data);
         }
         self.engine.counters.messages_received += 1;
         self.engine.counters.message_bytes_received += data.len() as u64;
-        self.engine.shows_life(slot);
-        let conn = &mut self.engine.conns[slot];
         conn.active_ms = self.engine.now.ms;
+        // A message is a sign of life whatever the protocol takes for one.
+        conn.flags.clear(Flags::PINGED);
         match conn.kind {
             kind::NETSVR => self.netsvr.message(&mut self.engine, slot, data),
             kind::ECHO => {
@@ -312,7 +303,11 @@ impl Shard {
             }
             kind::XXIM => self.xxim.message(&mut self.engine, slot, opcode, data),
             kind::CONNMIX => self.connmix.message(&mut self.engine, slot, opcode, data),
-            kind::CONNMIX_API => self.api.message(&mut self.engine, slot, data),
+            kind::CONNMIX_API => {
+                if let Some(asked) = self.api.message(&mut self.engine, slot, data) {
+                    self.tell(slot, asked);
+                }
+            }
             _ => {}
         }
     }
@@ -382,7 +377,10 @@ impl Shard {
         let Some(mut reading) = self.api.begin(&mut self.engine, slot, data) else { return };
         let bytes = reading.machine.resume(data);
         let mut rest = &*bytes;
-        while self.api.next(&mut self.engine, slot, &mut reading, &mut rest) {
+        while let Some(piece) = self.api.next(&mut self.engine, slot, &mut reading, &mut rest) {
+            if let connmix_http::Piece::Asks(asked) = piece {
+                self.tell(slot, asked);
+            }
             self.handled(slot);
         }
         let unread = rest.len();

@@ -97,8 +97,11 @@ impl Engine {
     /// Queues a push for one connection. False: there is no room, and the rule for slow clients was
     /// applied, or there is nothing that it could be sent.
     pub(super) fn offer(&mut self, slot: u32, made: &Made) -> bool {
-        let bytes_max = self.row(slot).push_bytes_max;
-        self.begin_sample(slot);
+        let row = self.row(slot);
+        let (bytes_max, measured) = (row.push_bytes_max, row.count.is_some());
+        if measured {
+            self.begin_sample(slot);
+        }
         let conn = &mut self.conns[slot];
         let bytes = match made {
             Made::Frame(frame) => frame.len(),
@@ -153,13 +156,14 @@ impl Engine {
     }
 
     pub(super) fn flush(&mut self, slot: u32) {
-        let framed = self.has_control_frames(slot);
-        let client = !self.row(slot).backend;
         let conn = &mut self.conns[slot];
         conn.flags.clear(Flags::TOUCHED);
         if conn.flags.has(Flags::GONE | Flags::STALLED) {
             return;
         }
+        let row = &self.rows[usize::from(conn.row)];
+        let framed = conn.flags.has(Flags::WEBSOCKET) || !row.stream;
+        let (client, counted) = (!row.backend, row.count.is_some());
         if let Some(extra) = &mut conn.extra {
             let websocket = conn.flags.has(Flags::WEBSOCKET);
             while let Some(frame) = extra.later.next(websocket, &mut self.seal_left) {
@@ -178,7 +182,7 @@ impl Engine {
                 flight.taken(taken.frames);
             }
         }
-        if data_frames > 0 {
+        if counted && data_frames > 0 {
             self.count_frames(slot, data_frames, 0);
         }
         let conn = &mut self.conns[slot];
@@ -217,15 +221,14 @@ impl Engine {
 
     /// Begins to measure how long a push takes, at the first connection of each form.
     pub(super) fn begin_samples(&mut self, forms: &Forms) {
-        forms.iter().for_each(|form| self.begin_sample(form.first));
+        let measured = forms.iter().filter_map(|form| form.measured);
+        measured.for_each(|slot| self.begin_sample(slot));
     }
 
-    /// Begins to measure how long a push to this connection takes, if its kind is measured.
+    /// Begins to measure how long a push to this connection takes.
     fn begin_sample(&mut self, slot: u32) {
-        if self.row(slot).count.is_some() {
-            let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
-            self.sends.begin(self.conns.id(slot), websocket, &self.now);
-        }
+        let websocket = self.conns[slot].flags.has(Flags::WEBSOCKET);
+        self.sends.begin(self.conns.id(slot), websocket, &self.now);
     }
 
     /// The last send is complete, unless it stalled.

@@ -31,11 +31,9 @@ pub enum Want {
     Command(Command),
     /// The same on every node.
     Wide(Command),
-    /// The same on every node, or on another one, and say what it came to ([`Tells`]).
+    /// What a command came to on some shards or nodes ([`Tells`]).
     ///
     /// [`Tells`]: crate::shard::tells::Tells
-    Tell { conn: ConnId, number: u64, command: Command, node: Option<u16> },
-    /// What such a command came to on some of them.
     Told { number: u64, part: Outcome },
 }
 

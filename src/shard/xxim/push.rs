@@ -99,7 +99,7 @@ impl super::State {
                 true => (&wrapped, &mut wrapped_forms),
                 false => (&plain, &mut plain_forms),
             };
-            let made = forms.get(conn.form, slot, || make_push(conn.form, push));
+            let made = forms.get(conn.form, || (make_push(conn.form, push), None));
             let list = match engine.offer(slot, made) {
                 true => &mut pushed.success,
                 false => &mut pushed.failed,

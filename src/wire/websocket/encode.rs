@@ -100,6 +100,7 @@ fn control(opcode: u8, payload: &[u8]) -> Bytes {
     server_frame(FIN | opcode, &payload[..payload.len().min(CONTROL_BYTES_MAX)])
 }
 
+#[inline]
 fn server_frame(first_byte: u8, payload: &[u8]) -> Bytes {
     let mut frame = header(first_byte, 0, payload.len(), 0);
     frame.extend_from_slice(payload);

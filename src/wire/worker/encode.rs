@@ -30,6 +30,7 @@ pub(in crate::wire) fn message(message: &impl Encode) -> Bytes {
 }
 
 /// A frame. `None`: its length does not fit into the header.
+#[inline]
 pub(in crate::wire) fn frame(cmd: Cmd, message: &impl Encode) -> Option<Bytes> {
     let size = message.size();
     let length = u32::try_from(size.checked_add(HEADER / 2)?).ok()?;
@@ -59,11 +60,13 @@ pub(in crate::wire) fn empty(cmd: Cmd) -> Bytes {
 
 /// Bytes of a field whose contents have a length, written also when they are empty: list elements,
 /// keys and values of maps, messages.
+#[inline]
 pub(in crate::wire) fn len_field_size(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
 /// The part of such a field before its contents.
+#[inline]
 pub(in crate::wire) fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
     let key = tag << 3 | LEN;
     // Almost every string is short.
@@ -75,16 +78,19 @@ pub(in crate::wire) fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
 }
 
 /// Such a field with contents that are at hand.
+#[inline]
 pub(in crate::wire) fn put_len_field(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
     put_len(tag, contents.len(), out);
     out.extend_from_slice(contents);
 }
 
 /// Bytes of a single string or bytes field, which is left out when it is empty.
+#[inline]
 pub(in crate::wire) fn bytes_size(contents: &[u8]) -> usize {
     if contents.is_empty() { 0 } else { len_field_size(contents.len()) }
 }
 
+#[inline]
 pub(in crate::wire) fn put_bytes(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
     if !contents.is_empty() {
         put_len_field(tag, contents, out);

@@ -42,6 +42,7 @@ impl UniqIds {
     }
 
     /// The uniqId of a connection: address, generation, index.
+    #[inline]
     pub fn encode(&self, conn: ConnId) -> [u8; UniqIds::LEN] {
         let mut text = [0; UniqIds::LEN];
         text[..PREFIX].copy_from_slice(&self.prefix);
