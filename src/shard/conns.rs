@@ -54,16 +54,14 @@ pub struct Extra {
     pub goodbye: Option<Bytes>,
     /// What waits to be encrypted.
     pub later: Later,
-    /// What encrypts a push to it now.
-    pub seal: Option<Rc<dyn Seal>>,
     /// Only of backends.
     pub flight: Option<Box<Flight>>,
 }
 
 impl Extra {
     fn is_empty(&self) -> bool {
-        let Extra { held, goodbye, later, seal, flight } = self;
-        let sends = goodbye.is_some() || !later.is_empty() || seal.is_some() || flight.is_some();
+        let Extra { held, goodbye, later, flight } = self;
+        let sends = goodbye.is_some() || !later.is_empty() || flight.is_some();
         held.is_empty() && !sends
     }
 }
@@ -157,13 +155,17 @@ pub struct Conns {
     shard: u8,
     slots: Vec<Conn>,
     free: VecDeque<u32>,
+    /// What encrypts a push to the connection of a slot now; as long as the highest slot that ever
+    /// had one wants.
+    seals: Vec<Option<Rc<dyn Seal>>>,
 }
 
 impl Conns {
     /// A slab that will not move while it holds up to `connections_max`.
     pub fn new(shard: u8, connections_max: u32) -> Conns {
         let slots_max = connections_max.min(ConnId::SLOTS_MAX);
-        Conns { shard, slots: Vec::with_capacity(slots_max as usize), free: VecDeque::new() }
+        let slots = Vec::with_capacity(slots_max as usize);
+        Conns { shard, slots, free: VecDeque::new(), seals: Vec::new() }
     }
 
     /// Takes a slot for a connection accepted at `unix` seconds; `None` if there are too many.
@@ -188,7 +190,42 @@ impl Conns {
     /// Gives a slot back.
     pub fn free(&mut self, slot: u32) {
         self[slot] = Conn::free(self[slot].generation);
+        self.set_seal(slot, None);
         self.free.push_back(slot);
+    }
+
+    /// What encrypts a push to the connection now, if anything does.
+    pub fn seal(&self, slot: u32) -> Option<&Rc<dyn Seal>> {
+        self.seals.get(slot as usize)?.as_ref()
+    }
+
+    /// Pushes to the connection are encrypted by this from now on, or are not.
+    pub fn set_seal(&mut self, slot: u32, seal: Option<Rc<dyn Seal>>) {
+        let index = slot as usize;
+        if seal.is_some() && index >= self.seals.len() {
+            // Like the slots it does not move; memory that nobody touches takes none.
+            self.seals.reserve_exact(self.slots.capacity() - self.seals.len());
+            self.seals.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.seals.get_mut(index) {
+            *place = seal;
+        }
+    }
+
+    /// Queues a push.
+    #[inline]
+    pub fn push_made(&mut self, slot: u32, made: &Made) {
+        match made {
+            Made::Sealed(body) => {
+                let seal = self.seal(slot).cloned();
+                self[slot].push_later(body.clone(), seal);
+            }
+            Made::Frame(frame) if self[slot].is_sealing() => {
+                self[slot].push_later(frame.bytes(), None);
+            }
+            Made::Frame(frame) => self[slot].outbox.push(frame.clone()),
+            Made::Nothing => {}
+        }
     }
 
     /// The id of the connection in a slot.
@@ -316,30 +353,6 @@ impl Conn {
     /// Queues what is encrypted when it is flushed, or, without a seal, a frame behind that.
     pub fn push_later(&mut self, message: Bytes, seal: Option<Rc<dyn Seal>>) {
         self.extra.get_or_insert_default().later.push(message, seal);
-    }
-
-    /// Queues a push.
-    #[inline]
-    pub fn push_made(&mut self, made: &Made) {
-        match made {
-            Made::Sealed(body) => self.push_later(body.clone(), self.seal().cloned()),
-            Made::Frame(frame) if self.is_sealing() => self.push_later(frame.bytes(), None),
-            Made::Frame(frame) => self.outbox.push(frame.clone()),
-            Made::Nothing => {}
-        }
-    }
-
-    /// What encrypts a push to it now, if anything does.
-    pub fn seal(&self) -> Option<&Rc<dyn Seal>> {
-        self.extra.as_ref()?.seal.as_ref()
-    }
-
-    /// Pushes to it are encrypted by this from now on, or are not.
-    pub fn set_seal(&mut self, seal: Option<Rc<dyn Seal>>) {
-        if seal.is_some() || self.extra.is_some() {
-            self.extra.get_or_insert_default().seal = seal;
-            self.drop_extra();
-        }
     }
 
     /// Frees the box if nothing is in it.

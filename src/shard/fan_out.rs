@@ -121,8 +121,9 @@ impl FanOut<'_> {
         if !has_room(conn.charge(), bytes, row.push_bytes_max) {
             return self.slow.push(slot);
         }
-        conn.push_made(made);
+        self.conns.push_made(slot, made);
         self.queued += 1;
+        let conn = &mut self.conns[slot];
         if conn.flags.set(Flags::TOUCHED) {
             self.touched.push(slot);
         }

@@ -118,7 +118,7 @@ impl Engine {
             self.overflowed(slot);
             return false;
         }
-        conn.push_made(made);
+        self.conns.push_made(slot, made);
         self.touch(slot);
         true
     }

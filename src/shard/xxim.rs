@@ -345,23 +345,23 @@ impl State {
     fn note_keys(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::XXIM);
         let Some(own) = self.conns.of(index) else { return };
-        let conn = &mut engine.conns[slot];
         let cipher = own.client.cipher();
-        let same = match (cipher, conn.seal()) {
-            (None, _) => conn.form != lists::XXIM_SEALED,
+        let same = match (cipher, engine.conns.seal(slot)) {
+            (None, _) => engine.conns[slot].form != lists::XXIM_SEALED,
             (Some(cipher), Some(seal)) => std::ptr::addr_eq(Rc::as_ptr(cipher), Rc::as_ptr(seal)),
             (Some(_), None) => false,
         };
         if same {
             return;
         }
+        let conn = &mut engine.conns[slot];
         conn.form = match (cipher, conn.flags.has(Flags::WEBSOCKET)) {
             (Some(_), _) => lists::XXIM_SEALED,
             (None, true) => lists::XXIM_WEBSOCKET,
             (None, false) => lists::XXIM_TCP,
         };
         let seal = cipher.map(|cipher| cipher.clone() as Rc<dyn Seal>);
-        conn.set_seal(seal);
+        engine.conns.set_seal(slot, seal);
     }
 
     /// Carries out what the protocol decided; a request that goes to an upstream is not among it.
