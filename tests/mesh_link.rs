@@ -21,7 +21,7 @@ use ringway::life::{Gone, Life, watch};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
 use ringway::mail::{Mailbox, UnboundedSender};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{Mail, MeshRequest, Reach, Reply, ReplyTo};
+use ringway::shard::mailbox::{Mail, MeshRequest, Reach, Reply, ReplyTo, XximLetter};
 use ringway::sidecar::mesh::{self, MeshSettings, MeshStartError};
 
 /// A node with one shard, played by the test.
@@ -75,7 +75,7 @@ impl Node {
     fn mail(&mut self) -> Mail {
         loop {
             match self.any_mail() {
-                Mail::Logins { .. } => self.tell_logins(None),
+                Mail::Xxim(XximLetter::Logins { .. }) => self.tell_logins(None),
                 other => return other,
             }
         }
@@ -108,7 +108,7 @@ impl Node {
             while let Some(mail) = self.mailbox.take() {
                 match mail {
                     Mail::Nodes(nodes) => self.nodes = nodes,
-                    Mail::Logins { .. } => self.tell_logins(None),
+                    Mail::Xxim(XximLetter::Logins { .. }) => self.tell_logins(None),
                     other => panic!("{other:?}"),
                 }
             }
@@ -493,14 +493,20 @@ fn after_nats_was_away_everything_is_as_before_and_nothing_comes_twice() {
 fn after_a_reconnect_a_shard_is_asked_for_all_of_its_logins_once() {
     let mut nats = Nats::start();
     let mut a = Node::start(&nats, 1);
-    assert!(matches!(a.any_mail(), Mail::Logins { from: 0 }), "also after the first link");
+    assert!(
+        matches!(a.any_mail(), Mail::Xxim(XximLetter::Logins { from: 0 })),
+        "also after the first link"
+    );
     a.tell_logins(None);
     nats.stop();
     wait_until("a notices", || a.metric("ringway_mesh_connected") == 0.0);
     nats.resume();
     for (from, next) in [(0, Some(7)), (7, Some(300)), (300, None)] {
         let asked = a.any_mail();
-        assert!(matches!(asked, Mail::Logins { from: slot } if slot == from), "{asked:?}");
+        assert!(
+            matches!(asked, Mail::Xxim(XximLetter::Logins { from: slot }) if slot == from),
+            "{asked:?}"
+        );
         a.tell_logins(next);
     }
     // Nothing more: the next mail is another one.

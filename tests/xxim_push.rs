@@ -18,7 +18,7 @@ use ringway::config;
 use ringway::config::model::{TlsFiles, XximPushService, XximUpstreams};
 use ringway::config::xxim::Network;
 use ringway::hub::ConnId;
-use ringway::shard::mailbox::{Mail, XximConn, XximFilter, XximPush, XximPushed};
+use ringway::shard::mailbox::{Mail, XximConn, XximFilter, XximLetter, XximPush, XximPushed};
 use ringway::sidecar::SidecarSettings;
 use ringway::sidecar::push::service::conn_service_client::ConnServiceClient;
 use ringway::wire::xxim::Identity as Client;
@@ -70,7 +70,9 @@ fn conn(user: &str) -> XximConn {
 fn shards(sidecar: &Sidecar, success: &[&str], failed: &[&str]) -> Arc<XximPush> {
     let mut seen = None;
     for shard in 0..2 {
-        let Mail::XximPush { work, reply } = sidecar.mail(shard) else { panic!("other mail") };
+        let Mail::Xxim(XximLetter::Push { work, reply }) = sidecar.mail(shard) else {
+            panic!("other mail")
+        };
         let part = |users: &[&str]| users.iter().map(|user| conn(user)).collect();
         let pushed = match shard {
             0 => XximPushed { success: part(success), failed: part(failed) },

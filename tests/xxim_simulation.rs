@@ -28,7 +28,7 @@ use ringway::config::model::{
 use ringway::config::xxim::{Network, XximEra};
 use ringway::hub::ConnId;
 use ringway::shard::ListenerSettings;
-use ringway::shard::mailbox::{Mail, UpstreamResult, XximFilter, XximPush, XximPushed};
+use ringway::shard::mailbox::{Mail, UpstreamResult, XximFilter, XximLetter, XximPush, XximPushed};
 use ringway::shard::sim::{Peer, REFUSED, SEALED, UNAVAILABLE, Weather, World};
 use ringway::wire::netsvr::Verdict;
 use ringway::wire::websocket::mask_frame;
@@ -328,7 +328,7 @@ impl Story {
         let work = Arc::new(work);
         for shard in 0..self.world.shards().count() {
             let (work, reply) = (work.clone(), reply.clone());
-            self.world.tell(shard as u8, Mail::XximPush { work, reply });
+            self.world.tell(shard as u8, Mail::Xxim(XximLetter::Push { work, reply }));
         }
         self.pushes.push(replies);
     }
@@ -346,7 +346,9 @@ impl Story {
         }
         let at = self.rng.usize(..self.world.calls.len());
         let call = self.world.calls.swap_remove(at);
-        let answer = |number, result| Mail::UpstreamAnswered { conn: call.conn, number, result };
+        let answer = |number, result| {
+            Mail::Xxim(XximLetter::UpstreamAnswered { conn: call.conn, number, result })
+        };
         let result = match self.rng.u8(..6) {
             0 => UpstreamResult { code: 8, data: common_resp(8, Some("later")) },
             1 => {
@@ -388,7 +390,11 @@ impl Story {
             }
             for call in std::mem::take(&mut self.world.calls) {
                 let result = UpstreamResult { code: 8, data: common_resp(8, None) };
-                let mail = Mail::UpstreamAnswered { conn: call.conn, number: call.number, result };
+                let mail = Mail::Xxim(XximLetter::UpstreamAnswered {
+                    conn: call.conn,
+                    number: call.number,
+                    result,
+                });
                 self.world.tell(call.conn.shard(), mail);
                 moved += 1;
             }

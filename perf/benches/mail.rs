@@ -6,14 +6,14 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::life::Gone;
 use ringway::mail::{BoundedSender, Mailbox};
-use ringway::shard::mailbox::{Mail, Request};
+use ringway::shard::mailbox::{Mail, NetsvrLetter, Request};
 
 /// Messages of a burst.
 const BURST: u64 = 64;
 
 fn mail(criterion: &mut Criterion) {
     let (sender, mailbox) = Mailbox::new(1024, Gone::default()).expect("an eventfd");
-    let one = |number| Mail::ClosedCallback { number };
+    let one = |number| Mail::Netsvr(NetsvrLetter::ClosedCallback { number });
     let mut group = criterion.benchmark_group("mail to a shard");
     group.bench_function("awake", |bencher| {
         bencher.iter(|| {

@@ -105,7 +105,7 @@ impl Making {
         }
     }
 
-    /// What is to be put together next, and answered by [`Mail::Made`].
+    /// What is to be put together next, and answered by [`NetsvrLetter::Made`].
     pub fn next_request(&mut self) -> Option<Request> {
         self.out.take().map(Request::Make)
     }

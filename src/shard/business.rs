@@ -22,7 +22,7 @@ use crate::shard::engine::Job;
 use crate::shard::flight::{Flight, Source};
 use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::lists::kind;
-use crate::shard::mailbox::Mail;
+use crate::shard::mailbox::{Mail, NetsvrLetter};
 use crate::shard::outbox::charge;
 use crate::shard::rows;
 use crate::wire::netsvr::{self as wire, RegisterCode};
@@ -351,9 +351,10 @@ impl super::netsvr::Netsvr {
             Some(worker) if worker.shard() == engine.id => {
                 self.unregister(engine, engine.id, number, worker)
             }
-            Some(worker) => {
-                engine.post(worker.shard(), Mail::Unregister { from: engine.id, number, worker })
-            }
+            Some(worker) => engine.post(
+                worker.shard(),
+                Mail::Netsvr(NetsvrLetter::Unregister { from: engine.id, number, worker }),
+            ),
         }
     }
 
@@ -381,7 +382,7 @@ impl super::netsvr::Netsvr {
         }
         engine.workers -= 1;
         for shard in engine.others() {
-            engine.post(shard, Mail::WorkerLeaving { worker });
+            engine.post(shard, Mail::Netsvr(NetsvrLetter::WorkerLeaving { worker }));
         }
         self.worker_leaving(engine, worker);
     }
@@ -418,7 +419,7 @@ impl super::netsvr::Netsvr {
         if from == engine.id {
             self.unregistered(engine, number);
         } else {
-            engine.post(from, Mail::Unregistered { number });
+            engine.post(from, Mail::Netsvr(NetsvrLetter::Unregistered { number }));
         }
     }
 

@@ -169,12 +169,7 @@ impl Api {
     }
 
     /// One WebSocket message. Returns what the shard is to carry out.
-    pub(super) fn message(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        data: &[u8],
-    ) -> Option<Asked> {
+    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) -> Option<Asked> {
         if data.trim_ascii() == b"ping" {
             engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
             return None;

@@ -328,7 +328,8 @@ impl Engine {
     #[inline(always)]
     pub(super) fn takes(&mut self, slot: u32) -> bool {
         let blocked = self.conns[slot].flags.has(Flags::BLOCKED);
-        !blocked && (self.reader != Some(slot) || self.reading_left > 0 || self.waits_its_turn(slot))
+        !blocked
+            && (self.reader != Some(slot) || self.reading_left > 0 || self.waits_its_turn(slot))
     }
 
     #[cold]

@@ -27,7 +27,7 @@ pub use crate::shard::queues::QueueMail;
 pub use mesh::{MeshCall, MeshRequest, Reach};
 pub use queues::QueueRequest;
 
-/// One message to a shard.
+/// One message to a shard. Those that concern a protocol alone are enums of their own.
 #[derive(Debug)]
 pub enum Mail {
     /// Do this to your connections. From the shard of the backend connection that asked.
@@ -37,30 +37,80 @@ pub enum Mail {
     /// Do this to your connections; the command concerns this shard alone.
     Part(Command),
     /// Answer this about your connections, from there on.
-    Ask { query: Arc<Query>, from: Cursor, reply: ReplyTo },
+    Ask {
+        query: Arc<Query>,
+        from: Cursor,
+        reply: ReplyTo,
+    },
     /// Do this to your connections and say what came of it.
-    Tell { command: Arc<Command>, reply: ReplyTo },
+    Tell {
+        command: Arc<Command>,
+        reply: ReplyTo,
+    },
     /// The answer of one shard.
-    Replied { number: u64, reply: Reply },
+    Replied {
+        number: u64,
+        reply: Reply,
+    },
+    /// An event of a client on shard `from`, encoded, for a worker connection of this shard.
+    Event {
+        from: u8,
+        worker: ConnId,
+        frame: Bytes,
+    },
+    /// So many events that this shard gave to `worker` have been written to its socket.
+    EventsWritten {
+        worker: ConnId,
+        count: u32,
+    },
+    /// A worker registered.
+    WorkerAdded(Arc<WorkerInfo>),
+    /// A worker is gone; of this shard's events `written` more than acknowledged reached its
+    /// socket.
+    WorkerGone {
+        worker: ConnId,
+        written: u32,
+    },
+    /// What became of [`Request::Verify`].
+    Verified {
+        conn: ConnId,
+        number: u32,
+        verdict: login::Verdict,
+    },
+    /// A message of another node for a room whose home this shard is here.
+    Room(Arc<RoomMessage>),
+    /// The other nodes of the mesh have changed.
+    Nodes(Arc<Nodes>),
+    /// About queues of connmix.
+    Queue(QueueMail),
+    Netsvr(NetsvrLetter),
+    Xxim(XximLetter),
+    Connmix(ConnmixLetter),
+    Im(ImLetter),
+    /// New certificates for a listener.
+    Certificates {
+        listener: usize,
+        config: Arc<ServerConfig>,
+    },
+    /// Stop accepting, close clients with 1001, deliver their events.
+    Drain,
+    /// Close everything that is left and end the thread.
+    Stop,
+}
+
+/// A letter to netsvr.
+#[derive(Debug)]
+pub enum NetsvrLetter {
     /// What became of [`Request::Make`].
     Made { number: u64, made: Made },
     /// What this shard counted, for the `Metrics` command.
     AskRates { from: u8, number: u64 },
     /// The answer to it.
     Rates { number: u64, rates: Box<Rates> },
-    /// An event of a client on shard `from`, encoded, for a worker connection of this shard.
-    Event { from: u8, worker: ConnId, frame: Bytes },
-    /// So many events that this shard gave to `worker` have been written to its socket.
-    EventsWritten { worker: ConnId, count: u32 },
-    /// A worker registered.
-    WorkerAdded(Arc<WorkerInfo>),
     /// A worker unregistered: give it nothing more, then tell its shard so.
     WorkerLeaving { worker: ConnId },
     /// Answer to `WorkerLeaving`: one more shard gives it nothing any more.
     WorkerLeft { worker: ConnId },
-    /// A worker is gone; of this shard's events `written` more than acknowledged reached its
-    /// socket.
-    WorkerGone { worker: ConnId, written: u32 },
     /// A backend connection of shard `from` asks for this worker to be unregistered.
     Unregister { from: u8, number: u64, worker: ConnId },
     /// The answer to it, when the last event before it has been written.
@@ -69,8 +119,11 @@ pub enum Mail {
     Opened { conn: ConnId, verdict: Option<Box<crate::wire::netsvr::Verdict>> },
     /// The HTTP callback at close is over, whatever it said.
     ClosedCallback { number: u64 },
-    /// What became of [`Request::Verify`].
-    Verified { conn: ConnId, number: u32, verdict: login::Verdict },
+}
+
+/// A letter to xxim.
+#[derive(Debug)]
+pub enum XximLetter {
     /// The result of [`Request::Upstream`]. Every call gets exactly one;
     /// one that comes for a connection or number that is gone is ignored.
     UpstreamAnswered { conn: ConnId, number: u32, result: UpstreamResult },
@@ -78,39 +131,37 @@ pub enum Mail {
     Unwrapped { conn: ConnId, number: u32, seeds: Option<Box<Seeds>> },
     /// A push, question or kick of an xxim backend (xxim section 6). Every shard gets it and
     /// tells its part through `reply`.
-    XximPush { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
-    /// A message of another node for a room whose home this shard is here.
-    Room(Arc<RoomMessage>),
-    /// The other nodes of the mesh have changed.
-    Nodes(Arc<Nodes>),
+    Push { work: Arc<XximPush>, reply: mpsc::UnboundedSender<XximPushed> },
     /// Tell the mesh which xxim logins there are from this slot on; answered by
     /// [`MeshRequest::Logins`].
     Logins { from: u32 },
-    /// About queues of connmix.
-    Queue(QueueMail),
-    /// The metrics as text, for [`Request::Metrics`] of this number.
-    Rendered { number: u64, text: String },
-    /// A message for a room whose home this shard is.
-    Chat(Box<Chat>),
+    /// The answer to [`Request::Check`] with this number.
+    Checked { conn: ConnId, number: u32, permission: Permission },
+    /// A connection of another shard wants to hold a triple that is at home here; `order` is its
+    /// place in the order of accepting.
+    Claim { triple: Triple, conn: ConnId, order: u64 },
+    /// Whether it holds it now; if not, a connection that was accepted later does.
+    Claimed { triple: Triple, conn: ConnId, held: bool },
+    /// Another connection holds the triple of this one now.
+    Displaced { triple: Triple, conn: ConnId },
+    /// A connection gives up a triple that is at home here.
+    Release { triple: Triple, conn: ConnId },
+}
+
+/// A letter to connmix or its API.
+#[derive(Debug)]
+pub enum ConnmixLetter {
     /// What became of [`Request::HttpCall`]: the body of a good answer.
     HttpCalled { conn: ConnId, answer: Option<Bytes> },
-    /// The answer to [`Request::Check`] with this number.
-    XximChecked { conn: ConnId, number: u32, permission: Permission },
-    /// An xxim connection of another shard wants to hold a triple that is at home here; `order` is
-    /// its place in the order of accepting.
-    XximClaim { triple: Triple, conn: ConnId, order: u64 },
-    /// Whether it holds it now; if not, a connection that was accepted later does.
-    XximClaimed { triple: Triple, conn: ConnId, held: bool },
-    /// Another connection holds the triple of this one now.
-    XximDisplaced { triple: Triple, conn: ConnId },
-    /// A connection gives up a triple that is at home here.
-    XximRelease { triple: Triple, conn: ConnId },
-    /// New certificates for a listener.
-    Certificates { listener: usize, config: Arc<ServerConfig> },
-    /// Stop accepting, close clients with 1001, deliver their events.
-    Drain,
-    /// Close everything that is left and end the thread.
-    Stop,
+    /// The metrics as text, for [`Request::Metrics`] of this number.
+    Rendered { number: u64, text: String },
+}
+
+/// A letter to IM.
+#[derive(Debug)]
+pub enum ImLetter {
+    /// A message for a room whose home this shard is.
+    Chat(Box<Chat>),
 }
 
 /// A message on its way to the home shard of its room; it lacks only the time.
@@ -127,7 +178,7 @@ pub struct Chat {
 impl Mail {
     /// The answer to [`Request::Make`]; calls `beat` now and then while it takes its time.
     pub fn made(job: Job, beat: impl FnMut()) -> Mail {
-        Mail::Made { number: job.number, made: job.make(beat) }
+        Mail::Netsvr(NetsvrLetter::Made { number: job.number, made: job.make(beat) })
     }
 }
 
@@ -168,33 +219,33 @@ pub struct HttpCall {
 /// What a shard asks of the sidecar. The answer comes as [`Mail`].
 #[derive(Debug)]
 pub enum Request {
-    /// May this connection be opened? (netsvr section 7.1) Answered by [`Mail::Opened`].
+    /// May this connection be opened? (netsvr section 7.1) Answered by [`NetsvrLetter::Opened`].
     OnOpen { conn: ConnId, body: Bytes },
-    /// A connection was closed (netsvr section 7.2). Answered by [`Mail::ClosedCallback`].
+    /// A connection was closed (netsvr section 7.2). Answered by [`NetsvrLetter::ClosedCallback`].
     OnClose { shard: u8, number: u64, body: Bytes },
     /// Is this client who it says? Answered by [`Mail::Verified`] with the same number.
     Verify { conn: ConnId, number: u32, login: Box<Login> },
     /// May this client call this method (xxim section 4.1, step 6)? Answered by
-    /// [`Mail::XximChecked`] with the same number.
+    /// [`XximLetter::Checked`] with the same number.
     Check { conn: ConnId, number: u32, identity: Arc<Identity>, method: Box<str> },
     /// Carry a request of an xxim client to its upstream (xxim section 4). Answered by
-    /// [`Mail::UpstreamAnswered`]; the shard keeps at most `xxim.requests_max` of them per
+    /// [`XximLetter::UpstreamAnswered`]; the shard keeps at most `xxim.requests_max` of them per
     /// connection.
     Upstream { conn: ConnId, number: u32, call: Box<UpstreamCall> },
     /// The connection is gone: give up its calls, except those of routes with `detach`. All of them
     /// are answered nevertheless.
     CancelUpstream { conn: ConnId },
     /// Decrypt the seeds of a client (xxim section 3.1) away from the shards. `None`: the client
-    /// sent no such ciphertext. Answered by [`Mail::Unwrapped`].
+    /// sent no such ciphertext. Answered by [`XximLetter::Unwrapped`].
     Unwrap { conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes> },
     /// Tell a backend that an xxim client has come or gone; no answer (xxim section 5.2, step 6).
     /// What is told of one connection is told in order.
     Hook { conn: ConnId, kind: HookKind, body: Bytes },
-    /// Put a large answer together. Answered by [`Mail::Made`]. A shard has one at a time.
+    /// Put a large answer together. Answered by [`NetsvrLetter::Made`]. A shard has one at a time.
     Make(Box<Job>),
-    /// The metrics as text. Answered by [`Mail::Rendered`].
+    /// The metrics as text. Answered by [`ConnmixLetter::Rendered`].
     Metrics { shard: u8, number: u64 },
-    /// Make this request for a connmix rule. Answered by [`Mail::HttpCalled`].
+    /// Make this request for a connmix rule. Answered by [`ConnmixLetter::HttpCalled`].
     HttpCall { conn: ConnId, call: Box<HttpCall> },
     /// End the thread.
     Stop,

@@ -23,7 +23,7 @@ use crate::shard::engine::LEFT_SPARE;
 use crate::shard::forms::Made;
 use crate::shard::links::{Event, EventKind};
 use crate::shard::lists::kind;
-use crate::shard::mailbox::Mail;
+use crate::shard::mailbox::{Mail, NetsvrLetter};
 use crate::shard::queries::Asks;
 use crate::shard::rows;
 use crate::shard::slots::Slots;
@@ -97,6 +97,23 @@ impl Netsvr {
     pub fn new(asks: Asks) -> Netsvr {
         let (clients, openings, backends) = Default::default();
         Netsvr { clients, openings, backends, asks }
+    }
+
+    /// A letter of another thread.
+    pub(super) fn letter(&mut self, engine: &mut Engine, letter: NetsvrLetter) {
+        match letter {
+            NetsvrLetter::Made { number, made } => self.made(engine, number, made),
+            NetsvrLetter::AskRates { from, number } => self.answer_rates(engine, from, number),
+            NetsvrLetter::Rates { number, rates } => self.rates_answered(engine, number, &rates),
+            NetsvrLetter::WorkerLeaving { worker } => self.worker_leaving(engine, worker),
+            NetsvrLetter::WorkerLeft { worker } => self.worker_left(engine, worker),
+            NetsvrLetter::Unregister { from, number, worker } => {
+                self.unregister(engine, from, number, worker);
+            }
+            NetsvrLetter::Unregistered { number } => self.unregistered(engine, number),
+            NetsvrLetter::Opened { conn, verdict } => self.verdict(engine, conn, verdict),
+            NetsvrLetter::ClosedCallback { number } => self.close_told(engine, number),
+        }
     }
 
     /// For tests: whether nothing is kept of any connection.
@@ -319,7 +336,7 @@ impl Netsvr {
         if worker.shard() == engine.id {
             self.worker_left(engine, worker);
         } else {
-            engine.post(worker.shard(), Mail::WorkerLeft { worker });
+            engine.post(worker.shard(), Mail::Netsvr(NetsvrLetter::WorkerLeft { worker }));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::limits::MESH_QUERY_BYTES;
 use crate::metrics::Rates;
 use crate::shard::Engine;
 use crate::shard::answers::Making;
-use crate::shard::mailbox::{Mail, Reply, ReplyTo};
+use crate::shard::mailbox::{Mail, NetsvrLetter, Reply, ReplyTo};
 use crate::spare::Look;
 use crate::wire::netsvr::{self as wire, MetricItem};
 use crate::wire::worker::{Cmd, UniqId, UniqIds};
@@ -323,7 +323,7 @@ impl super::netsvr::Netsvr {
         let number = self.question(engine, slot);
         self.asks.begin(number, About::Rates(Box::default()));
         for shard in engine.others() {
-            engine.post(shard, Mail::AskRates { from: engine.id, number });
+            engine.post(shard, Mail::Netsvr(NetsvrLetter::AskRates { from: engine.id, number }));
         }
         let rates = self.rates(engine);
         self.rates_answered(engine, number, &rates);
@@ -336,7 +336,7 @@ impl super::netsvr::Netsvr {
     /// Another shard asks what this one has counted.
     pub(super) fn answer_rates(&mut self, engine: &mut Engine, from: u8, number: u64) {
         let rates = Box::new(self.rates(engine));
-        engine.post(from, Mail::Rates { number, rates });
+        engine.post(from, Mail::Netsvr(NetsvrLetter::Rates { number, rates }));
     }
 
     /// One shard's part of the metric items.

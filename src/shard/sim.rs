@@ -21,7 +21,7 @@ use crate::config::model::Config;
 use crate::hub::ConnId;
 use crate::shard::audit::Sizes;
 use crate::shard::conns::Flags;
-use crate::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult};
+use crate::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult, XximLetter};
 use crate::shard::ops::Op;
 use crate::shard::{ListenerSettings, Now, Shard, Shared};
 use crate::wire::netsvr::Verdict;
@@ -368,7 +368,11 @@ impl World {
             .partition::<Vec<_>, _>(|call| call.conn == conn && !goes_on(call));
         self.calls = left;
         for Call { conn, number, .. } in given_up {
-            let mail = Mail::UpstreamAnswered { conn, number, result: UpstreamResult::default() };
+            let mail = Mail::Xxim(XximLetter::UpstreamAnswered {
+                conn,
+                number,
+                result: UpstreamResult::default(),
+            });
             self.tell(conn.shard(), mail);
         }
     }

@@ -36,6 +36,7 @@ use crate::shard::engine::LEFT_SPARE;
 use crate::shard::later::Seal;
 use crate::shard::lists;
 use crate::shard::lists::kind;
+use crate::shard::mailbox::XximLetter;
 use crate::shard::rows;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
@@ -297,6 +298,33 @@ impl State {
                 }
                 self.resume(engine, slot);
             }
+        }
+    }
+
+    /// A letter of another thread.
+    pub(super) fn letter(&mut self, engine: &mut Engine, letter: XximLetter) {
+        match letter {
+            XximLetter::UpstreamAnswered { conn, number, result } => {
+                self.answered(engine, conn, number, &result);
+            }
+            XximLetter::Unwrapped { conn, number, seeds } => {
+                self.unwrapped(engine, conn, number, seeds);
+            }
+            XximLetter::Push { work, reply } => {
+                let pushed = self.push(engine, &work);
+                // Nobody waits any more if it fails.
+                let _ = reply.send(pushed);
+            }
+            XximLetter::Logins { from } => self.tell_logins(engine, from),
+            XximLetter::Checked { conn, number, permission } => {
+                self.checked(engine, conn, number, permission);
+            }
+            XximLetter::Claim { triple, conn, order } => {
+                self.claim_from(engine, triple, conn, order);
+            }
+            XximLetter::Claimed { triple, conn, held } => self.claimed(engine, &triple, conn, held),
+            XximLetter::Displaced { triple, conn } => self.displaced(engine, &triple, conn),
+            XximLetter::Release { triple, conn } => self.release(engine, triple, conn),
         }
     }
 

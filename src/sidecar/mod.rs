@@ -37,7 +37,9 @@ use crate::life::{Heart, Life, peer};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::Registry;
 use crate::rsa_keys::RsaKey;
-use crate::shard::mailbox::{Mail, MeshCall, MeshRequest, Request};
+use crate::shard::mailbox::{
+    ConnmixLetter, Mail, MeshCall, MeshRequest, NetsvrLetter, Request, XximLetter,
+};
 
 pub use admin::{Phase, Readiness};
 use calls::Calls;
@@ -231,14 +233,18 @@ impl Services {
                 let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     let verdict = hooks.on_open(body).await;
-                    shards.deliver(conn.shard(), Mail::Opened { conn, verdict }).await;
+                    shards
+                        .deliver(conn.shard(), Mail::Netsvr(NetsvrLetter::Opened { conn, verdict }))
+                        .await;
                 });
             }
             Request::OnClose { shard, number, body } => {
                 let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     hooks.on_close(body).await;
-                    shards.deliver(shard, Mail::ClosedCallback { number }).await;
+                    shards
+                        .deliver(shard, Mail::Netsvr(NetsvrLetter::ClosedCallback { number }))
+                        .await;
                 });
             }
             Request::Verify { conn, number, login } => {
@@ -252,7 +258,7 @@ impl Services {
                 let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     let permission = hooks.before_request(&identity, &method).await;
-                    let mail = Mail::XximChecked { conn, number, permission };
+                    let mail = Mail::Xxim(XximLetter::Checked { conn, number, permission });
                     shards.deliver(conn.shard(), mail).await;
                 });
             }
@@ -263,14 +269,21 @@ impl Services {
                 let (registry, shards) = (self.registry.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     let text = registry.render();
-                    shards.deliver(shard, Mail::Rendered { number, text }).await;
+                    shards
+                        .deliver(shard, Mail::Connmix(ConnmixLetter::Rendered { number, text }))
+                        .await;
                 });
             }
             Request::HttpCall { conn, call } => {
                 let (calls, shards) = (self.calls.clone(), self.shards.clone());
                 tokio::spawn(async move {
                     let answer = calls.call(*call).await;
-                    shards.deliver(conn.shard(), Mail::HttpCalled { conn, answer }).await;
+                    shards
+                        .deliver(
+                            conn.shard(),
+                            Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer }),
+                        )
+                        .await;
                 });
             }
             Request::Unwrap { conn, number, key, iv } => {

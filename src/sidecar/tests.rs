@@ -1,5 +1,6 @@
 //! Callbacks against real HTTP servers, seen from the shards: requests in, mail out.
 
+use crate::shard::mailbox::NetsvrLetter;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -179,7 +180,7 @@ impl Gateway {
         let body = Bytes::from_static(b"\x0a\x04open");
         self.sender.send(Request::OnOpen { conn: asked, body }).unwrap();
         match self.mail(1) {
-            Mail::Opened { conn, verdict } if conn == asked => verdict,
+            Mail::Netsvr(NetsvrLetter::Opened { conn, verdict }) if conn == asked => verdict,
             other => panic!("{other:?}"),
         }
     }
@@ -348,7 +349,10 @@ fn a_close_is_a_post_without_accept_of_ours_and_any_answer_will_do() {
         let gateway = Gateway::start(None, Some(url), PATIENCE);
         let body = Bytes::from_static(b"\x0a\x04gone");
         gateway.sender.send(Request::OnClose { shard: 0, number: 7, body }).unwrap();
-        assert!(matches!(gateway.mail(0), Mail::ClosedCallback { number: 7 }));
+        assert!(matches!(
+            gateway.mail(0),
+            Mail::Netsvr(NetsvrLetter::ClosedCallback { number: 7 })
+        ));
         let seen = application.seen.recv().unwrap();
         assert_eq!(seen.line, "POST /onclose HTTP/1.1");
         assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
@@ -364,7 +368,7 @@ fn a_close_is_over_when_its_deadline_is() {
     let url = format!("http://{}/onclose", application.address);
     let gateway = Gateway::start(None, Some(url), Duration::from_millis(200));
     gateway.sender.send(Request::OnClose { shard: 1, number: 1, body: Bytes::new() }).unwrap();
-    assert!(matches!(gateway.mail(1), Mail::ClosedCallback { number: 1 }));
+    assert!(matches!(gateway.mail(1), Mail::Netsvr(NetsvrLetter::ClosedCallback { number: 1 })));
     assert_eq!(gateway.failures("on_close", "timeout"), 1);
 }
 
@@ -390,7 +394,7 @@ fn answers_wait_for_room_in_a_full_mailbox() {
     (0..40).for_each(|_| drop(application.seen.recv().unwrap()));
     let mut answered: Vec<_> = (0..40)
         .map(|_| match gateway.mail(0) {
-            Mail::Opened { conn, verdict: Some(_) } => conn,
+            Mail::Netsvr(NetsvrLetter::Opened { conn, verdict: Some(_) }) => conn,
             other => panic!("{other:?}"),
         })
         .collect();

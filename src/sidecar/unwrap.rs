@@ -15,7 +15,7 @@ use crate::hub::ConnId;
 use crate::life::{Gone, Heart, Life, Phase};
 use crate::log::target;
 use crate::rsa_keys::RsaKey;
-use crate::shard::mailbox::Mail;
+use crate::shard::mailbox::{Mail, XximLetter};
 use crate::wire::xxim::cipher::Seeds;
 
 /// The lowest priority (`nice`).
@@ -80,7 +80,7 @@ fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards, heart: &Heart) {
         };
         let (seed_key, seed_iv) = (open(sealed_key), open(sealed_iv));
         let seeds = seed_key.zip(seed_iv).map(|(key, iv)| Box::new(Seeds { key, iv }));
-        shards.hand_over(conn.shard(), Mail::Unwrapped { conn, number, seeds });
+        shards.hand_over(conn.shard(), Mail::Xxim(XximLetter::Unwrapped { conn, number, seeds }));
         heart.enter(Phase::Idle);
     }
 }

@@ -21,7 +21,7 @@ use ringway::hub::ConnId;
 use ringway::life::{Gone, Life};
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult};
+use ringway::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult, XximLetter};
 use ringway::sidecar::{self, Callbacks, SidecarSettings};
 use ringway::wire::xxim::Identity;
 
@@ -243,7 +243,7 @@ impl Sidecar {
     /// The next answer.
     pub fn answer(&self) -> (u32, UpstreamResult) {
         match self.mail(0) {
-            Mail::UpstreamAnswered { conn: to, number, result } => {
+            Mail::Xxim(XximLetter::UpstreamAnswered { conn: to, number, result }) => {
                 assert_eq!(to, conn());
                 (number, result)
             }

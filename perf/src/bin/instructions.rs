@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use prost::Message;
 use ringway::shard::ListenerSettings;
-use ringway::shard::mailbox::{Mail, UpstreamResult};
+use ringway::shard::mailbox::{Mail, UpstreamResult, XximLetter};
 use ringway::shard::ring::PageAllocator;
 use ringway::shard::sim::{Call, Peer, Weather, World};
 use ringway::wire::im::proto::{ChatroomRequest, CrMessage, LoginRequest};
@@ -466,7 +466,10 @@ fn xxim(rig: &mut Rig, count: usize) -> Result<()> {
         expect("calls of the upstream", calls.len(), REQUESTS)?;
         for Call { conn, number, call } in calls {
             let result = UpstreamResult { code: 0, data: call.body };
-            rig.world.tell(conn.shard(), Mail::UpstreamAnswered { conn, number, result });
+            rig.world.tell(
+                conn.shard(),
+                Mail::Xxim(XximLetter::UpstreamAnswered { conn, number, result }),
+            );
         }
         rig.settle();
         let told = rig.world.read(client, usize::MAX);

@@ -22,7 +22,7 @@ use crate::metrics::DropReason;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::lists::kind;
-use crate::shard::mailbox::{Chat, Mail};
+use crate::shard::mailbox::{Chat, ImLetter, Mail};
 use crate::shard::ops::Frame;
 use crate::shard::wants::Want;
 use crate::wire::im::proto::{CrMessage, CrMessageType};
@@ -135,7 +135,7 @@ impl super::Im {
         if home == engine.id {
             self.order(engine, chat);
         } else {
-            engine.post(home, Mail::Chat(Box::new(chat)));
+            engine.post(home, Mail::Im(ImLetter::Chat(Box::new(chat))));
         }
     }
 

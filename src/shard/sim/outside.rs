@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Weather, World};
 use crate::hub::login;
-use crate::shard::mailbox::{Mail, Request};
+use crate::shard::mailbox::{ConnmixLetter, Mail, NetsvrLetter, Request, XximLetter};
 use crate::wire::netsvr::Verdict;
 use crate::wire::xxim::cipher::Seeds;
 
@@ -33,11 +33,11 @@ impl World {
             match request {
                 Request::OnOpen { conn, .. } => {
                     let verdict = self.verdict();
-                    let mail = Mail::Opened { conn, verdict };
+                    let mail = Mail::Netsvr(NetsvrLetter::Opened { conn, verdict });
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
                 Request::OnClose { shard, number, .. } => {
-                    let mail = Mail::ClosedCallback { number };
+                    let mail = Mail::Netsvr(NetsvrLetter::ClosedCallback { number });
                     self.cells[shard as usize].mailbox.push_back(mail);
                 }
                 Request::Verify { conn, number, login } => {
@@ -54,17 +54,17 @@ impl World {
                         0 => login::Permission::Unavailable,
                         _ => login::Permission::Granted,
                     };
-                    let mail = Mail::XximChecked { conn, number, permission };
+                    let mail = Mail::Xxim(XximLetter::Checked { conn, number, permission });
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
                 Request::HttpCall { conn, .. } => {
-                    let mail = Mail::HttpCalled { conn, answer: None };
+                    let mail = Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer: None });
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
                 Request::Unwrap { conn, number, key, iv } => {
                     let seeds = open(key).zip(open(iv));
                     let seeds = seeds.map(|(key, iv)| Box::new(Seeds { key, iv }));
-                    let mail = Mail::Unwrapped { conn, number, seeds };
+                    let mail = Mail::Xxim(XximLetter::Unwrapped { conn, number, seeds });
                     self.cells[conn.shard() as usize].mailbox.push_back(mail);
                 }
                 Request::Upstream { .. }
@@ -74,7 +74,7 @@ impl World {
                 | Request::Stop => {}
                 Request::Metrics { shard, number } => {
                     let text = String::from("ringway_up 1\n");
-                    let mail = Mail::Rendered { number, text };
+                    let mail = Mail::Connmix(ConnmixLetter::Rendered { number, text });
                     self.cells[shard as usize].mailbox.push_back(mail);
                 }
             }

@@ -24,7 +24,7 @@ use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::engine::LEFT_SPARE;
 use crate::shard::lists::kind;
-use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request};
+use crate::shard::mailbox::{HookKind, Mail, MeshRequest, Request, XximLetter};
 use crate::spare::Look;
 use crate::wire::xxim::cipher::Seeds;
 use crate::wire::xxim::{Identity, after_connect, after_disconnect};
@@ -201,7 +201,7 @@ impl super::State {
         if !engine.conns[slot].flags.has(Flags::BLOCKED) {
             engine.block(slot);
         }
-        engine.post(home, Mail::XximClaim { triple, conn: id, order });
+        engine.post(home, Mail::Xxim(XximLetter::Claim { triple, conn: id, order }));
     }
 
     /// Another shard's connection wants a triple that is at home here.
@@ -213,7 +213,7 @@ impl super::State {
         order: u64,
     ) {
         let held = self.claimed_here(engine, &triple, conn, order);
-        engine.post(conn.shard(), Mail::XximClaimed { triple, conn, held });
+        engine.post(conn.shard(), Mail::Xxim(XximLetter::Claimed { triple, conn, held }));
     }
 
     /// Whether the connection holds it now: a newer one keeps it.
@@ -235,7 +235,7 @@ impl super::State {
             self.displaced(engine, triple, before);
         } else {
             let triple = triple.clone();
-            engine.post(before.shard(), Mail::XximDisplaced { triple, conn: before });
+            engine.post(before.shard(), Mail::Xxim(XximLetter::Displaced { triple, conn: before }));
         }
         true
     }
@@ -342,7 +342,7 @@ impl super::State {
         if home == engine.id {
             self.holders.release(triple, conn);
         } else {
-            engine.post(home, Mail::XximRelease { triple, conn });
+            engine.post(home, Mail::Xxim(XximLetter::Release { triple, conn }));
         }
     }
 

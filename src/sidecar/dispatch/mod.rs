@@ -28,7 +28,7 @@ use self::upstream::{Carried, Upstream};
 use crate::config::model::{Sidecar, XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
 use crate::metrics::Registry;
-use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult};
+use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult, XximLetter};
 use crate::sidecar::Shards;
 use crate::spare;
 use crate::wire::xxim::Identity;
@@ -227,7 +227,11 @@ impl Answer {
     }
 
     fn send(&self, result: UpstreamResult) {
-        let mail = Mail::UpstreamAnswered { conn: self.conn, number: self.number, result };
+        let mail = Mail::Xxim(XximLetter::UpstreamAnswered {
+            conn: self.conn,
+            number: self.number,
+            result,
+        });
         self.shards.post(self.conn.shard(), mail);
     }
 }

@@ -41,7 +41,7 @@ use crate::hub::push::Command;
 use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
 use crate::log::target;
 use crate::mail::UnboundedSender;
-use crate::shard::mailbox::{Mail, MeshRequest, Reach};
+use crate::shard::mailbox::{Mail, MeshRequest, Reach, XximLetter};
 use crate::sidecar::push::cluster as push;
 use crate::wire::xxim::proto as pb;
 
@@ -256,7 +256,7 @@ impl Mesh {
             Some(Recheck { due, .. }) if behind => *due = Some(now + MESH_LOGINS_INTERVAL),
             Some(Recheck { shard, from, due, .. }) => {
                 *due = None;
-                self.shards.post(*shard, Mail::Logins { from: *from }, 0);
+                self.shards.post(*shard, Mail::Xxim(XximLetter::Logins { from: *from }), 0);
             }
             None => {}
         }

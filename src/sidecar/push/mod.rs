@@ -24,7 +24,7 @@ pub use self::server::Certificates;
 pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
 use crate::mail::UnboundedSender;
-use crate::shard::mailbox::{Mail, MeshRequest, XximFilter, XximPush, XximPushed};
+use crate::shard::mailbox::{Mail, MeshRequest, XximFilter, XximLetter, XximPush, XximPushed};
 use crate::sidecar::Shards;
 use crate::wire::xxim::proto as pb;
 
@@ -132,7 +132,8 @@ impl Pushes {
         {
             let _turn = self.order.lock().await;
             for shard in self.shards.numbers() {
-                let mail = Mail::XximPush { work: work.clone(), reply: reply.clone() };
+                let mail =
+                    Mail::Xxim(XximLetter::Push { work: work.clone(), reply: reply.clone() });
                 self.shards.deliver(shard, mail).await;
             }
         }
