@@ -230,60 +230,46 @@ impl Services {
     fn begin(&self, request: Request) -> bool {
         match request {
             Request::OnOpen { conn, body } => {
-                let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
-                tokio::spawn(async move {
+                let hooks = self.hooks.clone();
+                self.answer(conn.shard(), async move {
                     let verdict = hooks.on_open(body).await;
-                    shards
-                        .deliver(conn.shard(), Mail::Netsvr(NetsvrLetter::Opened { conn, verdict }))
-                        .await;
+                    Mail::Netsvr(NetsvrLetter::Opened { conn, verdict })
                 });
             }
             Request::OnClose { shard, number, body } => {
-                let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
-                tokio::spawn(async move {
+                let hooks = self.hooks.clone();
+                self.answer(shard, async move {
                     hooks.on_close(body).await;
-                    shards
-                        .deliver(shard, Mail::Netsvr(NetsvrLetter::ClosedCallback { number }))
-                        .await;
+                    Mail::Netsvr(NetsvrLetter::ClosedCallback { number })
                 });
             }
             Request::Verify { conn, number, login } => {
-                let (logins, shards) = (self.logins.clone(), self.shards.clone());
-                tokio::spawn(async move {
-                    let verdict = logins.verify(&login).await;
-                    shards.deliver(conn.shard(), Mail::Verified { conn, number, verdict }).await;
+                let logins = self.logins.clone();
+                self.answer(conn.shard(), async move {
+                    Mail::Verified { conn, number, verdict: logins.verify(&login).await }
                 });
             }
             Request::Check { conn, number, identity, method } => {
-                let (hooks, shards) = (self.hooks.clone(), self.shards.clone());
-                tokio::spawn(async move {
+                let hooks = self.hooks.clone();
+                self.answer(conn.shard(), async move {
                     let permission = hooks.before_request(&identity, &method).await;
-                    let mail = Mail::Xxim(XximLetter::Checked { conn, number, permission });
-                    shards.deliver(conn.shard(), mail).await;
+                    Mail::Xxim(XximLetter::Checked { conn, number, permission })
                 });
             }
             Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
             Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
             Request::Hook { conn, kind, body } => self.hooks.tell(conn, kind, body),
             Request::Metrics { shard, number } => {
-                let (registry, shards) = (self.registry.clone(), self.shards.clone());
-                tokio::spawn(async move {
-                    let text = registry.render();
-                    shards
-                        .deliver(shard, Mail::Connmix(ConnmixLetter::Rendered { number, text }))
-                        .await;
+                let registry = self.registry.clone();
+                self.answer(shard, async move {
+                    Mail::Connmix(ConnmixLetter::Rendered { number, text: registry.render() })
                 });
             }
             Request::HttpCall { conn, call } => {
-                let (calls, shards) = (self.calls.clone(), self.shards.clone());
-                tokio::spawn(async move {
+                let calls = self.calls.clone();
+                self.answer(conn.shard(), async move {
                     let answer = calls.call(*call).await;
-                    shards
-                        .deliver(
-                            conn.shard(),
-                            Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer }),
-                        )
-                        .await;
+                    Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer })
                 });
             }
             Request::Unwrap { conn, number, key, iv } => {
@@ -293,6 +279,12 @@ impl Services {
             Request::Stop => return false,
         }
         true
+    }
+
+    /// Works on a request beside the others; what comes of it goes to the shard.
+    fn answer(&self, shard: u8, work: impl Future<Output = Mail> + Send + 'static) {
+        let shards = self.shards.clone();
+        tokio::spawn(async move { shards.deliver(shard, work.await).await });
     }
 }
 
