@@ -113,9 +113,14 @@ fn metrics_show_what_a_shard_published() {
         let line = format!("\nringway_thread_cpu_seconds_total{{thread=\"{thread}\"}} ");
         assert!(body.contains(&line), "{body}");
     }
-    for row in Registry::rows() {
+    for row in Counters::ROWS.iter().chain(Gauges::ROWS) {
         assert!(body.contains(&format!("# TYPE {} {}\n", row.name, row.kind.name())));
     }
+    let known = |line: &&str| {
+        Registry::rows().any(|row| **line == *format!("# TYPE {} {}", row.name, row.kind.name()))
+    };
+    let types = body.lines().filter(|line| line.starts_with("# TYPE "));
+    assert_eq!(types.filter(|line| !known(line)).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

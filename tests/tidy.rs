@@ -100,6 +100,7 @@ fn no_file_is_dead() {
 #[test]
 fn every_metric_and_every_reason_of_a_drop_is_counted() {
     check(counted::metrics(&all()));
+    check(counted::rows(&all()));
 }
 
 #[test]
@@ -235,6 +236,12 @@ fn what_nobody_counts_keeps_or_uses_is_found() {
                  if counters.naps == 1 {}\n}\n";
     let files = [Source::new("src/metrics/table.rs", table), Source::new("src/shard/a.rs", shard)];
     assert_eq!(lines_of(&counted::metrics(&files)), [4, 8]);
+
+    let rows = "rows! {\n    USED \"ringway_used\" Gauge Count\n        \"A\"\n    \
+                FREE \"b\" Gauge Count\n}\n";
+    let user = "fn a() {\n    registry.gauge(&rows::USED, &[]);\n}\n";
+    let files = [Source::new("src/metrics/rows.rs", rows), Source::new("src/life/a.rs", user)];
+    assert_eq!(lines_of(&counted::rows(&files)), [4]);
 
     let rows = "pub const USED_MAX: u8 = 1;\npub const FREE_MAX: u8 = 1;\nrow(\n    \"a.b.read\",\n\
                 );\nrow(\n    \"a.b.idle\",\n);\n";

@@ -5,17 +5,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use metrics::{Counter, Unit};
-
-use crate::metrics::{Kind, Row};
-
-/// One line per service.
-pub const PANICS: Row = Row {
-    name: "ringway_peer_panics_total",
-    help: "Connections of the admin server or push service that ended by a fault of the gateway",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-};
+use metrics::Counter;
 
 thread_local! {
     /// The service whose peer this thread serves right now.

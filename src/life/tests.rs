@@ -131,7 +131,7 @@ fn whoever_started_the_gateway_hears_of_its_failure_once() {
 #[tokio::test]
 async fn a_panic_of_a_single_peer_is_counted_and_nothing_else_is_marked() {
     let registry = crate::metrics::Registry::new(1);
-    let counter = registry.counter(&peer::PANICS, &[("service", "admin")]);
+    let counter = registry.counter(&crate::metrics::rows::PEER_PANICS, &[("service", "admin")]);
     let peers = peer::Peers::new("admin", counter);
     let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
     peers.spawn(async move {

@@ -3,56 +3,32 @@
 
 use std::fmt::Write;
 
-/// Name, type, help, and the parts: labels and our families whose sum it is.
-type Family = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)]);
+use super::{Row, rows};
+
+/// A family and its parts: labels and our families whose sum it is.
+type Family = (Row, &'static [(&'static str, &'static str)]);
 
 const FAMILIES: [Family; 7] = [
+    (rows::CONNMIX_CHANNELS, &[("", "ringway_topics")]),
+    (rows::CONNMIX_CLIENTS, &[("", "ringway_clients")]),
+    (rows::CONNMIX_NODES, &[("", "ringway_mesh_nodes")]),
+    (rows::CONNMIX_SERVER_CLIENTS, &[("", "ringway_connmix_clients")]),
     (
-        "connmix_center_registry_channels_total",
-        "counter",
-        "Topics with a member on this node; one on two shards counts on both",
-        &[("", "ringway_topics")],
-    ),
-    (
-        "connmix_center_registry_clients",
-        "gauge",
-        "Clients of this node, of all protocols",
-        &[("", "ringway_clients")],
-    ),
-    (
-        "connmix_center_registry_engine_nodes",
-        "gauge",
-        "Nodes of the mesh, this one included",
-        &[("", "ringway_mesh_nodes")],
-    ),
-    (
-        "connmix_engine_servers_clients",
-        "gauge",
-        "connmix clients of this node",
-        &[("", "ringway_connmix_clients")],
-    ),
-    (
-        "connmix_engine_servers_read_messages_total",
-        "counter",
-        "Messages from connmix clients",
+        rows::CONNMIX_READ,
         &[
             ("{protocol=\"socket\"}", "ringway_connmix_socket_messages_received_total"),
             ("{protocol=\"websocket\"}", "ringway_connmix_websocket_messages_received_total"),
         ],
     ),
     (
-        "connmix_engine_servers_send_errors_total",
-        "counter",
-        "Messages that could not be written to connmix clients",
+        rows::CONNMIX_SEND_ERRORS,
         &[
             ("{protocol=\"socket\"}", "ringway_connmix_socket_messages_failed_total"),
             ("{protocol=\"websocket\"}", "ringway_connmix_websocket_messages_failed_total"),
         ],
     ),
     (
-        "connmix_engine_servers_send_messages_total",
-        "counter",
-        "Messages written to connmix clients",
+        rows::CONNMIX_SENT,
         &[
             ("{protocol=\"socket\"}", "ringway_connmix_socket_messages_sent_total"),
             ("{protocol=\"websocket\"}", "ringway_connmix_websocket_messages_sent_total"),
@@ -63,7 +39,8 @@ const FAMILIES: [Family; 7] = [
 /// Appends all of them to a page that has our own families.
 pub(super) fn render(page: &mut String) {
     let mut out = String::new();
-    for (name, kind, help, parts) in FAMILIES {
+    for (Row { name, kind, help, .. }, parts) in FAMILIES {
+        let kind = kind.name();
         // Writing to a string does not fail.
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, family) in parts {
@@ -84,4 +61,17 @@ fn sum(page: &str, family: &str) -> u64 {
     };
     let values = page.lines().filter(of_family).filter_map(|line| line.rsplit(' ').next());
     values.filter_map(|value| value.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Registry;
+
+    #[test]
+    fn the_parts_are_families_of_ours() {
+        for (_, family) in FAMILIES.iter().flat_map(|(_, parts)| parts.iter()) {
+            assert!(Registry::rows().any(|row| row.name == *family), "{family}");
+        }
+    }
 }

@@ -11,6 +11,8 @@
 mod connmix;
 mod process;
 mod rates;
+/// Families that no shard counts.
+pub mod rows;
 mod sends;
 mod table;
 
@@ -23,7 +25,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 pub use rates::{ITEMS, Meters, Rate, Rates};
 pub use sends::{SendSeries, SendTimes};
-pub use table::{Counters, DROPPED, DropReason, Gauges, Kind, Row};
+pub use table::{Counters, DropReason, Gauges, Kind, Row};
 
 const CELLS: usize = Counters::ROWS.len() + DropReason::ALL.len() + Gauges::ROWS.len();
 
@@ -70,7 +72,7 @@ impl Registry {
     /// Cells for `shards` shards, all 0. The time of the call counts as the start of the process.
     pub fn new(shards: usize) -> Registry {
         let recorder = PrometheusBuilder::new().build_recorder();
-        for row in Counters::ROWS.iter().chain([&DROPPED]).chain(Gauges::ROWS) {
+        for row in Counters::ROWS.iter().chain([&rows::DROPPED]).chain(Gauges::ROWS) {
             describe(&recorder, row);
         }
         let shards = (0..shards)
@@ -162,10 +164,10 @@ impl Registry {
         text
     }
 
-    /// All families that [`Registry::render`] may show.
+    /// All families that [`Registry::render`] may show; those of what is switched off are left out
+    /// there.
     pub fn rows() -> impl Iterator<Item = &'static Row> {
-        let counters = Counters::ROWS.iter().chain([&DROPPED]);
-        counters.chain(Gauges::ROWS).chain(&process::ROWS)
+        Counters::ROWS.iter().chain(Gauges::ROWS).chain(rows::ALL)
     }
 }
 
@@ -182,26 +184,23 @@ fn describe(recorder: &PrometheusRecorder, row: &Row) {
     match row.kind {
         Kind::Counter => recorder.describe_counter(name, Some(row.unit), row.help.into()),
         Kind::Gauge => recorder.describe_gauge(name, Some(row.unit), row.help.into()),
+        Kind::Summary => recorder.describe_histogram(name, Some(row.unit), row.help.into()),
     }
 }
 
 /// In the order of the cells.
 fn handles(recorder: &PrometheusRecorder, shard: usize) -> [Handle; CELLS] {
     let shard = Label::new("shard", shard.to_string());
-    let counters = Counters::ROWS.iter().map(|row| (row, vec![shard.clone()]));
-    let dropped = DropReason::ALL
-        .iter()
-        .map(|reason| (&DROPPED, vec![Label::new("reason", reason.label()), shard.clone()]));
-    let gauges = Gauges::ROWS.iter().map(|row| (row, vec![shard.clone()]));
-    let mut lines = counters.chain(dropped).chain(gauges);
-    std::array::from_fn(|_| {
-        let (row, labels) = lines.next().expect("CELLS counts these very rows");
-        let key = Key::from_parts(row.name, labels);
-        match row.kind {
-            Kind::Counter => Handle::Counter(recorder.register_counter(&key, &METADATA)),
-            Kind::Gauge => Handle::Gauge(recorder.register_gauge(&key, &METADATA)),
-        }
-    })
+    let key = |row: &Row| Key::from_parts(row.name, vec![shard.clone()]);
+    let reason = |reason: &DropReason| Label::new("reason", reason.label());
+    let dropped = DropReason::ALL.iter().map(|why| vec![reason(why), shard.clone()]);
+    let dropped = dropped.map(|labels| Key::from_parts(rows::DROPPED.name, labels));
+    let counters = Counters::ROWS.iter().map(key).chain(dropped);
+    let counters = counters.map(|key| Handle::Counter(recorder.register_counter(&key, &METADATA)));
+    let gauges = Gauges::ROWS.iter().map(key);
+    let gauges = gauges.map(|key| Handle::Gauge(recorder.register_gauge(&key, &METADATA)));
+    let mut lines = counters.chain(gauges);
+    std::array::from_fn(|_| lines.next().expect("CELLS counts these very rows"))
 }
 
 /// The recorder writes in the order of its hash maps, which differs from scrape to scrape.
@@ -291,7 +290,8 @@ mod tests {
         for row in Registry::rows() {
             assert!(names.insert(row.name), "{} twice", row.name);
             assert!(is_name(row.name) && row.name == row.name.to_lowercase());
-            assert!(row.name.starts_with("ringway_") || row.name.starts_with("process_"));
+            let starts = ["ringway_", "process_", "connmix_"];
+            assert!(starts.iter().any(|start| row.name.starts_with(start)), "{}", row.name);
             assert_eq!(row.name.ends_with("_total"), row.kind == Kind::Counter, "{}", row.name);
             let stem = row.name.trim_end_matches("_total");
             assert_eq!(stem.ends_with("_bytes"), row.unit == metrics::Unit::Bytes, "{stem}");
@@ -303,11 +303,20 @@ mod tests {
     #[test]
     fn every_row_is_rendered_for_every_shard() {
         let registry = Registry::new(3);
+        let always = parse(&registry.render()).kinds;
+        for row in rows::ALL.iter().filter(|row| !always.contains_key(row.name)) {
+            match row.kind {
+                Kind::Counter => _ = registry.counter(row, &[]),
+                Kind::Gauge => _ = registry.gauge(row, &[]),
+                Kind::Summary => {}
+            }
+        }
         let scrape = parse(&registry.render());
         for row in Registry::rows() {
             assert_eq!(scrape.kinds.get(row.name).map(String::as_str), Some(row.kind.name()));
             assert_eq!(scrape.helps.get(row.name).map(String::as_str), Some(row.help));
         }
+        assert_eq!(scrape.kinds.len(), Registry::rows().count(), "and nothing that has no row");
         for row in Counters::ROWS.iter().chain(Gauges::ROWS) {
             for shard in 0..3 {
                 let series = format!("{}{{shard=\"{shard}\"}}", row.name);
@@ -349,7 +358,7 @@ mod tests {
     #[test]
     fn scrapes_keep_their_order_and_counters_of_the_process_are_in_them() {
         let registry = Registry::new(2);
-        let row = Row { name: "ringway_test_total", ..DROPPED };
+        let row = Row { name: "ringway_test_total", ..rows::DROPPED };
         registry.counter(&row, &[("reason", "b")]).increment(2);
         registry.counter(&row, &[("reason", "a")]).increment(1);
         let text = registry.render();

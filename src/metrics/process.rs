@@ -7,73 +7,26 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use metrics::{Key, Unit};
+use metrics::Key;
 use metrics_exporter_prometheus::{LabelSet, formatting};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Kind, Row};
-
-const BUILD: Row = Row {
-    name: "ringway_build_info",
-    help: "Always 1; the version is in the label",
-    kind: Kind::Gauge,
-    unit: Unit::Count,
-};
-const START: Row = Row {
-    name: "process_start_time_seconds",
-    help: "When the process started, in seconds of Unix time",
-    kind: Kind::Gauge,
-    unit: Unit::Seconds,
-};
-const MEMORY: Row = Row {
-    name: "process_resident_memory_bytes",
-    help: "Resident memory",
-    kind: Kind::Gauge,
-    unit: Unit::Bytes,
-};
-const DESCRIPTORS: Row = Row {
-    name: "process_open_fds",
-    help: "Open file descriptors",
-    kind: Kind::Gauge,
-    unit: Unit::Count,
-};
-const DESCRIPTORS_MAX: Row = Row {
-    name: "process_max_fds",
-    help: "File descriptors that the process may open",
-    kind: Kind::Gauge,
-    unit: Unit::Count,
-};
-const CPU: Row = Row {
-    name: "process_cpu_seconds_total",
-    help: "CPU time of all threads, user and system",
-    kind: Kind::Counter,
-    unit: Unit::Seconds,
-};
-const THREAD_CPU: Row = Row {
-    name: "ringway_thread_cpu_seconds_total",
-    help: "CPU time of the threads of one name that run now, user and system",
-    kind: Kind::Counter,
-    unit: Unit::Seconds,
-};
-
-/// Everything that [`render`] writes.
-pub(super) const ROWS: [Row; 7] =
-    [BUILD, START, MEMORY, DESCRIPTORS, DESCRIPTORS_MAX, CPU, THREAD_CPU];
+use super::{Row, rows};
 
 /// Appends all of it. `start` is the start of the process in Unix seconds.
 pub(super) fn render(out: &mut String, start: f64) {
-    family(out, &BUILD, [(Some(("version", env!("CARGO_PKG_VERSION"))), 1.0)]);
-    family(out, &START, [(None, start)]);
-    family(out, &MEMORY, resident_bytes().map(|bytes| (None, bytes as f64)));
-    family(out, &DESCRIPTORS, open_descriptors().map(|count| (None, count as f64)));
+    family(out, &rows::BUILD, [(Some(("version", env!("CARGO_PKG_VERSION"))), 1.0)]);
+    family(out, &rows::START, [(None, start)]);
+    family(out, &rows::MEMORY, resident_bytes().map(|bytes| (None, bytes as f64)));
+    family(out, &rows::DESCRIPTORS, open_descriptors().map(|count| (None, count as f64)));
     let limit = getrlimit(Resource::Nofile).current;
-    family(out, &DESCRIPTORS_MAX, limit.map(|count| (None, count as f64)));
+    family(out, &rows::DESCRIPTORS_MAX, limit.map(|count| (None, count as f64)));
     let used = clock_gettime(ClockId::ProcessCPUTime);
-    family(out, &CPU, [(None, used.tv_sec as f64 + used.tv_nsec as f64 / 1e9)]);
+    family(out, &rows::CPU, [(None, used.tv_sec as f64 + used.tv_nsec as f64 / 1e9)]);
     let threads = thread_seconds();
     let lines = threads.iter().map(|(name, seconds)| (Some(("thread", name.as_str())), *seconds));
-    family(out, &THREAD_CPU, lines);
+    family(out, &rows::THREAD_CPU, lines);
 }
 
 /// The recorder of the library has integer counters only, so fractional seconds go past it.

@@ -9,14 +9,13 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::{Row, rows};
+
 /// Labels of the series, in the order of their numbers.
 const LABELS: [[&str; 2]; 4] =
     [["socket", "local"], ["socket", "forward"], ["websocket", "local"], ["websocket", "forward"]];
 /// How many series there are.
 const SERIES: usize = LABELS.len();
-const NAME: &str = "connmix_engine_servers_send_duration_seconds";
-const HELP: &str = "Time until a message was written to a connmix client, of a sample of them, \
-                    over ten minutes";
 const QUANTILES: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 /// Parts of the time that quantiles are about, and how long each is.
 const PARTS: usize = 5;
@@ -125,15 +124,16 @@ pub(super) fn render<'a>(shards: impl Iterator<Item = &'a PublishedSends>, page:
         sums.iter_mut().zip(cells).for_each(|(sum, cell)| *sum += cell);
     }
     // Writing to a string does not fail.
-    let _ = writeln!(page, "# HELP {NAME} {HELP}\n# TYPE {NAME} summary");
+    let Row { name, kind, help, .. } = rows::CONNMIX_SEND_DURATION;
+    let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
     for ([protocol, scenario], cells) in LABELS.iter().zip(sums.chunks_exact(WIDTH)) {
         let labels = format!("protocol=\"{protocol}\",scenario=\"{scenario}\"");
         for of in QUANTILES {
             let value = quantile(&cells[2..], of).map_or(f64::NAN, seconds);
-            let _ = writeln!(page, "{NAME}{{{labels},quantile=\"{of}\"}} {value}");
+            let _ = writeln!(page, "{name}{{{labels},quantile=\"{of}\"}} {value}");
         }
         let (count, sum) = (cells[0], seconds(cells[1]));
-        let _ = writeln!(page, "{NAME}_sum{{{labels}}} {sum}\n{NAME}_count{{{labels}}} {count}");
+        let _ = writeln!(page, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
     }
     page.push('\n');
 }
@@ -176,6 +176,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const NAME: &str = rows::CONNMIX_SEND_DURATION.name;
 
     fn page(shards: &[PublishedSends]) -> String {
         let mut page = String::new();

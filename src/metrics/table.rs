@@ -7,13 +7,13 @@ use metrics::Unit;
 
 use super::rates::ITEMS;
 
-/// One family of metrics.
+/// One family of metrics. Made in the lists of this folder alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub name: &'static str,
     pub help: &'static str,
     pub kind: Kind,
-    pub unit: Unit,
+    pub(super) unit: Unit,
 }
 
 /// Prometheus type of a family.
@@ -21,6 +21,7 @@ pub struct Row {
 pub enum Kind {
     Counter,
     Gauge,
+    Summary,
 }
 
 impl Kind {
@@ -29,6 +30,7 @@ impl Kind {
         match self {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Summary => "summary",
         }
     }
 }
@@ -139,14 +141,6 @@ impl DropReason {
         }
     }
 }
-
-/// The family of [`Counters::dropped`]; one line per shard and reason.
-pub const DROPPED: Row = Row {
-    name: "ringway_dropped_total",
-    help: "Messages, events, opens and callbacks that were given up, by reason",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-};
 
 macro_rules! table {
     (

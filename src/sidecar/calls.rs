@@ -9,26 +9,19 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use metrics::{Counter, Unit};
+use metrics::Counter;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 
 use crate::config::model::Sidecar;
 use crate::log::{Every, target};
-use crate::metrics::{Kind, Registry, Row};
+use crate::metrics::{Registry, rows};
 use crate::shard::mailbox::HttpCall;
 use crate::sidecar::upstream::{self, Failure as Upstream};
 
 /// Time for the connection alone: no limit, as the rule's timeout covers everything.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 const LOG_INTERVAL_MS: u64 = 1000;
-
-const FAILURES: Row = Row {
-    name: "ringway_rule_call_failures_total",
-    help: "HTTP requests of connmix rules that failed, by reason",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-};
 
 /// Values of the label `reason`, in the order of [`Failure::number`].
 const REASONS: [&str; 5] = ["request", "timeout", "unreachable", "transport", "status"];
@@ -57,7 +50,8 @@ impl Calls {
     pub fn new(settings: Sidecar, registry: &Registry) -> io::Result<Calls> {
         Ok(Calls {
             client: upstream::calls(settings, false, CONNECT_TIME_MAX)?,
-            failures: REASONS.map(|reason| registry.counter(&FAILURES, &[("reason", reason)])),
+            failures: REASONS
+                .map(|reason| registry.counter(&rows::RULE_CALL_FAILURES, &[("reason", reason)])),
             log: Mutex::new(Every::new(LOG_INTERVAL_MS)),
             started: Instant::now(),
         })

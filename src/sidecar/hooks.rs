@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use metrics::{Counter, Unit};
+use metrics::Counter;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,7 +31,7 @@ use crate::config::model::{Sidecar, XximHooks};
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
 use crate::log::{Every, target};
-use crate::metrics::{Kind, Registry, Row};
+use crate::metrics::{Registry, rows};
 use crate::shard::mailbox::HookKind;
 use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream::{self, Upstream};
@@ -119,13 +119,6 @@ enum Target {
     Http(Upstream, Url),
     Grpc(Channel, PathAndQuery),
 }
-
-const FAILURES: Row = Row {
-    name: "ringway_callback_failures_total",
-    help: "Attempts of callbacks and hooks that failed, by callback and reason",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-};
 
 /// Values of the label `reason`, in the order of [`Failure::number`].
 const REASONS: [&str; 7] =
@@ -298,8 +291,9 @@ impl Hook {
         attempts_max: u32,
         registry: &Registry,
     ) -> Hook {
-        let counter =
-            |reason| registry.counter(&FAILURES, &[("callback", name), ("reason", reason)]);
+        let counter = |reason| {
+            registry.counter(&rows::CALLBACK_FAILURES, &[("callback", name), ("reason", reason)])
+        };
         Hook {
             name,
             target,

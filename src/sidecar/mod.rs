@@ -35,7 +35,7 @@ use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
 use crate::life::{Heart, Life, peer};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
-use crate::metrics::Registry;
+use crate::metrics::{Registry, rows};
 use crate::rsa_keys::RsaKey;
 use crate::shard::mailbox::{
     ConnmixLetter, Mail, MeshCall, MeshRequest, NetsvrLetter, Request, XximLetter,
@@ -177,7 +177,7 @@ impl Services {
     ) -> io::Result<Services> {
         let (shards, life) = (Shards::start(shards), settings.life);
         let peers = |service| {
-            let panics = registry.counter(&peer::PANICS, &[("service", service)]);
+            let panics = registry.counter(&rows::PEER_PANICS, &[("service", service)]);
             peer::Peers::new(service, panics)
         };
         let (upstreams, sidecar) = (settings.upstreams, settings.sidecar);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::source::{Source, is_word};
 
 const METRICS: &str = "src/metrics/table.rs";
+const ROWS: &str = "src/metrics/rows.rs";
 const LIMITS: &str = "src/limits";
 const LOG: &str = "src/log.rs";
 
@@ -32,6 +33,23 @@ pub fn metrics(sources: &[Source]) -> Vec<String> {
                 let message = format!("nothing is dropped for `{reason}`; count it or remove it");
                 found.push(table.at(index, &message));
             }
+        }
+    }
+    found
+}
+
+/// Families that no shard counts, and nobody else either.
+pub fn rows(sources: &[Source]) -> Vec<String> {
+    let Some(list) = sources.iter().find(|source| source.path == ROWS) else {
+        return vec![format!("{ROWS} was not found")];
+    };
+    let mut found = Vec::new();
+    for (index, line) in list.lines.iter().enumerate() {
+        let Some((name, _)) = line.trim().split_once(" \"") else { continue };
+        let path = format!("rows::{name}");
+        let is_row = !name.is_empty() && name.chars().all(is_word);
+        if is_row && !sources.iter().any(|source| used_in(source, &path)) {
+            found.push(list.at(index, &format!("nobody counts `{path}`; count it or drop it")));
         }
     }
     found

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use metrics::{Counter, Gauge, Unit};
+use metrics::{Counter, Gauge};
 
 use super::Failure;
 use super::breaker::{Admission, Breaker, Change};
@@ -17,31 +17,12 @@ use super::other::Other;
 use super::result;
 use crate::config::model::{Sidecar, XximMode, XximUpstream};
 use crate::log::{Every, target};
-use crate::metrics::{Kind, Registry, Row};
+use crate::metrics::{Registry, rows};
 use crate::shard::mailbox::{UpstreamCall, UpstreamResult};
 use crate::sidecar::upstream::url;
 use crate::wire::xxim;
 
 const LOG_INTERVAL_MS: u64 = 1000;
-
-const CALLS: Row = Row {
-    name: "ringway_upstream_calls_total",
-    help: "Calls of xxim upstreams, by upstream and result",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-};
-const OPEN: Row = Row {
-    name: "ringway_upstream_circuit_open",
-    help: "Whether the circuit of an upstream is open",
-    kind: Kind::Gauge,
-    unit: Unit::Count,
-};
-const OPENED: Row = Row {
-    name: "ringway_upstream_circuit_opened_total",
-    help: "How often the circuit of an upstream has opened",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-};
 
 /// What became of a call that was admitted.
 #[derive(Debug)]
@@ -103,15 +84,17 @@ impl Upstream {
         let way = Way::new(settings, sidecar).map_err(named)?;
         let pause_ms = u64::try_from(settings.circuit_pause.as_millis()).unwrap_or(u64::MAX);
         let label = ("upstream", &*settings.name);
-        let open = registry.gauge(&OPEN, &[label]);
+        let open = registry.gauge(&rows::UPSTREAM_CIRCUIT_OPEN, &[label]);
         open.set(0.0);
         Ok(Upstream {
             way,
             breaker: Mutex::new(Breaker::new(settings.circuit_failures, pause_ms)),
             started: Instant::now(),
-            results: RESULTS.map(|result| registry.counter(&CALLS, &[label, ("result", result)])),
+            results: RESULTS.map(|result| {
+                registry.counter(&rows::UPSTREAM_CALLS, &[label, ("result", result)])
+            }),
             open,
-            opened: registry.counter(&OPENED, &[label]),
+            opened: registry.counter(&rows::UPSTREAM_CIRCUIT_OPENED, &[label]),
             log: Mutex::new(Every::new(LOG_INTERVAL_MS)),
             name,
         })

@@ -1,10 +1,10 @@
 //! What the mesh counts.
 
-use metrics::{Counter, Gauge, Unit};
+use metrics::{Counter, Gauge};
 
-use crate::metrics::{DROPPED, Kind, Registry, Row};
+use crate::metrics::{Registry, rows};
 
-/// See [`ROWS`] for what each means.
+/// See [`rows`] for what each means.
 pub(super) struct Meters {
     pub nodes: Gauge,
     pub connected: Gauge,
@@ -26,61 +26,25 @@ pub(super) struct Meters {
     pub dropped_repeated: Counter,
 }
 
-const fn row(name: &'static str, help: &'static str, kind: Kind, unit: Unit) -> Row {
-    Row { name, help, kind, unit }
-}
-
-/// Families of the mesh; there are none without one.
-const ROWS: [Row; 12] = [
-    row("ringway_mesh_nodes", "Other nodes of the mesh", Kind::Gauge, Unit::Count),
-    row("ringway_mesh_connected", "1 while there is a link to NATS", Kind::Gauge, Unit::Count),
-    row("ringway_mesh_buckets", "Buckets that this node listens to", Kind::Gauge, Unit::Count),
-    row(
-        "ringway_mesh_wanted_buckets",
-        "Buckets that other nodes listen to",
-        Kind::Gauge,
-        Unit::Count,
-    ),
-    row("ringway_mesh_queued_bytes", "Bytes that wait for the link", Kind::Gauge, Unit::Bytes),
-    row("ringway_mesh_sent_total", "Messages sent to other nodes", Kind::Counter, Unit::Count),
-    row("ringway_mesh_sent_bytes_total", "Bytes of those messages", Kind::Counter, Unit::Bytes),
-    row("ringway_mesh_received_total", "Messages of other nodes", Kind::Counter, Unit::Count),
-    row("ringway_mesh_received_bytes_total", "Bytes of those", Kind::Counter, Unit::Bytes),
-    row("ringway_mesh_requests_total", "Requests to other nodes", Kind::Counter, Unit::Count),
-    row(
-        "ringway_mesh_requests_failed_total",
-        "Requests that not every node answered in time",
-        Kind::Counter,
-        Unit::Count,
-    ),
-    row(
-        "ringway_mesh_reconnects_total",
-        "Links to NATS after the first",
-        Kind::Counter,
-        Unit::Count,
-    ),
-];
-
 impl Meters {
     /// Registers all of them.
     pub fn new(registry: &Registry) -> Meters {
-        let [nodes, connected, buckets, wanted, queued, rest @ ..] = &ROWS;
-        let [sent, sent_bytes, received, received_bytes, asked, unanswered, reconnects] = rest;
         let counter = |row| registry.counter(row, &[]);
-        let dropped = |reason| registry.counter(&DROPPED, &[("reason", reason)]);
+        let gauge = |row| registry.gauge(row, &[]);
+        let dropped = |reason| registry.counter(&rows::DROPPED, &[("reason", reason)]);
         Meters {
-            nodes: registry.gauge(nodes, &[]),
-            connected: registry.gauge(connected, &[]),
-            buckets: registry.gauge(buckets, &[]),
-            wanted: registry.gauge(wanted, &[]),
-            queued: registry.gauge(queued, &[]),
-            sent: counter(sent),
-            sent_bytes: counter(sent_bytes),
-            received: counter(received),
-            received_bytes: counter(received_bytes),
-            asked: counter(asked),
-            unanswered: counter(unanswered),
-            reconnects: counter(reconnects),
+            nodes: gauge(&rows::MESH_NODES),
+            connected: gauge(&rows::MESH_CONNECTED),
+            buckets: gauge(&rows::MESH_BUCKETS),
+            wanted: gauge(&rows::MESH_WANTED),
+            queued: gauge(&rows::MESH_QUEUED),
+            sent: counter(&rows::MESH_SENT),
+            sent_bytes: counter(&rows::MESH_SENT_BYTES),
+            received: counter(&rows::MESH_RECEIVED),
+            received_bytes: counter(&rows::MESH_RECEIVED_BYTES),
+            asked: counter(&rows::MESH_ASKED),
+            unanswered: counter(&rows::MESH_UNANSWERED),
+            reconnects: counter(&rows::MESH_RECONNECTS),
             dropped_full: dropped("mesh_full"),
             dropped_down: dropped("mesh_down"),
             dropped_large: dropped("mesh_too_large"),
