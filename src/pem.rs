@@ -134,7 +134,7 @@ pub fn read(path: &Path, wanted: Wanted) -> Result<Vec<Block>, PemError> {
 }
 
 /// The blocks of the wanted kind in a text.
-pub fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, Problem> {
+fn blocks(text: &[u8], wanted: Wanted) -> Result<Vec<Block>, Problem> {
     // Text around blocks is nobody's business, in whatever encoding it is.
     let is_text = std::str::from_utf8(text).is_ok();
     let text = Zeroizing::new(String::from_utf8_lossy(text).into_owned());

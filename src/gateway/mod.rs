@@ -19,13 +19,13 @@ mod sockets;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config;
 use crate::config::model::Config;
-use crate::life::{Failure, Life, watch as watchdog};
+use crate::life::{Life, watch as watchdog};
 use crate::limits;
 use crate::log::target;
 use crate::machine::{self, MachineError};
@@ -189,11 +189,6 @@ impl Gateway {
         let config = &self.common.config;
         let reloaded = self.services.iter().rev().map(|service| service.reload(config));
         reloaded.fold(Ok(()), Result::and)
-    }
-
-    /// Waits so long for the reason why the gateway can not go on.
-    pub fn failure(&self, patience: Duration) -> Option<Failure> {
-        self.common.life.failure(patience)
     }
 
     /// The state of its threads.

@@ -2,8 +2,9 @@
 //! sessions of others that are JSON objects (connmix sections 4 and 7.1).
 //!
 //! Values are JSON texts, so nothing is lost or rewritten on the way, and the whole is a JSON
-//! object whose keys are sorted by their bytes. Invariant: [`Context::bytes`] never exceeds
-//! [`CONTEXT_BYTES_MAX`]. Costs: one allocation per key and value; an empty context has none.
+//! object whose keys are sorted by their bytes. Invariant: it has at most
+//! [`CONTEXT_BYTES_MAX`] bytes between its braces. Costs: one allocation per key and value; an
+//! empty context has none.
 
 use crate::limits::CONTEXT_BYTES_MAX;
 use crate::wire::json::{Index, Kind, quoted};
@@ -13,6 +14,7 @@ use crate::wire::json::{Index, Kind, quoted};
 pub struct Context {
     /// Sorted by key. The keys are JSON strings too, with quotes, as they stand in the object.
     values: Vec<(Box<str>, Box<str>)>,
+    /// Of the JSON object without its braces, and one comma more than there are.
     bytes: usize,
 }
 
@@ -24,11 +26,6 @@ pub type ContextValue = (Box<str>, Option<Box<str>>);
 pub struct ContextFull;
 
 impl Context {
-    /// Bytes of the JSON object without its braces.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
@@ -53,7 +50,7 @@ impl Context {
     }
 
     /// Every key and value, sorted by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(key, value)| (&**key, &**value))
     }
 
@@ -121,7 +118,7 @@ mod tests {
         assert_eq!(context.get("\"user_id\""), Some("10001"));
         set(&mut context, &[("lang", None), ("nothing", None)]).expect("there is room");
         assert_eq!(context.to_json(), r#"{"user_id":10001}"#);
-        assert_eq!(context.bytes() + 1, context.to_json().len(), "a comma too many is counted");
+        assert_eq!(context.bytes + 1, context.to_json().len(), "a comma too many is counted");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Life {
     }
 
     /// Milliseconds since the start.
-    pub fn now_ms(&self) -> u64 {
+    fn now_ms(&self) -> u64 {
         self.0.start.elapsed().as_millis() as u64
     }
 
@@ -118,12 +118,12 @@ impl Life {
     }
 
     /// Whether [`Life::stop`] was called.
-    pub fn is_stopping(&self) -> bool {
+    fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
     }
 
     /// The gateway can not go on. Only the first reason counts.
-    pub fn fail(&self, failure: Failure) {
+    fn fail(&self, failure: Failure) {
         {
             let mut first = lock(&self.0.failure);
             if first.is_some() {
@@ -173,7 +173,7 @@ impl Life {
     }
 
     /// Seconds since the thread of this name began its last turn.
-    pub fn age(&self, name: &str) -> Option<f64> {
+    fn age(&self, name: &str) -> Option<f64> {
         let pulses = self.pulses();
         let pulse = pulses.iter().find(|pulse| pulse.name() == name)?;
         Some(pulse.age_ms(self.now_ms()) as f64 / 1000.0)

@@ -64,7 +64,7 @@ impl Phase {
     }
 
     /// The phase of this name.
-    pub fn named(name: &str) -> Option<Phase> {
+    fn named(name: &str) -> Option<Phase> {
         Phase::ALL.into_iter().find(|phase| phase.name() == name)
     }
 }

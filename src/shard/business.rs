@@ -90,7 +90,7 @@ struct Leaving {
 
 impl Business {
     /// A new connection, not registered.
-    pub fn new(worker: bool, peer: SocketAddr, name: String) -> Business {
+    fn new(worker: bool, peer: SocketAddr, name: String) -> Business {
         Business {
             worker,
             peer,
@@ -106,7 +106,7 @@ impl Business {
     }
 
     /// The name that a registration of this connection gets.
-    pub fn name(listener: SocketAddrV4, peer: SocketAddr, unix: u32) -> String {
+    fn name(listener: SocketAddrV4, peer: SocketAddr, unix: u32) -> String {
         conn_id(listener, peer, unix)
     }
 

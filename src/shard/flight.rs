@@ -157,7 +157,8 @@ impl Flight {
     }
 
     /// Frames that wait or fly, and those of them that fly.
-    pub fn frames(&self) -> (usize, usize) {
+    #[cfg(test)]
+    fn frames(&self) -> (usize, usize) {
         (self.order.len(), self.flying)
     }
 }

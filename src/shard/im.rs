@@ -51,7 +51,7 @@ pub struct Conn {
 
 impl Conn {
     /// A connection that was just accepted.
-    pub fn new(peer: SocketAddr) -> Conn {
+    fn new(peer: SocketAddr) -> Conn {
         Conn {
             peer,
             session: Session::new(false),

@@ -131,7 +131,7 @@ impl Links {
     }
 
     /// Workers that are registered.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.links.iter().filter(|link| link.worker.events != 0).count()
     }
 

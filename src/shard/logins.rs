@@ -40,7 +40,7 @@ impl Logins {
     }
 
     /// Logins that wait or are under way.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.queue.len() + self.under_way
     }
 

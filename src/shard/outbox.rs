@@ -125,11 +125,6 @@ impl Outbox {
         self.queued.saturating_add(self.stalled)
     }
 
-    /// Whether more waits than may. Only what is queued without asking for room gets so far.
-    pub fn is_full(&self, bytes_max: u32) -> bool {
-        self.charge() > bytes_max
-    }
-
     /// For tests: bytes of memory that the queue takes, as far as they are nobody else's.
     pub fn memory(&self) -> usize {
         // `Rc` has two counts in front of what it holds.

@@ -158,7 +158,7 @@ impl World {
     }
 
     /// Connects a peer to a listener of this shard.
-    pub fn connect_to(&mut self, listener: usize, shard: usize) -> Peer {
+    fn connect_to(&mut self, listener: usize, shard: usize) -> Peer {
         self.sockets.push(Socket { shard, listener, ..Socket::default() });
         Peer(self.sockets.len() - 1)
     }

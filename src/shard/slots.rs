@@ -50,13 +50,13 @@ impl<T> Slots<T> {
     }
 
     /// The entry with an index.
-    pub fn get(&self, index: u32) -> Option<&T> {
+    fn get(&self, index: u32) -> Option<&T> {
         let chunk = self.chunks.get(index as usize / CHUNK)?.as_ref()?;
         chunk.entries[index as usize % CHUNK].as_ref()
     }
 
     /// The same, to change it.
-    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+    fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let chunk = self.chunks.get_mut(index as usize / CHUNK)?.as_mut()?;
         chunk.entries[index as usize % CHUNK].as_mut()
     }

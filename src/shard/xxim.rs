@@ -90,7 +90,7 @@ impl Conn {
     }
 
     /// A connection that was just accepted.
-    pub fn new(peer: SocketAddr) -> Conn {
+    fn new(peer: SocketAddr) -> Conn {
         Conn::with(peer, Client::new(Identity::default(), None))
     }
 

@@ -60,7 +60,7 @@ impl Readiness {
     }
 
     /// The phase that was entered last; at first [`Phase::Starting`].
-    pub fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match self.0.load(Ordering::Relaxed) {
             0 => Phase::Starting,
             1 => Phase::Ready,

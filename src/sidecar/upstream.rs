@@ -56,7 +56,7 @@ impl Upstream {
     }
 
     /// A client that trusts these certificates only.
-    pub fn with_certificates(
+    fn with_certificates(
         settings: Sidecar,
         certificates: impl IntoIterator<Item = Certificate>,
     ) -> io::Result<Upstream> {

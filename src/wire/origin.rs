@@ -93,7 +93,7 @@ impl Origins {
     }
 
     /// Whether a port that acts for whoever reaches it may act for a request with this origin: for
-    /// pages that are listed and [`is_local`] ones, and for what is no page. Browsers send no
+    /// pages that are listed or on this machine, and for what is no page. Browsers send no
     /// origin with a GET to the page's own host, so this does not keep anybody from reading.
     pub fn trust(&self, origin: &[u8], host: &[u8]) -> bool {
         origin.is_empty() || is_local(origin, host) || self.lists(origin)
@@ -192,7 +192,7 @@ pub fn of(request: &Request<'_>) -> Vec<u8> {
 /// Whether the page is one of this machine: its host is the one that the request is for (`host`,
 /// whatever the ports), and a name or address of loopback. The second matters, for the name of a
 /// stranger may be made to lead to this machine, and then his pages have the same host.
-pub fn is_local(origin: &[u8], host: &[u8]) -> bool {
+fn is_local(origin: &[u8], host: &[u8]) -> bool {
     let [origin, host] = [origin, host].map(|text| std::str::from_utf8(text).unwrap_or_default());
     let host = host_and_port(host).map_or("", |(host, _)| host);
     let page = Origin::parse(origin).map_or("", |origin| origin.host);

@@ -52,7 +52,7 @@ pub enum Event<'a> {
 
 /// Whether this may be the name of a channel (section 4): 1 to 255 bytes without spaces and
 /// control characters.
-pub fn is_channel(name: &str) -> bool {
+fn is_channel(name: &str) -> bool {
     let fits = !name.is_empty() && name.len() <= CHANNEL_BYTES_MAX;
     fits && !name.chars().any(|c| c == ' ' || c.is_control())
 }

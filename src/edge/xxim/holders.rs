@@ -36,11 +36,6 @@ impl Triple {
         [user.clone(), platform.clone(), device.clone()]
     }
 
-    /// The user.
-    pub fn user(&self) -> &str {
-        &self.0.0
-    }
-
     /// Which of so many places decides about it; the same everywhere in a process.
     pub fn home(&self, places: usize) -> usize {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(self);
@@ -96,13 +91,8 @@ impl Holders {
     }
 
     /// Triples that are held.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -128,10 +118,10 @@ mod tests {
         assert_eq!(holders.claim(triple("a", "e"), two, 2), Claimed::Free);
         assert_eq!(holders.claim(triple("a", "d"), two, 2), Claimed::From(one));
         holders.release(triple("a", "d"), one);
-        assert_eq!(holders.len(), 2);
+        assert_eq!(holders.count(), 2);
         holders.release(triple("a", "d"), two);
         holders.release(triple("a", "e"), two);
-        assert!(holders.is_empty());
+        assert_eq!(holders.count(), 0);
     }
 
     #[test]
@@ -141,7 +131,7 @@ mod tests {
         assert_eq!(holders.claim(triple("a", "d"), new, 2), Claimed::Free);
         assert_eq!(holders.claim(triple("a", "d"), old, 1), Claimed::Kept);
         holders.release(triple("a", "d"), old);
-        assert_eq!(holders.len(), 1);
+        assert_eq!(holders.count(), 1);
         holders.release(triple("a", "d"), new);
         assert_eq!(holders.claim(triple("a", "d"), old, 1), Claimed::Free);
     }

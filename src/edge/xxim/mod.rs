@@ -165,7 +165,7 @@ impl Client {
     }
 
     /// The user, device and platform that the connection holds.
-    pub fn triple(&self) -> Option<Triple> {
+    fn triple(&self) -> Option<Triple> {
         self.identity.logged_in().then(|| Triple::of(&self.identity))
     }
 

@@ -78,7 +78,8 @@ impl<T> Turns<T> {
     }
 
     /// Sources in the table.
-    pub fn sources(&self) -> usize {
+    #[cfg(test)]
+    fn sources(&self) -> usize {
         self.sources.len()
     }
 

@@ -78,12 +78,13 @@ impl Bitmap {
     }
 
     /// Bits that are set.
-    pub fn count(&self) -> u32 {
+    #[cfg(test)]
+    fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
     /// 64 bits at a time.
-    pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
+    fn words(&self) -> impl Iterator<Item = u64> + '_ {
         self.0.iter().copied()
     }
 

@@ -57,7 +57,7 @@ pub struct Conn {
 
 impl Conn {
     /// A TCP connection that was just accepted.
-    pub fn new(peer: SocketAddr, server: u16, rules: &ConnmixServer) -> Conn {
+    fn new(peer: SocketAddr, server: u16, rules: &ConnmixServer) -> Conn {
         let framing = match rules.framing {
             ClientFraming::Line | ClientFraming::JsonLine => Framing::Line,
             ClientFraming::Length | ClientFraming::LengthText => Framing::Length,

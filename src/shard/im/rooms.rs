@@ -307,7 +307,7 @@ impl<'a> Fan<'a> {
     }
 
     /// Bytes of the compressed body, if one was made.
-    pub fn packed_bytes(&self) -> u64 {
+    fn packed_bytes(&self) -> u64 {
         self.body.packed().map_or(0, |packed| packed.len() as u64)
     }
 }

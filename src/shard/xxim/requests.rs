@@ -87,7 +87,7 @@ impl State {
 
     /// Triples that are at home here and held by somebody.
     pub fn held(&self) -> usize {
-        self.holders.len()
+        self.holders.count()
     }
 }
 

@@ -122,11 +122,6 @@ impl NotifyBody {
         NotifyBody { plain, packed: Packed::Unknown }
     }
 
-    /// As it was given.
-    pub fn plain(&self) -> &Bytes {
-        &self.plain
-    }
-
     /// Compresses the body, once: only if it has `min` bytes and becomes at most 90 % of it
     /// (section 7). `Some` says what it became.
     pub fn pack(&mut self, min: usize, gzip: &mut Gzip) -> Option<&Bytes> {

@@ -35,5 +35,3 @@ pub use numbers::{Commands, Request, Status, Statuses};
 pub const HEADER_BYTES: usize = 11;
 /// Bytes of a frame of the server (section 2).
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of a token (section 9).
-pub const TOKEN_BYTES_MAX: usize = 4096;

@@ -72,7 +72,7 @@ impl FrameReader {
 
     /// Like [`FrameReader::next`], but gives what follows the length, whatever it is. For the
     /// business side of the protocol.
-    pub fn payload(&mut self, input: &mut &[u8], limit: u32) -> Result<Option<Bytes>, FrameError> {
+    fn payload(&mut self, input: &mut &[u8], limit: u32) -> Result<Option<Bytes>, FrameError> {
         if !self.stash.is_empty() {
             let mut stash = std::mem::take(&mut self.stash);
             let mut rest = &stash[..];
@@ -97,12 +97,14 @@ impl FrameReader {
     }
 
     /// Bytes that wait here.
-    pub fn held(&self) -> usize {
+    #[cfg(test)]
+    fn held(&self) -> usize {
         self.partial.len() + self.stash.len()
     }
 
     /// Whether a frame has begun and is not complete. What was stashed does not count.
-    pub fn mid_frame(&self) -> bool {
+    #[cfg(test)]
+    fn mid_frame(&self) -> bool {
         !self.partial.is_empty()
     }
 
