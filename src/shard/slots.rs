@@ -56,7 +56,7 @@ impl<T> Slots<T> {
     }
 
     /// The same, to change it.
-    fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         let chunk = self.chunks.get_mut(index as usize / CHUNK)?.as_mut()?;
         chunk.entries[index as usize % CHUNK].as_mut()
     }
