@@ -28,4 +28,24 @@ macro_rules! words {
     };
 }
 
-pub(super) use words;
+/// An enum and its table at once: a value and its word are one line. What a value carries beside
+/// has a default, which the configuration replaces.
+macro_rules! choice {
+    ($(#[$doc:meta])* pub enum $name:ident {
+        $($(#[$about:meta])* $value:ident $({ $field:ident: $type:ty = $default:expr })?
+            = $word:literal),+ $(,)?
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$about])* $value $({ $field: $type })?),+
+        }
+
+        impl $crate::config::choice::Choice for $name {
+            const WORDS: &'static [&'static str] = &[$($word),+];
+            const VALUES: &'static [$name] = &[$($name::$value $({ $field: $default })?),+];
+        }
+    };
+}
+
+pub(super) use {choice, words};

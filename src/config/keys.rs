@@ -4,8 +4,10 @@
 //! whose length is limited has both. Parser, error messages and reference are made from the rows.
 
 use super::choice::Choice;
-use super::listeners::{ListenerProtocol, RouteProtocol};
-use super::model::{MessageType, OriginMode, SlowClient, WorkerCommands, WorkerFull, WorkerPick};
+use super::listeners::ListenerProtocol;
+use super::model::{
+    ClientProtocol, MessageType, OriginMode, SlowClient, WorkerCommands, WorkerFull, WorkerPick,
+};
 use super::{connmix, connmix_server, im, login, mesh, origins, xxim, xxim_push, xxim_upstream};
 use crate::limits::{self, Unit};
 
@@ -107,7 +109,7 @@ const KEYS: &[Key] = &[
         allowed: "path that begins with `/`, without query",
         ..text("listener.routes.path", "", "Request path of WebSocket clients.")
     },
-    choice::<RouteProtocol>(
+    choice::<ClientProtocol>(
         "listener.routes.protocol",
         "",
         "What clients of this path speak. echo: every message comes back.",

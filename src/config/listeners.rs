@@ -31,24 +31,6 @@ words!(ListenerProtocol {
     Im = "im",
 });
 
-/// What clients of a route speak.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum RouteProtocol {
-    Netsvr,
-    Xxim,
-    Connmix,
-    Im,
-    Echo,
-}
-
-words!(RouteProtocol {
-    Netsvr = "netsvr",
-    Xxim = "xxim",
-    Connmix = "connmix",
-    Im = "im",
-    Echo = "echo",
-});
-
 /// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
 pub(super) fn listeners(
     settings: &Settings,
@@ -201,17 +183,12 @@ fn routes(
             Complaint::new("this path has a route already").advise("Remove one of the two")
         } else {
             let route = format!("{path}.routes.{index}");
-            let protocol = settings.choice(&format!("{route}.protocol"))?;
-            refuse_server(settings, &route, protocol == RouteProtocol::Connmix)?;
-            let protocol = match protocol {
-                RouteProtocol::Netsvr => ClientProtocol::Netsvr,
-                RouteProtocol::Xxim => ClientProtocol::Xxim,
-                RouteProtocol::Connmix => ClientProtocol::Connmix {
-                    server: connmix_server::number(settings, &format!("{route}.server"), servers)?,
-                },
-                RouteProtocol::Im => ClientProtocol::Im,
-                RouteProtocol::Echo => ClientProtocol::Echo,
-            };
+            let mut protocol: ClientProtocol = settings.choice(&format!("{route}.protocol"))?;
+            let connmix = matches!(protocol, ClientProtocol::Connmix { .. });
+            refuse_server(settings, &route, connmix)?;
+            if let ClientProtocol::Connmix { server } = &mut protocol {
+                *server = connmix_server::number(settings, &format!("{route}.server"), servers)?;
+            }
             routes.push(Route { path: request_path, protocol });
             continue;
         };

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Choice, words};
+use super::choice::{Choice, choice, words};
 pub use super::connmix::Connmix;
 pub use super::connmix_server::*;
 pub use super::im::{Forward, GzipServer, Im};
@@ -178,17 +178,16 @@ pub struct Route {
     pub protocol: ClientProtocol,
 }
 
-/// Protocols of WebSocket clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientProtocol {
-    Netsvr,
-    Xxim,
-    /// With the number of the [`ConnmixServer`] whose rules these clients follow.
-    Connmix {
-        server: u16,
-    },
-    Im,
-    Echo,
+choice! {
+    /// Protocols of WebSocket clients.
+    pub enum ClientProtocol {
+        Netsvr = "netsvr",
+        Xxim = "xxim",
+        /// With the number of the [`ConnmixServer`] whose rules these clients follow.
+        Connmix { server: u16 = 0 } = "connmix",
+        Im = "im",
+        Echo = "echo",
+    }
 }
 
 /// `[netsvr]`: netsvr specification section 8, with its defaults unless the document says

@@ -109,12 +109,18 @@ impl Refusal {
 /// Whether answers are the bytes of netsvr's table: on its paths, and on any other of a listener
 /// that has one of them.
 fn is_exact(path: Option<&[u8]>, routes: &[Route]) -> bool {
-    let is_own =
-        |route: &Route| matches!(route.protocol, ClientProtocol::Netsvr | ClientProtocol::Echo);
+    let is_own = |route: &Route| is_netsvr_like(route.protocol);
     match path.and_then(|path| route(path, routes)) {
         Some(route) => is_own(route),
         None => routes.iter().any(is_own),
     }
+}
+
+/// Whether clients are upgraded as netsvr does it: its compression, its answers to the byte. So is
+/// every protocol that says nothing else.
+fn is_netsvr_like(protocol: ClientProtocol) -> bool {
+    use ClientProtocol::{Connmix, Im, Xxim};
+    !matches!(protocol, Xxim | Connmix { .. } | Im)
 }
 
 fn route<'a>(path: &[u8], routes: &'a [Route]) -> Option<&'a Route> {
@@ -150,7 +156,7 @@ pub fn upgrade(
     if key.is_empty() {
         return Err(bad("missing Sec-WebSocket-Key"));
     }
-    let netsvrs = matches!(route.protocol, ClientProtocol::Netsvr | ClientProtocol::Echo);
+    let netsvrs = is_netsvr_like(route.protocol);
     let compress = netsvr.compression_level != 0 && netsvrs;
     let offer = if compress { offer } else { Offer::None };
     let headers = || request.headers().map(|(name, value)| (name.to_owned(), text(value)));
@@ -194,7 +200,7 @@ pub fn xxim_refusal(request: &Request<'_>, routes: &[Route], origins: &Origins) 
 fn not_an_upgrade(route: Option<&Route>, routes: &[Route]) -> Refusal {
     let greets = |route: &Route| matches!(route.protocol, ClientProtocol::Netsvr);
     match route {
-        Some(route) if !greets(route) && route.protocol != ClientProtocol::Echo => UPGRADE,
+        Some(route) if !is_netsvr_like(route.protocol) => UPGRADE,
         None if !routes.iter().any(greets) => NOT_FOUND,
         _ => HELLO,
     }
