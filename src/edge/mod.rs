@@ -2,7 +2,6 @@
 //! far. The shard owns the connections and carries out what is decided here.
 
 pub mod connmix;
-pub mod echo;
 pub mod im;
 pub mod netsvr;
 pub mod upgrade;

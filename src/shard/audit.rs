@@ -5,8 +5,7 @@
 use std::collections::HashMap;
 
 use crate::limits::{
-    CONNMIX_ANSWER_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, FRAME_CHARGE_BYTES, HELD_BYTES_MAX,
-    HTTP_HEAD_BYTES_MAX,
+    CONNMIX_ANSWER_BYTES_MAX, FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX,
 };
 use crate::shard::Shard;
 use crate::shard::business::Tally;
@@ -77,10 +76,14 @@ impl Shard {
             (timers, self.engine.jobs.len()),
             "timers"
         );
-        assert_eq!(self.im.timers.len(), self.im.rooms.len(), "timers of open batches");
-        self.im.rooms.check(self.im.bounds(&self.engine));
+        assert_eq!(
+            self.tenants.im.timers.len(),
+            self.tenants.im.rooms.len(),
+            "timers of open batches"
+        );
+        self.tenants.im.rooms.check(self.tenants.im.bounds(&self.engine));
         self.audit_lists(sizes, &sum);
-        self.xxim.audit(&self.engine);
+        self.tenants.xxim.audit(&self.engine);
         self.engine.hub.check();
         self.engine.queueing.queues.check();
         let connections = self.engine.conns.len() as u32;
@@ -89,7 +92,7 @@ impl Shard {
 
     /// What waits at the desks fits to the connections.
     fn audit_lists(&self, sizes: Sizes, sum: &Tally) {
-        let calls = self.connmix.calls.waiting();
+        let calls = self.tenants.connmix.calls.waiting();
         assert!(
             calls <= 2 * self.engine.conns.len() + LEFT_SPARE,
             "{calls} requests of rules wait"
@@ -99,12 +102,12 @@ impl Shard {
             "logins wait"
         );
         assert_eq!(
-            (self.netsvr.asks.len(), self.engine.workers),
+            (self.tenants.netsvr.asks.len(), self.engine.workers),
             (sum.questions, sum.workers),
             "asks, workers"
         );
         assert_eq!(self.engine.tells.len(), sum.tells, "commands whose outcome is awaited");
-        self.netsvr.asks.audit();
+        self.tenants.netsvr.asks.audit();
         assert_eq!(self.engine.answer_bytes, sum.answer_bytes, "bytes of answers");
         assert_eq!(
             self.engine.links.audit(self.engine.id, sizes.workers_max),
@@ -136,32 +139,33 @@ impl Shard {
         assert!(self.engine.jobs.is_empty(), "{} jobs are left", self.engine.jobs.len());
         assert_eq!(self.engine.links.queued(), (0, 0), "events are left");
         assert!(self.engine.links.is_empty() && self.engine.workers == 0, "workers are left");
-        assert_eq!((self.xxim.held(), self.xxim.under_way()), (0, 0), "triples, requests of xxim");
-        assert!(self.engine.tells.is_empty(), "outcomes are awaited");
-        let slabs = [
-            self.greetings.is_empty(),
-            self.netsvr.is_empty(),
-            self.xxim.has_nobody(),
-            self.connmix.has_nobody(),
-            self.api.has_nobody(),
-            self.im.has_nobody(),
-        ];
-        assert_eq!(slabs, [true; 6], "what protocols keep of connections");
-        assert!(self.connmix.rest.is_empty(), "rules go on");
-        assert!(self.xxim.is_idle(), "questions of xxim clients are left");
         assert_eq!(
-            (self.netsvr.asks.len(), self.engine.hooks.len()),
+            (self.tenants.xxim.held(), self.tenants.xxim.under_way()),
+            (0, 0),
+            "triples, requests of xxim"
+        );
+        assert!(self.engine.tells.is_empty(), "outcomes are awaited");
+        let nobody = self.greetings.is_empty() && self.tenants.have_nobody();
+        assert!(nobody, "protocols keep something of connections that are gone");
+        assert!(self.tenants.connmix.rest.is_empty(), "rules go on");
+        assert!(self.tenants.are_idle(), "questions of clients are left");
+        assert_eq!(
+            (self.tenants.netsvr.asks.len(), self.engine.hooks.len()),
             (0, 0),
             "questions, callbacks"
         );
         assert!(
-            !self.netsvr.asks.is_busy(self.engine.answers_written),
+            !self.tenants.netsvr.asks.is_busy(self.engine.answers_written),
             "answers are in the making"
         );
-        assert_eq!((self.im.guests, self.im.users), (0, 0), "IM clients");
-        assert!(self.im.rooms.is_empty() && self.im.timers.is_empty(), "batches are open");
-        assert_eq!(self.connmix.calls.len(), 0, "requests of rules");
-        let (leaving, departed) = (self.connmix.leaving.len(), self.connmix.departed.len());
+        assert_eq!((self.tenants.im.guests, self.tenants.im.users), (0, 0), "IM clients");
+        assert!(
+            self.tenants.im.rooms.is_empty() && self.tenants.im.timers.is_empty(),
+            "batches are open"
+        );
+        assert_eq!(self.tenants.connmix.calls.len(), 0, "requests of rules");
+        let (leaving, departed) =
+            (self.tenants.connmix.leaving.len(), self.tenants.connmix.departed.len());
         assert_eq!((leaving, departed), (0, 0), "rules about the end of clients");
         assert!(
             self.engine.shared.room_limits.is_empty() && self.engine.logins.is_empty(),
@@ -215,13 +219,13 @@ impl Shard {
             kind::BUSINESS => {
                 let frames = self.engine.config.netsvr.worker.queue_frames_max as usize;
                 let events_max = frames.max(self.engine.mail.len());
-                let business = self.netsvr.backends.of(Some(conn.index));
+                let business = self.tenants.netsvr.backends.of(Some(conn.index));
                 let business = business.expect("a backend has one");
                 business.audit(audit_flight(conn), events_max)
             }
             kind::CONNMIX_API => {
                 audit_flight(conn);
-                Tally { tells: self.api.audit(&self.engine, slot).0, ..Tally::default() }
+                Tally { tells: self.tenants.api.audit(&self.engine, slot).0, ..Tally::default() }
             }
             kind::OPENING | kind::NETSVR => {
                 assert!(has(Flags::ONLINE), "{}", at("not counted as online"));
@@ -255,14 +259,10 @@ impl Shard {
         let (message_max, frames_max) = match conn.kind {
             kind::BUSINESS => (0, usize::MAX),
             kind::CONNMIX_API => self.audit_api_memory(sizes),
-            kind::ECHO => {
-                let message_max = ECHO_MESSAGE_BYTES_MAX as usize;
-                (message_max, outbox_bytes_max + message_max)
-            }
             kind::IM => {
                 let rules = &self.engine.config.im;
                 let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
-                let held = self.im.bytes_held(&self.engine, slot);
+                let held = self.tenants.im.bytes_held(&self.engine, slot);
                 assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
                 // Responses go on where notifications end.
                 let high_water = outbox_bytes_max.max(rules.out_high_water as usize);
@@ -270,12 +270,17 @@ impl Shard {
             }
             kind::CONNMIX => {
                 let message_max = self.engine.row(slot).message_bytes_max as usize;
-                self.connmix.audit(&self.engine, slot, message_max + kept_max);
+                self.tenants.connmix.audit(&self.engine, slot, message_max + kept_max);
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
-            _ => {
+            kind::NETSVR | kind::OPENING | kind::XXIM | kind::XXIM_HTTP | kind::LEAVING => {
                 let message_max = self.engine.config.netsvr.customer.receive_pack_limit as usize;
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
+            }
+            // An answer may be as long as what it answers.
+            _ => {
+                let message_max = self.engine.row(slot).message_bytes_max as usize;
+                (message_max, outbox_bytes_max + message_max)
             }
         };
         let bytes = conn.outbox.charge() as usize;
@@ -289,7 +294,7 @@ impl Shard {
         let decoder = conn.decoder.held();
         assert!(decoder <= message_max + kept_max + CONTROL_BYTES_MAX, "slot {slot}: {decoder}");
         if conn.kind == kind::CONNMIX_API {
-            let held = self.api.audit(&self.engine, slot).1;
+            let held = self.tenants.api.audit(&self.engine, slot).1;
             assert!(held <= message_max + HTTP_HEAD_BYTES_MAX + kept_max, "slot {slot}: {held}");
         }
         if let Some(greeting) = self.greetings.of(self.engine.index(slot, kind::GREETING)) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::config::model::Service;
 use crate::config::model::WorkerCommands;
 use crate::control::worker::{self, Request};
 use crate::hub::ConnId;
@@ -24,7 +25,6 @@ use crate::shard::links::{EventKind, WorkerInfo};
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, NetsvrLetter};
 use crate::shard::outbox::charge;
-use crate::shard::rows;
 use crate::wire::netsvr::{self as wire, RegisterCode};
 use crate::wire::worker::{Cmd, Frame as Inbound, FrameReader, conn_id};
 
@@ -143,17 +143,12 @@ impl Business {
 
 impl super::netsvr::Netsvr {
     /// A connection was accepted, on a worker listener or on a task listener.
-    pub(super) fn business_accepted(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        address: SocketAddrV4,
-        peer: SocketAddr,
-        worker: bool,
-    ) {
-        let name = Business::name(address, peer, engine.now.unix);
+    pub(super) fn business_accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        let listener = &engine.listeners[usize::from(engine.conns[slot].listener)];
+        let worker = listener.service == Service::NetsvrWorker;
+        let name = Business::name(listener.address, peer, engine.now.unix);
         let index = self.backends.insert(Business::new(worker, peer, name));
-        let row = if worker { rows::WORKER } else { rows::TASK };
+        let row = if worker { self.rows.worker } else { self.rows.task };
         engine.turn_into(slot, kind::BUSINESS, index, row);
         engine.watch_frames(slot, Source::Workers);
     }

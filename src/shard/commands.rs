@@ -16,6 +16,7 @@ use crate::shard::Shard;
 use crate::shard::connmix_api::Asked;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
+use crate::shard::tenants::hook;
 
 /// A command by shard.
 pub(super) enum Spread {
@@ -64,10 +65,10 @@ impl Shard {
         let leaves = node.is_some() || self.engine.leaves(&command);
         if !leaves && self.is_here(&command) {
             let outcome = self.apply(&command);
-            return self.api.done(&mut self.engine, slot, about, form, outcome);
+            return self.tenants.api.done(&mut self.engine, slot, about, form, outcome);
         }
         let (number, conn) = (self.engine.tells.number(), self.engine.conns.id(slot));
-        self.api.expect(&mut self.engine, slot, number, about, form);
+        self.tenants.api.expect(&mut self.engine, slot, number, about, form);
         if let Some(node) = node {
             self.engine.tells.open(number, conn, 1);
             return self.engine.hand_over(Reach::Node(node), Arc::new(command), Some(number));
@@ -112,7 +113,7 @@ impl Shard {
     /// What a command came to on one shard, or on other nodes.
     pub(super) fn told(&mut self, number: u64, part: Outcome) {
         if let Some((conn, outcome)) = self.engine.tells.add(number, part) {
-            self.api.told(&mut self.engine, conn, number, outcome);
+            self.tenants.api.told(&mut self.engine, conn, number, outcome);
         }
     }
 
@@ -122,9 +123,9 @@ impl Shard {
             Command::Push { target, payloads } => {
                 let mut outcome = Outcome::default();
                 if let Target::Topics(topics) = target {
-                    payloads
-                        .iter()
-                        .for_each(|payload| self.im.published(&mut self.engine, topics, payload));
+                    payloads.iter().for_each(|payload| {
+                        self.tenants.im.published(&mut self.engine, topics, payload)
+                    });
                 }
                 payloads.iter().for_each(|payload| outcome.add(self.push_to(target, payload)));
                 outcome
@@ -153,18 +154,19 @@ impl Shard {
             }
             Command::Room(message) => {
                 // Usually all members speak IM.
-                let others = self.engine.hub.len() as u64 > self.im.guests + self.im.users;
+                let others =
+                    self.engine.hub.len() as u64 > self.tenants.im.guests + self.tenants.im.users;
                 if let Some(content) = message.content.as_ref().filter(|_| others) {
                     self.push_beside_rooms(&message.topic, content);
                 }
-                self.im.room(&mut self.engine, message);
+                self.tenants.im.room(&mut self.engine, message);
                 Outcome::default()
             }
             Command::Displace { conn, login } => {
-                self.xxim.displaced_elsewhere(&mut self.engine, *conn, login)
+                self.tenants.xxim.displaced_elsewhere(&mut self.engine, *conn, login)
             }
             Command::Replace(session) => {
-                Outcome { done: self.im.replace(&mut self.engine, session), failed: 0 }
+                Outcome { done: self.tenants.im.replace(&mut self.engine, session), failed: 0 }
             }
         }
     }
@@ -200,10 +202,9 @@ impl Shard {
 
     /// Closes a client that a backend does not want any more, in the words of its protocol.
     fn send_away(&mut self, slot: u32, reason: CloseReason) {
-        match self.engine.conns[slot].kind {
-            kind::IM => self.im.kicked(&mut self.engine, slot, reason),
-            _ => self.engine.close(slot, reason),
-        }
+        let kind = self.engine.conns[slot].kind;
+        let engine = &mut self.engine;
+        hook!(self.tenants, kind, kicked(engine, slot, reason), else engine.close(slot, reason));
     }
 
     /// Carries out what comes from another node.
@@ -289,7 +290,7 @@ impl Shard {
 
     fn set_context(&mut self, slot: u32, values: &[ContextValue]) -> bool {
         if self.engine.conns[slot].kind == kind::CONNMIX {
-            return self.connmix.set_context(&mut self.engine, slot, values);
+            return self.tenants.connmix.set_context(&mut self.engine, slot, values);
         }
         let mut context = Context::default();
         let session = self.engine.hub.session(slot);

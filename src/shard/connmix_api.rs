@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::control::connmix_api::{self as control, About, Action};
+use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Outcome};
 use crate::hub::queues::{Queues, Window};
@@ -28,10 +29,11 @@ use crate::shard::connmix_http::{Form, Reading};
 use crate::shard::conns::Flags;
 use crate::shard::flight::Source;
 use crate::shard::lists::kind;
+use crate::shard::manners::{Life, Manners};
 use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
-use crate::shard::rows;
 use crate::shard::slots::Slots;
+use crate::shard::tenant::Tenant;
 use crate::wire::connmix::{self as wire, Answer, Code};
 use crate::wire::json::Index;
 use crate::wire::websocket;
@@ -40,9 +42,11 @@ const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout"
 const TOO_MANY_ERRORS: CloseReason = CloseReason { code: 1008, text: "too many errors" };
 
 /// What a shard has for all connections to the API together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Api {
     conns: Slots<Conn>,
+    /// How its connections behave.
+    row: u16,
     /// Of the last JSON that a backend has sent.
     pub json: Index,
 }
@@ -140,11 +144,20 @@ impl Conn {
 }
 
 impl Api {
-    /// A connection was accepted.
-    pub(super) fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
-        let index = self.conns.insert(Conn::new(peer));
-        engine.turn_into(slot, kind::CONNMIX_API, index, rows::CONNMIX_API);
-        engine.watch_frames(slot, Source::Queues);
+    /// Nobody is connected.
+    pub(super) fn new(engine: &mut Engine) -> Api {
+        let api = &engine.config.connmix.api;
+        let outbox_bytes_max = CONNMIX_ANSWER_BYTES_MAX as u32;
+        let (write, read) = (api.write_timeout, api.read_timeout);
+        let manners = Manners {
+            backend: true,
+            drains: false,
+            pings: true,
+            life: Life::Frames,
+            ..Manners::new(api.message_bytes_max, outbox_bytes_max, write, read)
+        };
+        let row = engine.add_row(manners);
+        Api { conns: Slots::default(), row, json: Index::default() }
     }
 
     /// For tests: panics if an invariant of a connection does not hold; returns the outcomes that
@@ -154,22 +167,13 @@ impl Api {
         conn.map_or((0, 0), |conn| (conn.audit(), conn.reading.held()))
     }
 
-    /// Whether the next request can be read; if not, the connection is blocked.
-    pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
-        let full = self.is_full(engine, slot);
-        if full {
-            engine.block(slot);
-        }
-        !full
-    }
-
     fn is_full(&mut self, engine: &mut Engine, slot: u32) -> bool {
         let own_bytes = engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
         self.api(engine, slot).is_some_and(|conn| conn.is_full(own_bytes))
     }
 
     /// One WebSocket message. Returns what the shard is to carry out.
-    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) -> Option<Asked> {
+    pub(super) fn request(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) -> Option<Asked> {
         if data.trim_ascii() == b"ping" {
             engine.push(slot, websocket::frame(websocket::Opcode::Text, b"pong"));
             return None;
@@ -250,16 +254,6 @@ impl Api {
         let pending = Pending { number: 0, about: About::Send, form, answer: Some(answer) };
         conn.pending.push_back(pending);
         engine.owes(slot, true);
-    }
-
-    /// The answers that are missing are not waited for any more: the goodbye follows what is known.
-    pub(super) fn give_up(&mut self, engine: &mut Engine, slot: u32) {
-        let Some(conn) = self.api(engine, slot) else { return };
-        let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
-        let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
-        conn.pending.retain(|pending| pending.answer.is_some());
-        unknown.into_iter().for_each(|number| engine.tells.forget(number));
-        self.release(engine, slot);
     }
 
     /// Notes a request whose answer comes under this number.
@@ -508,32 +502,30 @@ impl Api {
         engine.set_due(slot, since_ms.map_or(u64::MAX, |since_ms| since_ms + time_max));
     }
 
-    /// That time has come.
-    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
-        self.rearm(engine, slot);
-        if engine.conns[slot].due_ms <= engine.now.ms {
-            engine.counters.idle_timeouts += 1;
-            engine.finish(slot);
-        }
+    pub(super) fn api(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
+        self.conns.of_mut(engine.index(slot, kind::CONNMIX_API))
+    }
+}
+
+impl Tenant for Api {
+    /// A connection was accepted.
+    fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        let index = self.conns.insert(Conn::new(peer));
+        engine.turn_into(slot, kind::CONNMIX_API, index, self.row);
+        engine.watch_frames(slot, Source::Queues);
     }
 
-    /// The peer has been silent for too long, or does not take what it is sent.
-    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
-        engine.counters.idle_timeouts += 1;
-        let flags = engine.conns[slot].flags;
-        match flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) {
-            true => engine.close(slot, READ_TIMEOUT),
-            false => engine.finish(slot),
+    /// Whether the next request can be read; if not, the connection is blocked.
+    fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        let full = self.is_full(engine, slot);
+        if full {
+            engine.block(slot);
         }
-    }
-
-    /// For tests: whether nothing is kept of any connection.
-    pub(super) fn has_nobody(&self) -> bool {
-        self.conns.is_empty()
+        !full
     }
 
     /// The connection is gone: its homes take back what was not written.
-    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn departed(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::CONNMIX_API);
         let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
         let consumer = engine.conns.id(slot);
@@ -548,7 +540,45 @@ impl Api {
         }
     }
 
-    pub(super) fn api(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
-        self.conns.of_mut(engine.index(slot, kind::CONNMIX_API))
+    /// That time has come.
+    fn due(&mut self, engine: &mut Engine, slot: u32) {
+        self.rearm(engine, slot);
+        if engine.conns[slot].due_ms <= engine.now.ms {
+            engine.counters.idle_timeouts += 1;
+            engine.finish(slot);
+        }
+    }
+
+    /// The peer has been silent for too long, or does not take what it is sent.
+    fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.idle_timeouts += 1;
+        let flags = engine.conns[slot].flags;
+        match flags.has(Flags::WEBSOCKET) && !flags.has(Flags::STALLED) {
+            true => engine.close(slot, READ_TIMEOUT),
+            false => engine.finish(slot),
+        }
+    }
+
+    /// The answers that are missing are not waited for any more: the goodbye follows what is known.
+    fn give_up(&mut self, engine: &mut Engine, slot: u32) {
+        let Some(conn) = self.api(engine, slot) else { return };
+        let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
+        let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
+        conn.pending.retain(|pending| pending.answer.is_some());
+        unknown.into_iter().for_each(|number| engine.tells.forget(number));
+        self.release(engine, slot);
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    fn has_nobody(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    fn upgraded(&mut self, _: &mut Engine, _: u32, _: SocketAddr, _: Upgrade) {
+        debug_assert!(false, "no route leads here");
+    }
+
+    fn written(&mut self, engine: &mut Engine, slot: u32) {
+        self.room(engine, slot);
     }
 }

@@ -14,6 +14,7 @@ use crate::limits::METRICS_REQUESTS_MAX;
 use crate::shard::Engine;
 use crate::shard::connmix_api::Asked;
 use crate::shard::conns::Flags;
+use crate::shard::tenant::Tenant;
 use crate::wire::connmix::{self as wire, Answer};
 use crate::wire::http::Request;
 use crate::wire::http::answer::{self, Manner};

@@ -1,6 +1,8 @@
 //! The one place that asks what a connection speaks: what the engine cannot do by itself goes to
 //! the protocol from here, and the list of wants is emptied here.
 
+use std::sync::atomic::Ordering;
+
 use crate::config::model::WorkerPick;
 use crate::hub::{ConnId, Departed};
 use crate::shard::Shard;
@@ -9,6 +11,7 @@ use crate::shard::conns::Flags;
 use crate::shard::due::Due;
 use crate::shard::lists::kind;
 use crate::shard::ops::Op;
+use crate::shard::tenants::hook;
 use crate::shard::wants::Want;
 
 /// Clients that are given room in one turn, so that a turn stays short.
@@ -33,7 +36,7 @@ impl Shard {
                 Want::Written { slot } => self.written(slot),
                 Want::QueueRoom { client } => self.queue_room(client),
                 Want::Queue(mail) => self.queue_mail(mail),
-                Want::CarryOn => self.connmix.carry_on(&mut self.engine),
+                Want::CarryOn => self.tenants.connmix.carry_on(&mut self.engine),
                 Want::Command(command) => self.dispatch(command),
                 Want::Wide(command) => self.dispatch_wide(command),
                 Want::Told { number, part } => self.told(number, part),
@@ -99,13 +102,10 @@ impl Shard {
 
     /// The end of a client has begun.
     fn left_hub(&mut self, slot: u32, departed: &Departed) {
-        match self.engine.conns[slot].kind {
-            kind::NETSVR => self.netsvr.netsvr_left(&mut self.engine, slot, departed),
-            kind::XXIM => self.xxim.left(&mut self.engine, slot),
-            kind::CONNMIX => self.connmix.left(&mut self.engine, slot),
-            kind::IM => self.im.left(&mut self.engine, slot),
-            kind => debug_assert!(false, "{kind:?} was a client"),
-        }
+        let kind = self.engine.conns[slot].kind;
+        hook!(self.tenants, kind, left(&mut self.engine, slot, departed), else {
+            debug_assert!(false, "{kind:?} was a client");
+        });
     }
 
     /// Nothing more can be written to a backend: it is given no further events.
@@ -128,42 +128,30 @@ impl Shard {
         let engine = &mut self.engine;
         match engine.conns[slot].kind {
             kind::GREETING => _ = self.greetings.remove(engine.conns[slot].index),
-            kind::BUSINESS => self.netsvr.business_lost(engine, slot),
-            kind::XXIM => self.xxim.departed(engine, slot),
-            kind::XXIM_HTTP => self.xxim.http_departed(engine, slot),
-            kind::CONNMIX => self.connmix.departed(engine, slot),
-            kind::CONNMIX_API => self.api.departed(engine, slot),
-            kind::IM => self.im.departed(engine, slot),
-            _ => self.netsvr.gone(engine, slot),
+            kind => hook!(self.tenants, kind, departed(engine, slot), else {}),
         }
-        let conn = &mut self.engine.conns[slot];
+        let conn = &mut engine.conns[slot];
         conn.kind = kind::LEAVING;
+        if conn.flags.clear(Flags::ONLINE) {
+            engine.shared.online.fetch_sub(1, Ordering::Relaxed);
+        }
         let extra = conn.extra.as_mut();
         if let Some(flight) = extra.and_then(|extra| extra.flight.take()) {
-            self.engine.reckon(flight.source, flight.own_bytes(), 0);
+            engine.reckon(flight.source, flight.own_bytes(), 0);
         }
     }
 
     /// What was sent to a connection that waits is written.
     fn written(&mut self, slot: u32) {
-        match self.engine.conns[slot].kind {
-            kind::BUSINESS => self.netsvr.business_written(&mut self.engine, slot),
-            kind::CONNMIX_API => self.api.room(&mut self.engine, slot),
-            kind::XXIM => self.xxim.resume(&mut self.engine, slot),
-            _ => {}
-        }
+        let kind = self.engine.conns[slot].kind;
+        hook!(self.tenants, kind, written(&mut self.engine, slot), else {});
     }
 
     /// The queue that a client's message found full has room again.
     fn queue_room(&mut self, client: ConnId) {
         let Some(slot) = self.engine.conns.slot(client) else { return };
-        let conn = &self.engine.conns[slot];
-        match conn.kind {
-            // One that also waits for a worker goes on with that.
-            kind::IM if conn.flags.has(Flags::WAITING | Flags::GONE) => {}
-            kind::IM => self.engine.read_on(slot),
-            _ => self.connmix.push_room(&mut self.engine, client),
-        }
+        let kind = self.engine.conns[slot].kind;
+        hook!(self.tenants, kind, queue_room(&mut self.engine, slot), else {});
     }
 
     /// The timer of a connection has fired.
@@ -173,9 +161,8 @@ impl Shard {
             Due::Own => self.own_due(slot),
             Due::Silence => self.silent(slot),
             Due::Goodbye => {
-                if self.engine.conns[slot].kind == kind::CONNMIX_API {
-                    self.api.give_up(&mut self.engine, slot);
-                }
+                let kind = self.engine.conns[slot].kind;
+                hook!(self.tenants, kind, give_up(&mut self.engine, slot), else {});
                 self.engine.say_last(slot);
                 self.engine.give_time(slot);
             }
@@ -183,26 +170,19 @@ impl Shard {
     }
 
     fn own_due(&mut self, slot: u32) {
-        match self.engine.conns[slot].kind {
-            kind::GREETING => self.engine.handshake_timed_out(slot),
-            kind::BUSINESS => self.netsvr.business_settled(&mut self.engine, slot),
-            kind::XXIM => self.xxim.due(&mut self.engine, slot),
-            kind::XXIM_HTTP => self.xxim.http_due(&mut self.engine, slot),
-            kind::CONNMIX => self.connmix.due(&mut self.engine, slot),
-            kind::IM => self.im.due(&mut self.engine, slot),
-            kind::CONNMIX_API => self.api.due(&mut self.engine, slot),
-            _ => self.engine.set_due(slot, u64::MAX),
+        let engine = &mut self.engine;
+        match engine.conns[slot].kind {
+            kind::GREETING => engine.handshake_timed_out(slot),
+            kind => {
+                hook!(self.tenants, kind, due(engine, slot), else engine.set_due(slot, u64::MAX))
+            }
         }
     }
 
     fn silent(&mut self, slot: u32) {
-        match self.engine.conns[slot].kind {
-            kind::BUSINESS => self.netsvr.business_silent(&mut self.engine, slot),
-            kind::CONNMIX => self.connmix.silent(&mut self.engine, slot),
-            kind::IM => self.im.silent(&mut self.engine, slot),
-            kind::CONNMIX_API => self.api.silent(&mut self.engine, slot),
-            _ => self.netsvr.silent(&mut self.engine, slot),
-        }
+        let kind = self.engine.conns[slot].kind;
+        let engine = &mut self.engine;
+        hook!(self.tenants, kind, silent(engine, slot), else engine.too_silent(slot));
     }
 
     /// Stops accepting and closes every client; backend connections stay for the events.
@@ -220,14 +200,15 @@ impl Shard {
             if self.engine.row(slot).backend || flags.has(Flags::GONE) {
                 continue;
             }
-            match self.engine.conns[slot].kind {
-                kind::GREETING => self.engine.finish(slot),
-                // Its request is answered first, if it has one.
-                kind::XXIM_HTTP => self.xxim.http_drain(&mut self.engine, slot),
+            let kind = self.engine.conns[slot].kind;
+            let engine = &mut self.engine;
+            match kind {
+                kind::GREETING => engine.finish(slot),
+                _ if hook!(self.tenants, kind, drain(engine, slot), else false) => {}
                 // What it has sent comes first; it is closed when it has read on.
                 _ if flags.has(Flags::WAITING) => {}
-                _ if self.engine.keeps_input(slot) => self.engine.rearm(slot),
-                _ => self.engine.close(slot, SHUTDOWN),
+                _ if engine.keeps_input(slot) => engine.rearm(slot),
+                _ => engine.close(slot, SHUTDOWN),
             }
             self.settle();
         }
@@ -241,10 +222,7 @@ impl Shard {
             && engine.queueing.queues.under_way() == 0
             && engine.hooks.is_idle()
             && !engine.wants.has_readers()
-            && self.xxim.is_idle()
-            && self.xxim.under_way() == 0
-            && self.connmix.leaving.is_empty()
-            && self.connmix.departed.is_empty()
+            && self.tenants.are_idle()
             && engine.mail.iter().all(|queue| queue.is_empty())
             && engine.conns.iter().all(|(slot, _)| engine.row(slot).backend)
     }
@@ -296,10 +274,9 @@ impl Shard {
                 continue;
             }
             self.engine.conns[slot].flags.clear(Flags::WAITING);
-            match self.engine.conns[slot].kind {
-                kind::OPENING => self.netsvr.try_open(&mut self.engine, slot),
-                _ => self.engine.read_on(slot),
-            }
+            let kind = self.engine.conns[slot].kind;
+            let engine = &mut self.engine;
+            hook!(self.tenants, kind, worker_room(engine, slot), else engine.read_on(slot));
             // The next one finds what this one has left.
             self.settle_all();
             given += 1;

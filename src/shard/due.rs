@@ -5,11 +5,14 @@
 //! protocol wants (`due_ms`). A client that is not being read can not show that it is alive, so its
 //! silence does not count. While the shard drains each client has the same time to be heard out.
 
+use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Engine;
 use crate::shard::closing::SHUTDOWN;
 use crate::shard::conns::Flags;
 use crate::wire::websocket;
+
+const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 
 /// What has come due and is not done yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +139,12 @@ impl Engine {
             return self.due_of_peer(slot);
         }
         Due::Nothing
+    }
+
+    /// The peer has been silent for too long, and is told so.
+    pub(super) fn too_silent(&mut self, slot: u32) {
+        self.counters.idle_timeouts += 1;
+        self.close(slot, IDLE);
     }
 
     /// It has not said in time what it is here for.

@@ -31,7 +31,6 @@ use crate::shard::mesh::Mesh;
 use crate::shard::ops::Op;
 use crate::shard::outbox::Joined;
 use crate::shard::queues::Queueing;
-use crate::shard::rows::rows;
 use crate::shard::sends::Sends;
 use crate::shard::tells::Tells;
 use crate::shard::timers::Wheel;
@@ -98,6 +97,8 @@ pub struct Engine {
     /// How connections behave, by [`Conn::row`](crate::shard::conns::Conn::row).
     pub(super) rows: Vec<Manners>,
     pub(super) wants: Wants,
+    /// Only decides where round-robin begins.
+    pub(super) seed: usize,
     /// Messages that connections may still handle in this turn which read on.
     pub(super) reading_left: usize,
     /// The same at the beginning of a turn: 256, but for simulations.
@@ -172,7 +173,8 @@ impl Engine {
             hooks: Hooks::new(&config.netsvr.customer),
             mesh: shared.mesh.clone().map(Mesh::new),
             logins: Logins::default(),
-            rows: rows(&config),
+            rows: Vec::new(),
+            seed,
             wants: Wants::default(),
             reading_left: 0,
             reading_max: READ_ON_PER_TURN,
@@ -210,6 +212,17 @@ impl Engine {
         self.seal_left = XXIM_SEAL_BYTES_PER_TURN;
         self.reading_left = self.reading_max;
         self.meters.tick(now.ms, &self.counters.items());
+    }
+
+    /// Adds to the table of manners; returns the place there.
+    pub(super) fn add_row(&mut self, manners: Manners) -> u16 {
+        self.rows.push(manners);
+        self.rows.len() as u16 - 1
+    }
+
+    /// What the listener of a connection serves.
+    pub(super) fn service(&self, slot: u32) -> &Service {
+        &self.listeners[usize::from(self.conns[slot].listener)].service
     }
 
     /// How a connection behaves.

@@ -10,7 +10,7 @@ use crate::hub::rooms::room_of;
 use crate::metrics::DropReason;
 use crate::shard::conns::{Conns, Flags};
 use crate::shard::forms::{Forms, Made};
-use crate::shard::lists::{self, Maker};
+use crate::shard::maker::{self, Maker};
 use crate::shard::manners::Manners;
 use crate::shard::outbox::has_room;
 use crate::shard::{Engine, Shard};
@@ -25,7 +25,9 @@ impl Shard {
     pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
         let told = match target {
             // Requests over HTTP are no members; what is cast to one is its answer.
-            Target::Conns(conns) => self.xxim.http_told(&mut self.engine, conns, payload.raw()),
+            Target::Conns(conns) => {
+                self.tenants.xxim.http_told(&mut self.engine, conns, payload.raw())
+            }
             _ => 0,
         };
         let mut outcome = self.fan_out(payload, |hub, fan| match target {
@@ -54,7 +56,7 @@ impl Shard {
             payload,
             config,
             deflater: deflater.as_mut(),
-            gzip: &mut self.im.gzip,
+            gzip: &mut self.tenants.im.gzip,
             unix_ms: now.unix_ms,
             im: None,
         };
@@ -72,7 +74,7 @@ impl Shard {
         walk(hub, &mut fan);
         let FanOut { queued, slow, unfit, mut forms, .. } = fan;
         self.engine.begin_samples(&forms);
-        self.engine.counters.xxim_large += lists::large(&forms, payload);
+        self.engine.counters.xxim_large += maker::large(&forms, payload);
         forms.clear();
         self.forms = forms;
         self.engine.dropped(DropReason::Closing, unfit);

@@ -16,6 +16,7 @@ pub(super) use self::rooms::Fan;
 use crate::config::model::{Forward, WorkerFull};
 use crate::edge::im::{Around, End, Entered, Session, State, Step, Who};
 use crate::edge::upgrade::Opening as Upgrade;
+use crate::hub::Departed;
 use crate::hub::login::{Login, Question, Verdict};
 use crate::hub::push::{self as pushing, CloseReason, Command};
 use crate::hub::rooms::Rooms;
@@ -23,12 +24,15 @@ use crate::log::target;
 use crate::metrics::DropReason;
 use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
+use crate::shard::lists;
 use crate::shard::lists::kind;
+use crate::shard::manners::{Life, Manners, Slow};
 use crate::shard::slots::Slots;
+use crate::shard::tenant::Tenant;
 use crate::shard::timers::Wheel;
 use crate::shard::wants::Want;
 use crate::shard::{Engine, conns};
-use crate::shard::{lists, rows};
+use crate::spare::Look;
 use crate::wire::im::{Answer, Gzip, Status, kick};
 use crate::wire::websocket::Opcode;
 
@@ -70,9 +74,11 @@ impl Conn {
 }
 
 /// What a shard has for all IM clients together.
-#[derive(Default)]
 pub struct Im {
     conns: Slots<Conn>,
+    /// How a client behaves before its login, and after it.
+    new_row: u16,
+    row: u16,
     pub gzip: Gzip,
     /// Open batches.
     pub rooms: Rooms,
@@ -85,44 +91,43 @@ pub struct Im {
 }
 
 impl Im {
-    /// A connection was accepted.
-    pub(super) fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
-        self.add(engine, slot, Conn::new(peer));
+    /// Nobody is connected.
+    pub(super) fn new(engine: &mut Engine) -> Im {
+        let (rules, runtime) = (&engine.config.im, &engine.config.runtime);
+        // Its responses go on where its notifications end.
+        let outbox_bytes_max = runtime.outbox_bytes_max.max(rules.out_high_water);
+        let (write, idle) = (rules.write_timeout, rules.idle_timeout);
+        let manners = Manners {
+            stream: true,
+            push_bytes_max: rules.out_high_water,
+            batched: true,
+            life: Life::Own,
+            slow: Slow::Drop,
+            ..Manners::new(rules.max_websocket_message, outbox_bytes_max, write, idle)
+        };
+        let silence_ms = rules.login_timeout.min(idle).as_millis() as u64;
+        let new = Manners { silence_ms, ..manners.clone() };
+        Im {
+            conns: Slots::default(),
+            new_row: engine.add_row(new),
+            row: engine.add_row(manners),
+            gzip: Gzip::default(),
+            rooms: Rooms::default(),
+            timers: Wheel::default(),
+            guests: 0,
+            users: 0,
+            logins: 0,
+        }
     }
 
     fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
         let index = self.conns.insert(conn);
-        engine.turn_into(slot, kind::IM, index, rows::IM_NEW);
-    }
-
-    /// For tests: whether nothing is kept of any connection.
-    pub(super) fn has_nobody(&self) -> bool {
-        self.conns.is_empty()
-    }
-
-    /// The connection is gone.
-    pub(super) fn departed(&mut self, engine: &Engine, slot: u32) {
-        if let Some(index) = engine.index(slot, kind::IM) {
-            self.conns.remove(index);
-        }
+        engine.turn_into(slot, kind::IM, index, self.new_row);
     }
 
     /// For tests: bytes of input that are held.
     pub(super) fn bytes_held(&self, engine: &Engine, slot: u32) -> usize {
         self.conns.of(engine.index(slot, kind::IM)).map_or(0, Conn::held)
-    }
-
-    /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn upgraded(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        peer: SocketAddr,
-        upgrade: Upgrade,
-    ) {
-        let session = Session::new(true);
-        let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
-        self.add(engine, slot, conn);
     }
 
     /// A WebSocket message begins: one or more complete frames (IM section 13). False: it is none.
@@ -138,44 +143,6 @@ impl Im {
     /// Whether something is left of the WebSocket message before.
     pub(super) fn mid_frame(&mut self, engine: &mut Engine, slot: u32) -> bool {
         self.im(engine, slot).is_some_and(|conn| conn.session.decoder.mid_frame())
-    }
-
-    /// Handles the next complete frame. False: there is none, or the client must wait.
-    pub(super) fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
-        if !self.may_read(engine, slot) {
-            let blocked = engine.conns[slot].flags.has(Flags::BLOCKED);
-            if let Some(conn) = self.im(engine, slot).filter(|_| blocked) {
-                conn.session.decoder.stash(input);
-                *input = &[];
-            }
-            return false;
-        }
-        let Engine { conns, hub, config, now, counters, .. } = engine;
-        let conns::Conn { kind, index, active_ms, due_ms, .. } = &mut conns[slot];
-        let index = (*kind == kind::IM).then_some(*index);
-        let Some(conn) = self.conns.of_mut(index) else { return false };
-        let gzip = &mut self.gzip;
-        let around = Around { rules: &config.im, hub, slot, now_ms: now.ms };
-        let mut decoder = std::mem::take(&mut conn.session.decoder);
-        let step = match decoder.next(input, conn.session.decoding(&config.im), gzip) {
-            Ok(None) => None,
-            Ok(Some(frame)) => {
-                *active_ms = now.ms;
-                *due_ms = u64::MAX;
-                counters.im_frames_received += 1;
-                let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
-                counters.im_inflated += packed as u64;
-                Some(conn.session.frame(frame, &around, gzip))
-            }
-            Err(refusal) => {
-                let mode = decoder.mode(config.im.len_mode);
-                Some(conn.session.refused(refusal, mode, &config.im))
-            }
-        };
-        conn.session.decoder = decoder;
-        let Some(step) = step else { return false };
-        self.step(engine, slot, step);
-        true
     }
 
     /// What has come on a bare stream was handled: a frame that has begun must end in time.
@@ -277,7 +244,7 @@ impl Im {
         self.note_form(engine, slot);
         engine.join(slot);
         // The time for the login is over, that for silence begins.
-        engine.conns[slot].row = rows::IM;
+        engine.conns[slot].row = self.row;
         engine.rearm(slot);
     }
 
@@ -299,14 +266,85 @@ impl Im {
         engine.verify(slot, number, Box::new(login));
     }
 
+    /// Closes the IM connections of a user that are older than this session (section 8).
+    pub(super) fn replace(&mut self, engine: &mut Engine, newer: &pushing::Session) -> u64 {
+        self.logins = self.logins.max(newer.number);
+        let mut slots = Vec::new();
+        let target = pushing::Target::Users(vec![newer.user.clone()]);
+        engine.hub.for_each(&target, |slot| slots.push(slot));
+        slots.retain(|&slot| {
+            let id = engine.conns.id(slot);
+            let Some(conn) = self.conns.of(engine.index(slot, kind::IM)) else { return false };
+            if conn.session.user() != &*newer.user {
+                return false;
+            }
+            (conn.login, id) < (newer.number, newer.conn)
+        });
+        slots.iter().for_each(|&slot| self.kicked(engine, slot, End::Kicked.reason()));
+        slots.len() as u64
+    }
+}
+
+impl Tenant for Im {
+    /// A connection was accepted.
+    fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        self.add(engine, slot, Conn::new(peer));
+    }
+
+    /// A WebSocket connection was upgraded; the answer is queued.
+    fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+        let session = Session::new(true);
+        let conn = Conn { session, headers: upgrade.headers, ..Conn::new(peer) };
+        self.add(engine, slot, conn);
+    }
+
+    /// Handles the next complete frame. False: there is none, or the client must wait.
+    fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
+        if !self.may_read(engine, slot) {
+            let blocked = engine.conns[slot].flags.has(Flags::BLOCKED);
+            if let Some(conn) = self.im(engine, slot).filter(|_| blocked) {
+                conn.session.decoder.stash(input);
+                *input = &[];
+            }
+            return false;
+        }
+        let Engine { conns, hub, config, now, counters, .. } = engine;
+        let conns::Conn { kind, index, active_ms, due_ms, .. } = &mut conns[slot];
+        let index = (*kind == kind::IM).then_some(*index);
+        let Some(conn) = self.conns.of_mut(index) else { return false };
+        let gzip = &mut self.gzip;
+        let around = Around { rules: &config.im, hub, slot, now_ms: now.ms };
+        let mut decoder = std::mem::take(&mut conn.session.decoder);
+        let step = match decoder.next(input, conn.session.decoding(&config.im), gzip) {
+            Ok(None) => None,
+            Ok(Some(frame)) => {
+                *active_ms = now.ms;
+                *due_ms = u64::MAX;
+                counters.im_frames_received += 1;
+                let packed = if frame.header.flag & 0x0C == 4 { frame.body.len() } else { 0 };
+                counters.im_inflated += packed as u64;
+                Some(conn.session.frame(frame, &around, gzip))
+            }
+            Err(refusal) => {
+                let mode = decoder.mode(config.im.len_mode);
+                Some(conn.session.refused(refusal, mode, &config.im))
+            }
+        };
+        conn.session.decoder = decoder;
+        let Some(step) = step else { return false };
+        self.step(engine, slot, step);
+        true
+    }
+
+    /// The connection is gone.
+    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+        if let Some(index) = engine.index(slot, kind::IM) {
+            self.conns.remove(index);
+        }
+    }
+
     /// The verifier has decided about a login.
-    pub(super) fn verified(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        number: u32,
-        verdict: Verdict,
-    ) {
+    fn verified(&mut self, engine: &mut Engine, slot: u32, number: u32, verdict: Verdict) {
         let (config, now_ms) = (engine.config.clone(), engine.now.ms);
         if let Verdict::Unavailable(why) = &verdict
             && let Some(unsaid) = engine.complaints.allow(now_ms)
@@ -343,26 +381,8 @@ impl Im {
         engine.read_on(slot);
     }
 
-    /// Closes the IM connections of a user that are older than this session (section 8).
-    pub(super) fn replace(&mut self, engine: &mut Engine, newer: &pushing::Session) -> u64 {
-        self.logins = self.logins.max(newer.number);
-        let mut slots = Vec::new();
-        let target = pushing::Target::Users(vec![newer.user.clone()]);
-        engine.hub.for_each(&target, |slot| slots.push(slot));
-        slots.retain(|&slot| {
-            let id = engine.conns.id(slot);
-            let Some(conn) = self.conns.of(engine.index(slot, kind::IM)) else { return false };
-            if conn.session.user() != &*newer.user {
-                return false;
-            }
-            (conn.login, id) < (newer.number, newer.conn)
-        });
-        slots.iter().for_each(|&slot| self.kicked(engine, slot, End::Kicked.reason()));
-        slots.len() as u64
-    }
-
     /// A backend or an operator sends the client away (section 8, KICK).
-    pub(super) fn kicked(&mut self, engine: &mut Engine, slot: u32, _reason: CloseReason) {
+    fn kicked(&mut self, engine: &mut Engine, slot: u32, _reason: CloseReason) {
         let config = engine.config.clone();
         let rules = &config.im;
         let there = engine.hub.id_of(slot).is_some();
@@ -376,7 +396,7 @@ impl Im {
     }
 
     /// The time for a frame that has begun is over.
-    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
+    fn due(&mut self, engine: &mut Engine, slot: u32) {
         if engine.conns[slot].flags.has(Flags::BLOCKED) {
             // It can not come to an end.
             return engine.set_due(slot, u64::MAX);
@@ -386,7 +406,7 @@ impl Im {
     }
 
     /// The client has been silent for too long.
-    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
+    fn silent(&mut self, engine: &mut Engine, slot: u32) {
         let Some(conn) = self.im(engine, slot) else { return };
         let end = match conn.session.state() {
             State::New => End::LoginTimeout,
@@ -397,12 +417,29 @@ impl Im {
     }
 
     /// The client has left.
-    pub(super) fn left(&mut self, engine: &mut Engine, slot: u32) {
+    fn left(&mut self, engine: &mut Engine, slot: u32, _: &Departed) {
         match self.im(engine, slot).map(|conn| conn.session.state()) {
             Some(State::Guest) => self.guests -= 1,
             Some(State::User) => self.users -= 1,
             Some(State::New) | None => {}
         }
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    fn has_nobody(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    fn queue_room(&mut self, engine: &mut Engine, slot: u32) {
+        // One that also waits for a worker goes on with that.
+        if !engine.conns[slot].flags.has(Flags::WAITING | Flags::GONE) {
+            engine.read_on(slot);
+        }
+    }
+
+    fn give_back(&mut self, look: &mut Look) {
+        self.gzip.give_back();
+        self.timers.give_back(look);
     }
 }
 

@@ -14,11 +14,13 @@ impl Shard {
             Mail::Abroad(command) => self.for_another_node(|shard| _ = shard.apply(&command)),
             Mail::Part(command) => _ = self.apply(&command),
             Mail::Ask { query, from, reply } => {
-                self.netsvr.find(&mut self.engine, query, from, reply)
+                self.tenants.netsvr.find(&mut self.engine, query, from, reply)
             }
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
             Mail::Replied { number, reply: Reply::Outcome(part) } => self.told(number, part),
-            Mail::Replied { number, reply } => self.netsvr.replied(&mut self.engine, number, reply),
+            Mail::Replied { number, reply } => {
+                self.tenants.netsvr.replied(&mut self.engine, number, reply)
+            }
             Mail::Event { from, worker, frame } => self.engine.deliver_event(from, worker, frame),
             Mail::EventsWritten { worker, count } => self.engine.links.written(worker, count),
             Mail::WorkerAdded(worker) => self.engine.links.add(worker),
@@ -27,15 +29,15 @@ impl Shard {
             Mail::Room(message) => self.dispatch(Command::Room(message)),
             Mail::Nodes(nodes) => self.engine.nodes_changed(nodes),
             Mail::Queue(mail) => self.queue_mail(mail),
-            Mail::Netsvr(letter) => self.netsvr.letter(&mut self.engine, letter),
-            Mail::Xxim(letter) => self.xxim.letter(&mut self.engine, letter),
+            Mail::Netsvr(letter) => self.tenants.netsvr.letter(&mut self.engine, letter),
+            Mail::Xxim(letter) => self.tenants.xxim.letter(&mut self.engine, letter),
             Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer }) => {
-                self.connmix.http_called(&mut self.engine, conn, answer);
+                self.tenants.connmix.http_called(&mut self.engine, conn, answer);
             }
             Mail::Connmix(ConnmixLetter::Rendered { number, text }) => {
-                self.api.rendered(&mut self.engine, number, &text);
+                self.tenants.api.rendered(&mut self.engine, number, &text);
             }
-            Mail::Im(ImLetter::Chat(chat)) => self.im.order(&mut self.engine, *chat),
+            Mail::Im(ImLetter::Chat(chat)) => self.tenants.im.order(&mut self.engine, *chat),
             Mail::Certificates { listener, config } => {
                 self.engine.listeners[listener].tls = Some(config);
             }
@@ -58,7 +60,7 @@ impl Shard {
                 self.engine.queue_post(consumer.shard(), QueueMail::Joined { consumer, joined });
             }
             QueueMail::Joined { consumer, joined } => {
-                self.api.queue_joined(&mut self.engine, consumer, joined)
+                self.tenants.api.queue_joined(&mut self.engine, consumer, joined)
             }
             QueueMail::Start { consumer, window } => {
                 self.engine.queueing.queues.start(consumer, window)
@@ -67,10 +69,10 @@ impl Shard {
                 self.engine.queueing.queues.leave(consumer);
                 self.engine.queue_post(consumer.shard(), QueueMail::Left { consumer });
             }
-            QueueMail::Left { consumer } => self.api.queue_left(&mut self.engine, consumer),
+            QueueMail::Left { consumer } => self.tenants.api.queue_left(&mut self.engine, consumer),
             QueueMail::Events { home, consumer, events } => {
                 events.into_iter().for_each(|event| {
-                    self.api.queue_event(&mut self.engine, home, consumer, event)
+                    self.tenants.api.queue_event(&mut self.engine, home, consumer, event)
                 });
             }
             QueueMail::Written { consumer, count } => {
@@ -91,7 +93,7 @@ impl Shard {
     pub(super) fn queue_turn(&mut self) {
         // Rules that go on may push again.
         while let Some(outcome) = self.engine.queueing.outcomes.pop_front() {
-            self.connmix.push_told(&mut self.engine, outcome);
+            self.tenants.connmix.push_told(&mut self.engine, outcome);
         }
         self.engine.queue_turn();
     }

@@ -1,47 +1,48 @@
-//! The lists that name all protocols: numbers of kinds, formats and forms, and who makes each.
+//! The numbers that protocols are given: kinds of connections, formats and forms of pushes. Plain
+//! data; whose kinds they are stands in `tenants`, who makes a form in `maker`.
 
-use crate::config::model::Config;
-use crate::hub::push::Payload;
-use crate::shard::forms::{self, Forms, Made};
-use crate::shard::{connmix, im, netsvr_push, xxim};
-use crate::wire::deflate::Deflater;
-use crate::wire::im::Gzip;
+use crate::shard::forms;
 
-/// Kinds of connections.
-pub mod kind {
-    use crate::shard::conns::Kind;
+/// Numbers the kinds in the order in which they stand here, and names them for the log.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
+        /// Kinds of connections.
+        pub mod kind {
+            use crate::shard::conns::Kind;
 
-    pub const LEAVING: Kind = Kind::LEAVING;
+            #[allow(clippy::upper_case_acronyms, non_camel_case_types)]
+            enum Number {
+                /// [`Kind::FREE`].
+                _FREE,
+                $($name,)+
+            }
+
+            $($(#[$doc])* pub const $name: Kind = Kind(Number::$name as u8);)+
+
+            /// What each of them is called in the log, by number.
+            pub const NAMES: &[&str] = &["nobody", $($word,)+];
+
+            const _: () = assert!(LEAVING.0 == Kind::LEAVING.0);
+        }
+    };
+}
+
+kinds! {
+    LEAVING = "leaving",
     /// A client of an HTTP listener that has not been upgraded yet.
-    pub const GREETING: Kind = Kind(2);
+    GREETING = "http",
     /// Upgraded to netsvr; waits for the callback's verdict or for a worker with room.
-    pub const OPENING: Kind = Kind(3);
-    pub const NETSVR: Kind = Kind(4);
-    pub const ECHO: Kind = Kind(5);
-    pub const XXIM: Kind = Kind(6);
+    OPENING = "opening",
+    NETSVR = "netsvr",
+    XXIM = "xxim",
     /// Requests of xxim over HTTP.
-    pub const XXIM_HTTP: Kind = Kind(7);
-    pub const CONNMIX: Kind = Kind(8);
-    pub const IM: Kind = Kind(9);
+    XXIM_HTTP = "xxim-http",
+    CONNMIX = "connmix",
+    IM = "im",
     /// A connection of a netsvr business process.
-    pub const BUSINESS: Kind = Kind(10);
-    pub const CONNMIX_API: Kind = Kind(11);
-
-    /// What each of them is called in the log, by number.
-    pub const NAMES: &[&str] = &[
-        "nobody",
-        "leaving",
-        "http",
-        "opening",
-        "netsvr",
-        "echo",
-        "xxim",
-        "xxim-http",
-        "connmix",
-        "im",
-        "netsvr-business",
-        "connmix-api",
-    ];
+    BUSINESS = "netsvr-business",
+    CONNMIX_API = "connmix-api",
+    ECHO = "echo",
 }
 
 /// What protocols make of a payload once for all shards.
@@ -89,43 +90,3 @@ pub const CONNMIX_LINE: u8 = 7;
 pub const CONNMIX_LENGTH: u8 = 8;
 /// The first of those of IM, one for each of its wire formats.
 pub const IM: u8 = 16;
-const IM_LAST: u8 = IM + im::FORMS - 1;
-
-/// Makes what a payload is in each form.
-pub(super) struct Maker<'a> {
-    pub payload: &'a Payload,
-    pub config: &'a Config,
-    pub deflater: Option<&'a mut Deflater>,
-    pub gzip: &'a mut Gzip,
-    pub unix_ms: u64,
-    /// What the forms of IM have in common.
-    pub im: Option<im::Fan<'a>>,
-}
-
-impl Maker<'_> {
-    /// What the payload is in this form.
-    pub fn make(&mut self, form: u8) -> Made {
-        let payload = self.payload;
-        let customer = &self.config.netsvr.customer;
-        match form {
-            NETSVR_PLAIN => Made::Frame(netsvr_push::plain(payload, customer)),
-            NETSVR_DEFLATE => {
-                let deflater = self.deflater.as_deref_mut();
-                Made::Frame(netsvr_push::deflated(payload, customer, deflater))
-            }
-            XXIM_WEBSOCKET..=XXIM_SEALED => xxim::make(form, payload),
-            CONNMIX_MESSAGE..=CONNMIX_LENGTH => connmix::make(form, payload),
-            IM..=IM_LAST => {
-                im::make(form - IM, payload, self.config, self.gzip, self.unix_ms, &mut self.im)
-            }
-            _ => Made::Nothing,
-        }
-    }
-}
-
-/// How many clients of xxim were sent a payload that clients with common settings refuse.
-pub fn large(forms: &Forms, payload: &Payload) -> u64 {
-    let xxim = |form: u8| (XXIM_WEBSOCKET..=XXIM_SEALED).contains(&form);
-    let count = forms.iter().filter(|form| xxim(form.form)).map(|form| form.count).sum();
-    if count > 0 && xxim::is_large(payload) { count } else { 0 }
-}

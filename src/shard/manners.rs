@@ -2,8 +2,14 @@
 //! connection. What the engine does by itself (deadlines, pings, slow peers, bounds) it reads here,
 //! so that it need not know any protocol.
 
+use std::time::Duration;
+
+use crate::limits::HELD_BYTES_MAX;
 use crate::metrics::Counters;
 use crate::wire::websocket::CloseCodes;
+
+/// The row of a connection that is refused or only waits for its end; also that of a free slot.
+pub const LEAVING: u16 = 0;
 
 /// One row.
 #[derive(Clone, Debug)]
@@ -45,6 +51,39 @@ pub struct Manners {
     pub slow: Slow,
     /// Counts data frames beside the totals: with or without a WebSocket, sent, failed.
     pub count: Option<fn(&mut Counters, bool, u64, u64)>,
+}
+
+impl Manners {
+    /// Those of a client that has nothing particular: the WebSocket messages it may send, what may
+    /// wait to be written to it, the time for taking that, and how long it may be silent (zero:
+    /// without a limit).
+    pub fn new(
+        message_bytes_max: u32,
+        outbox_bytes_max: u32,
+        write: Duration,
+        silence: Duration,
+    ) -> Manners {
+        Manners {
+            backend: false,
+            heard_out: false,
+            drains: true,
+            stream: false,
+            opening: false,
+            message_bytes_max,
+            close_codes: CloseCodes::Registered,
+            too_large: None,
+            outbox_bytes_max,
+            push_bytes_max: outbox_bytes_max,
+            batched: false,
+            held_bytes_max: HELD_BYTES_MAX,
+            write_ms: write.as_millis() as u64,
+            silence_ms: silence.as_millis() as u64,
+            pings: false,
+            life: Life::Messages,
+            slow: Slow::Close,
+            count: None,
+        }
+    }
 }
 
 /// What shows that a peer is there.

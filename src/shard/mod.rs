@@ -44,6 +44,7 @@ pub mod conns;
 mod dispatch;
 pub mod driver;
 mod due;
+mod echo;
 pub mod engine;
 mod events;
 mod fan_out;
@@ -57,6 +58,7 @@ pub mod links;
 pub mod lists;
 mod logins;
 pub mod mailbox;
+mod maker;
 pub mod manners;
 mod mesh;
 mod netsvr;
@@ -68,7 +70,6 @@ pub mod queues;
 mod reading;
 #[allow(unsafe_code)]
 pub mod ring;
-mod rows;
 mod sending;
 pub mod sends;
 mod shared;
@@ -76,6 +77,8 @@ pub mod sim;
 mod slots;
 mod spare;
 mod tells;
+pub mod tenant;
+mod tenants;
 pub mod timers;
 mod wants;
 pub mod xxim;
@@ -83,6 +86,7 @@ pub mod xxim;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::config::model::{Config, Service};
 use crate::log::target;
@@ -91,9 +95,11 @@ use crate::shard::engine::Job;
 use crate::shard::forms::Forms;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, Request};
-use crate::shard::queries::Asks;
+use crate::shard::manners::{LEAVING, Manners};
 use crate::shard::reading::Greeting;
 use crate::shard::slots::Slots;
+use crate::shard::tenant::Tenant;
+use crate::shard::tenants::Tenants;
 use crate::shard::timers::Wheel;
 use crate::wire::tls::Tls;
 
@@ -101,16 +107,29 @@ pub use clock::Now;
 pub use engine::{Engine, ListenerSettings};
 pub use shared::Shared;
 
+/// The manners of connections that speak no protocol: those that are refused or only wait for their
+/// end, and those whose request head is incomplete. Returns the row of the latter.
+fn manners(engine: &mut Engine) -> u16 {
+    let customer = &engine.config.netsvr.customer;
+    let (message_bytes_max, silence) = (customer.receive_pack_limit, customer.heartbeat_interval);
+    let outbox_bytes_max = engine.config.runtime.outbox_bytes_max;
+    let of = |silence| {
+        Manners::new(message_bytes_max, outbox_bytes_max, customer.heartbeat_interval, silence)
+    };
+    let (leaving, greeting) = (of(silence), of(Duration::ZERO));
+    let row = engine.add_row(leaving);
+    debug_assert_eq!(row, LEAVING, "the first row");
+    engine.add_row(greeting)
+}
+
 /// One shard; see the module.
 pub struct Shard {
     pub engine: Engine,
     /// Connections whose request head is incomplete.
     greetings: Slots<Greeting>,
-    netsvr: netsvr::Netsvr,
-    im: im::Im,
-    connmix: connmix::Connmix,
-    api: connmix_api::Api,
-    xxim: xxim::State,
+    /// How they behave.
+    greeting_row: u16,
+    tenants: Tenants,
     /// Empty; what the forms of the last push took.
     forms: Forms,
     /// When the next look for room that nobody needs is due.
@@ -127,14 +146,13 @@ impl Shard {
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Shard {
+        let mut engine = Engine::new(id, shards, config, shared, listeners, seed);
+        let greeting_row = manners(&mut engine);
         Shard {
-            engine: Engine::new(id, shards, config, shared, listeners, seed),
+            tenants: Tenants::new(&mut engine),
+            engine,
             greetings: Slots::default(),
-            netsvr: netsvr::Netsvr::new(Asks::new(shards, seed as u64)),
-            im: im::Im::default(),
-            connmix: connmix::Connmix::default(),
-            api: connmix_api::Api::default(),
-            xxim: xxim::State::default(),
+            greeting_row,
             forms: Forms::default(),
             spare_ms: 0,
         }
@@ -143,7 +161,7 @@ impl Shard {
     /// Starts a turn: the clock moves and what is due happens.
     pub fn begin_turn(&mut self, now: Now) {
         self.engine.begin_turn(now);
-        self.xxim.begin_turn(&mut self.engine);
+        self.tenants.xxim.begin_turn(&mut self.engine);
         self.engine.timers.advance(now.ms);
         while let Some(slot) = self.engine.timers.expired() {
             self.timed_out(slot);
@@ -158,9 +176,9 @@ impl Shard {
             }
             self.settle();
         }
-        self.im.tick(&mut self.engine);
+        self.tenants.im.tick(&mut self.engine);
         self.look_for_spare();
-        self.netsvr.go_on_answering(&mut self.engine);
+        self.tenants.netsvr.go_on_answering(&mut self.engine);
         self.settle_all();
     }
 
@@ -208,25 +226,21 @@ impl Shard {
 
     /// The protocol of its listener takes a connection that was accepted.
     fn greet_with(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
-        let engine = &mut self.engine;
-        let address = engine.listeners[listener].address;
+        let Shard { engine, tenants, .. } = self;
         match engine.listeners[listener].service {
             Service::Http(_) => {
                 let index = self.greetings.insert(Greeting::new(peer));
-                engine.turn_into(slot, kind::GREETING, index, rows::GREETING);
+                engine.turn_into(slot, kind::GREETING, index, self.greeting_row);
                 let time_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
                 engine.set_due(slot, engine.now.ms + time_ms);
             }
-            Service::NetsvrWorker => {
-                self.netsvr.business_accepted(engine, slot, address, peer, true);
+            Service::NetsvrWorker | Service::NetsvrTask => {
+                tenants.netsvr.accepted(engine, slot, peer)
             }
-            Service::NetsvrTask => {
-                self.netsvr.business_accepted(engine, slot, address, peer, false);
-            }
-            Service::XximTcp => self.xxim.begun(engine, slot, peer),
-            Service::ConnmixApi => self.api.accepted(engine, slot, peer),
-            Service::Connmix { server } => self.connmix.accepted(engine, slot, peer, server),
-            Service::Im => self.im.accepted(engine, slot, peer),
+            Service::XximTcp => tenants.xxim.accepted(engine, slot, peer),
+            Service::ConnmixApi => tenants.api.accepted(engine, slot, peer),
+            Service::Connmix { .. } => tenants.connmix.accepted(engine, slot, peer),
+            Service::Im => tenants.im.accepted(engine, slot, peer),
         }
     }
 
@@ -298,9 +312,9 @@ impl Shard {
         self.settle_all();
         self.engine.sends_end();
         self.give_room();
-        self.connmix.tell_departures(&mut self.engine);
+        self.tenants.connmix.tell_departures(&mut self.engine);
         self.queue_turn();
-        self.xxim.give_room(&mut self.engine);
+        self.tenants.xxim.give_room(&mut self.engine);
         self.settle_all();
         let mut touched = std::mem::take(&mut self.engine.touched);
         for slot in touched.drain(..) {
@@ -321,19 +335,21 @@ impl Shard {
         self.engine.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
         request
             .or_else(|| self.engine.logins.next(self.engine.config.login.under_way_max))
-            .or_else(|| self.connmix.calls.next(self.engine.config.connmix.rules.http_calls_max))
-            .or_else(|| self.xxim.next_request())
-            .or_else(|| self.netsvr.asks.making.next_request())
+            .or_else(|| {
+                self.tenants.connmix.calls.next(self.engine.config.connmix.rules.http_calls_max)
+            })
+            .or_else(|| self.tenants.xxim.next_request())
+            .or_else(|| self.tenants.netsvr.asks.making.next_request())
     }
 
     /// For tests: xxim clients whose keys wait to be decrypted.
     pub fn xxim_keys_waiting(&self) -> usize {
-        self.xxim.keys_waiting()
+        self.tenants.xxim.keys_waiting()
     }
 
     /// For tests: triples of xxim that are at home here.
     pub fn xxim_held(&self) -> usize {
-        self.xxim.held()
+        self.tenants.xxim.held()
     }
 
     /// Whether there is something to do in another turn without any input.
@@ -342,17 +358,17 @@ impl Shard {
             || !self.engine.unconfirmed.is_empty()
             || self.engine.room_left
             || self.engine.wants.has_readers()
-            || self.netsvr.asks.is_busy(self.engine.answers_written)
+            || self.tenants.netsvr.asks.is_busy(self.engine.answers_written)
             || self.engine.queueing.is_busy()
-            || !self.connmix.leaving.is_empty()
-            || self.xxim.has_room(&self.engine)
+            || !self.tenants.connmix.leaving.is_empty()
+            || self.tenants.xxim.has_room(&self.engine)
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
-        let wheels = [&self.engine.timers, &self.engine.job_timers, &self.im.timers];
+        let wheels = [&self.engine.timers, &self.engine.job_timers, &self.tenants.im.timers];
         let timers = wheels.into_iter().filter_map(Wheel::next_ms);
-        timers.chain(self.xxim.next_ms(&self.engine.config.xxim)).min()
+        timers.chain(self.tenants.xxim.next_ms(&self.engine.config.xxim)).min()
     }
 
     /// Feeds the counters and the gauges of this moment to whoever publishes them.
@@ -373,13 +389,14 @@ impl Shard {
             queue_consumers: self.engine.queueing.queues.consumers() as u64,
             clients_waiting: self.engine.waiting.len() as u64,
             connections_stalled: self.engine.stalls as u64,
-            connmix_clients: self.connmix.clients,
-            im_guests: self.im.guests,
-            im_users: self.im.users,
-            im_batches_open: self.im.rooms.len() as u64,
-            xxim_keys_waiting: self.xxim.keys_waiting() as u64,
-            timers: (self.engine.timers.len() + self.engine.job_timers.len() + self.im.timers.len())
-                as u64,
+            connmix_clients: self.tenants.connmix.clients,
+            im_guests: self.tenants.im.guests,
+            im_users: self.tenants.im.users,
+            im_batches_open: self.tenants.im.rooms.len() as u64,
+            xxim_keys_waiting: self.tenants.xxim.keys_waiting() as u64,
+            timers: (self.engine.timers.len()
+                + self.engine.job_timers.len()
+                + self.tenants.im.timers.len()) as u64,
         };
         let tally = self.engine.queueing.queues.tally;
         let mut counters = self.engine.counters;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ use crate::hub::push::Command;
 use crate::hub::push::{Change, CloseReason, Payload, TopicChange};
 use crate::hub::queries::Query;
 use crate::hub::{ConnId, Departed};
+use crate::limits::BUSINESS_ANSWER_BYTES_MAX;
 use crate::metrics::DropReason;
 use crate::shard::Engine;
 use crate::shard::business::Business;
@@ -24,14 +26,16 @@ use crate::shard::forms::Made;
 use crate::shard::links::{Event, EventKind};
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Mail, NetsvrLetter};
+use crate::shard::manners::{self, Life, Manners};
 use crate::shard::queries::Asks;
-use crate::shard::rows;
 use crate::shard::slots::Slots;
+use crate::shard::tenant::Tenant;
 use crate::shard::{lists, netsvr_push};
+use crate::spare::Look;
 use crate::wire::netsvr::{self as wire, OpenInfo, Verdict};
+use crate::wire::websocket::{CloseCodes, Opcode};
 use crate::wire::worker::{Cmd, HEADER, UniqIds, conn_close, transfer};
 
-const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
 /// Close reasons of a refused open (section 2.4).
 const RATE_LIMITED: CloseReason =
     CloseReason { code: 1013, text: "open rate limited, try again later" };
@@ -47,9 +51,19 @@ pub struct Opening {
     verdict: Option<Box<Verdict>>,
 }
 
+/// How its connections behave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    opening: u16,
+    client: u16,
+    pub worker: u16,
+    pub task: u16,
+}
+
 /// What a shard has for all connections of netsvr together.
 #[derive(Debug)]
 pub(super) struct Netsvr {
+    pub(super) rows: Rows,
     clients: Slots<Client>,
     openings: Slots<Opening>,
     pub backends: Slots<Business>,
@@ -57,46 +71,45 @@ pub(super) struct Netsvr {
     pub asks: Asks,
 }
 
-impl Netsvr {
-    pub(super) fn upgraded(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        peer: SocketAddr,
-        upgrade: Upgrade,
-    ) {
-        let online = engine.shared.online.fetch_add(1, Ordering::Relaxed);
-        engine.conns[slot].flags.set(Flags::ONLINE);
-        if online >= engine.config.netsvr.customer.max_online {
-            return self.refuse(engine, slot, RATE_LIMITED);
-        }
-        if !engine.shared.open_limiter.take(engine.now.ms.saturating_mul(1_000_000)) {
-            engine.dropped(DropReason::OpenLimiter, 1);
-            return self.refuse(engine, slot, RATE_LIMITED);
-        }
-        let info = OpenInfo {
-            raw_query: upgrade.raw_query,
-            sub_protocols: upgrade.sub_protocols,
-            x_forwarded_for: upgrade.x_forwarded_for,
-            x_real_ip: upgrade.x_real_ip,
-            remote_addr: peer.ip().to_canonical().to_string(),
+impl Rows {
+    fn new(engine: &mut Engine) -> Rows {
+        let config = engine.config.clone();
+        let (customer, outbox_bytes_max) =
+            (&config.netsvr.customer, config.runtime.outbox_bytes_max);
+        let (message_bytes_max, silence) =
+            (customer.receive_pack_limit, customer.heartbeat_interval);
+        let client = Manners {
+            close_codes: CloseCodes::Netsvr,
+            ..Manners::new(message_bytes_max, outbox_bytes_max, silence, silence)
         };
         // The time for the handshake does not run while the callback decides.
-        let index = self.openings.insert(Opening { info, verdict: None });
-        engine.turn_into(slot, kind::OPENING, index, rows::OPENING);
-        let deflate = engine.conns[slot].flags.has(Flags::DEFLATE);
-        let deflate = deflate && engine.deflater.is_some();
-        engine.conns[slot].form = if deflate { lists::NETSVR_DEFLATE } else { lists::NETSVR_PLAIN };
-        match engine.config.netsvr.customer.on_open_callback_api {
-            Some(_) => self.ask_callback(engine, slot),
-            None => self.try_open(engine, slot),
+        let opening = Manners {
+            opening: true,
+            ..Manners::new(message_bytes_max, outbox_bytes_max, silence, Duration::ZERO)
+        };
+        let business = |write, read| Manners {
+            backend: true,
+            heard_out: true,
+            drains: false,
+            life: Life::Own,
+            ..Manners::new(message_bytes_max, BUSINESS_ANSWER_BYTES_MAX as u32, write, read)
+        };
+        let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
+        Rows {
+            opening: engine.add_row(opening),
+            client: engine.add_row(client),
+            worker: engine.add_row(business(worker.send_deadline, worker.read_deadline)),
+            task: engine.add_row(business(task.send_deadline, task.read_deadline)),
         }
     }
+}
 
-    /// Nothing to ask, nobody to answer.
-    pub fn new(asks: Asks) -> Netsvr {
+impl Netsvr {
+    /// Nobody is connected.
+    pub fn new(engine: &mut Engine) -> Netsvr {
         let (clients, openings, backends) = Default::default();
-        Netsvr { clients, openings, backends, asks }
+        let asks = Asks::new(engine.mail.len(), engine.seed as u64);
+        Netsvr { rows: Rows::new(engine), clients, openings, backends, asks }
     }
 
     /// A letter of another thread.
@@ -116,17 +129,12 @@ impl Netsvr {
         }
     }
 
-    /// For tests: whether nothing is kept of any connection.
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty() && self.openings.is_empty() && self.backends.is_empty()
-    }
-
     /// The client is none any more, before it was let in.
     fn turn_away(&mut self, engine: &mut Engine, slot: u32) {
         if let Some(index) = engine.index(slot, kind::OPENING) {
             self.openings.remove(index);
         }
-        engine.turn_into(slot, kind::LEAVING, 0, rows::LEAVING);
+        engine.turn_into(slot, kind::LEAVING, 0, manners::LEAVING);
     }
 
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
@@ -210,7 +218,7 @@ impl Netsvr {
         let opening = opening.and_then(|index| self.openings.remove(index));
         let Some(Opening { info, verdict }) = opening else { return };
         let index = self.clients.insert(Client::default());
-        engine.turn_into(slot, kind::NETSVR, index, rows::NETSVR);
+        engine.turn_into(slot, kind::NETSVR, index, self.rows.client);
         engine.counters.opens += 1;
         engine.join(slot);
         let verdict = verdict.map(|verdict| *verdict).unwrap_or_default();
@@ -226,48 +234,6 @@ impl Netsvr {
         engine.read_on(slot);
     }
 
-    /// Whether the event of a client's next message has room, if such events wait for it; if not,
-    /// the client is blocked until there is some.
-    pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
-        let conn = &engine.conns[slot];
-        let waits = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
-        if !waits || conn.flags.has(Flags::CLOSING) {
-            return true;
-        }
-        let ready = engine.links.ready(EventKind::Message, engine.conns.id(slot), conn.worker());
-        if !ready {
-            engine.wait_for_room(slot);
-        }
-        ready
-    }
-
-    /// One WebSocket message.
-    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
-        let customer = &engine.config.netsvr.customer;
-        let window = WindowRules {
-            zero_window_max: customer.limit_zero_window_max_requests,
-            max: customer.limit_window_max_requests,
-            window_ms: customer.limit_window.as_millis() as u32,
-        };
-        let heartbeat = &customer.heartbeat_message;
-        // What nobody wants takes nothing from the limiters (netsvr section 2.6, step 1).
-        if !engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
-            return engine.dropped(DropReason::NoWorker, 1);
-        }
-        let Some(client) = self.clients.of_mut(engine.index(slot, kind::NETSVR)) else { return };
-        let limiter = &engine.shared.message_limiter;
-        match client.message(data, engine.now.ms, heartbeat, &window, limiter) {
-            Inbound::Heartbeat => engine.counters.heartbeats += 1,
-            Inbound::Forward => self.forward(engine, slot, data),
-            Inbound::OverConnectionLimit => {
-                engine.dropped(DropReason::ConnectionLimiter, 1);
-            }
-            Inbound::OverMessageLimit => {
-                engine.dropped(DropReason::MessageLimiter, 1);
-            }
-        }
-    }
-
     fn forward(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
         let worker = &engine.config.netsvr.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
@@ -281,7 +247,7 @@ impl Netsvr {
 
     /// A netsvr client has left with what it had: a worker is told, after the callback if there is
     /// one.
-    pub(super) fn netsvr_left(&mut self, engine: &mut Engine, slot: u32, departed: &Departed) {
+    fn netsvr_left(&mut self, engine: &mut Engine, slot: u32, departed: &Departed) {
         let worker = engine.conns[slot].worker();
         engine.counters.closes += 1;
         let id = engine.conns.id(slot);
@@ -300,25 +266,6 @@ impl Netsvr {
         } else {
             engine.place_close(event, worker);
         }
-    }
-
-    /// A netsvr client is gone, or one that was not let in: its place is free.
-    pub(super) fn gone(&mut self, engine: &mut Engine, slot: u32) {
-        if let Some(index) = engine.index(slot, kind::NETSVR) {
-            self.clients.remove(index);
-        }
-        if let Some(index) = engine.index(slot, kind::OPENING) {
-            self.openings.remove(index);
-        }
-        if engine.conns[slot].flags.clear(Flags::ONLINE) {
-            engine.shared.online.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The client has been silent for too long.
-    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
-        engine.counters.idle_timeouts += 1;
-        engine.close(slot, IDLE);
     }
 
     /// The callback at close is over, whatever came of it (section 7.2).
@@ -381,6 +328,131 @@ impl Netsvr {
             }
         });
         asks.collect()
+    }
+}
+
+impl Tenant for Netsvr {
+    fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+        let online = engine.shared.online.fetch_add(1, Ordering::Relaxed);
+        engine.conns[slot].flags.set(Flags::ONLINE);
+        if online >= engine.config.netsvr.customer.max_online {
+            return self.refuse(engine, slot, RATE_LIMITED);
+        }
+        if !engine.shared.open_limiter.take(engine.now.ms.saturating_mul(1_000_000)) {
+            engine.dropped(DropReason::OpenLimiter, 1);
+            return self.refuse(engine, slot, RATE_LIMITED);
+        }
+        let info = OpenInfo {
+            raw_query: upgrade.raw_query,
+            sub_protocols: upgrade.sub_protocols,
+            x_forwarded_for: upgrade.x_forwarded_for,
+            x_real_ip: upgrade.x_real_ip,
+            remote_addr: peer.ip().to_canonical().to_string(),
+        };
+        // The time for the handshake does not run while the callback decides.
+        let index = self.openings.insert(Opening { info, verdict: None });
+        engine.turn_into(slot, kind::OPENING, index, self.rows.opening);
+        let deflate = engine.conns[slot].flags.has(Flags::DEFLATE);
+        let deflate = deflate && engine.deflater.is_some();
+        engine.conns[slot].form = if deflate { lists::NETSVR_DEFLATE } else { lists::NETSVR_PLAIN };
+        match engine.config.netsvr.customer.on_open_callback_api {
+            Some(_) => self.ask_callback(engine, slot),
+            None => self.try_open(engine, slot),
+        }
+    }
+
+    /// Whether the event of a client's next message has room, if such events wait for it; if not,
+    /// the client is blocked until there is some.
+    fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        let conn = &engine.conns[slot];
+        let waits = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        if waits
+            && !conn.flags.has(Flags::CLOSING)
+            && !engine.links.ready(EventKind::Message, engine.conns.id(slot), conn.worker())
+        {
+            engine.wait_for_room(slot);
+            return false;
+        }
+        !engine.outbox_blocks(slot)
+    }
+
+    /// One WebSocket message.
+    fn message(&mut self, engine: &mut Engine, slot: u32, _: Opcode, data: &[u8]) {
+        let customer = &engine.config.netsvr.customer;
+        let window = WindowRules {
+            zero_window_max: customer.limit_zero_window_max_requests,
+            max: customer.limit_window_max_requests,
+            window_ms: customer.limit_window.as_millis() as u32,
+        };
+        let heartbeat = &customer.heartbeat_message;
+        // What nobody wants takes nothing from the limiters (netsvr section 2.6, step 1).
+        if !engine.links.wanted(EventKind::Message) && data != heartbeat.as_slice() {
+            return engine.dropped(DropReason::NoWorker, 1);
+        }
+        let Some(client) = self.clients.of_mut(engine.index(slot, kind::NETSVR)) else { return };
+        let limiter = &engine.shared.message_limiter;
+        match client.message(data, engine.now.ms, heartbeat, &window, limiter) {
+            Inbound::Heartbeat => engine.counters.heartbeats += 1,
+            Inbound::Forward => self.forward(engine, slot, data),
+            Inbound::OverConnectionLimit => {
+                engine.dropped(DropReason::ConnectionLimiter, 1);
+            }
+            Inbound::OverMessageLimit => {
+                engine.dropped(DropReason::MessageLimiter, 1);
+            }
+        }
+    }
+
+    fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        self.business_accepted(engine, slot, peer);
+    }
+
+    fn left(&mut self, engine: &mut Engine, slot: u32, departed: &Departed) {
+        self.netsvr_left(engine, slot, departed);
+    }
+
+    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+        let conn = &engine.conns[slot];
+        match conn.kind {
+            kind::BUSINESS => self.business_lost(engine, slot),
+            kind::OPENING => _ = self.openings.remove(conn.index),
+            _ => _ = self.clients.remove(conn.index),
+        }
+    }
+
+    fn written(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.conns[slot].kind == kind::BUSINESS {
+            self.business_written(engine, slot);
+        }
+    }
+
+    fn worker_room(&mut self, engine: &mut Engine, slot: u32) {
+        match engine.conns[slot].kind {
+            kind::OPENING => self.try_open(engine, slot),
+            _ => engine.read_on(slot),
+        }
+    }
+
+    fn due(&mut self, engine: &mut Engine, slot: u32) {
+        match engine.conns[slot].kind {
+            kind::BUSINESS => self.business_settled(engine, slot),
+            _ => engine.set_due(slot, u64::MAX),
+        }
+    }
+
+    fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        match engine.conns[slot].kind {
+            kind::BUSINESS => self.business_silent(engine, slot),
+            _ => engine.too_silent(slot),
+        }
+    }
+
+    fn has_nobody(&self) -> bool {
+        self.clients.is_empty() && self.openings.is_empty() && self.backends.is_empty()
+    }
+
+    fn give_back(&mut self, look: &mut Look) {
+        self.asks.give_back(look);
     }
 }
 

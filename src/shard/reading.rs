@@ -2,7 +2,6 @@
 //! list of wants is emptied before the next one.
 
 use crate::config::model::{ClientProtocol, Route, Service};
-use crate::edge::echo;
 use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
 use crate::hub::ConnId;
 use crate::hub::login;
@@ -12,8 +11,9 @@ use crate::shard::business::Asked;
 use crate::shard::connmix_http;
 use crate::shard::conns::Flags;
 use crate::shard::lists::kind;
+use crate::shard::manners::LEAVING;
 use crate::shard::manners::Life;
-use crate::shard::rows;
+use crate::shard::tenants::hook;
 use crate::shard::xxim::Piece;
 use crate::wire::http::Request;
 use crate::wire::http::machine::{Event as Said, Machine};
@@ -79,11 +79,8 @@ impl Shard {
 
     /// A connection without HTTP can be spoken to: it was accepted, or its TLS handshake is over.
     pub(super) fn stream_opened(&mut self, slot: u32) {
-        match self.engine.conns[slot].kind {
-            kind::CONNMIX => self.connmix.opened(&mut self.engine, slot),
-            kind::XXIM => self.xxim.accepted(&mut self.engine, slot),
-            _ => {}
-        }
+        let kind = self.engine.conns[slot].kind;
+        hook!(self.tenants, kind, opened(&mut self.engine, slot), else {});
     }
 
     /// Handles bytes as the protocol sees them. With no bytes it goes on with what was kept.
@@ -92,13 +89,13 @@ impl Shard {
         match conn.kind {
             kind::GREETING => self.greet(slot, data),
             kind::OPENING => conn.decoder.stash(data),
-            kind::NETSVR | kind::ECHO | kind::LEAVING => self.read_frames(slot, data),
+            kind::NETSVR | kind::LEAVING => self.read_frames(slot, data),
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
             kind::CONNMIX_API => self.read_api(slot, data),
             kind::XXIM_HTTP => self.read_xxim_http(slot, data),
             kind::IM => {
                 self.read_stream(slot, data);
-                self.im.end_of_bytes(&mut self.engine, slot);
+                self.tenants.im.end_of_bytes(&mut self.engine, slot);
             }
             kind::BUSINESS | kind::CONNMIX | kind::XXIM => self.read_stream(slot, data),
             kind => debug_assert!(false, "bytes for {kind:?}"),
@@ -122,7 +119,7 @@ impl Shard {
             Said::Request(request) if !request.is_get() && self.takes_xxim_http(slot) => {
                 let index = self.engine.index(slot, kind::GREETING);
                 if let Some(Greeting { peer, .. }) = self.greetings.remove_of(index) {
-                    self.xxim.over_http(&mut self.engine, slot, peer);
+                    self.tenants.xxim.over_http(&mut self.engine, slot, peer);
                 }
                 self.read_xxim_http(slot, &bytes);
             }
@@ -167,7 +164,7 @@ impl Shard {
     fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
         let peer = match self.greetings.remove_of(self.engine.index(slot, kind::GREETING)) {
             Some(greeting) => Some(greeting.peer),
-            None => self.xxim.http_upgraded(&self.engine, slot),
+            None => self.tenants.xxim.http_upgraded(&self.engine, slot),
         };
         let Some(peer) = peer else { return };
         let conn = &mut self.engine.conns[slot];
@@ -177,19 +174,9 @@ impl Shard {
             conn.flags.set(Flags::DEFLATE);
         }
         conn.flags.set(Flags::WEBSOCKET);
-        self.engine.turn_into(slot, kind::LEAVING, 0, rows::LEAVING);
+        self.engine.turn_into(slot, kind::LEAVING, 0, LEAVING);
         self.engine.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
-        match upgrade.protocol {
-            ClientProtocol::Netsvr => self.netsvr.upgraded(&mut self.engine, slot, peer, upgrade),
-            ClientProtocol::Echo => {
-                self.engine.turn_into(slot, kind::ECHO, 0, rows::ECHO);
-            }
-            ClientProtocol::Xxim => self.xxim.upgraded(&mut self.engine, slot, peer, upgrade),
-            ClientProtocol::Connmix { .. } => {
-                self.connmix.upgraded(&mut self.engine, slot, peer, upgrade)
-            }
-            ClientProtocol::Im => self.im.upgraded(&mut self.engine, slot, peer, upgrade),
-        }
+        self.tenants.upgraded(&mut self.engine, slot, peer, upgrade);
         self.settle();
         // What came with the request.
         self.feed(slot, &mut []);
@@ -234,14 +221,11 @@ impl Shard {
         if conn.flags.has(Flags::GONE | Flags::DEAF) || !self.engine.takes(slot) {
             return false;
         }
-        match kind {
-            kind::NETSVR if !self.netsvr.ready(&mut self.engine, slot) => return false,
-            kind::XXIM => return self.xxim.ready(&mut self.engine, slot),
-            kind::IM => return self.im_ready(slot),
-            kind::CONNMIX_API => return self.api.ready(&mut self.engine, slot),
-            _ => {}
+        if kind == kind::IM {
+            return self.im_ready(slot);
         }
-        !self.engine.outbox_blocks(slot)
+        let engine = &mut self.engine;
+        hook!(self.tenants, kind, ready(engine, slot), else !engine.outbox_blocks(slot))
     }
 
     fn rules(&self, slot: u32) -> Rules {
@@ -293,22 +277,14 @@ impl Shard {
         conn.active_ms = self.engine.now.ms;
         // A message is a sign of life whatever the protocol takes for one.
         conn.flags.clear(Flags::PINGED);
-        match conn.kind {
-            kind::NETSVR => self.netsvr.message(&mut self.engine, slot, data),
-            kind::ECHO => {
-                let deflate = conn.flags.has(Flags::DEFLATE);
-                let deflater = self.engine.deflater.as_mut().filter(|_| deflate);
-                let reply = echo::reply(opcode, data, deflater);
-                self.engine.push(slot, reply);
-            }
-            kind::XXIM => self.xxim.message(&mut self.engine, slot, opcode, data),
-            kind::CONNMIX => self.connmix.message(&mut self.engine, slot, opcode, data),
+        let engine = &mut self.engine;
+        match engine.conns[slot].kind {
             kind::CONNMIX_API => {
-                if let Some(asked) = self.api.message(&mut self.engine, slot, data) {
+                if let Some(asked) = self.tenants.api.request(engine, slot, data) {
                     self.tell(slot, asked);
                 }
             }
-            _ => {}
+            kind => hook!(self.tenants, kind, message(engine, slot, opcode, data), else {}),
         }
     }
 
@@ -319,12 +295,9 @@ impl Shard {
         if self.engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
         }
-        match self.engine.conns[slot].kind {
-            kind::XXIM => self.xxim.verified(&mut self.engine, slot, number, verdict),
-            kind::XXIM_HTTP => self.xxim.http_verified(&mut self.engine, slot, number, verdict),
-            kind::IM => self.im.verified(&mut self.engine, slot, number, verdict),
-            _ => {}
-        }
+        let kind = self.engine.conns[slot].kind;
+        let engine = &mut self.engine;
+        hook!(self.tenants, kind, verified(engine, slot, number, verdict), else {});
     }
 
     /// Whether the listener of a connection takes requests of xxim.
@@ -347,10 +320,10 @@ impl Shard {
         loop {
             let more = match self.engine.conns[slot].kind {
                 kind::BUSINESS => self.next_command(slot, &mut input),
-                kind::XXIM => self.xxim.next(&mut self.engine, slot, &mut input),
-                kind::CONNMIX => self.connmix.next(&mut self.engine, slot, &mut input),
-                kind::IM => self.im.next(&mut self.engine, slot, &mut input),
-                _ => false,
+                kind => {
+                    let engine = &mut self.engine;
+                    hook!(self.tenants, kind, next(engine, slot, &mut input), else false)
+                }
             };
             if !more {
                 return self.settle();
@@ -362,7 +335,7 @@ impl Shard {
     /// Handles the next frame of a business process, and carries out what it asks for.
     fn next_command(&mut self, slot: u32, input: &mut &[u8]) -> bool {
         let Asked { more, commands, wide } =
-            self.netsvr.business_next(&mut self.engine, slot, input);
+            self.tenants.netsvr.business_next(&mut self.engine, slot, input);
         for command in commands {
             match wide {
                 true => self.dispatch_wide(command),
@@ -374,17 +347,21 @@ impl Shard {
 
     /// Reads requests over HTTP of the connmix API.
     fn read_api(&mut self, slot: u32, data: &[u8]) {
-        let Some(mut reading) = self.api.begin(&mut self.engine, slot, data) else { return };
+        let Some(mut reading) = self.tenants.api.begin(&mut self.engine, slot, data) else {
+            return;
+        };
         let bytes = reading.machine.resume(data);
         let mut rest = &*bytes;
-        while let Some(piece) = self.api.next(&mut self.engine, slot, &mut reading, &mut rest) {
+        while let Some(piece) =
+            self.tenants.api.next(&mut self.engine, slot, &mut reading, &mut rest)
+        {
             if let connmix_http::Piece::Asks(asked) = piece {
                 self.tell(slot, asked);
             }
             self.handled(slot);
         }
         let unread = rest.len();
-        if self.api.end(&mut self.engine, slot, reading, bytes, unread) {
+        if self.tenants.api.end(&mut self.engine, slot, reading, bytes, unread) {
             // What came with the request.
             self.feed(slot, &mut []);
         }
@@ -392,11 +369,13 @@ impl Shard {
 
     /// Reads requests over HTTP of xxim.
     fn read_xxim_http(&mut self, slot: u32, data: &[u8]) {
-        let Some(mut machine) = self.xxim.http_begin(&mut self.engine, slot) else { return };
+        let Some(mut machine) = self.tenants.xxim.http_begin(&mut self.engine, slot) else {
+            return;
+        };
         let bytes = machine.resume(data);
         let mut rest = &*bytes;
         loop {
-            match self.xxim.http_next(&mut self.engine, slot, &mut machine, &mut rest) {
+            match self.tenants.xxim.http_next(&mut self.engine, slot, &mut machine, &mut rest) {
                 Piece::Handled => self.handled(slot),
                 // The WebSocket is on the same port, and a proxy may have kept the connection.
                 Piece::Upgrade(request) => return self.greeted(slot, &request, rest),
@@ -404,14 +383,14 @@ impl Shard {
             }
         }
         let unread = rest.len();
-        self.xxim.http_end(&mut self.engine, slot, machine, bytes, unread);
+        self.tenants.xxim.http_end(&mut self.engine, slot, machine, bytes, unread);
     }
 
     /// One WebSocket message of an IM client.
     fn read_im_message(&mut self, slot: u32, opcode: Opcode, data: &[u8]) {
-        if self.im.begins(&mut self.engine, slot, opcode) {
+        if self.tenants.im.begins(&mut self.engine, slot, opcode) {
             self.read_stream(slot, data);
-            self.im.end_of_message(&mut self.engine, slot, data.is_empty());
+            self.tenants.im.end_of_message(&mut self.engine, slot, data.is_empty());
         }
     }
 
@@ -421,11 +400,11 @@ impl Shard {
         if self.engine.conns[slot].flags.has(Flags::CLOSING) {
             return true;
         }
-        if self.im.mid_frame(&mut self.engine, slot) {
+        if self.tenants.im.mid_frame(&mut self.engine, slot) {
             self.read_stream(slot, &[]);
-            self.im.end_of_message(&mut self.engine, slot, false);
+            self.tenants.im.end_of_message(&mut self.engine, slot, false);
         }
-        self.im.may_read(&mut self.engine, slot)
+        self.tenants.im.may_read(&mut self.engine, slot)
             || self.engine.conns[slot].flags.has(Flags::CLOSING)
     }
 }

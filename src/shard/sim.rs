@@ -136,7 +136,7 @@ impl World {
                 let seed = rng.usize(..);
                 let mut shard =
                     Shard::new(id as u8, shards, config, shared, listeners.clone(), seed);
-                shard.netsvr.set_answer_piece(weather.answer_piece);
+                shard.tenants.netsvr.set_answer_piece(weather.answer_piece);
                 shard.engine.reading_max = weather.read_on;
                 shard
             },

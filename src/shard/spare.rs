@@ -17,7 +17,6 @@ impl Shard {
     fn give_back(&mut self, look: &mut Look) {
         self.engine.inflater.give_back();
         self.engine.deflater.iter_mut().for_each(|deflater| deflater.give_back());
-        self.im.gzip.give_back();
         self.engine.wants.give_back(look);
         look.at(&mut self.engine.touched);
         look.at(&mut self.engine.unconfirmed);
@@ -25,18 +24,16 @@ impl Shard {
         look.at(&mut self.engine.ops);
         self.engine.mail.iter_mut().for_each(|queue| look.at(queue));
         look.at(&mut self.engine.jobs);
-        for wheel in [&mut self.engine.timers, &mut self.engine.job_timers, &mut self.im.timers] {
+        for wheel in [&mut self.engine.timers, &mut self.engine.job_timers] {
             wheel.give_back(look);
         }
         self.engine.hub.give_back(look);
         self.engine.links.give_back(look);
         self.engine.tells.give_back(look);
-        self.netsvr.asks.give_back(look);
         self.engine.hooks.give_back(look);
         self.engine.logins.give_back(look);
-        self.connmix.give_back(look);
         self.engine.queueing.give_back(look);
-        self.xxim.give_back(look);
+        self.tenants.give_back(look);
         self.engine.mesh.iter_mut().for_each(|mesh| mesh.give_back(look));
     }
 }

@@ -28,6 +28,8 @@ use crate::edge::upgrade::Opening as Upgrade;
 use crate::edge::xxim::{
     Client, Close, InFlight, Step, Triple, client_ip, first_values, query_login,
 };
+use crate::hub::Departed;
+use crate::hub::login::Verdict;
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::shard::Engine;
@@ -37,7 +39,8 @@ use crate::shard::later::Seal;
 use crate::shard::lists;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::XximLetter;
-use crate::shard::rows;
+use crate::shard::tenant::Tenant;
+use crate::spare::Look;
 use crate::wire::websocket::{self, Opcode};
 use crate::wire::xxim::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp};
 
@@ -120,68 +123,15 @@ impl State {
         self.conns.of_mut(engine.index(slot, kind::XXIM))
     }
 
-    /// A connection without HTTP was accepted; its TLS handshake may not be over.
-    pub(super) fn begun(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
-        self.add(engine, slot, Conn::new(peer));
-    }
-
     fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
         if let Some(before) = engine.index(slot, kind::XXIM) {
             self.conns.remove(before);
         }
         let index = self.conns.insert(conn);
-        engine.turn_into(slot, kind::XXIM, index, rows::XXIM);
+        engine.turn_into(slot, kind::XXIM, index, self.row);
     }
 
-    /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn upgraded(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        peer: SocketAddr,
-        upgrade: Upgrade,
-    ) {
-        let config = &engine.config.xxim;
-        let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
-        let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
-        let mut identity = Identity {
-            ip: client_ip(peer, &x_forwarded_for, &x_real_ip, &config.trusted_proxies),
-            user_agent: user_agent.map(|(_, value)| value.clone()).unwrap_or_default(),
-            headers: first_values(headers),
-            ..Identity::default()
-        };
-        let login = match config.query_auth {
-            true => query_login(&raw_query, &mut identity),
-            false => None,
-        };
-        // A client that logs in by its query gets no greeting, and so no seed (section 3.7).
-        self.opened(engine, slot, peer, identity, login.is_none());
-        let Some((user, token)) = login else { return };
-        let config = engine.config.clone();
-        let Some(conn) = self.xxim(engine, slot) else { return };
-        let step = conn.client.query_login(&user, &token, &config.xxim);
-        self.step(engine, slot, step);
-    }
-
-    /// A connection without WebSocket was accepted, or its TLS handshake is over.
-    pub(super) fn accepted(&mut self, engine: &mut Engine, slot: u32) {
-        let secure = !engine.conns[slot].is_handshaking();
-        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
-        let Some(conn) = self.xxim(engine, slot) else { return };
-        if websocket || conn.greeted || !secure {
-            return;
-        }
-        let peer = conn.peer;
-        let ip = peer.ip().to_canonical().to_string();
-        self.opened(engine, slot, peer, Identity { ip, ..Identity::default() }, true);
-        self.over_tcp += 1;
-        if self.over_tcp > engine.config.xxim.tcp.connections_max {
-            engine.counters.opens_refused += 1;
-            engine.linger(slot);
-        }
-    }
-
-    fn opened(
+    fn enter(
         &mut self,
         engine: &mut Engine,
         slot: u32,
@@ -219,26 +169,6 @@ impl State {
             true => Carrier::WebSocket,
             false => Carrier::Tcp,
         }
-    }
-
-    /// One WebSocket message.
-    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode, data: &[u8]) {
-        match opcode {
-            Opcode::Text => engine.counters.xxim_text_ignored += 1,
-            Opcode::Binary => self.request(engine, slot, data),
-        }
-    }
-
-    /// Whether the next message can be handled now; if not, the connection is blocked.
-    pub(super) fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
-        if engine.conns[slot].flags.has(Flags::CLOSING) || self.can_go_on(engine, slot) {
-            return true;
-        }
-        if !engine.outbox_blocks(slot) {
-            engine.block(slot);
-        }
-        self.await_room(engine, slot);
-        false
     }
 
     /// If a blocked connection could not go on for want of room among the requests of the shard, it
@@ -328,46 +258,6 @@ impl State {
         }
     }
 
-    /// Handles the next frame of a bare stream. False: there is none, or the client must wait.
-    pub(super) fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
-        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
-            return false;
-        }
-        let may_read = engine.takes(slot) && self.ready(engine, slot);
-        let bytes_max = engine.config.xxim.tcp.message_bytes_max;
-        let Some(conn) = self.xxim(engine, slot) else { return false };
-        if !may_read {
-            conn.reader.stash(input);
-            *input = &[];
-            return false;
-        }
-        let mut reader = std::mem::take(&mut conn.reader);
-        let more = match reader.next(input, bytes_max) {
-            Ok(None) => false,
-            Ok(Some(frame)) => {
-                engine.conns[slot].active_ms = engine.now.ms;
-                engine.counters.messages_received += 1;
-                engine.counters.message_bytes_received += frame.payload.len() as u64;
-                match frame.kind {
-                    tcp::BINARY => self.request(engine, slot, frame.payload),
-                    _ => engine.counters.xxim_text_ignored += 1,
-                }
-                true
-            }
-            Err(_) => {
-                engine.counters.protocol_violations += 1;
-                if !engine.says_last(slot, Bytes::new) {
-                    engine.finish(slot);
-                }
-                return false;
-            }
-        };
-        if let Some(conn) = self.xxim(engine, slot) {
-            conn.reader = reader;
-        }
-        more
-    }
-
     /// The keys of a connection may have changed: what is pushed to it from now on is encrypted
     /// under them.
     fn note_keys(&mut self, engine: &mut Engine, slot: u32) {
@@ -417,19 +307,6 @@ impl State {
         engine.close_with(slot, close.code, &close.text);
     }
 
-    /// The client has left: its triple is free for others, and the hooks are told.
-    pub(super) fn left(&mut self, engine: &mut Engine, slot: u32) {
-        engine.counters.closes += 1;
-        let id = engine.conns.id(slot);
-        let Some(conn) = self.xxim(engine, slot) else { return };
-        if let Some(announced) = conn.announced.take() {
-            self.tell_departure(engine, id, announced);
-        }
-        if let Some(triple) = self.xxim(engine, slot).and_then(|conn| conn.held.take()) {
-            self.release(engine, triple, id);
-        }
-    }
-
     /// Whether a client that waits for room among the requests of the shard could have it.
     pub(super) fn has_room(&self, engine: &Engine) -> bool {
         !self.waiting.is_empty() && self.under_way < engine.config.xxim.shard_requests_max
@@ -458,27 +335,6 @@ impl State {
         engine.set_due(slot, due_ms);
     }
 
-    /// That time has come.
-    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
-        let now_ms = engine.now.ms;
-        let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return };
-        let config = &engine.config.xxim;
-        let over = |from_ms: u64, time: Duration| {
-            !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
-        };
-        let unnamed =
-            own.client.version().is_none() && over(own.accepted_ms, config.params_timeout);
-        if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
-            engine.counters.handshake_timeouts += 1;
-            return self.close(engine, slot, &Close::TIMEOUT);
-        }
-        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
-        if websocket && over(own.pinged_ms, config.ping_interval) {
-            return self.ping(engine, slot);
-        }
-        self.rearm(engine, slot);
-    }
-
     fn ping(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::XXIM);
         let Some(own) = self.conns.of_mut(index) else { return };
@@ -499,14 +355,132 @@ impl State {
         }
         self.rearm(engine, slot);
     }
+}
 
-    /// For tests: whether nothing is kept of any connection.
-    pub(super) fn has_nobody(&self) -> bool {
-        self.conns.is_empty() && self.https.is_empty()
+impl Tenant for State {
+    fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        self.add(engine, slot, Conn::new(peer));
+    }
+
+    fn opened(&mut self, engine: &mut Engine, slot: u32) {
+        let secure = !engine.conns[slot].is_handshaking();
+        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        let Some(conn) = self.xxim(engine, slot) else { return };
+        if websocket || conn.greeted || !secure {
+            return;
+        }
+        let peer = conn.peer;
+        let ip = peer.ip().to_canonical().to_string();
+        self.enter(engine, slot, peer, Identity { ip, ..Identity::default() }, true);
+        self.over_tcp += 1;
+        if self.over_tcp > engine.config.xxim.tcp.connections_max {
+            engine.counters.opens_refused += 1;
+            engine.linger(slot);
+        }
+    }
+
+    /// A WebSocket connection was upgraded; the answer is queued.
+    fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+        let config = &engine.config.xxim;
+        let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
+        let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
+        let mut identity = Identity {
+            ip: client_ip(peer, &x_forwarded_for, &x_real_ip, &config.trusted_proxies),
+            user_agent: user_agent.map(|(_, value)| value.clone()).unwrap_or_default(),
+            headers: first_values(headers),
+            ..Identity::default()
+        };
+        let login = match config.query_auth {
+            true => query_login(&raw_query, &mut identity),
+            false => None,
+        };
+        // A client that logs in by its query gets no greeting, and so no seed (section 3.7).
+        self.enter(engine, slot, peer, identity, login.is_none());
+        let Some((user, token)) = login else { return };
+        let config = engine.config.clone();
+        let Some(conn) = self.xxim(engine, slot) else { return };
+        let step = conn.client.query_login(&user, &token, &config.xxim);
+        self.step(engine, slot, step);
+    }
+
+    /// Whether the next message can be handled now; if not, the connection is blocked.
+    fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        if engine.conns[slot].flags.has(Flags::CLOSING) || self.can_go_on(engine, slot) {
+            return true;
+        }
+        if !engine.outbox_blocks(slot) {
+            engine.block(slot);
+        }
+        self.await_room(engine, slot);
+        false
+    }
+
+    /// One WebSocket message.
+    fn message(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode, data: &[u8]) {
+        match opcode {
+            Opcode::Text => engine.counters.xxim_text_ignored += 1,
+            Opcode::Binary => self.request(engine, slot, data),
+        }
+    }
+
+    /// Handles the next frame of a bare stream. False: there is none, or the client must wait.
+    fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF) {
+            return false;
+        }
+        let may_read = engine.takes(slot) && self.ready(engine, slot);
+        let bytes_max = engine.config.xxim.tcp.message_bytes_max;
+        let Some(conn) = self.xxim(engine, slot) else { return false };
+        if !may_read {
+            conn.reader.stash(input);
+            *input = &[];
+            return false;
+        }
+        let mut reader = std::mem::take(&mut conn.reader);
+        let more = match reader.next(input, bytes_max) {
+            Ok(None) => false,
+            Ok(Some(frame)) => {
+                engine.conns[slot].active_ms = engine.now.ms;
+                engine.counters.messages_received += 1;
+                engine.counters.message_bytes_received += frame.payload.len() as u64;
+                match frame.kind {
+                    tcp::BINARY => self.request(engine, slot, frame.payload),
+                    _ => engine.counters.xxim_text_ignored += 1,
+                }
+                true
+            }
+            Err(_) => {
+                engine.counters.protocol_violations += 1;
+                if !engine.says_last(slot, Bytes::new) {
+                    engine.finish(slot);
+                }
+                return false;
+            }
+        };
+        if let Some(conn) = self.xxim(engine, slot) {
+            conn.reader = reader;
+        }
+        more
+    }
+
+    /// The client has left: its triple is free for others, and the hooks are told.
+    fn left(&mut self, engine: &mut Engine, slot: u32, _: &Departed) {
+        engine.counters.closes += 1;
+        let id = engine.conns.id(slot);
+        let Some(conn) = self.xxim(engine, slot) else { return };
+        if let Some(announced) = conn.announced.take() {
+            self.tell_departure(engine, id, announced);
+        }
+        if let Some(triple) = self.xxim(engine, slot).and_then(|conn| conn.held.take()) {
+            self.release(engine, triple, id);
+        }
     }
 
     /// The connection is gone.
-    pub(super) fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.conns[slot].kind == kind::XXIM_HTTP {
+            return self.http_departed(engine, slot);
+        }
         let index = engine.index(slot, kind::XXIM);
         let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
         let id = engine.conns.id(slot);
@@ -520,6 +494,69 @@ impl State {
             self.over_tcp -= 1;
         }
         self.leave(id, conn.in_flight.numbers());
+    }
+
+    /// That time has come.
+    fn due(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.conns[slot].kind == kind::XXIM_HTTP {
+            return self.http_due(engine, slot);
+        }
+        let now_ms = engine.now.ms;
+        let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return };
+        let config = &engine.config.xxim;
+        let over = |from_ms: u64, time: Duration| {
+            !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
+        };
+        let unnamed =
+            own.client.version().is_none() && over(own.accepted_ms, config.params_timeout);
+        if own.held.is_none() && (unnamed || over(own.accepted_ms, config.login_timeout)) {
+            engine.counters.handshake_timeouts += 1;
+            return self.close(engine, slot, &Close::TIMEOUT);
+        }
+        let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
+        if websocket && over(own.pinged_ms, config.ping_interval) {
+            return self.ping(engine, slot);
+        }
+        self.rearm(engine, slot);
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    fn has_nobody(&self) -> bool {
+        self.conns.is_empty() && self.https.is_empty()
+    }
+
+    fn verified(&mut self, engine: &mut Engine, slot: u32, number: u32, verdict: Verdict) {
+        match engine.conns[slot].kind {
+            kind::XXIM_HTTP => self.http_verified(engine, slot, number, verdict),
+            _ => self.login_verified(engine, slot, number, verdict),
+        }
+    }
+
+    fn written(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.conns[slot].kind == kind::XXIM {
+            self.resume(engine, slot);
+        }
+    }
+
+    fn drain(&mut self, engine: &mut Engine, slot: u32) -> bool {
+        let http = engine.conns[slot].kind == kind::XXIM_HTTP;
+        if http {
+            // Its request is answered first, if it has one.
+            self.http_drain(engine, slot);
+        }
+        http
+    }
+
+    fn is_idle(&self) -> bool {
+        self.outgoing.is_empty() && self.unwraps.is_idle() && self.under_way == 0
+    }
+
+    fn give_back(&mut self, look: &mut Look) {
+        self.holders.give_back(look);
+        self.unwraps.give_back(look);
+        look.at(&mut self.outgoing);
+        look.at(&mut self.left);
+        look.at(&mut self.waiting);
     }
 }
 

@@ -240,7 +240,7 @@ impl Connmix {
 
     /// The client has left: its rules about that are run before the end of the turn. Not at once,
     /// for what they publish may end others, whose rules do the same.
-    pub(in crate::shard) fn left(&mut self, engine: &mut Engine, slot: u32) {
+    pub(super) fn leave(&mut self, engine: &mut Engine, slot: u32) {
         engine.counters.closes += 1;
         self.clients -= 1;
         let (id, flags) = (engine.conns.id(slot), engine.conns[slot].flags);

@@ -12,21 +12,24 @@ mod effects;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use crate::config::model::{ClientFraming, ClientProtocol, ConnmixServer, MessageType, On};
+use crate::config::model::{
+    ClientFraming, ClientProtocol, ConnmixServer, MessageType, On, Service,
+};
 use crate::edge::connmix::{Effects, Event, Head, Resumed, Run, Subject, Suspended};
 use crate::edge::upgrade::Opening as Upgrade;
-use crate::hub::ConnId;
 use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{CloseReason, Kind, Payload};
 use crate::hub::queues::Homes;
+use crate::hub::{ConnId, Departed};
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::forms::{self, Made};
 use crate::shard::lists;
 use crate::shard::lists::kind;
+use crate::shard::manners::{Life, Manners};
 use crate::shard::ops::Frame;
-use crate::shard::rows;
 use crate::shard::slots::Slots;
+use crate::shard::tenant::Tenant;
 use crate::spare::Look;
 use crate::wire::framing::{self, Framer, Framing};
 use crate::wire::json::Index;
@@ -118,9 +121,11 @@ impl Conn {
 }
 
 /// What a shard has for all connmix clients together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Connmix {
     conns: Slots<Conn>,
+    /// How the clients of the first server behave; the others follow.
+    rows: u16,
     /// Of the last JSON that a client has sent.
     json: Index,
     effects: Effects,
@@ -135,12 +140,23 @@ pub(super) struct Connmix {
     pub departed: HashMap<ConnId, Box<effects::Departed>>,
 }
 
-impl Connmix {
-    /// Gives back what a peak took.
-    pub fn give_back(&mut self, look: &mut Look) {
-        self.effects.give_back(look);
-        self.calls.give_back(look);
-        look.at(&mut self.departed);
+/// How clients of a server behave.
+fn manners(server: &ConnmixServer, outbox_bytes_max: u32) -> Manners {
+    let (write, read) = (server.write_timeout, server.read_timeout);
+    Manners {
+        stream: true,
+        pings: server.ping,
+        life: Life::Frames,
+        count: Some(|counters, websocket, sent, failed| {
+            if websocket {
+                counters.connmix_websocket_sent += sent;
+                counters.connmix_websocket_failed += failed;
+            } else {
+                counters.connmix_socket_sent += sent;
+                counters.connmix_socket_failed += failed;
+            }
+        }),
+        ..Manners::new(server.max_message, outbox_bytes_max, write, read)
     }
 }
 
@@ -166,6 +182,26 @@ fn opcode_of(kind: Kind) -> Opcode {
 }
 
 impl Connmix {
+    /// Nobody is connected.
+    pub(super) fn new(engine: &mut Engine) -> Connmix {
+        let config = engine.config.clone();
+        let rows = config.connmix_servers.iter();
+        let rows =
+            rows.map(|server| engine.add_row(manners(server, config.runtime.outbox_bytes_max)));
+        let rows: Vec<u16> = rows.collect();
+        Connmix {
+            conns: Slots::default(),
+            rows: rows.first().copied().unwrap_or_default(),
+            json: Index::default(),
+            effects: Effects::default(),
+            rest: VecDeque::new(),
+            calls: calls::Calls::default(),
+            clients: 0,
+            leaving: VecDeque::new(),
+            departed: HashMap::new(),
+        }
+    }
+
     fn connmix(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
         self.conns.of_mut(engine.index(slot, kind::CONNMIX))
     }
@@ -174,35 +210,10 @@ impl Connmix {
         &engine.config.connmix_servers[conn.server as usize]
     }
 
-    /// A connection of a listener that speaks connmix without WebSocket.
-    pub(super) fn accepted(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        peer: SocketAddr,
-        server: u16,
-    ) {
-        let rules = &engine.config.connmix_servers[server as usize];
-        let conn = Conn::new(peer, server, rules);
-        self.add(engine, slot, conn);
-    }
-
     fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
-        let row = rows::CONNMIX + conn.server;
+        let row = self.rows + conn.server;
         let index = self.conns.insert(conn);
         engine.turn_into(slot, kind::CONNMIX, index, row);
-    }
-
-    /// For tests: whether nothing is kept of any connection.
-    pub(super) fn has_nobody(&self) -> bool {
-        self.conns.is_empty()
-    }
-
-    /// The connection is gone.
-    pub(super) fn departed(&mut self, engine: &Engine, slot: u32) {
-        if let Some(index) = engine.index(slot, kind::CONNMIX) {
-            self.conns.remove(index);
-        }
     }
 
     /// For tests: panics if an invariant of a connection does not hold.
@@ -210,101 +221,6 @@ impl Connmix {
         if let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) {
             conn.audit(engine.conns[slot].flags, held_max);
         }
-    }
-
-    /// A WebSocket connection was upgraded; the answer is queued.
-    pub(super) fn upgraded(
-        &mut self,
-        engine: &mut Engine,
-        slot: u32,
-        peer: SocketAddr,
-        upgrade: Upgrade,
-    ) {
-        let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
-        let rules = &engine.config.connmix_servers[server as usize];
-        let mut conn = Conn::new(peer, server, rules);
-        let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::model::Rule| {
-            rule.on == On::Open && rule.uses.head
-        });
-        if keeps || rules.rules.iter().any(on_open) {
-            let Upgrade { path, raw_query: query, headers, .. } = upgrade;
-            conn.head = Some(Box::new(Head { path, query, headers }));
-        }
-        self.add(engine, slot, conn);
-        self.opened(engine, slot);
-        // A rule for the open that is not over needs it longer.
-        let goes_on = self.rest.iter().any(|rest| rest.is_of(engine.conns.id(slot)));
-        if let Some(conn) = self.connmix(engine, slot)
-            && !keeps
-            && !goes_on
-            && conn.waits.is_none()
-        {
-            conn.head = None;
-        }
-    }
-
-    /// The stream can be written to: the connection is registered and its first event happens.
-    pub(super) fn opened(&mut self, engine: &mut Engine, slot: u32) {
-        let Some(conn) = self.connmix(engine, slot) else { return };
-        if std::mem::replace(&mut conn.opened, true) {
-            return;
-        }
-        let framing = conn.framing;
-        engine.counters.opens += 1;
-        self.clients += 1;
-        let form = match (engine.conns[slot].flags.has(Flags::WEBSOCKET), framing) {
-            (true, _) => lists::CONNMIX_MESSAGE,
-            (false, Framing::Line) => lists::CONNMIX_LINE,
-            (false, Framing::Length) => lists::CONNMIX_LENGTH,
-        };
-        engine.conns[slot].form = form;
-        engine.conns[slot].active_ms = engine.now.ms;
-        engine.join(slot);
-        engine.rearm(slot);
-        self.event(engine, slot, Event::Open);
-    }
-
-    /// One WebSocket message.
-    pub(super) fn message(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode, data: &[u8]) {
-        engine.counters.connmix_websocket_received += 1;
-        let kind = match opcode {
-            Opcode::Text => MessageType::Text,
-            Opcode::Binary => MessageType::Binary,
-        };
-        self.event(engine, slot, Event::Message(kind, data));
-    }
-
-    /// Handles the next message of a bare stream. False: there is none, or the client must wait.
-    pub(super) fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
-        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
-            return false;
-        }
-        let may_read = engine.takes(slot) && !engine.outbox_blocks(slot);
-        let limit = engine.row(slot).message_bytes_max;
-        let Some(conn) = self.connmix(engine, slot) else { return false };
-        if !may_read {
-            conn.framer.stash(input);
-            *input = &[];
-            return false;
-        }
-        let (framing, server) = (conn.framing, conn.server as usize);
-        let mut framer = std::mem::take(&mut conn.framer);
-        let more = match framer.next(input, framing, limit) {
-            Ok(None) => false,
-            Ok(Some(message)) => {
-                self.stream_message(engine, slot, server, message);
-                true
-            }
-            Err(_) => {
-                engine.counters.protocol_violations += 1;
-                engine.close(slot, TOO_BIG);
-                return false;
-            }
-        };
-        if let Some(conn) = self.connmix(engine, slot) {
-            conn.framer = framer;
-        }
-        more
     }
 
     fn stream_message(&mut self, engine: &mut Engine, slot: u32, server: usize, message: &[u8]) {
@@ -367,27 +283,6 @@ impl Connmix {
         }
     }
 
-    /// The wait of its rules is over.
-    pub(super) fn due(&mut self, engine: &mut Engine, slot: u32) {
-        engine.set_due(slot, u64::MAX);
-        self.resume(engine, slot, Resumed::Waited);
-    }
-
-    /// The client has been silent for too long.
-    pub(super) fn silent(&mut self, engine: &mut Engine, slot: u32) {
-        engine.counters.idle_timeouts += 1;
-        engine.close(slot, READ_TIMEOUT);
-    }
-
-    /// The queue that was full has room again.
-    pub(super) fn push_room(&mut self, engine: &mut Engine, client: ConnId) {
-        let Some(slot) = engine.hub.slot_of(client) else { return };
-        if let Some(conn) = self.connmix(engine, slot) {
-            conn.full = conn.full.saturating_sub(1);
-            self.go_on(engine, slot);
-        }
-    }
-
     /// Sets and deletes values of the client's context. False: it would become too large.
     pub(super) fn set_context(
         &mut self,
@@ -403,5 +298,152 @@ impl Connmix {
             self.resume(engine, slot, Resumed::Waited);
         }
         true
+    }
+}
+
+impl Tenant for Connmix {
+    /// A connection of a listener that speaks connmix without WebSocket.
+    fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
+        let &Service::Connmix { server } = engine.service(slot) else { return };
+        let rules = &engine.config.connmix_servers[server as usize];
+        let conn = Conn::new(peer, server, rules);
+        self.add(engine, slot, conn);
+    }
+
+    /// A WebSocket connection was upgraded; the answer is queued.
+    fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
+        let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
+        let rules = &engine.config.connmix_servers[server as usize];
+        let mut conn = Conn::new(peer, server, rules);
+        let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::model::Rule| {
+            rule.on == On::Open && rule.uses.head
+        });
+        if keeps || rules.rules.iter().any(on_open) {
+            let Upgrade { path, raw_query: query, headers, .. } = upgrade;
+            conn.head = Some(Box::new(Head { path, query, headers }));
+        }
+        self.add(engine, slot, conn);
+        self.opened(engine, slot);
+        // A rule for the open that is not over needs it longer.
+        let goes_on = self.rest.iter().any(|rest| rest.is_of(engine.conns.id(slot)));
+        if let Some(conn) = self.connmix(engine, slot)
+            && !keeps
+            && !goes_on
+            && conn.waits.is_none()
+        {
+            conn.head = None;
+        }
+    }
+
+    /// The stream can be written to: the connection is registered and its first event happens.
+    fn opened(&mut self, engine: &mut Engine, slot: u32) {
+        let Some(conn) = self.connmix(engine, slot) else { return };
+        if std::mem::replace(&mut conn.opened, true) {
+            return;
+        }
+        let framing = conn.framing;
+        engine.counters.opens += 1;
+        self.clients += 1;
+        let form = match (engine.conns[slot].flags.has(Flags::WEBSOCKET), framing) {
+            (true, _) => lists::CONNMIX_MESSAGE,
+            (false, Framing::Line) => lists::CONNMIX_LINE,
+            (false, Framing::Length) => lists::CONNMIX_LENGTH,
+        };
+        engine.conns[slot].form = form;
+        engine.conns[slot].active_ms = engine.now.ms;
+        engine.join(slot);
+        engine.rearm(slot);
+        self.event(engine, slot, Event::Open);
+    }
+
+    /// One WebSocket message.
+    fn message(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode, data: &[u8]) {
+        engine.counters.connmix_websocket_received += 1;
+        let kind = match opcode {
+            Opcode::Text => MessageType::Text,
+            Opcode::Binary => MessageType::Binary,
+        };
+        self.event(engine, slot, Event::Message(kind, data));
+    }
+
+    /// Handles the next message of a bare stream. False: there is none, or the client must wait.
+    fn next(&mut self, engine: &mut Engine, slot: u32, input: &mut &[u8]) -> bool {
+        if engine.conns[slot].flags.has(Flags::GONE | Flags::DEAF | Flags::CLOSING) {
+            return false;
+        }
+        let may_read = engine.takes(slot) && !engine.outbox_blocks(slot);
+        let limit = engine.row(slot).message_bytes_max;
+        let Some(conn) = self.connmix(engine, slot) else { return false };
+        if !may_read {
+            conn.framer.stash(input);
+            *input = &[];
+            return false;
+        }
+        let (framing, server) = (conn.framing, conn.server as usize);
+        let mut framer = std::mem::take(&mut conn.framer);
+        let more = match framer.next(input, framing, limit) {
+            Ok(None) => false,
+            Ok(Some(message)) => {
+                self.stream_message(engine, slot, server, message);
+                true
+            }
+            Err(_) => {
+                engine.counters.protocol_violations += 1;
+                engine.close(slot, TOO_BIG);
+                return false;
+            }
+        };
+        if let Some(conn) = self.connmix(engine, slot) {
+            conn.framer = framer;
+        }
+        more
+    }
+
+    /// The connection is gone.
+    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+        if let Some(index) = engine.index(slot, kind::CONNMIX) {
+            self.conns.remove(index);
+        }
+    }
+
+    /// The wait of its rules is over.
+    fn due(&mut self, engine: &mut Engine, slot: u32) {
+        engine.set_due(slot, u64::MAX);
+        self.resume(engine, slot, Resumed::Waited);
+    }
+
+    /// The client has been silent for too long.
+    fn silent(&mut self, engine: &mut Engine, slot: u32) {
+        engine.counters.idle_timeouts += 1;
+        engine.close(slot, READ_TIMEOUT);
+    }
+
+    /// For tests: whether nothing is kept of any connection.
+    fn has_nobody(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    fn queue_room(&mut self, engine: &mut Engine, slot: u32) {
+        if engine.hub.id_of(slot).is_none() {
+            return;
+        }
+        if let Some(conn) = self.connmix(engine, slot) {
+            conn.full = conn.full.saturating_sub(1);
+            self.go_on(engine, slot);
+        }
+    }
+
+    fn left(&mut self, engine: &mut Engine, slot: u32, _: &Departed) {
+        self.leave(engine, slot);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.leaving.is_empty() && self.departed.is_empty()
+    }
+
+    fn give_back(&mut self, look: &mut Look) {
+        self.effects.give_back(look);
+        self.calls.give_back(look);
+        look.at(&mut self.departed);
     }
 }

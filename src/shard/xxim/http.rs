@@ -29,7 +29,6 @@ use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
-use crate::shard::rows;
 use crate::wire::http;
 use crate::wire::http::answer::Manner;
 use crate::wire::http::machine::{CONTINUE, Event, Machine};
@@ -122,7 +121,7 @@ impl super::State {
     /// A connection whose first request is none for a WebSocket.
     pub(in crate::shard) fn over_http(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
         let index = self.https.insert(HttpConn::new(peer));
-        engine.turn_into(slot, kind::XXIM_HTTP, index, rows::XXIM_HTTP);
+        engine.turn_into(slot, kind::XXIM_HTTP, index, self.http_row);
     }
 
     /// A connection asks for a WebSocket: it is none of those any more. Returns its peer.
@@ -326,7 +325,7 @@ impl super::State {
     }
 
     /// The verifier has decided about the client of a request.
-    pub(in crate::shard) fn http_verified(
+    pub(super) fn http_verified(
         &mut self,
         engine: &mut Engine,
         slot: u32,
@@ -469,7 +468,7 @@ impl super::State {
     }
 
     /// The time of a connection is up: of a request that a worker has, or of its own.
-    pub(in crate::shard) fn http_due(&mut self, engine: &mut Engine, slot: u32) {
+    pub(super) fn http_due(&mut self, engine: &mut Engine, slot: u32) {
         if self.http_deadline_ms(engine, slot) > engine.now.ms {
             return self.http_rearm(engine, slot);
         }
@@ -479,7 +478,7 @@ impl super::State {
     }
 
     /// The gateway ends: the request that is under way is the last of its connection.
-    pub(in crate::shard) fn http_drain(&mut self, engine: &mut Engine, slot: u32) {
+    pub(super) fn http_drain(&mut self, engine: &mut Engine, slot: u32) {
         match self.http(engine, slot).and_then(|conn| conn.pending.as_mut()) {
             Some(pending) => pending.form().manner.ends = true,
             None => engine.linger(slot),
@@ -552,7 +551,7 @@ impl super::State {
     }
 
     /// The connection is gone.
-    pub(in crate::shard) fn http_departed(&mut self, engine: &mut Engine, slot: u32) {
+    pub(super) fn http_departed(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::XXIM_HTTP);
         let Some(conn) = index.and_then(|index| self.https.remove(index)) else { return };
         let under_way = conn.is_forwarded().then_some(conn.number);

@@ -160,7 +160,7 @@ impl super::State {
     }
 
     /// The verifier has decided about a login.
-    pub(in crate::shard) fn verified(
+    pub(super) fn login_verified(
         &mut self,
         engine: &mut Engine,
         slot: u32,

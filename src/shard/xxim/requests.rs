@@ -7,6 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,20 +16,24 @@ use super::login::Unwraps;
 use crate::config::model::{Config, Xxim as Rules, XximMode, XximRoute, XximTarget};
 use crate::edge::xxim::{Client, Close, Holders, Step, refuse};
 use crate::hub::ConnId;
+use crate::limits::XXIM_HELD_BYTES_MAX;
 use crate::log::target;
 use crate::shard::Engine;
 use crate::shard::conns::Flags;
 use crate::shard::links::EventKind;
 use crate::shard::lists::kind;
 use crate::shard::mailbox::{Request, UpstreamCall, UpstreamResult};
+use crate::shard::manners::{Life, Manners, Slow};
 use crate::shard::slots::Slots;
-use crate::spare::Look;
 use crate::wire::worker;
 use crate::wire::xxim::{self as wire, Body, Malformed, Response, code, text};
 
 /// What a shard keeps for all its xxim clients together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct State {
+    /// How clients behave that speak xxim's own protocol, and those over HTTP.
+    pub(super) row: u16,
+    pub(super) http_row: u16,
     pub(super) conns: Slots<super::Conn>,
     pub(super) https: Slots<super::HttpConn>,
     /// Triples that are at home here.
@@ -39,7 +44,7 @@ pub struct State {
     /// Requests that upstreams have, or will have.
     pub(super) under_way: u32,
     /// Those of them whose connection has left.
-    left: HashSet<(ConnId, u32)>,
+    pub(super) left: HashSet<(ConnId, u32)>,
     /// Requests over HTTP that a worker has.
     pub(super) told: u32,
     /// Connections that wait for room among the requests of upstreams.
@@ -51,23 +56,46 @@ pub struct State {
 }
 
 impl State {
+    /// Nobody is connected.
+    pub fn new(engine: &mut Engine) -> State {
+        let (rules, runtime) = (&engine.config.xxim, &engine.config.runtime);
+        let message_bytes_max = rules.message_bytes_max;
+        let too_large = format!("read limited at {} bytes", u64::from(message_bytes_max) + 1);
+        let write = rules.write_timeout;
+        let http = Manners {
+            // Its requests have time limits of their own.
+            drains: false,
+            held_bytes_max: XXIM_HELD_BYTES_MAX,
+            ..Manners::new(message_bytes_max, runtime.outbox_bytes_max, write, Duration::ZERO)
+        };
+        let manners = Manners {
+            drains: true,
+            stream: true,
+            too_large: Some(too_large.into()),
+            life: Life::Frames,
+            slow: Slow::Finish,
+            ..http.clone()
+        };
+        State {
+            row: engine.add_row(manners),
+            http_row: engine.add_row(http),
+            conns: Slots::default(),
+            https: Slots::default(),
+            holders: Holders::default(),
+            unwraps: Unwraps::default(),
+            outgoing: VecDeque::new(),
+            under_way: 0,
+            left: HashSet::new(),
+            told: 0,
+            waiting: VecDeque::new(),
+            over_tcp: 0,
+            scratch: Vec::new(),
+        }
+    }
+
     /// What is to be asked next.
     pub fn next_request(&mut self) -> Option<Request> {
         self.outgoing.pop_front()
-    }
-
-    /// Gives back what a peak took.
-    pub fn give_back(&mut self, look: &mut Look) {
-        self.holders.give_back(look);
-        self.unwraps.give_back(look);
-        look.at(&mut self.outgoing);
-        look.at(&mut self.left);
-        look.at(&mut self.waiting);
-    }
-
-    /// Whether nothing waits for the sidecar.
-    pub fn is_idle(&self) -> bool {
-        self.outgoing.is_empty() && self.unwraps.is_idle()
     }
 
     /// Clients whose keys wait to be decrypted.
