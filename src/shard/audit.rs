@@ -121,9 +121,9 @@ impl Shard {
             self.engine.waiting.len()
         );
         assert!(
-            self.engine.hooks.opens() <= most,
+            self.tenants.netsvr.hooks.opens() <= most,
             "{} callbacks at open wait",
-            self.engine.hooks.opens()
+            self.tenants.netsvr.hooks.opens()
         );
     }
 
@@ -150,7 +150,7 @@ impl Shard {
         assert!(self.tenants.connmix.rest.is_empty(), "rules go on");
         assert!(self.tenants.are_idle(), "questions of clients are left");
         assert_eq!(
-            (self.tenants.netsvr.asks.len(), self.engine.hooks.len()),
+            (self.tenants.netsvr.asks.len(), self.tenants.netsvr.hooks.len()),
             (0, 0),
             "questions, callbacks"
         );

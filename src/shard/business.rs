@@ -164,7 +164,7 @@ impl super::netsvr::Netsvr {
         if conn.flags.has(Flags::GONE | Flags::DEAF) {
             return Asked::default();
         }
-        let Some(business) = self.backends.get_mut(conn.index) else { return Asked::default() };
+        let Some(business) = self.backends.of_mut(Some(conn.index)) else { return Asked::default() };
         let full = business.is_full(conn.flight().map_or(0, |flight| flight.own_bytes()));
         let takes = engine.takes(slot);
         if !takes || full {

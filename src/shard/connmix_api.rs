@@ -29,6 +29,7 @@ use crate::shard::connmix_http::{Form, Reading};
 use crate::shard::conns::Flags;
 use crate::shard::flight::Source;
 use crate::shard::lists::kind;
+use crate::shard::mailbox::Request;
 use crate::shard::manners::{Life, Manners};
 use crate::shard::ops::Frame;
 use crate::shard::queues::QueueMail;
@@ -49,6 +50,10 @@ pub(super) struct Api {
     row: u16,
     /// Of the last JSON that a backend has sent.
     pub json: Index,
+    /// Requests for the metrics that the sidecar is to be given.
+    pub(super) to_render: VecDeque<u64>,
+    /// Requests for the metrics that wait or are under way.
+    pub(super) rendering: usize,
 }
 
 /// What the shard keeps of one connection.
@@ -157,7 +162,13 @@ impl Api {
             ..Manners::new(api.message_bytes_max, outbox_bytes_max, write, read)
         };
         let row = engine.add_row(manners);
-        Api { conns: Slots::default(), row, json: Index::default() }
+        Api {
+            conns: Slots::default(),
+            row,
+            json: Index::default(),
+            to_render: VecDeque::new(),
+            rendering: 0,
+        }
     }
 
     /// For tests: panics if an invariant of a connection does not hold; returns the outcomes that
@@ -321,7 +332,7 @@ impl Api {
 
     /// The text of the metrics, for a request of this number.
     pub(super) fn rendered(&mut self, engine: &mut Engine, number: u64, text: &str) {
-        engine.hooks.rendered();
+        self.rendering -= 1;
         let Some(conn) = engine.tells.conn(number) else { return };
         engine.tells.forget(number);
         let date = engine.http_date();
@@ -576,6 +587,15 @@ impl Tenant for Api {
 
     fn upgraded(&mut self, _: &mut Engine, _: u32, _: SocketAddr, _: Upgrade) {
         debug_assert!(false, "no route leads here");
+    }
+
+    fn is_idle(&self) -> bool {
+        self.rendering == 0
+    }
+
+    fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+        let number = self.to_render.pop_front()?;
+        Some(Request::Metrics { shard: engine.id, number })
     }
 
     fn written(&mut self, engine: &mut Engine, slot: u32) {

@@ -314,13 +314,14 @@ impl super::connmix_api::Api {
         reading: &mut Reading,
         manner: Manner,
     ) {
-        if engine.hooks.renders() >= METRICS_REQUESTS_MAX {
+        if self.rendering >= METRICS_REQUESTS_MAX {
             return self.http_refuse(engine, slot, reading, control::BUSY, manner);
         }
         engine.counters.api_requests += 1;
         let number = engine.tells.number();
         engine.tells.open(number, engine.conns.id(slot), 1);
-        engine.hooks.render(engine.id, number);
+        self.rendering += 1;
+        self.to_render.push_back(number);
         self.expect(engine, slot, number, About::Send, Form::Http(manner));
     }
 

@@ -220,7 +220,6 @@ impl Shard {
         engine.is_draining()
             && engine.links.queued().0 == 0
             && engine.queueing.queues.under_way() == 0
-            && engine.hooks.is_idle()
             && !engine.wants.has_readers()
             && self.tenants.are_idle()
             && engine.mail.iter().all(|queue| queue.is_empty())

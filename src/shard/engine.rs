@@ -21,7 +21,6 @@ use crate::metrics::{Counters, DropReason, Meters, SendTimes};
 use crate::shard::conns::Conns;
 use crate::shard::conns::{Flags, Kind};
 use crate::shard::flight::{Flight, Source};
-use crate::shard::hooks::Hooks;
 use crate::shard::links::{LinkLimits, Links};
 use crate::shard::logins::Logins;
 use crate::shard::mailbox::Mail;
@@ -90,7 +89,6 @@ pub struct Engine {
     /// Commands that wait for their time.
     pub(super) jobs: Slab<Job>,
     pub(super) job_timers: Wheel,
-    pub(super) hooks: Hooks,
     /// `None` if there is no mesh.
     pub(super) mesh: Option<Mesh>,
     pub(super) logins: Logins,
@@ -170,7 +168,6 @@ impl Engine {
             answers_written: 0,
             jobs: Slab::new(),
             job_timers: Wheel::new(),
-            hooks: Hooks::new(&config.netsvr.customer),
             mesh: shared.mesh.clone().map(Mesh::new),
             logins: Logins::default(),
             rows: Vec::new(),

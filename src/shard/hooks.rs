@@ -28,8 +28,6 @@ pub struct Hooks {
     /// Close events that are told to a worker when their callback is over.
     closes: HashMap<u64, (Event, Option<ConnId>)>,
     number: u64,
-    /// Requests for the metrics that wait or are under way.
-    renders: usize,
 }
 
 impl Hooks {
@@ -43,7 +41,6 @@ impl Hooks {
             opens: 0,
             closes: HashMap::new(),
             number: 0,
-            renders: 0,
         }
     }
 
@@ -89,23 +86,6 @@ impl Hooks {
     /// The event whose callback is over.
     pub fn told(&mut self, number: u64) -> Option<(Event, Option<ConnId>)> {
         self.closes.remove(&number)
-    }
-
-    /// Asks for the metrics as text, under the number of a question of this shard.
-    pub fn render(&mut self, shard: u8, number: u64) {
-        self.renders += 1;
-        self.queue.push_back(Request::Metrics { shard, number });
-    }
-
-    /// Requests for the metrics that wait or are under way.
-    pub fn renders(&self) -> usize {
-        self.renders
-    }
-
-    /// The metrics have come.
-    pub fn rendered(&mut self) {
-        self.renders -= 1;
-        self.done();
     }
 
     /// One callback is over.

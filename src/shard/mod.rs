@@ -330,16 +330,8 @@ impl Shard {
 
     /// The next request for the sidecar, if its turn has come.
     pub fn next_request(&mut self) -> Option<Request> {
-        let request = self.engine.hooks.next();
-        let callback = |request: &Request| !matches!(request, Request::Metrics { .. });
-        self.engine.counters.callbacks_started += request.as_ref().is_some_and(callback) as u64;
-        request
-            .or_else(|| self.engine.logins.next(self.engine.config.login.under_way_max))
-            .or_else(|| {
-                self.tenants.connmix.calls.next(self.engine.config.connmix.rules.http_calls_max)
-            })
-            .or_else(|| self.tenants.xxim.next_request())
-            .or_else(|| self.tenants.netsvr.asks.making.next_request())
+        let login = self.engine.logins.next(self.engine.config.login.under_way_max);
+        login.or_else(|| self.tenants.next_request(&mut self.engine))
     }
 
     /// For tests: xxim clients whose keys wait to be decrypted.

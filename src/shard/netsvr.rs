@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::model::WorkerFull;
-use crate::control::worker::{self, Request};
+use crate::control::worker;
 use crate::edge::netsvr::{Client, Inbound};
 use crate::edge::upgrade::Opening as Upgrade;
 use crate::hub::limits::WindowRules;
@@ -23,9 +23,10 @@ use crate::shard::conns::Flags;
 use crate::shard::engine::Job;
 use crate::shard::engine::LEFT_SPARE;
 use crate::shard::forms::Made;
+use crate::shard::hooks::Hooks;
 use crate::shard::links::{Event, EventKind};
 use crate::shard::lists::kind;
-use crate::shard::mailbox::{Mail, NetsvrLetter};
+use crate::shard::mailbox::{Mail, NetsvrLetter, Request};
 use crate::shard::manners::{self, Life, Manners};
 use crate::shard::queries::Asks;
 use crate::shard::slots::Slots;
@@ -69,6 +70,8 @@ pub(super) struct Netsvr {
     pub backends: Slots<Business>,
     /// Questions of business processes.
     pub asks: Asks,
+    /// Callbacks at open and at close.
+    pub hooks: Hooks,
 }
 
 impl Rows {
@@ -109,7 +112,8 @@ impl Netsvr {
     pub fn new(engine: &mut Engine) -> Netsvr {
         let (clients, openings, backends) = Default::default();
         let asks = Asks::new(engine.mail.len(), engine.seed as u64);
-        Netsvr { rows: Rows::new(engine), clients, openings, backends, asks }
+        let hooks = Hooks::new(&engine.config.netsvr.customer);
+        Netsvr { rows: Rows::new(engine), clients, openings, backends, asks, hooks }
     }
 
     /// A letter of another thread.
@@ -156,9 +160,9 @@ impl Netsvr {
         let uniq_id = engine.uniq_ids.encode(id);
         let generation = engine.config.netsvr.generation;
         let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
-        engine.hooks.open(id, body);
-        if engine.hooks.opens() > 2 * engine.conns.len() + LEFT_SPARE {
-            engine.hooks.retain_opens(|id| engine.conns.slot(id).is_some());
+        self.hooks.open(id, body);
+        if self.hooks.opens() > 2 * engine.conns.len() + LEFT_SPARE {
+            self.hooks.retain_opens(|id| engine.conns.slot(id).is_some());
         }
         engine.block(slot);
     }
@@ -182,7 +186,7 @@ impl Netsvr {
         id: ConnId,
         verdict: Option<Box<Verdict>>,
     ) {
-        engine.hooks.done();
+        self.hooks.done();
         let Some(slot) = engine.conns.slot(id) else { return };
         if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
@@ -259,7 +263,7 @@ impl Netsvr {
         if engine.config.netsvr.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(HEADER..);
-            if let Err(event) = engine.hooks.close(engine.id, body, event, worker) {
+            if let Err(event) = self.hooks.close(engine.id, body, event, worker) {
                 engine.dropped(DropReason::CallbackSkipped, 1);
                 engine.place_close(event, worker);
             }
@@ -270,8 +274,8 @@ impl Netsvr {
 
     /// The callback at close is over, whatever came of it (section 7.2).
     pub(super) fn close_told(&mut self, engine: &mut Engine, number: u64) {
-        engine.hooks.done();
-        if let Some((event, sticky)) = engine.hooks.told(number) {
+        self.hooks.done();
+        if let Some((event, sticky)) = self.hooks.told(number) {
             engine.place_close(event, sticky);
         }
     }
@@ -296,13 +300,13 @@ impl Netsvr {
         for (node, ids) in named {
             let request = worker::request(cmd, body.clone(), &ids, engine.config.netsvr.generation);
             match request {
-                Request::Commands(commands) => {
+                worker::Request::Commands(commands) => {
                     let named =
                         |command: &Command| command.conns().is_some_and(|conns| !conns.is_empty());
                     let commands = commands.into_iter().filter(named);
                     commands.for_each(|command| engine.dispatch_to(node, command));
                 }
-                Request::GuestKickLater { delay_s, command } => {
+                worker::Request::GuestKickLater { delay_s, command } => {
                     engine.later(delay_s, Job { node: Some(node), command });
                 }
                 // What is wrong with it is said where this node carries it out.
@@ -323,7 +327,7 @@ impl Netsvr {
         let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
         let asks = named.filter_map(|(node, ids)| {
             match worker::request(cmd, body.clone(), ids, generation) {
-                Request::Ask { query, .. } => Some((Some(*node), query)),
+                worker::Request::Ask { query, .. } => Some((Some(*node), query)),
                 _ => None,
             }
         });
@@ -451,8 +455,19 @@ impl Tenant for Netsvr {
         self.clients.is_empty() && self.openings.is_empty() && self.backends.is_empty()
     }
 
+    fn is_idle(&self) -> bool {
+        self.hooks.is_idle()
+    }
+
+    fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+        let callback = self.hooks.next();
+        engine.counters.callbacks_started += u64::from(callback.is_some());
+        callback.or_else(|| self.asks.making.next_request())
+    }
+
     fn give_back(&mut self, look: &mut Look) {
         self.asks.give_back(look);
+        self.hooks.give_back(look);
     }
 }
 

@@ -30,7 +30,6 @@ impl Shard {
         self.engine.hub.give_back(look);
         self.engine.links.give_back(look);
         self.engine.tells.give_back(look);
-        self.engine.hooks.give_back(look);
         self.engine.logins.give_back(look);
         self.engine.queueing.give_back(look);
         self.tenants.give_back(look);

@@ -11,6 +11,7 @@ use crate::hub::Departed;
 use crate::hub::login::Verdict;
 use crate::hub::push::CloseReason;
 use crate::shard::Engine;
+use crate::shard::mailbox::Request;
 use crate::spare::Look;
 use crate::wire::websocket::Opcode;
 
@@ -87,6 +88,11 @@ pub trait Tenant {
     /// Whether nothing is under way that a drain waits for.
     fn is_idle(&self) -> bool {
         true
+    }
+
+    /// The next request for the sidecar, if its turn has come.
+    fn next_request(&mut self, _engine: &mut Engine) -> Option<Request> {
+        None
     }
 
     /// Whether nothing is kept of any connection; for tests.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::config::model::ClientProtocol;
 use crate::edge::upgrade::Opening as Upgrade;
+use crate::shard::mailbox::Request;
 use crate::shard::tenant::Tenant;
 use crate::shard::{Engine, connmix, connmix_api, echo, im, netsvr, xxim};
 use crate::spare::Look;
@@ -47,6 +48,11 @@ macro_rules! tenants {
             /// Whether nothing is kept of any connection; for tests.
             pub fn have_nobody(&self) -> bool {
                 $(self.$field.has_nobody())&&+
+            }
+
+            /// The next request for the sidecar, if the turn of one has come.
+            pub fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+                None$(.or_else(|| self.$field.next_request(engine)))+
             }
 
             /// Gives back what a peak took.

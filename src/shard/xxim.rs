@@ -38,7 +38,7 @@ use crate::shard::engine::LEFT_SPARE;
 use crate::shard::later::Seal;
 use crate::shard::lists;
 use crate::shard::lists::kind;
-use crate::shard::mailbox::XximLetter;
+use crate::shard::mailbox::{Request, XximLetter};
 use crate::shard::tenant::Tenant;
 use crate::spare::Look;
 use crate::wire::websocket::{self, Opcode};
@@ -549,6 +549,10 @@ impl Tenant for State {
 
     fn is_idle(&self) -> bool {
         self.outgoing.is_empty() && self.unwraps.is_idle() && self.under_way == 0
+    }
+
+    fn next_request(&mut self, _: &mut Engine) -> Option<Request> {
+        self.outgoing.pop_front()
     }
 
     fn give_back(&mut self, look: &mut Look) {

@@ -12,21 +12,18 @@ const TENANTS: &[(&str, &[&str])] = &[
     ("xxim", &["xxim"]),
     ("connmix", &["connmix", "connmix_api", "connmix_http"]),
     ("im", &["im"]),
+    ("echo", &["echo"]),
 ];
 /// The modules of `control`, and whose they are.
 const CONTROL: &[(&str, &str)] =
     &[("worker", "netsvr"), ("large", "netsvr"), ("connmix_api", "connmix")];
-/// Protocols that are one file of rules only.
-const SMALL: &[&str] = &["echo"];
 /// What stands above the protocols: the shard itself, its driver and its simulation.
 const ABOVE: &[&str] = &[
-    "mod", "audit", "commands", "dispatch", "driver", "fan_out", "letters", "reading", "sim",
-    "spare",
+    "mod", "audit", "commands", "dispatch", "driver", "fan_out", "letters", "maker", "reading",
+    "sim", "spare", "tenants",
 ];
 /// Lists that name all protocols. The letters are one enum of all of them.
-const LISTS: &[&str] = &["lists", "rows", "mailbox"];
-/// What the engine still has of one protocol, to be moved: callbacks of netsvr.
-const LEFT: &[(&str, &str)] = &[("engine", "hooks")];
+const LISTS: &[&str] = &["lists", "mailbox"];
 /// Files over which the methods of one type may be spread.
 const FILES_MAX: usize = 8;
 
@@ -52,7 +49,6 @@ pub fn floors(source: &Source) -> Vec<String> {
         let used = import.strip_prefix("shard::").map(|path| path.split("::").next());
         let used = used.flatten().unwrap_or_default();
         let message = match (tenant(own), tenant(used)) {
-            _ if LEFT.contains(&(own, used)) => continue,
             (None, None) if decides => "the engine knows no protocol; give it what it needs",
             (None, Some(_)) => "the engine knows no protocol; it puts a want on the list",
             (Some(one), Some(other)) if one != other => {
@@ -70,8 +66,7 @@ pub fn floors(source: &Source) -> Vec<String> {
 
 /// Whether there is a protocol of this name.
 fn protocol(name: &str) -> Option<&'static str> {
-    let all = TENANTS.iter().map(|(name, _)| *name).chain(SMALL.iter().copied());
-    all.into_iter().find(|protocol| *protocol == name)
+    TENANTS.iter().map(|(name, _)| *name).find(|protocol| *protocol == name)
 }
 
 /// The protocol of a module of `control`.

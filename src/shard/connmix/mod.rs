@@ -26,6 +26,7 @@ use crate::shard::conns::Flags;
 use crate::shard::forms::{self, Made};
 use crate::shard::lists;
 use crate::shard::lists::kind;
+use crate::shard::mailbox::Request;
 use crate::shard::manners::{Life, Manners};
 use crate::shard::ops::Frame;
 use crate::shard::slots::Slots;
@@ -439,6 +440,10 @@ impl Tenant for Connmix {
 
     fn is_idle(&self) -> bool {
         self.leaving.is_empty() && self.departed.is_empty()
+    }
+
+    fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+        self.calls.next(engine.config.connmix.rules.http_calls_max)
     }
 
     fn give_back(&mut self, look: &mut Look) {

@@ -93,11 +93,6 @@ impl State {
         }
     }
 
-    /// What is to be asked next.
-    pub fn next_request(&mut self) -> Option<Request> {
-        self.outgoing.pop_front()
-    }
-
     /// Clients whose keys wait to be decrypted.
     pub fn keys_waiting(&self) -> usize {
         self.unwraps.waiting()
