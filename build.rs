@@ -24,7 +24,7 @@ fn services() -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&folder)?;
     let files = protox::compile(["proto/xxim.proto"], ["proto"])?;
     tonic_prost_build::configure()
-        .extern_path(".pb", "crate::wire::xxim::proto")
+        .extern_path(".pb", "crate::protocols::xxim::wire::proto")
         .out_dir(folder)
         .compile_fds(files)?;
     Ok(())

@@ -46,7 +46,7 @@ program_of() {
 count() {
     local said
     said=$(MIMALLOC_PURGE_DELAY=-1 valgrind --tool=callgrind --callgrind-out-file=/dev/null \
-        --collect-atstart=no --toggle-collect='ringway::shard::sim::of_shard*' "$@" 2>&1) || die "$said"
+        --collect-atstart=no --toggle-collect='ringway::*sim::of_shard*' "$@" 2>&1) || die "$said"
     sed -n 's/^==[0-9]*== Collected : \([0-9]*\).*/\1/p' <<<"$said"
 }
 

@@ -33,7 +33,7 @@ skip() {
 # The unit tests of the ring, then its tests against real sockets. One test at a time: valgrind runs
 # one thread at a time anyway, and a child process is not to inherit the sockets of other tests.
 ring_tests() {
-    cargo test --locked "$@" --lib shard::ring:: -- --test-threads=1
+    cargo test --locked "$@" --lib engine::ring:: -- --test-threads=1
     cargo test --locked "$@" --test ring -- --test-threads=1 "${left_out[@]}"
 }
 

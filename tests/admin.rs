@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use ringway::config::model::{LoginSettings, XximUpstreams};
 use ringway::life::{Gone, Life};
+use ringway::lists::letters::Request;
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::{Counters, Gauges, Registry};
-use ringway::shard::mailbox::Request;
 use ringway::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
 
 /// Nothing here takes that long unless it is broken.

@@ -18,9 +18,11 @@ use std::net::SocketAddr;
 
 use ringway::config::model::{ConnmixServer, MessageType};
 use ringway::config::{self, ConfigError};
-use ringway::edge::connmix::{Effect, Effects, Event, Head, Resumed, Run, Subject, Suspended};
 use ringway::hub::context::Context;
 use ringway::hub::queues::Homes;
+use ringway::protocols::connmix::rules::{
+    Effect, Effects, Event, Head, Resumed, Run, Subject, Suspended,
+};
 use ringway::wire::json::Index;
 
 /// The client_id of every client here.

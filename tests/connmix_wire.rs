@@ -1,7 +1,7 @@
 //! connmix's API without a socket: requests, answers, events, HTTP bodies.
 
 use proptest::prelude::*;
-use ringway::wire::connmix::{self as wire, Answer, Call, Code, Request};
+use ringway::protocols::connmix::wire::{self, Answer, Call, Code, Request};
 use ringway::wire::http::body::{Body, Framing};
 use ringway::wire::http::fault::Fault;
 use ringway::wire::json::Index;

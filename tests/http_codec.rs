@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use ringway::config::model::{
     ClientProtocol, MessageType, NetsvrCustomer, OriginMode, Origins, Route,
 };
-use ringway::edge::upgrade::{Opening, Refusal, upgrade};
+use ringway::engine::tenant::Upgrade;
+use ringway::shard::upgrade::{Refusal, upgrade};
 use ringway::wire::http::date::Date;
 use ringway::wire::http::fault::Fault;
 use ringway::wire::http::{HEAD_BYTES_MAX, HEADERS_MAX, Request, accept_key, head};
@@ -58,7 +59,7 @@ fn routes() -> Vec<Route> {
 }
 
 /// What a listener answers to a complete head.
-fn answer_with(bytes: &[u8], customer: &NetsvrCustomer) -> Result<Opening, String> {
+fn answer_with(bytes: &[u8], customer: &NetsvrCustomer) -> Result<Upgrade, String> {
     let text = |refusal: Refusal, path: Option<&[u8]>, bodiless| {
         text(&refusal.encode(path, &routes(), bodiless, &Date::default()))
     };
@@ -74,15 +75,15 @@ fn answer_with(bytes: &[u8], customer: &NetsvrCustomer) -> Result<Opening, Strin
     }
 }
 
-fn answer(head: &str) -> Result<Opening, String> {
+fn answer(head: &str) -> Result<Upgrade, String> {
     answer_with(head.as_bytes(), &customer())
 }
 
-fn accept(head: &str) -> Opening {
+fn accept(head: &str) -> Upgrade {
     answer(head).expect("a handshake that is accepted")
 }
 
-fn response(opening: &Opening) -> String {
+fn response(opening: &Upgrade) -> String {
     text(&opening.response)
 }
 
@@ -110,7 +111,7 @@ fn without(name: &str) -> String {
     PLAIN.split_inclusive("\r\n").filter(|line| !line.starts_with(name)).collect()
 }
 
-fn refused(status: &str, body: &str) -> Result<Opening, String> {
+fn refused(status: &str, body: &str) -> Result<Upgrade, String> {
     Err(format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{body}"))
 }
 

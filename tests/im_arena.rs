@@ -11,8 +11,10 @@ use std::net::TcpStream;
 
 use prost::Message;
 use ringway::config::raise_nofile;
-use ringway::wire::im::proto::{ChatroomRequest, CrMessage, CrMessageResponse, LoginRequest};
-use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header};
+use ringway::protocols::im::wire::proto::{
+    ChatroomRequest, CrMessage, CrMessageResponse, LoginRequest,
+};
+use ringway::protocols::im::wire::{ByteOrder, HEADER_BYTES, Header};
 
 use binary::Binary;
 use common::connect;

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Config, Forward, Listener, Service};
-use ringway::shard::ListenerSettings;
-use ringway::shard::sim::{Peer, Weather, World};
-use ringway::wire::im::proto::{ChatroomRequest, CrMessage, CrMessageResponse};
-use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header, LenMode, LenRule, LoginFields, Modes};
-use ringway::wire::netsvr::Verdict;
+use ringway::engine::ListenerSettings;
+use ringway::protocols::im::wire::proto::{ChatroomRequest, CrMessage, CrMessageResponse};
+use ringway::protocols::im::wire::{
+    ByteOrder, HEADER_BYTES, Header, LenMode, LenRule, LoginFields, Modes,
+};
+use ringway::protocols::netsvr::wire::Verdict;
+use ringway::sim::{Peer, Weather, World};
 
 const LOGIN: u8 = 1;
 const LOGOUT: u8 = 2;

@@ -19,9 +19,9 @@ use ringway::hub::push::{Change, Command, Outcome, Payload, Target};
 use ringway::hub::queries::{Answer, Query};
 use ringway::life::{Gone, Life, watch};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
+use ringway::lists::letters::{Mail, MeshRequest, Reach, Reply, ReplyTo, XximLetter};
 use ringway::mail::{Mailbox, UnboundedSender};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{Mail, MeshRequest, Reach, Reply, ReplyTo, XximLetter};
 use ringway::sidecar::mesh::{self, MeshSettings, MeshStartError};
 
 /// A node with one shard, played by the test.

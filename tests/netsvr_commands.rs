@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
-use ringway::control::worker::{Request, request};
 use ringway::hub::ConnId;
 use ringway::hub::push::{Change, CloseReason, Command, Payload, Target, TopicChange};
-use ringway::wire::netsvr::{Generation, answers};
+use ringway::protocols::netsvr::commands::{Request, request};
+use ringway::protocols::netsvr::wire::{Generation, answers};
 use ringway::wire::worker::{Cmd, UniqIds, proto};
 
 const A: &str = "7f00000117ae65e5a1000000002a";

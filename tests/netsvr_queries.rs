@@ -8,10 +8,10 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
-use ringway::control::worker::{Next, Request, Shape, answer, request};
 use ringway::hub::ConnId;
 use ringway::hub::queries::{Answer, Info, Query, Want};
-use ringway::wire::netsvr::{self as wire, Generation};
+use ringway::protocols::netsvr::commands::{Next, Request, Shape, answer, request};
+use ringway::protocols::netsvr::wire::{self, Generation};
 use ringway::wire::worker::{Cmd, HEADER, UniqIds, proto};
 
 const A: ConnId = ConnId::from_parts(1_709_547_776, 1);

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use bytes::Bytes;
 use prost::Message;
 use ringway::hub::ConnId;
-use ringway::wire::netsvr::{self as wire, Generation, OpenInfo, RegisterCode, Verdict};
-use ringway::wire::netsvr::{answers, requests};
+use ringway::protocols::netsvr::wire::{self, Generation, OpenInfo, RegisterCode, Verdict};
+use ringway::protocols::netsvr::wire::{answers, requests};
 use ringway::wire::worker::{self, Cmd, Frame, FrameReader, UniqIds, proto};
 
 const HEARTBEAT: &[u8] = b"~6YOt5rW35piO~";

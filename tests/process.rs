@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use binary::{Binary, File, LISTENERS, RINGWAY, run, serve};
 use common::*;
 use prost::Message;
-use ringway::shard::ring::PageAllocator;
+use ringway::engine::ring::PageAllocator;
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::proto;
 use rustix::process::Signal;

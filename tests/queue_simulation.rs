@@ -15,12 +15,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringway::config::model::Config;
+use ringway::engine::ListenerSettings;
+use ringway::engine::Now;
+use ringway::engine::Shared;
+use ringway::engine::ops::{Batch, Op};
+use ringway::lists::letters::Mail;
 use ringway::metrics::DropReason;
-use ringway::shard::mailbox::Mail;
-use ringway::shard::ops::{Batch, Op};
-use ringway::shard::sim::{Peer, Weather, World};
-use ringway::shard::{ListenerSettings, Now, Shard, Shared};
-use ringway::wire::netsvr::Verdict;
+use ringway::protocols::netsvr::wire::Verdict;
+use ringway::shard::Shard;
+use ringway::sim::{Peer, Weather, World};
 use ringway::wire::websocket::mask_frame;
 use serde_json::Value;
 

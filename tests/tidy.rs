@@ -57,13 +57,18 @@ fn imports_go_one_way() {
 }
 
 #[test]
-fn nothing_in_the_house_calls_upwards() {
-    check_each(house::floors);
+fn no_protocol_knows_another_one() {
+    check_each(house::aside);
 }
 
 #[test]
-fn messages_of_a_protocol_are_its_own() {
-    check_each(house::messages);
+fn codecs_and_rules_of_protocols_know_no_connection() {
+    check_each(house::pure_parts);
+}
+
+#[test]
+fn a_protocol_is_its_folder_and_four_lines() {
+    check(house::lines_of_echo(&all()));
 }
 
 #[test]
@@ -165,10 +170,10 @@ const SAMPLES: &[Sample] = &[
     (rules::imports, "src/hub/mod.rs", "use super::a;\n", &[1]),
     (rules::imports, "src/hub/a.rs", "use super::b;\n", &[]),
     (rules::imports, "src/hub/a.rs", "fn a() -> crate::metrics::Rates {}\n", &[1]),
-    (rules::imports, "src/wire/netsvr.rs", "use crate::hub::{ConnId, push};\n", &[1]),
-    (rules::imports, "src/sidecar/a.rs", "use crate::shard::mailbox::Mail;\n", &[]),
+    (rules::imports, "src/wire/worker/a.rs", "use crate::hub::{ConnId, push};\n", &[1]),
+    (rules::imports, "src/sidecar/a.rs", "use crate::lists::letters::Mail;\n", &[]),
     (rules::imports, "src/sidecar/a.rs", "use crate::shard::mail;\n", &[1]),
-    (rules::imports, "src/mail/a.rs", "use crate::shard::mailbox::Mail;\n", &[1]),
+    (rules::imports, "src/mail/a.rs", "use crate::lists::letters::Mail;\n", &[1]),
     (rules::imports, "src/mail/a.rs", "use crate::life::{Gone, Life};\n", &[1]),
     (rules::imports, "src/gateway/a.rs", "use crate::shard::driver;\n", &[]),
     (rules::purity, "src/wire/a.rs", "use std::time::Instant;\n// Instant\n", &[1]),
@@ -187,11 +192,11 @@ const SAMPLES: &[Sample] = &[
     (rules::targets, "tests/a.rs", "tracing::warn!(\"a\");\n", &[]),
     (rules::unsafety, "src/hub/a.rs", "// SAFETY: no.\nunsafe {}\n", &[2]),
     (rules::unsafety, "src/hub/a.rs", "#![deny(unsafe_code)]\n// unsafe\n", &[]),
-    (rules::unsafety, "src/shard/ring/a.rs", "let a = 1;\nunsafe {}\n", &[2]),
-    (rules::unsafety, "src/shard/ring/a.rs", "// SAFETY: yes.\nlet a =\n    unsafe {};\n", &[]),
-    (rules::unsafety, "src/shard/ring/a.rs", "// SAFETY: yes.\nlet a = 1;\nunsafe {}\n", &[3]),
-    (rules::unsafety, "src/shard/ring/a.rs", "/// A.\npub unsafe fn a() {}\n", &[2]),
-    (rules::unsafety, "src/shard/ring/a.rs", "/// # Safety\n/// A.\nunsafe fn a() {}\n", &[]),
+    (rules::unsafety, "src/engine/ring/a.rs", "let a = 1;\nunsafe {}\n", &[2]),
+    (rules::unsafety, "src/engine/ring/a.rs", "// SAFETY: yes.\nlet a =\n    unsafe {};\n", &[]),
+    (rules::unsafety, "src/engine/ring/a.rs", "// SAFETY: yes.\nlet a = 1;\nunsafe {}\n", &[3]),
+    (rules::unsafety, "src/engine/ring/a.rs", "/// A.\npub unsafe fn a() {}\n", &[2]),
+    (rules::unsafety, "src/engine/ring/a.rs", "/// # Safety\n/// A.\nunsafe fn a() {}\n", &[]),
 ];
 
 fn lines_of(found: &[String]) -> Vec<usize> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use ringway::shard::timers::Wheel;
+use ringway::engine::timers::Wheel;
 
 const TICK_MS: u64 = 16;
 const TURN_OF_THE_WHEEL_MS: u64 = TICK_MS << 30;

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use ringway::config::model::{Config, Verifier, XximHooks, XximPushService};
-use ringway::wire::xxim::cipher::Cipher;
+use ringway::protocols::xxim::wire::cipher::Cipher;
 use tracing_subscriber::fmt::MakeWriter;
 
 use common::{Client, Server, wait_until};

@@ -26,14 +26,14 @@ use ringway::config::model::{
     ClientProtocol, Config, Listener, Service, XximKey, XximRoute, XximTarget,
 };
 use ringway::config::xxim::{Network, XximEra};
+use ringway::engine::ListenerSettings;
 use ringway::hub::ConnId;
-use ringway::shard::ListenerSettings;
-use ringway::shard::mailbox::{Mail, UpstreamResult, XximFilter, XximLetter, XximPush, XximPushed};
-use ringway::shard::sim::{Peer, REFUSED, SEALED, UNAVAILABLE, Weather, World};
-use ringway::wire::netsvr::Verdict;
+use ringway::lists::letters::{Mail, UpstreamResult, XximFilter, XximLetter, XximPush, XximPushed};
+use ringway::protocols::netsvr::wire::Verdict;
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::{common_resp, proto as pb};
+use ringway::sim::{Peer, REFUSED, SEALED, UNAVAILABLE, Weather, World};
 use ringway::wire::websocket::mask_frame;
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::{common_resp, proto as pb};
 use tokio::sync::mpsc;
 
 use heard::{Heard, heard};

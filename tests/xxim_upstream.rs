@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use prost::Message;
 use ringway::config::model::XximMode;
-use ringway::shard::mailbox::UpstreamCall;
-use ringway::wire::xxim::proto::CommonResp;
-use ringway::wire::xxim::{Identity, common_req, inject, inject_send_msg_list};
+use ringway::lists::letters::UpstreamCall;
+use ringway::protocols::xxim::wire::proto::CommonResp;
+use ringway::protocols::xxim::wire::{Identity, common_req, inject, inject_send_msg_list};
 use sidecar::*;
 
 const LOGIN: &str = "/v1/user/white/login";

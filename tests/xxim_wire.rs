@@ -6,13 +6,13 @@ mod vectors;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::proto::{
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::proto::{
     self, BeforeConnectReq, GetFriendListReq, GetFriendListResp, KickUserConnReq, LoginReq,
     LoginResp, MsgDataList, NoticeData, PushBody, RequestBody, ResponseBody, SendMsgListReq,
     SendMsgReq,
 };
-use ringway::wire::xxim::{
+use ringway::protocols::xxim::wire::{
     self as wire, Body, Carrier, Identity, Leniency, Params, Push, Request, Response, UserParams,
     Version, code, text,
 };

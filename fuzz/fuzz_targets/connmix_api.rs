@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringway::wire::connmix::{self as wire, Answer};
+use ringway::protocols::connmix::wire::{self, Answer};
 use ringway::wire::http::body::{Body, Framing};
 use ringway::wire::json::Index;
 

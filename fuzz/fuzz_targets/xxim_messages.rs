@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::{
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::{
     Leniency, Params, Request, UserParams, Version, inject, inject_send_msg_list, is_method, tcp,
 };
 

@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::life::Gone;
+use ringway::lists::letters::{Mail, NetsvrLetter, Request};
 use ringway::mail::{BoundedSender, Mailbox};
-use ringway::shard::mailbox::{Mail, NetsvrLetter, Request};
 
 /// Messages of a burst.
 const BURST: u64 = 64;

@@ -4,9 +4,11 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::{Carrier, Identity, Push, Request, Response, common_req, head};
-use ringway::wire::xxim::{inject_send_msg_list, is_method, request_body};
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::{
+    Carrier, Identity, Push, Request, Response, common_req, head,
+};
+use ringway::protocols::xxim::wire::{inject_send_msg_list, is_method, request_body};
 
 fn cipher() -> Cipher {
     Cipher::new(b"9f86d081884c7d659a2feaa0c55ad015", b"3c6e0b8a9c15224a8228b9a98ca1531d")

@@ -6,7 +6,7 @@ use super::choice::{Choice, words};
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Kind, choice, flag, text};
 use super::settings::Settings;
-use crate::wire::im::{
+use crate::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
 };
 

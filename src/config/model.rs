@@ -17,7 +17,7 @@ pub use super::xxim_push::{PushBounds, XximPushService};
 pub use super::xxim_upstream::{
     Tags, XximHooks, XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
-pub use crate::wire::netsvr::Generation;
+pub use crate::protocols::netsvr::wire::Generation;
 pub use crate::wire::origin::{OriginMode, Origins};
 
 /// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or

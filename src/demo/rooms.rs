@@ -9,7 +9,7 @@ use prost::Message;
 use serde::Deserialize;
 
 use super::link;
-use crate::wire::im::proto::{CrMessage, CrMessageType};
+use crate::protocols::im::wire::proto::{CrMessage, CrMessageType};
 use crate::wire::worker::Cmd;
 use crate::wire::worker::proto as pb;
 

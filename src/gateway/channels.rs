@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 
 use super::StartError;
 use crate::config::model::Config;
+use crate::engine::Shared;
 use crate::life::{Life, shard_name};
 use crate::limits;
+use crate::lists::letters::{Mail, MeshCall, MeshRequest, QueueRequest, Request};
 use crate::mail::{Mailbox, UnboundedSender};
-use crate::shard::Shared;
 use crate::shard::driver::Ways;
-use crate::shard::mailbox::{Mail, MeshCall, MeshRequest, QueueRequest, Request};
 use crate::sidecar::mesh::{self, queues};
 
 /// The ends of the ways, each for the service that reads it.

@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::Common;
 use super::service::{Started, Thread};
-use crate::shard::mailbox::{MeshCall, MeshRequest};
+use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::sidecar::mesh::{self, MeshSettings};
 
 /// Joins the mesh. Its last words take half a second at the most.

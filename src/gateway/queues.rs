@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::Common;
 use super::service::{Started, Thread};
-use crate::shard::mailbox::QueueRequest;
+use crate::lists::letters::QueueRequest;
 use crate::sidecar::mesh::queues::{self, QueueSettings};
 
 /// Starts it. When it is to end, what is not stored has two seconds at the most.

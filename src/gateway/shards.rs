@@ -10,13 +10,13 @@ use super::service::{End, Service, Started};
 use super::sockets::listener_tls;
 use super::{Common, StartError};
 use crate::config::model::Config;
+use crate::engine::ring::Settings;
 use crate::life::{Heart, ages, shard_name};
+use crate::lists::letters::Mail;
 use crate::log::target;
 use crate::mail::{MailSender, Mailbox};
 use crate::shard::Shard;
 use crate::shard::driver::{self, Notice, Parts};
-use crate::shard::mailbox::Mail;
-use crate::shard::ring::Settings;
 use crate::tls_files::TlsFilesError;
 
 /// How long new certificates wait for shards that take no mail.

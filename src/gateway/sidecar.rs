@@ -12,9 +12,9 @@ use super::sockets::push_tls;
 use super::{Common, StartError};
 use crate::config::model::{Config, XximKey};
 use crate::limits;
+use crate::lists::letters::{MeshCall, Request};
 use crate::mail::BoundedSender;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
-use crate::shard::mailbox::{MeshCall, Request};
 use crate::sidecar::{self, Callbacks, SidecarSettings};
 use crate::tls_files::TlsFilesError;
 

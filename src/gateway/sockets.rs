@@ -9,9 +9,9 @@ use rustls::ServerConfig;
 
 use super::StartError;
 use crate::config::model::{Config, Generation, Listener, Service};
+use crate::engine::ListenerSettings;
 use crate::machine::sockets;
 use crate::patience::Patience;
-use crate::shard::ListenerSettings;
 use crate::tls_files::{self, TlsFilesError};
 
 /// See the module.

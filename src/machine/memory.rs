@@ -10,9 +10,9 @@ use rustix::process::{Resource, Rlimit};
 
 use super::MachineError;
 use crate::config::Config;
+use crate::engine::ring::{Locked, Probe, Settings, SetupError};
 use crate::patience::Patience;
 use crate::shard::driver;
-use crate::shard::ring::{Locked, Probe, Settings, SetupError};
 
 /// The user may not lock what the gateway needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,8 +16,8 @@ use std::io;
 use crossbeam_channel::Sender;
 
 use crate::config::{self, Config};
+use crate::engine::ring::{Probe, SetupError};
 use crate::patience::Patience;
-use crate::shard::ring::{Probe, SetupError};
 
 pub use self::report::{Finding, Verdict, inspect};
 

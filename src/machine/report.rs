@@ -9,9 +9,9 @@ use super::memory::Need;
 use super::system::{self, Facts};
 use super::{MachineError, memory, sockets, threads, threads_needed};
 use crate::config::{self, Config};
+use crate::engine::ring::{Probe, System};
 use crate::limits;
 use crate::patience::Patience;
-use crate::shard::ring::{Probe, System};
 
 /// What a line means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,15 +4,15 @@
 
 use std::collections::HashMap;
 
+use crate::engine::LEFT_SPARE;
+use crate::engine::conns::{Conn, Flags};
+use crate::engine::flight::{Flight, Source};
 use crate::limits::{
     CONNMIX_ANSWER_BYTES_MAX, FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX,
 };
+use crate::lists::numbers::kind;
+use crate::protocols::netsvr::business::Tally;
 use crate::shard::Shard;
-use crate::shard::business::Tally;
-use crate::shard::conns::{Conn, Flags};
-use crate::shard::engine::LEFT_SPARE;
-use crate::shard::flight::{Flight, Source};
-use crate::shard::lists::kind;
 
 /// What an outbox may hold beyond its limit: the answer to the upgrade, pongs, a close frame.
 const CONTROL_BYTES_MAX: usize = 1024 + 2 * FRAME_CHARGE_BYTES;

@@ -12,10 +12,10 @@ use crate::hub::ConnId;
 use crate::hub::context::{self, Context, ContextValue};
 use crate::hub::push::Call;
 use crate::hub::push::{CloseReason, Command, Outcome, Payload, Target};
+use crate::lists::letters::{Mail, Reach, Reply, ReplyTo};
+use crate::lists::numbers::kind;
+use crate::protocols::connmix::api::Asked;
 use crate::shard::Shard;
-use crate::shard::connmix_api::Asked;
-use crate::shard::lists::kind;
-use crate::shard::mailbox::{Mail, Reach, Reply, ReplyTo};
 use crate::shard::tenants::hook;
 
 /// A command by shard.

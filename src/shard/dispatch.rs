@@ -4,15 +4,15 @@
 use std::sync::atomic::Ordering;
 
 use crate::config::model::WorkerPick;
+use crate::engine::closing::SHUTDOWN;
+use crate::engine::conns::Flags;
+use crate::engine::due::Due;
+use crate::engine::ops::Op;
+use crate::engine::wants::Want;
 use crate::hub::{ConnId, Departed};
+use crate::lists::numbers::kind;
 use crate::shard::Shard;
-use crate::shard::closing::SHUTDOWN;
-use crate::shard::conns::Flags;
-use crate::shard::due::Due;
-use crate::shard::lists::kind;
-use crate::shard::ops::Op;
 use crate::shard::tenants::hook;
-use crate::shard::wants::Want;
 
 /// Clients that are given room in one turn, so that a turn stays short.
 const GIVEN_PER_TURN: usize = 256;

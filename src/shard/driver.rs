@@ -31,18 +31,18 @@ use std::time::Duration;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::allocator;
+use crate::engine::clock::Clock;
+use crate::engine::ops::Op;
+use crate::engine::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::life::{Heart, Life, Phase, shard_name};
 use crate::limits;
+use crate::lists::letters::{Mail, MeshRequest, QueueRequest, Request};
+use crate::lists::numbers::kind;
 use crate::log::{Every, target};
 use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
 use crate::metrics::Published;
 use crate::patience::Patience;
 use crate::shard::Shard;
-use crate::shard::clock::Clock;
-use crate::shard::lists::kind;
-use crate::shard::mailbox::{Mail, MeshRequest, QueueRequest, Request};
-use crate::shard::ops::Op;
-use crate::shard::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::spare::{EVERY_MS, Look};
 
 /// Mail that is handled before the sockets get another look.

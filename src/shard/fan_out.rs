@@ -4,16 +4,17 @@
 //! Costs: one frame per wire format and shard, then per delivery one entry in an outbox and no
 //! allocation; the walk over a topic is linear.
 
+use crate::engine::Engine;
+use crate::engine::conns::{Conns, Flags};
+use crate::engine::forms::{Forms, Made};
+use crate::engine::manners::Manners;
+use crate::engine::outbox::has_room;
 use crate::hub::Hub;
 use crate::hub::push::{Outcome, Payload, Target};
 use crate::hub::rooms::room_of;
 use crate::metrics::DropReason;
-use crate::shard::conns::{Conns, Flags};
-use crate::shard::forms::{Forms, Made};
+use crate::shard::Shard;
 use crate::shard::maker::{self, Maker};
-use crate::shard::manners::Manners;
-use crate::shard::outbox::has_room;
-use crate::shard::{Engine, Shard};
 
 impl Shard {
     /// Sends a payload to these clients.

@@ -1,10 +1,10 @@
 //! Who opens which letter.
 
+use crate::engine::queues::QueueMail;
 use crate::hub::push::Command;
+use crate::lists::letters::{ConnmixLetter, ImLetter, Mail, Reply};
 use crate::metrics::DropReason;
 use crate::shard::Shard;
-use crate::shard::mailbox::{ConnmixLetter, ImLetter, Mail, Reply};
-use crate::shard::queues::QueueMail;
 
 impl Shard {
     /// A message from another thread.

@@ -1,12 +1,15 @@
 //! Who makes a push in which form.
 
 use crate::config::model::Config;
+use crate::engine::forms::{Forms, Made};
 use crate::hub::push::Payload;
-use crate::shard::forms::{Forms, Made};
-use crate::shard::lists::*;
-use crate::shard::{connmix, im, netsvr_push, xxim};
+use crate::lists::numbers::*;
+use crate::protocols::connmix;
+use crate::protocols::im;
+use crate::protocols::im::wire::Gzip;
+use crate::protocols::netsvr;
+use crate::protocols::xxim;
 use crate::wire::deflate::Deflater;
-use crate::wire::im::Gzip;
 
 const IM_LAST: u8 = IM + im::FORMS - 1;
 
@@ -27,10 +30,10 @@ impl Maker<'_> {
         let payload = self.payload;
         let customer = &self.config.netsvr.customer;
         match form {
-            NETSVR_PLAIN => Made::Frame(netsvr_push::plain(payload, customer)),
+            NETSVR_PLAIN => Made::Frame(netsvr::push::plain(payload, customer)),
             NETSVR_DEFLATE => {
                 let deflater = self.deflater.as_deref_mut();
-                Made::Frame(netsvr_push::deflated(payload, customer, deflater))
+                Made::Frame(netsvr::push::deflated(payload, customer, deflater))
             }
             XXIM_WEBSOCKET..=XXIM_SEALED => xxim::make(form, payload),
             CONNMIX_MESSAGE..=CONNMIX_LENGTH => connmix::make(form, payload),

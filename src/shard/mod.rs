@@ -1,15 +1,12 @@
 //! The runtime of one core as a state machine: inputs in, operations out, time as an argument.
 //!
 //! A [`Shard`] owns its connections, its part of the users and topics, its timers and its counters.
-//! It is fed by a driver ([`driver`] on io_uring, [`sim`] in tests) under the contract in [`ops`]
-//! and never touches a socket, a clock or another thread itself. Other shards and the sidecar are
+//! It is fed by a driver ([`driver`] on io_uring, [`crate::sim`] in tests) under the contract in
+//! [`crate::engine::ops`] and never touches a socket, a clock or another thread itself. Other shards and the sidecar are
 //! reached through mail that the driver carries.
 //!
-//! [`Engine`] is what the protocols have in common: connections with their outboxes, timers and
-//! ends, the hub, and the desks at which several protocols ask (events for workers, queue topics,
-//! logins, the mesh). It knows no protocol. The protocols are tenants: `netsvr` with its backends
-//! (`business`) and their questions (`queries`, `answers`), `xxim`, `connmix`, `connmix_api`, `im`.
-//! Each keeps what it knows of a connection in a slab of its own.
+//! [`Engine`] is what the protocols have in common; it knows none of them. The protocols are tenants
+//! (`tenants`): each keeps what it knows of a connection in a slab of its own.
 //!
 //! There are three kinds of call. The shard calls a tenant and gives it the engine; it may use what
 //! comes back. A tenant calls a verb of the engine, which returns at once and calls nobody. All
@@ -22,66 +19,23 @@
 //!              +----------------- wants ----------------------+
 //! ```
 //!
-//! `commands` carries out what backends ask for, `fan_out` how a push reaches its connections,
-//! `lists` and `rows` are the lists that name all protocols.
+//! `commands` carries out what backends ask for, `fan_out` how a push reaches its connections.
 //!
 //! Costs per message on the data path: no allocation for receiving, one for an event to a worker,
 //! one per push and wire format, none per delivery; no system call of its own (the driver batches
 //! them).
 
-mod answers;
 pub mod audit;
-#[allow(unsafe_code)]
-pub mod buffers;
-mod business;
-pub mod clock;
-mod closing;
 mod commands;
-pub mod connmix;
-pub mod connmix_api;
-mod connmix_http;
-pub mod conns;
 mod dispatch;
 pub mod driver;
-mod due;
-mod echo;
-pub mod engine;
-mod events;
 mod fan_out;
-pub mod flight;
-pub mod forms;
-mod hooks;
-pub mod im;
-pub mod later;
 mod letters;
-pub mod links;
-pub mod lists;
-mod logins;
-pub mod mailbox;
 mod maker;
-pub mod manners;
-mod mesh;
-mod netsvr;
-mod netsvr_push;
-pub mod ops;
-pub mod outbox;
-mod queries;
-pub mod queues;
 mod reading;
-#[allow(unsafe_code)]
-pub mod ring;
-mod sending;
-pub mod sends;
-mod shared;
-pub mod sim;
-mod slots;
 mod spare;
-mod tells;
-pub mod tenant;
 mod tenants;
-pub mod timers;
-mod wants;
-pub mod xxim;
+pub mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,23 +43,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::model::{Config, Service};
+use crate::engine::Job;
+use crate::engine::forms::Forms;
+use crate::engine::manners::{LEAVING, Manners};
+use crate::engine::slots::Slots;
+use crate::engine::tenant::Tenant;
+use crate::engine::timers::Wheel;
+use crate::engine::{Engine, ListenerSettings, Now, Shared};
+use crate::lists::letters::{Mail, Request};
+use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::metrics::{Counters, DropReason, Gauges};
-use crate::shard::engine::Job;
-use crate::shard::forms::Forms;
-use crate::shard::lists::kind;
-use crate::shard::mailbox::{Mail, Request};
-use crate::shard::manners::{LEAVING, Manners};
 use crate::shard::reading::Greeting;
-use crate::shard::slots::Slots;
-use crate::shard::tenant::Tenant;
 use crate::shard::tenants::Tenants;
-use crate::shard::timers::Wheel;
 use crate::wire::tls::Tls;
-
-pub use clock::Now;
-pub use engine::{Engine, ListenerSettings};
-pub use shared::Shared;
 
 /// The manners of connections that speak no protocol: those that are refused or only wait for their
 /// end, and those whose request head is incomplete. Returns the row of the latter.
@@ -129,7 +80,7 @@ pub struct Shard {
     greetings: Slots<Greeting>,
     /// How they behave.
     greeting_row: u16,
-    tenants: Tenants,
+    pub(crate) tenants: Tenants,
     /// Empty; what the forms of the last push took.
     forms: Forms,
     /// When the next look for room that nobody needs is due.

@@ -2,19 +2,20 @@
 //! list of wants is emptied before the next one.
 
 use crate::config::model::{ClientProtocol, Route, Service};
-use crate::edge::upgrade::{self, Opening as Upgrade, Refusal};
+use crate::engine::conns::Flags;
+use crate::engine::manners::LEAVING;
+use crate::engine::manners::Life;
+use crate::engine::tenant::Upgrade;
 use crate::hub::ConnId;
 use crate::hub::login;
+use crate::lists::numbers::kind;
 use crate::log::target;
+use crate::protocols::connmix;
+use crate::protocols::netsvr::business::Asked;
+use crate::protocols::xxim::Piece;
 use crate::shard::Shard;
-use crate::shard::business::Asked;
-use crate::shard::connmix_http;
-use crate::shard::conns::Flags;
-use crate::shard::lists::kind;
-use crate::shard::manners::LEAVING;
-use crate::shard::manners::Life;
 use crate::shard::tenants::hook;
-use crate::shard::xxim::Piece;
+use crate::shard::upgrade::{self, Refusal};
 use crate::wire::http::Request;
 use crate::wire::http::machine::{Event as Said, Machine};
 use crate::wire::websocket::{self, Decoder, Event, Opcode, Rules};
@@ -355,7 +356,7 @@ impl Shard {
         while let Some(piece) =
             self.tenants.api.next(&mut self.engine, slot, &mut reading, &mut rest)
         {
-            if let connmix_http::Piece::Asks(asked) = piece {
+            if let connmix::http::Piece::Asks(asked) = piece {
                 self.tell(slot, asked);
             }
             self.handled(slot);

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use crate::config::model::ClientProtocol;
-use crate::edge::upgrade::Opening as Upgrade;
-use crate::shard::mailbox::Request;
-use crate::shard::tenant::Tenant;
-use crate::shard::{Engine, connmix, connmix_api, echo, im, netsvr, xxim};
+use crate::engine::Engine;
+use crate::engine::tenant::Tenant;
+use crate::engine::tenant::Upgrade;
+use crate::lists::letters::Request;
+use crate::protocols;
 use crate::spare::Look;
 
 /// Writes the fields of [`Tenants`], what concerns all of them, and `hook!`, which calls a hook of
-/// the protocol whose kind a connection is: `hook!(tenants, kind, due(engine, slot), else default)`.
+/// the protocol whose kind a connection is: `hook!(tenants, kind, due(engine, slot), else other)`.
 /// A line is `field: Type { KINDS } of the protocol of a route`.
 macro_rules! tenants {
     ($d:tt $($field:ident: $type:ty { $($kind:ident),+ } $(of $protocol:ident)?;)+) => {
@@ -62,10 +63,10 @@ macro_rules! tenants {
         }
 
         macro_rules! hook {
-            ($d tenants:expr, $d kind:expr, $d name:ident($d($d arg:expr),*), else $d other:expr) => {
+            ($d of:expr, $d kind:expr, $d hook:ident($d($d arg:expr),*), else $d other:expr) => {
                 match $d kind {
-                    $($($crate::shard::lists::kind::$kind)|+ => {
-                        $crate::shard::tenant::Tenant::$d name(&mut $d tenants.$field, $d($d arg),*)
+                    $($($crate::lists::numbers::kind::$kind)|+ => {
+                        $crate::engine::tenant::Tenant::$d hook(&mut $d of.$field, $d($d arg),*)
                     })+
                     _ => $d other,
                 }
@@ -76,10 +77,10 @@ macro_rules! tenants {
 }
 
 tenants! { $
-    netsvr: netsvr::Netsvr { OPENING, NETSVR, BUSINESS } of Netsvr;
-    xxim: xxim::State { XXIM, XXIM_HTTP } of Xxim;
-    connmix: connmix::Connmix { CONNMIX } of Connmix;
-    api: connmix_api::Api { CONNMIX_API };
-    im: im::Im { IM } of Im;
-    echo: echo::Echo { ECHO } of Echo;
+    netsvr: protocols::netsvr::Netsvr { OPENING, NETSVR, BUSINESS } of Netsvr;
+    xxim: protocols::xxim::State { XXIM, XXIM_HTTP } of Xxim;
+    connmix: protocols::connmix::Connmix { CONNMIX } of Connmix;
+    api: protocols::connmix::api::Api { CONNMIX_API };
+    im: protocols::im::Im { IM } of Im;
+    echo: protocols::echo::Echo { ECHO } of Echo;
 }

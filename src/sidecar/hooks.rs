@@ -30,14 +30,14 @@ use tonic::{Code, Request};
 use crate::config::model::{Sidecar, XximHooks};
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
+use crate::lists::letters::HookKind;
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
-use crate::shard::mailbox::HookKind;
+use crate::protocols::netsvr::wire::Verdict;
+use crate::protocols::xxim::wire::Identity;
 use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream::{self, Upstream};
 use crate::spare;
-use crate::wire::netsvr::Verdict;
-use crate::wire::xxim::Identity;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const LOG_INTERVAL_MS: u64 = 1000;

@@ -8,10 +8,10 @@ use std::io;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Shards;
-use crate::control::large::Job;
 use crate::life::{Gone, Heart, Life, Phase};
+use crate::lists::letters::Mail;
 use crate::log::target;
-use crate::shard::mailbox::Mail;
+use crate::protocols::netsvr::large::Job;
 
 const THREAD: &str = "answers";
 /// Lower than that of the shards (`nice`), but not so low that it waits for all they do.

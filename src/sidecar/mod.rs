@@ -34,12 +34,12 @@ use tokio::sync::mpsc;
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
 use crate::life::{Heart, Life, peer};
+use crate::lists::letters::{
+    ConnmixLetter, Mail, MeshCall, MeshRequest, NetsvrLetter, Request, XximLetter,
+};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::{Registry, rows};
 use crate::rsa_keys::RsaKey;
-use crate::shard::mailbox::{
-    ConnmixLetter, Mail, MeshCall, MeshRequest, NetsvrLetter, Request, XximLetter,
-};
 
 pub use admin::{Phase, Readiness};
 use calls::Calls;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::lists::letters::Mail;
 use crate::mail::MailSender;
-use crate::shard::mailbox::Mail;
 
 /// Pause before an answer to a full mailbox is tried again.
 const MAILBOX_PAUSE: Duration = Duration::from_millis(1);
@@ -93,7 +93,7 @@ async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender<M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::mailbox::NetsvrLetter;
+    use crate::lists::letters::NetsvrLetter;
 
     use crate::life::Gone;
     use crate::mail::Mailbox;

@@ -1,6 +1,6 @@
 //! Callbacks against real HTTP servers, seen from the shards: requests in, mail out.
 
-use crate::shard::mailbox::NetsvrLetter;
+use crate::lists::letters::NetsvrLetter;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::config::model::XximHooks;
 use crate::hub::ConnId;
 use crate::life::Gone;
 use crate::mail::Mailbox;
-use crate::wire::netsvr::Verdict;
+use crate::protocols::netsvr::wire::Verdict;
 
 /// netsvr section 12, V38.
 const ALLOW: &[u8] = b"\x08\x01\x12\x01s\x1a\x0242\x22\x04room\x2a\x02hi";

@@ -13,10 +13,10 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Shards;
 use crate::hub::ConnId;
 use crate::life::{Gone, Heart, Life, Phase};
+use crate::lists::letters::{Mail, XximLetter};
 use crate::log::target;
+use crate::protocols::xxim::wire::cipher::Seeds;
 use crate::rsa_keys::RsaKey;
-use crate::shard::mailbox::{Mail, XximLetter};
-use crate::wire::xxim::cipher::Seeds;
 
 /// The lowest priority (`nice`).
 const PRIORITY: i32 = 19;

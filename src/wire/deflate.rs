@@ -23,7 +23,7 @@ const FINAL_BLOCKS_MAX: usize = 64;
 /// Output space to begin with.
 const FIRST_BYTES: usize = 4 * 1024;
 /// Buffers larger than this are given back.
-pub(in crate::wire) const KEPT_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// Compresses messages.
 #[derive(Debug)]
@@ -189,7 +189,7 @@ impl Stream<'_> {
 /// limit, so that a message of just the limit is told from a longer one. Buffers quadruple: what
 /// was held before is a third of the last one, and what is not written to takes no memory of the
 /// system.
-pub(in crate::wire) fn grow(out: &mut Vec<u8>, limit: usize) {
+pub(crate) fn grow(out: &mut Vec<u8>, limit: usize) {
     let (len, capacity) = (out.len(), out.capacity());
     if len == capacity {
         let wanted = capacity.saturating_mul(4).max(FIRST_BYTES).min(limit.saturating_add(1));
@@ -199,7 +199,7 @@ pub(in crate::wire) fn grow(out: &mut Vec<u8>, limit: usize) {
 
 /// Empties a buffer for a message of at most so many bytes and one more, and gives it back if it is
 /// unusually large for that. Several large messages one after the other have the same buffer.
-pub(in crate::wire) fn prepare(scratch: &mut Vec<u8>, limit: usize) {
+pub(crate) fn prepare(scratch: &mut Vec<u8>, limit: usize) {
     scratch.clear();
     if scratch.capacity() > KEPT_BYTES_MAX.max(limit.saturating_add(1)) {
         *scratch = Vec::new();

@@ -3,20 +3,16 @@
 //!
 //! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` requests and
 //! answers, with `sub_protocols` and `origin` as headers that browsers send; `tls` the server side
-//! of a connection; `worker` what worker processes are told of clients of every protocol, `netsvr`
-//! the rest of their protocol; `xxim` the messages and the cipher of xxim clients; `connmix` the
-//! requests and answers of its API; `queue` the events of queue topics; `im` the frames of the IM
-//! protocol; `mesh` what nodes say to each other; `json` what all of them read and write as JSON;
-//! `path` how servers read paths of URLs.
+//! of a connection; `worker` what worker processes are told of clients of every protocol; `queue`
+//! the events of queue topics; `mesh` what nodes say to each other; `json` what all of them read and
+//! write as JSON; `path` how servers read paths of URLs. The codecs of protocols are in
+//! [`crate::protocols`].
 
-pub mod connmix;
 pub mod deflate;
 pub mod framing;
 pub mod http;
-pub mod im;
 pub mod json;
 pub mod mesh;
-pub mod netsvr;
 pub mod origin;
 pub mod path;
 pub mod queue;
@@ -24,4 +20,3 @@ pub mod sub_protocols;
 pub mod tls;
 pub mod websocket;
 pub mod worker;
-pub mod xxim;

@@ -10,7 +10,7 @@ use crate::wire::json::quoted;
 use crate::wire::websocket::{self, Opcode};
 
 /// Bytes of the name of a queue topic (section 3.1).
-pub(in crate::wire) const TOPIC_BYTES_MAX: usize = 255;
+pub(crate) const TOPIC_BYTES_MAX: usize = 255;
 
 /// Whether this may be the name of a queue topic (section 3.1).
 pub fn is_topic(name: &str) -> bool {

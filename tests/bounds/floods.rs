@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 
-use ringway::wire::im::{ByteOrder, Header};
+use ringway::protocols::im::wire::{ByteOrder, Header};
 use ringway::wire::websocket::mask_frame;
 
 use crate::binary::Binary;

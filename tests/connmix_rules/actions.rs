@@ -1,6 +1,6 @@
 //! Conditions, references and actions, one by one.
 
-use ringway::edge::connmix::{Answer, Event, Resumed};
+use ringway::protocols::connmix::rules::{Answer, Event, Resumed};
 
 use crate::Client;
 

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use proptest::prelude::*;
-use ringway::edge::connmix::Resumed;
 use ringway::hub::context;
-use ringway::wire::connmix::{self as wire, Call, Request};
+use ringway::protocols::connmix::rules::Resumed;
+use ringway::protocols::connmix::wire::{self, Call, Request};
 use ringway::wire::json::{self, Index};
 use serde_json::Value;
 

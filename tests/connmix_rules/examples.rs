@@ -1,6 +1,6 @@
 //! The applications of connmix section 7.3, as their rules.
 
-use ringway::edge::connmix::{Answer, Resumed};
+use ringway::protocols::connmix::rules::{Answer, Resumed};
 
 use crate::Client;
 

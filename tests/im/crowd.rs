@@ -8,8 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::wire::im::proto::CrMessageResponse;
-use ringway::wire::im::{ByteOrder, Decoder, Gzip, HEADER_BYTES, Header, LenMode, LenRule};
+use ringway::protocols::im::wire::proto::CrMessageResponse;
+use ringway::protocols::im::wire::{
+    ByteOrder, Decoder, Gzip, HEADER_BYTES, Header, LenMode, LenRule,
+};
 
 use crate::common::Server;
 use crate::support::*;
@@ -171,13 +173,13 @@ fn the_wire_of_a_crowd_is_well_formed() {
         let mut header = frame.header;
         header.flag &= 0xf0;
         let bytes = [&header.bytes(ByteOrder::Big)[..], &frame.body].concat();
-        let rules = ringway::wire::im::Rules {
+        let rules = ringway::protocols::im::wire::Rules {
             len: LenRule::Always(LenMode::Body),
             order: ByteOrder::Big,
-            login: ringway::wire::im::LoginFields::default(),
+            login: ringway::protocols::im::wire::LoginFields::default(),
             body_bytes_max: 1 << 20,
             plain_bytes_max: 1 << 20,
-            versions: ringway::wire::im::Versions::CURRENT,
+            versions: ringway::protocols::im::wire::Versions::CURRENT,
             only: None,
         };
         let mut decoder = Decoder::default();

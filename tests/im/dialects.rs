@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Config, Verifier};
-use ringway::wire::im::proto::{CrMessage, CrMessageResponse};
-use ringway::wire::im::{
+use ringway::protocols::im::wire::proto::{CrMessage, CrMessageResponse};
+use ringway::protocols::im::wire::{
     ByteOrder, HEADER_BYTES, LenMode, LenRule, LoginFields, Modes, NotifyBody, Wire, element,
     notification, notify_body,
 };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::GzipServer;
-use ringway::wire::im::proto::LoginRequest;
-use ringway::wire::im::{Gzip, LenMode, LenRule, Modes};
+use ringway::protocols::im::wire::proto::LoginRequest;
+use ringway::protocols::im::wire::{Gzip, LenMode, LenRule, Modes};
 
 use crate::common::{Server, wait_until};
 use crate::support::*;
@@ -175,7 +175,7 @@ fn numbers_of_commands_and_statuses_can_be_others() {
     let mut config = config();
     config.im.commands.cr_notify = 7;
     config.im.commands.ping = 40;
-    config.im.statuses.set(ringway::wire::im::Status::UnknownCommand, 200);
+    config.im.statuses.set(ringway::protocols::im::wire::Status::UnknownCommand, 200);
     let server = Server::start(config);
     let mut listener = Im::guest(&server);
     listener.join("room-7");

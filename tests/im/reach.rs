@@ -6,7 +6,7 @@ use base64::Engine;
 use prost::Message;
 use ringway::config::connmix::QueueFull;
 use ringway::config::model::{Forward, Service};
-use ringway::wire::im::proto::CrMessage;
+use ringway::protocols::im::wire::proto::CrMessage;
 use ringway::wire::worker::proto;
 
 use crate::common::{Business, Client, Server, cmd, wait_until};

@@ -151,7 +151,7 @@ fn a_flood_within_one_delay_is_batched_within_the_bounds() {
     assert!(frames.iter().all(|len| *len <= 64), "{frames:?}");
     assert!(frames.len() <= 10, "hardly anything was batched: {frames:?}");
     for (user, speaker) in users.iter().zip(&mut speakers) {
-        let of = |m: &&ringway::wire::im::proto::CrMessage| m.from == *user;
+        let of = |m: &&ringway::protocols::im::wire::proto::CrMessage| m.from == *user;
         let own: Vec<_> = seen.iter().filter(of).map(|m| m.message_content.clone()).collect();
         let expected: Vec<_> = (0..30).map(|n: u32| n.to_string().into_bytes()).collect();
         assert_eq!(own, expected);
@@ -174,7 +174,7 @@ fn a_batch_is_bounded_in_bytes_and_a_larger_message_travels_alone() {
     for len in [1000, 1000, 1000, 1000, 5000, 10] {
         speaker.say("room-7", &"x".repeat(len));
     }
-    let sizes = |notify: ringway::wire::im::proto::CrMessageResponse| -> Vec<usize> {
+    let sizes = |notify: ringway::protocols::im::wire::proto::CrMessageResponse| -> Vec<usize> {
         notify.messages.iter().map(|message| message.message_content.len()).collect()
     };
     let frames: Vec<_> = (0..4).map(|_| sizes(guest.next().notify())).collect();

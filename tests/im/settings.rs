@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ringway::config::model::{Config, Forward, GzipServer, Im};
 use ringway::config::{self, ConfigError};
-use ringway::wire::im::{
+use ringway::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
 };
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{ClientProtocol, Config, Forward, Service, Verifier};
-use ringway::wire::im::proto::{
+use ringway::protocols::im::wire::proto::{
     ChatroomRequest, CrMessage, CrMessageResponse, cr_message::UserInfo,
 };
-use ringway::wire::im::{ByteOrder, Gzip, HEADER_BYTES, Header, LenMode, LoginFields};
+use ringway::protocols::im::wire::{ByteOrder, Gzip, HEADER_BYTES, Header, LenMode, LoginFields};
 use ringway::wire::websocket::mask_frame;
 
 use crate::common::{self, Client, PATIENCE, Server, connect};

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 
 use prost::Message;
 use ringway::config::model::Config;
-use ringway::wire::im::proto::{CrMessage, CrMessageResponse};
-use ringway::wire::im::{
+use ringway::protocols::im::wire::proto::{CrMessage, CrMessageResponse};
+use ringway::protocols::im::wire::{
     ByteOrder, Gzip, HEADER_BYTES, Header, LenMode, LenRule, NotifyBody, Wire, element, kick,
     notification, notify_body,
 };

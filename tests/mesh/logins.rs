@@ -6,8 +6,8 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use prost::Message;
+use ringway::protocols::xxim::wire::proto::{PushBody, ResponseBody};
 use ringway::wire::websocket::mask_frame;
-use ringway::wire::xxim::proto::{PushBody, ResponseBody};
 
 use crate::cluster::*;
 use crate::common::*;

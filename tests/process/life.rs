@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use ringway::config::connmix::QueueScope;
 use ringway::life::{Failure, Fault, Life, Phase};
+use ringway::lists::letters::{Mail, MeshRequest, Request};
 use ringway::mail::{BoundedSender, Mailbox, UnboundedSender};
-use ringway::shard::mailbox::{Mail, MeshRequest, Request};
+use ringway::protocols::xxim::wire::proto::{RequestBody, SetCxnParamsReq};
 use ringway::wire::websocket::mask_frame;
-use ringway::wire::xxim::proto::{RequestBody, SetCxnParamsReq};
 use rustix::process::Signal;
 use serde_json::Value;
 

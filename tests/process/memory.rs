@@ -203,7 +203,7 @@ fn a_shard_takes_exactly_what_is_stated() {
 
 /// Linux 6.14 and newer.
 fn charges_rings() -> bool {
-    ringway::shard::ring::System::read().version() >= (6, 14)
+    ringway::engine::ring::System::read().version() >= (6, 14)
 }
 
 /// The figures of a start are measured above; the texts that people and scripts go by repeat them.

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header, LenMode};
+use ringway::protocols::im::wire::{ByteOrder, HEADER_BYTES, Header, LenMode};
 
 use crate::binary::Binary;
 use crate::common::{connect, wait_until};

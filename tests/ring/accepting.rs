@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
-use ringway::shard::ring::Event;
+use ringway::engine::ring::Event;
 use socket2::Socket;
 
 use crate::support::*;

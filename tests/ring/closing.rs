@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ringway::shard::ring::{Event, Settings};
+use ringway::engine::ring::{Event, Settings};
 
 use crate::support::*;
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::TcpStream;
 use std::process::Command;
 
-use ringway::shard::ring::{Event, Ring, Settings, SetupError};
+use ringway::engine::ring::{Event, Ring, Settings, SetupError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::*;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use ringway::shard::ring::{Event, Received, Settings};
+use ringway::engine::ring::{Event, Received, Settings};
 
 use crate::support::*;
 

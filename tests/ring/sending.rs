@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use bytes::Bytes;
-use ringway::shard::ops::{Batch, Frame};
-use ringway::shard::ring::Event;
+use ringway::engine::ops::{Batch, Frame};
+use ringway::engine::ring::Event;
 
 use crate::support::*;
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use ringway::shard::ops::{Batch, Frame};
-use ringway::shard::ring::{Event, Received, Settings};
+use ringway::engine::ops::{Batch, Frame};
+use ringway::engine::ring::{Event, Received, Settings};
 
 use crate::support::*;
 

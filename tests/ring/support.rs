@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use ringway::shard::ops::Batch;
-use ringway::shard::ring::{Event, Received, Ring, Settings};
+use ringway::engine::ops::Batch;
+use ringway::engine::ring::{Event, Received, Ring, Settings};
 use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long an event may take that must come. Sanitizers make everything slow.

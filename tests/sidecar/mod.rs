@@ -19,11 +19,11 @@ use ringway::config::model::{
 };
 use ringway::hub::ConnId;
 use ringway::life::{Gone, Life};
+use ringway::lists::letters::{Mail, Request, UpstreamCall, UpstreamResult, XximLetter};
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
-use ringway::shard::mailbox::{Mail, Request, UpstreamCall, UpstreamResult, XximLetter};
+use ringway::protocols::xxim::wire::Identity;
 use ringway::sidecar::{self, Callbacks, SidecarSettings};
-use ringway::wire::xxim::Identity;
 
 /// Nothing takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);

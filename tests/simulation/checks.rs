@@ -6,7 +6,7 @@ use prost::Message;
 use ringway::config::model::{MessageType, SlowClient, WorkerPick};
 use ringway::limits::ANSWER_PIECE;
 use ringway::metrics::{Counters, DropReason};
-use ringway::shard::sim::Socket;
+use ringway::sim::Socket;
 use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::{Business, Client, Expect, Kind, Question, REFUSED, parse};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::shard::sim::World;
+use ringway::sim::World;
 use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::{Business, Client, Expect, Kind, payload};

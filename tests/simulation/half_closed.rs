@@ -1,7 +1,7 @@
 //! Peers that end their side right behind their last bytes: what came whole before was carried
 //! out, and its answer written.
 
-use ringway::shard::sim::Peer;
+use ringway::sim::Peer;
 use ringway::wire::worker::proto::Cmd;
 
 use crate::peers::{Business, Kind, REFUSED};

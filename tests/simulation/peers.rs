@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message;
-use ringway::shard::sim::Peer;
+use ringway::sim::Peer;
 use ringway::wire::deflate::Deflater;
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::proto::Cmd;

@@ -8,10 +8,10 @@ use fastrand::Rng;
 use ringway::config::model::{
     Config, Generation, Listener, MessageType, SlowClient, WorkerFull, WorkerPick,
 };
+use ringway::engine::ListenerSettings;
 use ringway::limits::ANSWER_PIECE;
-use ringway::shard::ListenerSettings;
-use ringway::shard::sim::Weather;
-use ringway::wire::netsvr::Verdict;
+use ringway::protocols::netsvr::wire::Verdict;
+use ringway::sim::Weather;
 
 /// Listeners of the demo, by number.
 pub const CLIENTS: usize = 0;

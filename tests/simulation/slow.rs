@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringway::shard::sim::Peer;
+use ringway::sim::Peer;
 use ringway::wire::worker::proto::{self, Cmd};
 
 use crate::peers::Kind;

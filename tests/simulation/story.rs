@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use fastrand::Rng;
 use prost::Message;
 use ringway::config::model::Generation;
-use ringway::shard::mailbox::Mail;
-use ringway::shard::sim::{Peer, World};
+use ringway::lists::letters::Mail;
+use ringway::sim::{Peer, World};
 use ringway::wire::worker::UniqIds;
 use ringway::wire::worker::proto::{Cmd, RegisterResp};
 

@@ -1,116 +1,93 @@
-//! The house: protocols are tenants of an engine that does not know them. Who stands above whom in
-//! `src/shard`, and that no type is spread over many files.
+//! The house: protocols are tenants of an engine that does not know them. Which folder may import
+//! which is in `rules::IMPORTS`; here is what that table can not say.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::crate_paths;
-use super::source::Source;
+use super::source::{Source, is_word};
 
-/// The protocols, and the modules of `shard` that are theirs.
-const TENANTS: &[(&str, &[&str])] = &[
-    ("netsvr", &["netsvr", "business", "queries", "answers", "netsvr_push", "hooks"]),
-    ("xxim", &["xxim"]),
-    ("connmix", &["connmix", "connmix_api", "connmix_http"]),
-    ("im", &["im"]),
-    ("echo", &["echo"]),
-];
-/// The modules of `control`, and whose they are.
-const CONTROL: &[(&str, &str)] =
-    &[("worker", "netsvr"), ("large", "netsvr"), ("connmix_api", "connmix")];
-/// What stands above the protocols: the shard itself, its driver and its simulation.
-const ABOVE: &[&str] = &[
-    "mod", "audit", "commands", "dispatch", "driver", "fan_out", "letters", "maker", "reading",
-    "sim", "spare", "tenants",
-];
-/// Lists that name all protocols. The letters are one enum of all of them.
-const LISTS: &[&str] = &["lists", "mailbox"];
+const FOLDER: &str = "src/protocols/";
 /// Files over which the methods of one type may be spread.
 const FILES_MAX: usize = 8;
+/// Lines outside of its folder that a protocol may need, tests not counted. `echo` is the measure.
+const LINES_MAX: usize = 4;
 
-/// The module of `shard` that a file belongs to.
-fn module(source: &Source) -> Option<&str> {
-    let path = source.path.strip_prefix("src/shard/")?;
-    Some(path.split(['/', '.']).next().unwrap_or(path))
-}
-
-fn tenant(module: &str) -> Option<&'static str> {
-    let of = TENANTS.iter().find(|(_, modules)| modules.contains(&module));
-    of.map(|(name, _)| *name)
-}
-
-pub fn floors(source: &Source) -> Vec<String> {
-    let Some(own) = module(source) else { return Vec::new() };
-    if ABOVE.contains(&own) || LISTS.contains(&own) {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    for (index, import) in crate_paths(source) {
-        let decides = import.starts_with("edge::") || import.starts_with("control::");
-        let used = import.strip_prefix("shard::").map(|path| path.split("::").next());
-        let used = used.flatten().unwrap_or_default();
-        let message = match (tenant(own), tenant(used)) {
-            (None, None) if decides => "the engine knows no protocol; give it what it needs",
-            (None, Some(_)) => "the engine knows no protocol; it puts a want on the list",
-            (Some(one), Some(other)) if one != other => {
-                "a protocol knows no other one; what both need stands below them"
-            }
-            _ if ABOVE.contains(&used) || used == "Shard" => {
-                "nothing calls upwards; put a want on the list"
-            }
-            _ => continue,
-        };
-        found.push(source.at(index, &format!("crate::{import}: {message}")));
-    }
-    found
-}
-
-/// Whether there is a protocol of this name.
-fn protocol(name: &str) -> Option<&'static str> {
-    TENANTS.iter().map(|(name, _)| *name).find(|protocol| *protocol == name)
-}
-
-/// The protocol of a module of `control`.
-fn control(module: &str) -> Option<&'static str> {
-    let of = CONTROL.iter().find(|(name, _)| *name == module);
-    of.map(|(_, protocol)| *protocol)
-}
-
-/// The protocol whose file this is.
-fn owner(source: &Source) -> Option<&'static str> {
-    let path = source.path.strip_prefix("src/")?;
+/// The protocol whose file this is, and which part of it.
+fn part(source: &Source) -> Option<(&str, &str)> {
+    let path = source.path.strip_prefix(FOLDER)?;
     let mut parts = path.split(['/', '.']);
-    match (parts.next()?, parts.next()?) {
-        ("wire" | "edge", name) => protocol(name),
-        ("control", name) => control(name),
-        ("shard", name) => tenant(name),
-        _ => None,
-    }
+    Some((parts.next()?, parts.next().unwrap_or_default()))
 }
 
-/// Who reads or writes the messages of a protocol, or decides for it, that is not its own. What
-/// stands above the protocols, and the lists of them, may.
-pub fn messages(source: &Source) -> Vec<String> {
-    const SHARED: [&str; 4] = ["src/wire", "src/edge", "src/hub", "src/mail"];
-    let own = owner(source);
-    let engine = module(source).is_some_and(|own| !ABOVE.contains(&own) && !LISTS.contains(&own));
-    if own.is_none() && !engine && !SHARED.iter().any(|folder| source.is_in(folder)) {
-        return Vec::new();
-    }
+/// Whether a file is the codec of a protocol.
+pub fn is_codec(source: &Source) -> bool {
+    part(source).is_some_and(|(_, part)| part == "wire")
+}
+
+/// Imports of one protocol from another one.
+pub fn aside(source: &Source) -> Vec<String> {
+    let Some((own, _)) = part(source) else { return Vec::new() };
     let mut found = Vec::new();
     for (index, import) in crate_paths(source) {
-        let mut path = import.split("::");
-        let of = match (path.next(), path.next()) {
-            (Some("wire" | "edge"), Some(name)) => protocol(name),
-            (Some("control"), Some(name)) => control(name),
-            _ => None,
-        };
-        if of.is_some() && of != own {
-            let message = "messages and rules of another protocol; what several need stands in \
-                           wire/worker, wire/queue, hub, or is given as data";
+        let other = import.strip_prefix("protocols::").and_then(|path| path.split("::").next());
+        if other.is_some_and(|other| other != own) && own != "mod" {
+            let message = "a protocol knows no other one; what both need stands below them";
             found.push(source.at(index, &format!("crate::{import}: {message}")));
         }
     }
     found
+}
+
+/// Codecs and rules of protocols that know more than bytes, the hub and their configuration.
+pub fn pure_parts(source: &Source) -> Vec<String> {
+    let Some((own, part @ ("wire" | "rules"))) = part(source) else { return Vec::new() };
+    let wire = format!("protocols::{own}::wire");
+    let rules = format!("protocols::{own}::rules");
+    let allowed: &[&str] = match part {
+        "wire" => &[&wire, "wire", "limits", "hub::ConnId", "hub::Rotation"],
+        _ => &[&wire, &rules, "wire", "hub", "config", "limits", "spare"],
+    };
+    let mut found = Vec::new();
+    for (index, import) in crate_paths(source) {
+        let below = |place: &&str| {
+            import.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        if !allowed.iter().any(below) {
+            let message = format!("{part} of a protocol may use {}", allowed.join(", "));
+            found.push(source.at(index, &format!("crate::{import}: {message}")));
+        }
+    }
+    found
+}
+
+/// The lines outside of its folder without which there would be no echo, if they are too many.
+pub fn lines_of_echo(sources: &[Source]) -> Vec<String> {
+    const NAMES: [&str; 3] = ["echo", "Echo", "ECHO"];
+    let outside =
+        |source: &&Source| source.is_in("src") && !source.path.starts_with("src/protocols/echo");
+    let mut lines = BTreeSet::new();
+    for source in sources.iter().filter(outside) {
+        for name in NAMES {
+            for (index, rest) in source.words(name) {
+                let line = &source.code[index];
+                // A method of this name is another matter.
+                let method = rest.starts_with('(') || line.contains(&format!(".{name}"));
+                if !method && !rest.starts_with(is_word) {
+                    lines.insert((&source.path, index));
+                }
+            }
+        }
+    }
+    if lines.len() <= LINES_MAX {
+        return Vec::new();
+    }
+    let all: Vec<String> =
+        lines.iter().map(|(path, index)| format!("{path}:{}", index + 1)).collect();
+    vec![format!(
+        "{} lines outside of its folder say `echo`, {LINES_MAX} are allowed: {}",
+        all.len(),
+        all.join(", ")
+    )]
 }
 
 /// The types that have methods, each with the files where these stand.
@@ -139,31 +116,34 @@ pub fn spread(sources: &[Source]) -> Vec<String> {
 }
 
 #[test]
-fn who_reaches_upwards_or_aside_is_found() {
-    let floors = |path: &str, code: &str| floors(&Source::new(path, code)).len();
-    assert_eq!(floors("src/shard/closing.rs", "use crate::shard::xxim::Conn;\n"), 1);
-    assert_eq!(floors("src/shard/sending.rs", "use crate::edge::im::Session;\n"), 1);
-    assert_eq!(floors("src/shard/im/rooms.rs", "use crate::shard::connmix::make;\n"), 1);
-    assert_eq!(floors("src/shard/xxim.rs", "use crate::shard::{Engine, Shard};\n"), 1);
-    assert_eq!(floors("src/shard/xxim.rs", "use crate::shard::{Engine, slots, lists};\n"), 0);
-    assert_eq!(floors("src/shard/dispatch.rs", "use crate::shard::xxim::Conn;\n"), 0);
+fn who_reaches_aside_is_found() {
+    let aside = |path: &str, code: &str| aside(&Source::new(path, code)).len();
+    assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::protocols::connmix::make;\n"), 1);
+    assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::protocols::{im::wire, echo};\n"), 1);
+    assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::wire::worker;\n"), 0);
+    assert_eq!(aside("src/shard/dispatch.rs", "use crate::protocols::{echo, im};\n"), 0);
 }
 
 #[test]
-fn who_uses_messages_of_another_protocol_is_found() {
-    let messages = |path: &str, code: &str| messages(&Source::new(path, code)).len();
-    assert_eq!(messages("src/shard/im/forward.rs", "use crate::wire::netsvr::transfer;\n"), 1);
-    assert_eq!(messages("src/shard/im/forward.rs", "use crate::wire::{im, worker};\n"), 0);
-    assert_eq!(messages("src/edge/xxim/mod.rs", "use crate::edge::{echo, im::Session};\n"), 2);
-    assert_eq!(messages("src/edge/upgrade.rs", "use crate::wire::xxim::code;\n"), 1);
-    assert_eq!(messages("src/wire/queue.rs", "use crate::wire::connmix::Answer;\n"), 1);
-    assert_eq!(messages("src/wire/netsvr/open.rs", "use crate::wire::worker::Cmd;\n"), 0);
-    assert_eq!(messages("src/control/connmix_api.rs", "use crate::wire::connmix::Call;\n"), 0);
-    assert_eq!(messages("src/control/worker.rs", "use crate::wire::connmix::Call;\n"), 1);
-    assert_eq!(messages("src/shard/xxim.rs", "use crate::control::worker::answer;\n"), 1);
-    assert_eq!(messages("src/hub/context.rs", "use crate::wire::{json, xxim};\n"), 1);
-    assert_eq!(messages("src/shard/engine.rs", "use crate::wire::netsvr::Verdict;\n"), 1);
-    assert_eq!(messages("src/shard/reading.rs", "use crate::edge::echo;\n"), 0);
+fn codecs_and_rules_that_know_too_much_are_found() {
+    let pure_parts = |path: &str, code: &str| pure_parts(&Source::new(path, code)).len();
+    let wire = "src/protocols/im/wire/mod.rs";
+    assert_eq!(pure_parts(wire, "use crate::protocols::im::rules::Session;\n"), 1);
+    assert_eq!(pure_parts(wire, "use crate::hub::{ConnId, push};\n"), 1);
+    let rules = "src/protocols/im/rules/mod.rs";
+    assert_eq!(pure_parts(rules, "use crate::protocols::im::wire::Header;\n"), 0);
+    assert_eq!(pure_parts(rules, "use crate::engine::Engine;\n"), 1);
+    assert_eq!(pure_parts("src/protocols/im/mod.rs", "use crate::engine::Engine;\n"), 0);
+}
+
+#[test]
+fn lines_that_name_a_protocol_are_counted() {
+    let lines = |code: &str| {
+        let echo = Source::new("src/protocols/echo.rs", "struct Echo;\nmod echo {}\n");
+        lines_of_echo(&[Source::new("src/a.rs", code), echo]).len()
+    };
+    assert_eq!(lines("mod echo;\necho::Echo;\nECHO\n// echo\nparams.echo();\nEcho\n"), 0);
+    assert_eq!(lines("mod echo;\necho::Echo;\nECHO\nuse echo;\nEcho\n"), 1);
 }
 
 #[test]

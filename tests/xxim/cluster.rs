@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use prost::Message;
 use ringway::config::model::{Mesh, XximPushService};
-use ringway::wire::xxim::proto::{GetUserConnResp, KickUserConnReq};
+use ringway::protocols::xxim::wire::proto::{GetUserConnResp, KickUserConnReq};
 
 use crate::common::{Server, wait_until};
 use crate::nats::{Cable, Nats};

@@ -1,8 +1,8 @@
 //! The switches of the encryption (sections 3.5, 3.7 and 9.2), and pushes under keys.
 
 use prost::Message;
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::proto::{AfterConnectBody, PushBody, SetCxnParamsReq};
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::proto::{AfterConnectBody, PushBody, SetCxnParamsReq};
 
 use crate::common::{Frame, Server};
 use crate::support::{KEY_SEED, Xxim, address, config};

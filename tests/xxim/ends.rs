@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Listener, Service, Verifier};
+use ringway::protocols::xxim::wire::proto::{PushBody, ResponseBody};
+use ringway::protocols::xxim::wire::tcp;
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::{Cmd, proto as netsvr};
-use ringway::wire::xxim::proto::{PushBody, ResponseBody};
-use ringway::wire::xxim::tcp;
 
 use crate::common::{self, PATIENCE, Server, wait_until};
 use crate::support::{Xxim, address, config, metric, observed, request, user_params};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{OriginMode, Origins, Verifier, XximRoute, XximTarget};
+use ringway::protocols::xxim::wire::proto::{CommonReq, CommonResp, GetFriendListReq, RequestBody};
 use ringway::wire::worker::{Cmd, proto as netsvr};
-use ringway::wire::xxim::proto::{CommonReq, CommonResp, GetFriendListReq, RequestBody};
 
 use crate::common::{Client, PATIENCE, Server, wait_until};
 use crate::support::{Xxim, address, config};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prost::Message;
+use ringway::protocols::xxim::wire::proto::PushBody;
 use ringway::wire::worker::{Cmd, proto as netsvr};
-use ringway::wire::xxim::proto::PushBody;
 
 use crate::common::Server;
 use crate::support::{Xxim, config};

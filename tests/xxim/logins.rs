@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use prost::Message;
 use ringway::config::model::Verifier;
-use ringway::wire::xxim::proto::CommonResp;
+use ringway::protocols::xxim::wire::proto::CommonResp;
 
 use crate::common::{Frame, PATIENCE, Server};
 use crate::support::{Xxim, config, request, user_params};

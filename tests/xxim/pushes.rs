@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use ringway::config::model::{Config, XximPushService};
-use ringway::wire::worker::{Cmd, proto as netsvr};
-use ringway::wire::xxim::proto::{
+use ringway::protocols::xxim::wire::proto::{
     GetUserConnReq, GetUserConnResp, KickUserConnReq, SendMsgReq, SendMsgResp,
 };
+use ringway::wire::worker::{Cmd, proto as netsvr};
 
 use crate::common::Server;
 use crate::support::{Xxim, config};

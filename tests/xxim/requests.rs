@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Verifier, XximRoute, XximTarget};
+use ringway::protocols::xxim::wire::proto::{CommonReq, GetFriendListReq, RequestBody};
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::{Cmd, proto as netsvr};
-use ringway::wire::xxim::proto::{CommonReq, GetFriendListReq, RequestBody};
 
 use crate::common::{PATIENCE, Server, wait_until};
 use crate::support::{Xxim, config, metric, observed, request, user_params};

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::Bytes;
 use prost::Message;
 use ringway::config::model::{XximMode, XximRoute, XximTarget};
+use ringway::protocols::xxim::wire::proto as pb;
 use ringway::wire::worker::{Cmd, proto as netsvr};
-use ringway::wire::xxim::proto as pb;
 
 use crate::common::{Client, PATIENCE, Server};
 use crate::support::{Xxim, address, config};

@@ -13,11 +13,11 @@ use ringway::config::model::{
     ClientProtocol, Config, Service, XximKey, XximMode, XximRoute, XximTarget, XximUpstream,
 };
 use ringway::config::xxim::Network;
-use ringway::wire::websocket::mask_frame;
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::proto::{
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::proto::{
     PushBody, RequestBody, ResponseBody, SetCxnParamsReq, SetUserParamsReq,
 };
+use ringway::wire::websocket::mask_frame;
 
 use crate::common::{self, Client, Frame, Server};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost::Message;
 use ringway::config::model::XximPushService;
 use ringway::config::xxim::Network;
-use ringway::wire::xxim::proto as pb;
+use ringway::protocols::xxim::wire::proto as pb;
 
 use crate::{SECRET, service, start};
 

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use prost::Message;
-use ringway::shard::sim::REFUSED;
-use ringway::wire::xxim::proto as pb;
+use ringway::protocols::xxim::wire::proto as pb;
+use ringway::sim::REFUSED;
 
 use crate::{Client, Keys};
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use ringway::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
-use ringway::shard::mailbox::Request;
-use ringway::wire::xxim::proto::CommonResp;
+use ringway::lists::letters::Request;
+use ringway::protocols::xxim::wire::proto::CommonResp;
 
 use super::sidecar::*;
 

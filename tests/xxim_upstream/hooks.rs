@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringway::config::model::{XximHooks, XximUpstreams};
 use ringway::hub::ConnId;
-use ringway::shard::mailbox::{HookKind, Request};
+use ringway::lists::letters::{HookKind, Request};
 
 use super::sidecar::*;
 

@@ -13,19 +13,19 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::ExitCode;
 
 use prost::Message;
-use ringway::shard::ListenerSettings;
-use ringway::shard::mailbox::{Mail, UpstreamResult, XximLetter};
-use ringway::shard::ring::PageAllocator;
-use ringway::shard::sim::{Call, Peer, Weather, World};
-use ringway::wire::im::proto::{ChatroomRequest, CrMessage, LoginRequest};
-use ringway::wire::im::{ByteOrder, Header};
-use ringway::wire::netsvr::Verdict;
+use ringway::engine::ListenerSettings;
+use ringway::engine::ring::PageAllocator;
+use ringway::lists::letters::{Mail, UpstreamResult, XximLetter};
+use ringway::protocols::im::wire::proto::{ChatroomRequest, CrMessage, LoginRequest};
+use ringway::protocols::im::wire::{ByteOrder, Header};
+use ringway::protocols::netsvr::wire::Verdict;
+use ringway::protocols::xxim::wire::proto as xxim;
+use ringway::sim::{Call, Peer, Weather, World};
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::Cmd;
 use ringway::wire::worker::proto::{
     ConnInfoUpdate, ConnOpen6, RegisterReq, SingleCast, TopicPublish, Transfer,
 };
-use ringway::wire::xxim::proto as xxim;
 
 #[global_allocator]
 static ALLOCATOR: PageAllocator<mimalloc::MiMalloc> = PageAllocator(mimalloc::MiMalloc);

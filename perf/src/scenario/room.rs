@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use ringway::wire::im::proto::{ChatroomRequest, CrMessage, LoginRequest};
-use ringway::wire::im::{ByteOrder, HEADER_BYTES, Header};
+use ringway::protocols::im::wire::proto::{ChatroomRequest, CrMessage, LoginRequest};
+use ringway::protocols::im::wire::{ByteOrder, HEADER_BYTES, Header};
 use ringway::wire::websocket::mask_frame;
 
 use super::{Figure, Load};
@@ -200,7 +200,7 @@ fn field_1(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use ringway::wire::im::proto::CrMessageResponse;
+    use ringway::protocols::im::wire::proto::CrMessageResponse;
 
     use super::*;
 

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use prost::Message;
+use ringway::protocols::xxim::wire::cipher::Cipher;
+use ringway::protocols::xxim::wire::proto as pb;
 use ringway::wire::websocket::mask_frame;
-use ringway::wire::xxim::cipher::Cipher;
-use ringway::wire::xxim::proto as pb;
 
 use super::Load;
 use crate::Result;

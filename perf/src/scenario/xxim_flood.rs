@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use prost::Message;
+use ringway::protocols::xxim::wire::proto as pb;
 use ringway::wire::websocket::mask_frame;
-use ringway::wire::xxim::proto as pb;
 use socket2::{Domain, Socket, Type};
 
 use super::xxim::{log_in, request, set_params};

@@ -29,7 +29,7 @@ use self::state::{Chats, Outcome};
 pub use self::state::{GROUP, PASSWORD};
 use crate::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
 use crate::log::target;
-use crate::wire::xxim::proto::SendMsgReq;
+use crate::protocols::xxim::wire::proto::SendMsgReq;
 
 /// Pushes that may wait; above, no more messages are accepted.
 const PUSHES_MAX: usize = 1024;

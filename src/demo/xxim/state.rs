@@ -9,9 +9,9 @@ use std::collections::btree_map::Entry;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::wire::xxim::code;
-use crate::wire::xxim::proto as pb;
-use crate::wire::xxim::proto::batch_get_conv_seq_resp::ConvSeq;
+use crate::protocols::xxim::wire::code;
+use crate::protocols::xxim::wire::proto as pb;
+use crate::protocols::xxim::wire::proto::batch_get_conv_seq_resp::ConvSeq;
 
 /// What every user logs in with. Clients send its MD5 in hexadecimal.
 pub const PASSWORD: &str = "123456";

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::hub::ConnId;
 use crate::limits::UPSTREAM_HEAD_BYTES_MAX;
-use crate::wire::xxim::Identity;
+use crate::protocols::xxim::wire::Identity;
 
 /// Bytes of a reqId that are shown; the whole of it returns to the client in any case.
 const REQ_ID_BYTES_MAX: usize = 256;

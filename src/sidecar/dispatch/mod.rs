@@ -27,12 +27,12 @@ use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
 use crate::config::model::{Sidecar, XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
+use crate::lists::letters::{Mail, UpstreamCall, UpstreamResult, XximLetter};
 use crate::metrics::Registry;
-use crate::shard::mailbox::{Mail, UpstreamCall, UpstreamResult, XximLetter};
+use crate::protocols::xxim::wire::Identity;
+use crate::protocols::xxim::wire::code::{INTERNAL, REQUEST, RETRY};
 use crate::sidecar::Shards;
 use crate::spare;
-use crate::wire::xxim::Identity;
-use crate::wire::xxim::code::{INTERNAL, REQUEST, RETRY};
 
 /// Why a call brought no reply. The texts are for the log and never name a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

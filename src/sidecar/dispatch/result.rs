@@ -10,10 +10,10 @@ use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use tonic::Code as Status;
 
 use super::Failure;
-use crate::shard::mailbox::UpstreamResult;
-use crate::wire::xxim::code::{AUTH, INTERNAL, REQUEST, RETRY};
-use crate::wire::xxim::default_text;
-use crate::wire::xxim::proto::CommonResp;
+use crate::lists::letters::UpstreamResult;
+use crate::protocols::xxim::wire::code::{AUTH, INTERNAL, REQUEST, RETRY};
+use crate::protocols::xxim::wire::default_text;
+use crate::protocols::xxim::wire::proto::CommonResp;
 
 /// A reply to an HTTP call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

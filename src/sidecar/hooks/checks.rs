@@ -14,11 +14,11 @@ use tonic::{Code, Request};
 use super::{Failure, PROTOBUF, Target};
 use crate::hub::login::Permission;
 use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX};
+use crate::protocols::xxim::wire::proto::{BeforeRequestReq, BeforeRequestResp, CommonReq};
+use crate::protocols::xxim::wire::text::AUTH_FAILED;
+use crate::protocols::xxim::wire::{Identity, common_req};
 use crate::sidecar::dispatch::{self, grpc};
 use crate::sidecar::upstream;
-use crate::wire::xxim::proto::{BeforeRequestReq, BeforeRequestResp, CommonReq};
-use crate::wire::xxim::text::AUTH_FAILED;
-use crate::wire::xxim::{Identity, common_req};
 
 /// Asks.
 pub(super) async fn ask(
@@ -84,7 +84,7 @@ fn permission(answer: Bytes) -> Result<Permission, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::xxim::proto::CommonResp;
+    use crate::protocols::xxim::wire::proto::CommonResp;
 
     #[test]
     fn a_code_refuses_and_nonsense_is_no_permission() {

@@ -19,11 +19,11 @@ use tonic::{Code, Request};
 use super::{REFUSED, refused};
 use crate::hub::login::{Login, Profile, Verdict};
 use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX, LOGIN_TAGS_MAX};
+use crate::protocols::xxim::wire::proto::{BeforeConnectReq, BeforeConnectResp, ConnParam};
+use crate::protocols::xxim::wire::text::LOGGED_IN_ELSEWHERE as ELSEWHERE;
 use crate::sidecar::dispatch::grpc;
 use crate::sidecar::upstream::{self, Upstream};
 use crate::wire::json::{self, push_texts};
-use crate::wire::xxim::proto::{BeforeConnectReq, BeforeConnectResp, ConnParam};
-use crate::wire::xxim::text::LOGGED_IN_ELSEWHERE as ELSEWHERE;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

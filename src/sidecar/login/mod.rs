@@ -17,10 +17,10 @@ use tonic::transport::Channel;
 use self::jwt::Tokens;
 use crate::config::model::{LoginSettings, Sidecar, Verifier};
 use crate::hub::login::{Login, Question, Verdict};
+use crate::protocols::xxim::wire::code;
+use crate::protocols::xxim::wire::text::AUTH_FAILED as REFUSED;
 use crate::sidecar::dispatch::grpc;
 use crate::sidecar::upstream::{self, Upstream};
-use crate::wire::xxim::code;
-use crate::wire::xxim::text::AUTH_FAILED as REFUSED;
 
 /// What a client is told whose token was good.
 const EXPIRED: &str = "登录已过期";

@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use super::Mesh;
 use super::codec::Lane;
 use crate::limits::{MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
+use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::log::target;
 use crate::mail::UnboundedSender;
-use crate::shard::mailbox::{MeshCall, MeshRequest};
 use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
 

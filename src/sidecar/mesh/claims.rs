@@ -39,11 +39,11 @@ use super::Mesh;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
+use crate::lists::letters::{Mail, MeshRequest, Reach, XximLetter};
 use crate::log::target;
 use crate::mail::UnboundedSender;
-use crate::shard::mailbox::{Mail, MeshRequest, Reach, XximLetter};
+use crate::protocols::xxim::wire::proto as pb;
 use crate::sidecar::push::cluster as push;
-use crate::wire::xxim::proto as pb;
 
 /// Tasks; the claims of one key are in one of them, in order.
 const LANES: usize = 16;

@@ -22,8 +22,8 @@ use super::finds;
 use crate::hub::mesh::{Lent, Room};
 use crate::hub::queries::{Answer, Query};
 use crate::limits::{MESH_FOUND_BYTES_MAX, MESH_QUERY_BYTES, MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
+use crate::lists::letters::{Mail, Reply};
 use crate::log::target;
-use crate::shard::mailbox::{Mail, Reply};
 use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
 

@@ -21,8 +21,8 @@ use super::members::News;
 use super::shards::Done;
 use super::{Mesh, take_ready};
 use crate::hub::push::{Command, Outcome};
+use crate::lists::letters::{Mail, MeshRequest, Reach, Reply};
 use crate::log::target;
-use crate::shard::mailbox::{Mail, MeshRequest, Reach, Reply};
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, MeshError, proto};
 
 /// Inputs of one kind that are taken before the next kind has its turn.

@@ -12,8 +12,8 @@ use crate::hub::push::{Command, Outcome};
 use crate::hub::queries::Query;
 use crate::hub::rooms;
 use crate::hub::walk::Cursor;
+use crate::lists::letters::{Mail, ReplyTo};
 use crate::mail::MailSender;
-use crate::shard::mailbox::{Mail, ReplyTo};
 use crate::spare::Look;
 
 /// What a message in a queue costs beside its payload.
@@ -211,7 +211,7 @@ impl Shards {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::mailbox::NetsvrLetter;
+    use crate::lists::letters::NetsvrLetter;
 
     use crate::hub::ConnId;
     use crate::hub::push::{Change, Target};

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
-use crate::shard::mailbox::{XximConn, XximPushed};
-use crate::wire::xxim::proto::{CommonResp, ConnParam, GetUserConnResp, SendMsgResp};
+use crate::lists::letters::{XximConn, XximPushed};
+use crate::protocols::xxim::wire::proto::{CommonResp, ConnParam, GetUserConnResp, SendMsgResp};
 
 /// What is told of each connection beside who it is.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
     use crate::hub::ConnId;
-    use crate::wire::xxim::Identity;
+    use crate::protocols::xxim::wire::Identity;
 
     fn conn(user: &str, device: &str) -> XximConn {
         let identity = Identity {

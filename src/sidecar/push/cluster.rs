@@ -13,10 +13,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::Pushes;
 use crate::config::model::XximPushService;
+use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
-use crate::shard::mailbox::{MeshCall, MeshRequest};
+use crate::protocols::xxim::wire::proto as pb;
 use crate::sidecar::{Shards, mesh};
-use crate::wire::xxim::proto as pb;
 
 /// Methods of the calls.
 pub(super) const SEND: &str = "xxim/sendMsg";

@@ -15,8 +15,8 @@ use futures_util::StreamExt;
 use prost::Message;
 
 use super::{Pushes, Refusal};
-use crate::wire::xxim::code;
-use crate::wire::xxim::proto as pb;
+use crate::protocols::xxim::wire::code;
+use crate::protocols::xxim::wire::proto as pb;
 
 const PROTOBUF: &str = "application/x-protobuf";
 /// A body of up to so many times its limit is read away before it is refused.

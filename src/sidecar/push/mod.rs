@@ -23,10 +23,10 @@ pub(super) use self::cluster::serve as serve_mesh;
 pub use self::server::Certificates;
 pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
+use crate::lists::letters::{Mail, MeshRequest, XximFilter, XximLetter, XximPush, XximPushed};
 use crate::mail::UnboundedSender;
-use crate::shard::mailbox::{Mail, MeshRequest, XximFilter, XximLetter, XximPush, XximPushed};
+use crate::protocols::xxim::wire::proto as pb;
 use crate::sidecar::Shards;
-use crate::wire::xxim::proto as pb;
 
 /// The generated service and client.
 #[allow(missing_docs)]

@@ -34,10 +34,10 @@ use crate::config::model::{PushBounds, XximPushService};
 use crate::config::{push_connections_max, raise_nofile};
 use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::protocols::xxim::wire::code;
 use crate::sidecar::login::same;
 use crate::sidecar::origin::is_foreign;
 use crate::sidecar::places::{Place, Places, Tracked};
-use crate::wire::xxim::code;
 
 /// How often an HTTP/2 backend that is silent is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);

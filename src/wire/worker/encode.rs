@@ -14,14 +14,14 @@ const LEN: u8 = 2;
 const FIXED32: u8 = 5;
 
 /// The fields of a message, or some of them.
-pub(in crate::wire) trait Encode {
+pub(crate) trait Encode {
     /// Bytes that [`Encode::put`] appends.
     fn size(&self) -> usize;
     fn put(&self, out: &mut Vec<u8>);
 }
 
 /// A message without header.
-pub(in crate::wire) fn message(message: &impl Encode) -> Bytes {
+pub(crate) fn message(message: &impl Encode) -> Bytes {
     let size = message.size();
     let mut out = Vec::with_capacity(size);
     message.put(&mut out);
@@ -31,7 +31,7 @@ pub(in crate::wire) fn message(message: &impl Encode) -> Bytes {
 
 /// A frame. `None`: its length does not fit into the header.
 #[inline]
-pub(in crate::wire) fn frame(cmd: Cmd, message: &impl Encode) -> Option<Bytes> {
+pub(crate) fn frame(cmd: Cmd, message: &impl Encode) -> Option<Bytes> {
     let size = message.size();
     let length = u32::try_from(size.checked_add(HEADER / 2)?).ok()?;
     let mut out = Vec::with_capacity(HEADER + size);
@@ -43,7 +43,7 @@ pub(in crate::wire) fn frame(cmd: Cmd, message: &impl Encode) -> Option<Bytes> {
 }
 
 /// The header of a frame whose message has so many bytes. `None`: they are too many.
-pub(in crate::wire) fn header(cmd: Cmd, size: usize) -> Option<Bytes> {
+pub(crate) fn header(cmd: Cmd, size: usize) -> Option<Bytes> {
     let length = u32::try_from(size.checked_add(HEADER / 2)?).ok()?;
     let mut out = Vec::with_capacity(HEADER);
     out.extend_from_slice(&length.to_be_bytes());
@@ -52,7 +52,7 @@ pub(in crate::wire) fn header(cmd: Cmd, size: usize) -> Option<Bytes> {
 }
 
 /// A frame without message.
-pub(in crate::wire) fn empty(cmd: Cmd) -> Bytes {
+pub(crate) fn empty(cmd: Cmd) -> Bytes {
     let mut out = [0, 0, 0, 4, 0, 0, 0, 0];
     out[4..].copy_from_slice(&cmd.number().to_be_bytes());
     Bytes::copy_from_slice(&out)
@@ -61,13 +61,13 @@ pub(in crate::wire) fn empty(cmd: Cmd) -> Bytes {
 /// Bytes of a field whose contents have a length, written also when they are empty: list elements,
 /// keys and values of maps, messages.
 #[inline]
-pub(in crate::wire) fn len_field_size(len: usize) -> usize {
+pub(crate) fn len_field_size(len: usize) -> usize {
     1 + encoded_len_varint(len as u64) + len
 }
 
 /// The part of such a field before its contents.
 #[inline]
-pub(in crate::wire) fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
+pub(crate) fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
     let key = tag << 3 | LEN;
     // Almost every string is short.
     if let Ok(short @ 0..0x80) = u8::try_from(len) {
@@ -79,51 +79,51 @@ pub(in crate::wire) fn put_len(tag: u8, len: usize, out: &mut Vec<u8>) {
 
 /// Such a field with contents that are at hand.
 #[inline]
-pub(in crate::wire) fn put_len_field(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_len_field(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
     put_len(tag, contents.len(), out);
     out.extend_from_slice(contents);
 }
 
 /// Bytes of a single string or bytes field, which is left out when it is empty.
 #[inline]
-pub(in crate::wire) fn bytes_size(contents: &[u8]) -> usize {
+pub(crate) fn bytes_size(contents: &[u8]) -> usize {
     if contents.is_empty() { 0 } else { len_field_size(contents.len()) }
 }
 
 #[inline]
-pub(in crate::wire) fn put_bytes(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_bytes(tag: u8, contents: &[u8], out: &mut Vec<u8>) {
     if !contents.is_empty() {
         put_len_field(tag, contents, out);
     }
 }
 
 /// Bytes of an integer field that is written also when it is 0: keys and values of maps.
-pub(in crate::wire) fn varint_field_size(value: i64) -> usize {
+pub(crate) fn varint_field_size(value: i64) -> usize {
     1 + encoded_len_varint(value as u64)
 }
 
-pub(in crate::wire) fn put_varint_field(tag: u8, value: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_varint_field(tag: u8, value: i64, out: &mut Vec<u8>) {
     out.push(tag << 3 | VARINT);
     encode_varint(value as u64, out);
 }
 
 /// Bytes of a single integer field, which is left out when it is 0.
-pub(in crate::wire) fn int_size(value: i64) -> usize {
+pub(crate) fn int_size(value: i64) -> usize {
     if value == 0 { 0 } else { varint_field_size(value) }
 }
 
-pub(in crate::wire) fn put_int(tag: u8, value: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_int(tag: u8, value: i64, out: &mut Vec<u8>) {
     if value != 0 {
         put_varint_field(tag, value, out);
     }
 }
 
 /// Bytes of a single float field, which is left out when it is 0.
-pub(in crate::wire) fn float_size(value: f32) -> usize {
+pub(crate) fn float_size(value: f32) -> usize {
     if value == 0.0 { 0 } else { 5 }
 }
 
-pub(in crate::wire) fn put_float(tag: u8, value: f32, out: &mut Vec<u8>) {
+pub(crate) fn put_float(tag: u8, value: f32, out: &mut Vec<u8>) {
     if value != 0.0 {
         out.push(tag << 3 | FIXED32);
         out.extend_from_slice(&value.to_le_bytes());
@@ -131,14 +131,10 @@ pub(in crate::wire) fn put_float(tag: u8, value: f32, out: &mut Vec<u8>) {
 }
 
 /// Bytes of a list of strings.
-pub(in crate::wire) fn list_size<'a>(list: impl Iterator<Item = &'a str>) -> usize {
+pub(crate) fn list_size<'a>(list: impl Iterator<Item = &'a str>) -> usize {
     list.map(|element| len_field_size(element.len())).sum()
 }
 
-pub(in crate::wire) fn put_list<'a>(
-    tag: u8,
-    list: impl Iterator<Item = &'a str>,
-    out: &mut Vec<u8>,
-) {
+pub(crate) fn put_list<'a>(tag: u8, list: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
     list.for_each(|element| put_len_field(tag, element.as_bytes(), out));
 }

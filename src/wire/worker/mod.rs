@@ -6,9 +6,9 @@
 //! exactly the size that was computed for it and a length that fits its header.
 //! Costs: a frame that is read is one allocation, its payload a slice of it; a frame that is
 //! written is one allocation of exact size. [`proto`] has all messages as prost types, also those
-//! of [`crate::wire::netsvr`].
+//! of [`crate::protocols::netsvr::wire`].
 
-pub(in crate::wire) mod encode;
+pub(crate) mod encode;
 mod events;
 mod frame;
 mod uniq_id;

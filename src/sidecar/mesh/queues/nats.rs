@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::names::Names;
 use crate::config::model::Mesh;
-use crate::shard::mailbox::QueueRequest;
+use crate::lists::letters::QueueRequest;
 use crate::sidecar::mesh::{CLOSE_TIME, link, take_ready};
 
 /// Inputs of one kind that are taken before the next kind has its turn.
