@@ -12,6 +12,7 @@ pub mod due;
 pub mod events;
 pub mod flight;
 pub mod forms;
+pub mod in_order;
 pub mod later;
 pub mod links;
 pub mod logins;

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::flight::Source;
+use crate::engine::in_order::InOrder;
 use crate::engine::manners::{Life, Manners};
 use crate::engine::ops::Frame;
 use crate::engine::queues::QueueMail;
@@ -65,7 +66,7 @@ pub struct Conn {
     /// Whether the peer of a WebSocket may do more than look.
     pub(crate) may_write: bool,
     /// Requests that are not answered, in order.
-    pending: VecDeque<Pending>,
+    pending: InOrder<Pending, Bytes>,
     /// Malformed requests in a row.
     faults: u32,
     consuming: Consuming,
@@ -88,11 +89,8 @@ pub(crate) struct Asked {
 /// A request that is not answered, or whose answer waits for those before it.
 #[derive(Debug)]
 struct Pending {
-    /// Of the question that decides the answer; 0 where there is none.
-    number: u64,
     about: About,
     form: Form,
-    answer: Option<Bytes>,
 }
 
 /// Whether the connection consumes queues.
@@ -118,7 +116,7 @@ impl Conn {
             peer,
             reading: Reading::default(),
             may_write: false,
-            pending: VecDeque::new(),
+            pending: InOrder::default(),
             faults: 0,
             consuming: Consuming::No,
             homes: Vec::new(),
@@ -142,8 +140,7 @@ impl Conn {
     /// For tests: panics if an invariant does not hold. Returns the questions that are open.
     pub(crate) fn audit(&self) -> usize {
         assert!(self.pending.len() <= CONNMIX_REQUESTS_MAX, "requests of {}", self.peer);
-        let open = |pending: &&Pending| pending.number != 0 && pending.answer.is_none();
-        self.pending.iter().filter(open).count()
+        self.pending.open().filter(|number| *number != 0).count()
     }
 }
 
@@ -261,8 +258,7 @@ impl Api {
             return;
         }
         let form = Form::Raw { ends };
-        let pending = Pending { number: 0, about: About::Send, form, answer: Some(answer) };
-        conn.pending.push_back(pending);
+        conn.pending.answered(Pending { about: About::Send, form }, answer);
         engine.owes(slot, true);
     }
 
@@ -278,7 +274,7 @@ impl Api {
         let Some(conn) = self.api(engine, slot) else { return };
         // No fault.
         conn.faults = 0;
-        conn.pending.push_back(Pending { number, about, form, answer: None });
+        conn.pending.ask(number, Pending { about, form });
         engine.owes(slot, true);
     }
 
@@ -322,10 +318,7 @@ impl Api {
     ) {
         let Some(slot) = engine.conns.slot(conn) else { return };
         let Some(conn) = self.api(engine, slot) else { return };
-        let mut pending = conn.pending.iter_mut();
-        if let Some(pending) = pending.find(|pending| pending.number == number) {
-            pending.answer = Some(encode(pending));
-        }
+        conn.pending.answer(number, encode);
         self.release(engine, slot);
     }
 
@@ -342,13 +335,10 @@ impl Api {
     fn release(&mut self, engine: &mut Engine, slot: u32) {
         while !engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
             && let Some(conn) = self.api(engine, slot)
-            && let Some(front) = conn.pending.front_mut()
-            && let Some(answer) = front.answer.take()
+            && let Some((_, pending, answer)) = conn.pending.next()
         {
-            let ends = front.form.ends();
-            conn.pending.pop_front();
             engine.push(slot, answer);
-            if ends {
+            if pending.form.ends() {
                 return engine.linger(slot);
             }
         }
@@ -400,7 +390,7 @@ impl Api {
         conn.consuming = Consuming::Joining { missing: parts.len(), refused: false };
         conn.faults = 0;
         let (about, form) = (About::Send, form(id));
-        conn.pending.push_back(Pending { number: 0, about, form, answer: None });
+        conn.pending.ask(0, Pending { about, form });
         engine.owes(slot, true);
         for (home, topics) in parts {
             engine.queue_post(home, QueueMail::Join { consumer, topics });
@@ -457,7 +447,7 @@ impl Api {
         conn.consuming = Consuming::Leaving { missing: homes.len() };
         conn.faults = 0;
         let (about, form) = (About::Call, form(id));
-        conn.pending.push_back(Pending { number: 0, about, form, answer: None });
+        conn.pending.ask(0, Pending { about, form });
         engine.owes(slot, true);
         for home in homes {
             engine.queue_post(home, QueueMail::Leave { consumer });
@@ -474,7 +464,7 @@ impl Api {
             return;
         }
         conn.consuming = Consuming::No;
-        let unpop = conn.pending.back().is_some_and(|pending| pending.about == About::Call);
+        let unpop = conn.pending.last().is_some_and(|pending| pending.about == About::Call);
         let refused = Answer::Error { code: Code::ConsumeFailed, message: "too many topics" };
         self.settle_barrier(engine, slot, if unpop { Answer::Done } else { refused });
     }
@@ -483,9 +473,7 @@ impl Api {
     fn settle_barrier(&mut self, engine: &mut Engine, slot: u32, answer: Answer) {
         let date = engine.http_date();
         let Some(conn) = self.api(engine, slot) else { return };
-        if let Some(pending) = conn.pending.back_mut() {
-            pending.answer = Some(pending.form.encode(answer, &date));
-        }
+        conn.pending.answer_last(|pending| pending.form.encode(answer, &date));
         self.release(engine, slot);
     }
 
@@ -539,7 +527,7 @@ impl Tenant for Api {
         let index = engine.index(slot, kind::CONNMIX_API);
         let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
         let consumer = engine.conns.id(slot);
-        conn.pending.iter().for_each(|pending| engine.tells.forget(pending.number));
+        conn.pending.numbers().for_each(|number| engine.tells.forget(number));
         let mut written = vec![0u32; engine.mail.len()];
         if let Some(flight) = engine.conns[slot].flight() {
             flight.lost(|home| written[home as usize] += 1);
@@ -572,10 +560,7 @@ impl Tenant for Api {
     /// The answers that are missing are not waited for any more: the goodbye follows what is known.
     fn give_up(&mut self, engine: &mut Engine, slot: u32) {
         let Some(conn) = self.api(engine, slot) else { return };
-        let numbers = |pending: &Pending| pending.answer.is_none().then_some(pending.number);
-        let unknown: Vec<u64> = conn.pending.iter().filter_map(numbers).collect();
-        conn.pending.retain(|pending| pending.answer.is_some());
-        unknown.into_iter().for_each(|number| engine.tells.forget(number));
+        conn.pending.give_up().into_iter().for_each(|number| engine.tells.forget(number));
         self.release(engine, slot);
     }
 

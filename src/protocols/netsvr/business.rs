@@ -4,7 +4,6 @@
 //! Invariants: answers leave in the order of the questions; every event that was handed to a worker
 //! is either reported as written to its shard or given to another worker when this one is gone.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use crate::engine::Engine;
 use crate::engine::Job;
 use crate::engine::conns::Flags;
 use crate::engine::flight::{Flight, Source};
+use crate::engine::in_order::InOrder;
 use crate::engine::links::{EventKind, WorkerInfo};
 use crate::engine::outbox::charge;
 use crate::hub::ConnId;
@@ -42,7 +42,7 @@ pub struct Business {
     name: String,
     reader: FrameReader,
     /// Questions that are not answered yet, in order, each with its answer once that is known.
-    questions: VecDeque<(u64, Option<Vec<Bytes>>)>,
+    questions: InOrder<(), Vec<Bytes>>,
     /// The event mask of the last successful registration.
     mask: i32,
     registered: bool,
@@ -96,7 +96,7 @@ impl Business {
             peer,
             name,
             reader: FrameReader::new(),
-            questions: VecDeque::new(),
+            questions: InOrder::default(),
             mask: 0,
             registered: false,
             registering: None,
@@ -119,15 +119,14 @@ impl Business {
     /// Whether a large answer may be made to this question: all earlier ones are answered and
     /// enough of those answers is written.
     pub(crate) fn has_room_for(&self, number: u64, own_bytes: usize) -> bool {
-        let is_next = self.questions.front().is_some_and(|(next, _)| *next == number);
-        is_next && own_bytes <= BUSINESS_ANSWER_BYTES_MAX
+        self.questions.first() == Some(number) && own_bytes <= BUSINESS_ANSWER_BYTES_MAX
     }
 
     /// For tests: panics if an invariant does not hold. `events_max` is how many events the shards
     /// may give to one worker.
     pub(crate) fn audit(&self, flight: &Flight, events_max: usize) -> Tally {
-        let kept = self.questions.iter().filter_map(|(_, answer)| answer.as_deref());
-        assert_eq!(self.kept_bytes, kept.map(charges).sum::<usize>(), "kept for {}", self.name);
+        let kept: usize = self.questions.answers().map(|answer| charges(answer)).sum();
+        assert_eq!(self.kept_bytes, kept, "kept for {}", self.name);
         let events = flight.events();
         assert!(events <= events_max, "{events} events for {}", self.name);
         assert!(self.questions.len() <= BUSINESS_QUERIES_MAX, "questions of {}", self.name);
@@ -430,7 +429,7 @@ impl super::Netsvr {
         engine.counters.queries += 1;
         let number = self.asks.number(engine.conns.id(slot));
         if let Some(business) = self.business(engine, slot) {
-            business.questions.push_back((number, None));
+            business.questions.ask(number, ());
             engine.owes(slot, true);
         }
         number
@@ -455,15 +454,14 @@ impl super::Netsvr {
         let Some(conn) = self.asks.asker(number) else { return };
         let Some(slot) = engine.conns.slot(conn) else { return };
         let Some(business) = self.business(engine, slot) else { return };
-        if let Some(question) = business.questions.iter_mut().find(|(n, _)| *n == number) {
-            business.kept_bytes += charges(&answer);
-            question.1 = Some(answer);
-        }
-        loop {
-            let Some(business) = self.business(engine, slot) else { return };
-            let ready = business.questions.front().is_some_and(|(_, answer)| answer.is_some());
-            let question = if ready { business.questions.pop_front() } else { None };
-            let Some((number, Some(answer))) = question else { break };
+        let kept_bytes = &mut business.kept_bytes;
+        business.questions.answer(number, |()| {
+            *kept_bytes += charges(&answer);
+            answer
+        });
+        while let Some(business) = self.business(engine, slot)
+            && let Some((number, (), answer)) = business.questions.next()
+        {
             business.kept_bytes -= charges(&answer);
             let registering = business.registering == Some(number);
             self.asks.forget(number);
@@ -481,7 +479,7 @@ impl super::Netsvr {
     pub(crate) fn business_lost(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::BUSINESS);
         let Some(business) = index.and_then(|index| self.backends.remove(index)) else { return };
-        business.questions.iter().for_each(|(number, _)| self.asks.forget(*number));
+        business.questions.numbers().for_each(|number| self.asks.forget(number));
         self.asks.give_up();
         if !business.registered {
             return;
