@@ -163,7 +163,7 @@ impl Engine {
     }
 
     /// The next message to the mesh.
-    pub fn next_mesh(&mut self) -> Option<MeshRequest> {
+    pub(crate) fn next_mesh(&mut self) -> Option<MeshRequest> {
         self.mesh.as_mut()?.out.pop_front()
     }
 

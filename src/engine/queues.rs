@@ -380,7 +380,7 @@ impl Engine {
     }
 
     /// The next message to the thread that speaks with JetStream.
-    pub fn next_queue_request(&mut self) -> Option<QueueRequest> {
+    pub(crate) fn next_queue_request(&mut self) -> Option<QueueRequest> {
         self.queueing.cluster.as_mut()?.out.pop_front()
     }
 }

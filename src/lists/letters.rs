@@ -216,6 +216,15 @@ pub struct HttpCall {
     pub answer_bytes_max: usize,
 }
 
+/// What a shard has to say to a thread that is none.
+#[derive(Debug)]
+pub enum Outgoing {
+    Mesh(MeshRequest),
+    /// To the thread that speaks with JetStream.
+    Queues(QueueRequest),
+    Sidecar(Request),
+}
+
 /// What a shard asks of the sidecar. The answer comes as [`Mail`].
 #[derive(Debug)]
 pub enum Request {

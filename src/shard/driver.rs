@@ -36,7 +36,7 @@ use crate::engine::ops::Op;
 use crate::engine::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::life::{Heart, Life, Phase, shard_name};
 use crate::limits;
-use crate::lists::letters::{Mail, MeshRequest, QueueRequest, Request};
+use crate::lists::letters::{Mail, MeshRequest, Outgoing, QueueRequest, Request};
 use crate::lists::numbers::kind;
 use crate::log::{Every, target};
 use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
@@ -287,17 +287,7 @@ impl Driver {
         if self.parts.shard.engine.asks_for_time() {
             self.parts.shard.engine.carried_out(self.parts.clock.us());
         }
-        self.carry_requests();
-        while let Some(request) = self.parts.shard.engine.next_mesh() {
-            if let Some(mesh) = &self.parts.ways.mesh {
-                mesh.send(request);
-            }
-        }
-        while let Some(request) = self.parts.shard.engine.next_queue_request() {
-            if let Some(queues) = &self.parts.ways.queues {
-                queues.send(request);
-            }
-        }
+        self.carry_outgoing();
         if now.ms.saturating_sub(self.published_ms) >= PUBLISH_MS {
             self.publish(now.ms);
         }
@@ -406,16 +396,24 @@ impl Driver {
         }
     }
 
-    /// Hands requests to the sidecar while it has room; one that does not fit waits here, in front
-    /// of the others.
-    fn carry_requests(&mut self) {
-        let next = |driver: &mut Driver| {
-            driver.unsent.take().or_else(|| driver.parts.shard.next_request())
-        };
-        while let Some(request) = next(self) {
-            if let Err(request) = self.parts.ways.sidecar.send(request) {
-                self.unsent = Some(request);
-                return;
+    /// Hands over what the shard has for other threads. A request that the sidecar has no room for
+    /// waits here, in front of the others for it.
+    fn carry_outgoing(&mut self) {
+        let Driver { parts: Parts { shard, ways, .. }, unsent, .. } = self;
+        *unsent = unsent.take().and_then(|request| ways.sidecar.send(request).err());
+        while let Some(outgoing) = shard.next_outgoing(unsent.is_none()) {
+            match outgoing {
+                Outgoing::Mesh(request) => {
+                    if let Some(mesh) = &ways.mesh {
+                        mesh.send(request);
+                    }
+                }
+                Outgoing::Queues(request) => {
+                    if let Some(queues) = &ways.queues {
+                        queues.send(request);
+                    }
+                }
+                Outgoing::Sidecar(request) => *unsent = ways.sidecar.send(request).err(),
             }
         }
     }

@@ -50,7 +50,7 @@ use crate::engine::slots::Slots;
 use crate::engine::tenant::Tenant;
 use crate::engine::timers::Wheel;
 use crate::engine::{Engine, ListenerSettings, Now, Shared};
-use crate::lists::letters::{Mail, Request};
+use crate::lists::letters::{Mail, Outgoing};
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::metrics::{Counters, DropReason, Gauges};
@@ -279,10 +279,21 @@ impl Shard {
         self.engine.tell_turns();
     }
 
-    /// The next request for the sidecar, if its turn has come.
-    pub fn next_request(&mut self) -> Option<Request> {
-        let login = self.engine.logins.next(self.engine.config.login.under_way_max);
-        login.or_else(|| self.tenants.next_request(&mut self.engine))
+    /// What is to be said next to a thread that is no shard; to the sidecar only if it has room.
+    pub fn next_outgoing(&mut self, sidecar: bool) -> Option<Outgoing> {
+        let Shard { engine, tenants, .. } = self;
+        if let Some(request) = engine.next_mesh() {
+            return Some(Outgoing::Mesh(request));
+        }
+        if let Some(request) = engine.next_queue_request() {
+            return Some(Outgoing::Queues(request));
+        }
+        if !sidecar {
+            return None;
+        }
+        let login = engine.logins.next(engine.config.login.under_way_max);
+        let request = login.or_else(|| tenants.next_request(engine));
+        request.map(Outgoing::Sidecar)
     }
 
     /// For tests: xxim clients whose keys wait to be decrypted.

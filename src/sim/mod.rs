@@ -24,7 +24,7 @@ use crate::engine::Shared;
 use crate::engine::conns::Flags;
 use crate::engine::ops::Op;
 use crate::hub::ConnId;
-use crate::lists::letters::{Mail, Request, UpstreamCall, UpstreamResult, XximLetter};
+use crate::lists::letters::{Mail, Outgoing, Request, UpstreamCall, UpstreamResult, XximLetter};
 use crate::protocols::netsvr::wire::Verdict;
 use crate::shard::Shard;
 use crate::shard::audit::Sizes;
@@ -345,8 +345,9 @@ impl World {
             self.carry_out(shard, op);
         }
         moved |= self.carry_mail(shard);
-        while let Some(request) = self.cells[shard].shard.next_request() {
+        while let Some(outgoing) = self.cells[shard].shard.next_outgoing(true) {
             moved = true;
+            let Outgoing::Sidecar(request) = outgoing else { unreachable!("there is no mesh") };
             match request {
                 // Nothing overtakes these on their way.
                 Request::Upstream { conn, number, call } => {

@@ -393,7 +393,7 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
             _ => None,
         });
         gone.extend(closes);
-        let requests = std::iter::from_fn(|| shard.next_request()).count();
+        let requests = std::iter::from_fn(|| shard.next_outgoing(true)).count();
         assert_eq!(requests, (ms == 0) as usize, "one callback at a time");
         let piece_bytes_max = request.len();
         shard.audit(Sizes { frame_bytes_max: 0, piece_bytes_max, workers_max: 0 });
