@@ -49,7 +49,7 @@ impl<Q, A> InOrder<Q, A> {
     }
 
     /// Takes the first question if it is answered.
-    pub fn next(&mut self) -> Option<(u64, Q, A)> {
+    pub fn take_first(&mut self) -> Option<(u64, Q, A)> {
         self.queue.front()?.answer.as_ref()?;
         let Entry { number, question, answer } = self.queue.pop_front()?;
         Some((number, question, answer?))
@@ -109,10 +109,10 @@ mod tests {
         answers.ask(2, "b");
         answers.answered("c", "C".to_owned());
         answers.answer(2, |question| question.to_uppercase());
-        assert_eq!((answers.next(), answers.first(), answers.len()), (None, Some(1), 3));
+        assert_eq!((answers.take_first(), answers.first(), answers.len()), (None, Some(1), 3));
         answers.answer(7, |_| String::new());
         answers.answer(1, |question| question.to_uppercase());
-        let next = |answers: &mut InOrder<_, _>| answers.next().map(|(_, _, answer)| answer);
+        let next = |answers: &mut InOrder<_, _>| answers.take_first().map(|(_, _, answer)| answer);
         let all: Vec<String> = std::iter::from_fn(|| next(&mut answers)).collect();
         assert_eq!((all.concat().as_str(), answers.is_empty()), ("ABC", true));
     }
@@ -124,9 +124,9 @@ mod tests {
         answers.answered("b", "B");
         answers.ask(2, "c");
         assert_eq!(answers.give_up(), [1, 2]);
-        assert_eq!((answers.next(), answers.next()), (Some((0, "b", "B")), None));
+        assert_eq!((answers.take_first(), answers.take_first()), (Some((0, "b", "B")), None));
         answers.ask(3, "d");
         answers.answer_last(|_| "D");
-        assert_eq!(answers.next(), Some((3, "d", "D")));
+        assert_eq!(answers.take_first(), Some((3, "d", "D")));
     }
 }

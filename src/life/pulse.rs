@@ -64,6 +64,7 @@ impl Phase {
     }
 
     /// The phase of this name.
+    #[cfg(debug_assertions)]
     fn named(name: &str) -> Option<Phase> {
         Phase::ALL.into_iter().find(|phase| phase.name() == name)
     }

@@ -335,7 +335,7 @@ impl Api {
     fn release(&mut self, engine: &mut Engine, slot: u32) {
         while !engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE)
             && let Some(conn) = self.api(engine, slot)
-            && let Some((_, pending, answer)) = conn.pending.next()
+            && let Some((_, pending, answer)) = conn.pending.take_first()
         {
             engine.push(slot, answer);
             if pending.form.ends() {

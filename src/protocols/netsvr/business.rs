@@ -460,7 +460,7 @@ impl super::Netsvr {
             answer
         });
         while let Some(business) = self.business(engine, slot)
-            && let Some((number, (), answer)) = business.questions.next()
+            && let Some((number, (), answer)) = business.questions.take_first()
         {
             business.kept_bytes -= charges(&answer);
             let registering = business.registering == Some(number);
