@@ -2,11 +2,11 @@
 //!
 //! A [`Shard`] owns its connections, its part of the users and topics, its timers and its counters.
 //! It is fed by a driver ([`driver`] on io_uring, [`crate::sim`] in tests) under the contract in
-//! [`crate::engine::ops`] and never touches a socket, a clock or another thread itself. Other shards and the sidecar are
-//! reached through mail that the driver carries.
+//! [`crate::engine::ops`] and never touches a socket, a clock or another thread itself. Other
+//! shards and the sidecar are reached through mail that the driver carries.
 //!
-//! [`Engine`] is what the protocols have in common; it knows none of them. The protocols are tenants
-//! (`tenants`): each keeps what it knows of a connection in a slab of its own.
+//! [`Engine`] is what the protocols have in common; it knows none of them. The protocols are
+//! tenants (`tenants`): each keeps what it knows of a connection in a slab of its own.
 //!
 //! There are three kinds of call. The shard calls a tenant and gives it the engine; it may use what
 //! comes back. A tenant calls a verb of the engine, which returns at once and calls nobody. All

@@ -4,8 +4,8 @@
 //! `websocket` frames and messages (RFC 6455), with `deflate` (RFC 7692); `http` requests and
 //! answers, with `sub_protocols` and `origin` as headers that browsers send; `tls` the server side
 //! of a connection; `worker` what worker processes are told of clients of every protocol; `queue`
-//! the events of queue topics; `mesh` what nodes say to each other; `json` what all of them read and
-//! write as JSON; `path` how servers read paths of URLs. The codecs of protocols are in
+//! the events of queue topics; `mesh` what nodes say to each other; `json` what all of them read
+//! and write as JSON; `path` how servers read paths of URLs. The codecs of protocols are in
 //! [`crate::protocols`].
 
 pub mod deflate;

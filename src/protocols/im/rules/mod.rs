@@ -2,8 +2,8 @@
 //!
 //! A [`Session`] is the state of one connection. The shard cuts the stream into frames
 //! ([`crate::protocols::im::wire::Decoder`]), hands each to [`Session::frame`] and carries out the
-//! [`Step`] that comes back. The order of the checks is that of section 12; the token buckets come between
-//! its steps 6 and 7, so that what is too much costs no inflating.
+//! [`Step`] that comes back. The order of the checks is that of section 12; the token buckets come
+//! between its steps 6 and 7, so that what is too much costs no inflating.
 //!
 //! Invariants: no response to a CMS unless the configuration asks for it; in the state NEW every
 //! status but OK is followed by the end; nothing of a client is believed about who it is.
