@@ -1,9 +1,9 @@
 //! The second driver of shards: a whole gateway in one thread, without a kernel, from one seed.
 //!
 //! It keeps the same contract as the production driver ([`crate::engine::ops`]) and makes use of
-//! every freedom that the contract leaves: bytes arrive in pieces of any size, sends are cut off anywhere
-//! and finished later, shards take their turns in any order, mailboxes are small and full, input
-//! arrives after a pause and after a close, peers reset at any point, the clock jumps.
+//! every freedom that the contract leaves: bytes arrive in pieces of any size, sends are cut off
+//! anywhere and finished later, shards take their turns in any order, mailboxes are small and full,
+//! input arrives after a pause and after a close, peers reset at any point, the clock jumps.
 //! A shard that has no reason for a turn waits, as in production; [`World::settle`] finds one that
 //! waits although it has something to do.
 //! A test drives the peers and checks what must hold; the seed replays everything.
