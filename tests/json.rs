@@ -5,7 +5,7 @@ mod texts;
 
 use proptest::prelude::*;
 use ringway::limits::JSON_DEPTH_MAX;
-use ringway::wire::json::{self, Index, Kind};
+use ringway::wire::json::{self, Index, ValueKind};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -123,7 +123,7 @@ fn values_are_found_where_they_lie() {
     assert_eq!(list.elements().count(), 4);
     let null = list.element(2).and_then(|element| element.get("x")).expect("it is there");
     assert!(null.is_null() && json::shown(null.text()).is_none());
-    assert_eq!(list.element(3).map(|element| element.kind()), Some(Kind::Bool));
+    assert_eq!(list.element(3).map(|element| element.kind()), Some(ValueKind::Bool));
     assert!(list.element(4).is_none() && list.get("x").is_none());
     assert_eq!(root.get("e").expect("it is there").text(), "{}");
     assert!(root.get("missing").is_none() && root.string().is_none());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Key, Kind, choice, secret, text};
+use super::keys::{self, Key, ValueType, choice, secret, text};
 use super::model::{Listener, Service};
 use super::origins;
 use super::settings::Settings;
@@ -57,7 +57,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key { allowed: "text", ..secret("connmix.user.password", "", "Password.") },
     Key {
-        kind: Kind::Texts,
+        kind: ValueType::Texts,
         allowed: "list of \"read\" and \"write\"",
         ..text(
             "connmix.user.roles",

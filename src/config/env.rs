@@ -13,7 +13,7 @@ use toml::de::DeValue;
 use super::FILE_VARIABLE;
 use super::error::{Complaint, ConfigError};
 use super::file;
-use super::keys::{self, Kind};
+use super::keys::{self, ValueType};
 use super::settings::{Entry, Settings, Value, key_of};
 
 const PREFIX: &str = "RINGWAY_";
@@ -118,17 +118,23 @@ fn variable_of(key: &str) -> String {
 
 /// Environment variables are texts; what they mean depends on the key. What does not fit stays a
 /// text, and the key complains of that.
-fn convert(kind: Kind, text: &str) -> Value {
+fn convert(kind: ValueType, text: &str) -> Value {
     match kind {
-        Kind::Text | Kind::Choice(_) | Kind::Duration => Value::Text(text.to_owned()),
-        Kind::Number | Kind::Flag => toml_value(text),
-        Kind::Texts | Kind::Numbers if text.trim_start().starts_with('[') => toml_value(text),
-        Kind::Texts => Value::List(items(text).map(|item| Value::Text(item.to_owned())).collect()),
-        Kind::Free => match DeValue::parse(text) {
+        ValueType::Text | ValueType::Choice(_) | ValueType::Duration => {
+            Value::Text(text.to_owned())
+        }
+        ValueType::Number | ValueType::Flag => toml_value(text),
+        ValueType::Texts | ValueType::Numbers if text.trim_start().starts_with('[') => {
+            toml_value(text)
+        }
+        ValueType::Texts => {
+            Value::List(items(text).map(|item| Value::Text(item.to_owned())).collect())
+        }
+        ValueType::Free => match DeValue::parse(text) {
             Ok(value) => Value::Free(file::free(value.get_ref())),
             Err(_) => Value::Free(toml::Value::String(text.to_owned())),
         },
-        Kind::Numbers => Value::List(items(text).map(toml_value).collect()),
+        ValueType::Numbers => Value::List(items(text).map(toml_value).collect()),
     }
 }
 

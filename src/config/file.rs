@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Kind};
+use super::keys::{self, ValueType};
 use super::settings::{Entry, Settings, Value, key_of};
 
 /// Takes a document apart. `file` is what errors call it.
@@ -80,7 +80,7 @@ fn enter(
     text: &str,
     settings: &mut Settings,
 ) {
-    let is_free = key_of(&path).and_then(|key| keys::kind(&key)) == Some(Kind::Free);
+    let is_free = key_of(&path).and_then(|key| keys::kind(&key)) == Some(ValueType::Free);
     match element.get_ref() {
         whole if is_free => {
             let value = Value::Free(free(whole));

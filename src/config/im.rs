@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::choice::{Choice, words};
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, flag, text};
+use super::keys::{Key, ValueType, choice, flag, text};
 use super::settings::Settings;
 use crate::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
@@ -22,7 +22,7 @@ pub(super) const KEYS: &[Key] = &[
          header and body; auto: the first frame of a connection decides.",
     ),
     Key {
-        kind: Kind::Texts,
+        kind: ValueType::Texts,
         allowed: "list of two or three of \"body\", \"rest\", \"frame\"",
         ..text(
             "im.len_auto",
@@ -36,7 +36,7 @@ pub(super) const KEYS: &[Key] = &[
         "\"big\"",
         "Which byte of `len` and `seq` comes first, on both ways. big: the highest.",
     ),
-    Key { kind: Kind::Numbers, ..text("im.versions", "[0, 1]", "") },
+    Key { kind: ValueType::Numbers, ..text("im.versions", "[0, 1]", "") },
     choice::<GzipServer>(
         "im.gzip_server",
         "\"negotiated\"",

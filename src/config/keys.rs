@@ -16,7 +16,7 @@ use crate::limits::{self, Unit};
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     pub key: &'static str,
-    pub kind: Kind,
+    pub kind: ValueType,
     /// As it is written in a file; empty if the key has no default.
     pub default: &'static str,
     /// What may be written, where `kind` does not say it.
@@ -41,7 +41,7 @@ pub enum Shown {
 
 /// What a value must look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueType {
     /// A whole number within the bounds of its limit.
     Number,
     /// A text like `"5s"` within the bounds of its limit.
@@ -154,7 +154,7 @@ const KEYS: &[Key] = &[
         )
     },
     Key {
-        kind: Kind::Numbers,
+        kind: ValueType::Numbers,
         ..text("netsvr.metrics_items", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]", "")
     },
     Key {
@@ -242,7 +242,7 @@ const KEYS: &[Key] = &[
 ];
 
 pub(super) const fn text(key: &'static str, default: &'static str, what: &'static str) -> Key {
-    Key { key, kind: Kind::Text, default, allowed: "", what, reload: false, shown: Shown::All }
+    Key { key, kind: ValueType::Text, default, allowed: "", what, reload: false, shown: Shown::All }
 }
 
 /// A text that errors do not repeat.
@@ -260,20 +260,20 @@ pub(super) const fn choice<C: Choice>(
     default: &'static str,
     what: &'static str,
 ) -> Key {
-    Key { kind: Kind::Choice(C::WORDS), ..text(key, default, what) }
+    Key { kind: ValueType::Choice(C::WORDS), ..text(key, default, what) }
 }
 
 pub(super) const fn flag(key: &'static str, what: &'static str) -> Key {
-    Key { kind: Kind::Flag, ..text(key, "true", what) }
+    Key { kind: ValueType::Flag, ..text(key, "true", what) }
 }
 
 /// The kind of a key; `None` if there is no such key.
-pub(super) fn kind(key: &str) -> Option<Kind> {
+pub(super) fn kind(key: &str) -> Option<ValueType> {
     match find(key) {
         Some(row) => Some(row.kind),
         None => limits::find(key).map(|limit| match limit.unit {
-            Unit::Milliseconds => Kind::Duration,
-            _ => Kind::Number,
+            Unit::Milliseconds => ValueType::Duration,
+            _ => ValueType::Number,
         }),
     }
 }
@@ -404,7 +404,7 @@ mod tests {
             let limit = limits::find(key.key);
             assert_ne!(key.what.is_empty(), limit.is_none(), "{}", key.key);
             let explained = limit.is_some() || !key.allowed.is_empty();
-            let by_kind = matches!(key.kind, Kind::Choice(_) | Kind::Flag);
+            let by_kind = matches!(key.kind, ValueType::Choice(_) | ValueType::Flag);
             assert!(explained || by_kind, "{}", key.key);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, secret, text, url};
+use super::keys::{Key, ValueType, choice, secret, text, url};
 use super::listeners::pem;
 use super::model::{ClientProtocol, Listener, Service};
 use super::settings::Settings;
@@ -131,7 +131,7 @@ pub(super) const KEYS: &[Key] = &[
          `login.tokens`; jwt: signed tokens; http, grpc: the backend at `login.url`.",
     ),
     Key {
-        kind: Kind::Texts,
+        kind: ValueType::Texts,
         allowed: "list of \"user:token\"",
         ..secret("login.tokens", "[]", "Users and their tokens, for `verifier = \"static\"`.")
     },

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, secret, text, url};
+use super::keys::{Key, ValueType, secret, text, url};
 use super::listeners::pem;
 use super::settings::Settings;
 use crate::pem::Wanted;
@@ -12,7 +12,7 @@ use crate::pem::Wanted;
 /// The keys that are no plain limits.
 pub(super) const KEYS: &[Key] = &[
     Key {
-        kind: Kind::Texts,
+        kind: ValueType::Texts,
         allowed: "list of `nats://host:port` or `tls://host:port` URLs",
         ..url(
             "mesh.nats",

@@ -2,7 +2,7 @@
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, text};
+use super::keys::{Key, ValueType, text};
 use super::settings::Settings;
 use crate::wire::origin::{OriginError, OriginMode, Origins};
 
@@ -10,7 +10,7 @@ words!(OriginMode { Origin = "origin", Contains = "contains" });
 
 /// The row of such a key.
 pub(super) const fn key(key: &'static str, what: &'static str) -> Key {
-    Key { kind: Kind::Texts, allowed: ALLOWED, ..text(key, "[]", what) }
+    Key { kind: ValueType::Texts, allowed: ALLOWED, ..text(key, "[]", what) }
 }
 
 const ALLOWED: &str = "list of origins (\"https://example.com\") and hosts (\"example.com\", or \

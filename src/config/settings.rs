@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::choice::Choice;
 use super::env;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Kind, Shown};
+use super::keys::{self, Shown, ValueType};
 use crate::limits::{self, Limit};
 
 /// A value, whatever its type.
@@ -22,7 +22,7 @@ pub(super) enum Value {
     List(Vec<Value>),
     /// A table without keys; others are not values.
     Table,
-    /// The value of a key that takes whatever TOML can say ([`Kind::Free`]).
+    /// The value of a key that takes whatever TOML can say ([`ValueType::Free`]).
     Free(toml::Value),
     /// Anything that no key takes, as it was written, and what it is.
     Other(String, &'static str),
@@ -236,7 +236,7 @@ impl Settings {
         };
         debug_assert_eq!(
             key_of(path).and_then(|key| keys::kind(&key)),
-            Some(Kind::Choice(C::WORDS))
+            Some(ValueType::Choice(C::WORDS))
         );
         let found = C::WORDS.iter().position(|word| *word == text).map(|at| C::VALUES[at]);
         found.ok_or_else(|| {
@@ -338,11 +338,11 @@ impl Settings {
 pub(super) fn allowed(key: &str) -> String {
     let row = keys::find(key);
     match (row.map(|row| row.kind), limits::find(key)) {
-        (Some(Kind::Choice(names)), _) => {
+        (Some(ValueType::Choice(names)), _) => {
             names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ")
         }
-        (Some(Kind::Flag), _) => "true or false".to_owned(),
-        (Some(Kind::Numbers), Some(limit)) => format!("list of numbers, {}", bounds(limit)),
+        (Some(ValueType::Flag), _) => "true or false".to_owned(),
+        (Some(ValueType::Numbers), Some(limit)) => format!("list of numbers, {}", bounds(limit)),
         (Some(_), Some(limit)) => format!("text of {}", bounds(limit)),
         (None, Some(limit)) => bounds(limit),
         (Some(_), None) => row.map_or("", |row| row.allowed).to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, flag, text};
+use super::keys::{Key, ValueType, choice, flag, text};
 use super::listeners::pem;
 use super::origins;
 use super::settings::Settings;
@@ -227,7 +227,7 @@ pub(super) const KEYS: &[Key] = &[
         "Origins of the web pages that may connect, and call methods over HTTP. Empty: no check.",
     ),
     Key {
-        kind: Kind::Texts,
+        kind: ValueType::Texts,
         allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
         ..text(
             "xxim.trusted_proxies",

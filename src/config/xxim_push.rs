@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, flag, secret, text};
+use super::keys::{Key, ValueType, flag, secret, text};
 use super::listeners::{address, tls};
 use super::model::TlsFiles;
 use super::settings::Settings;
@@ -85,7 +85,7 @@ pub(super) const KEYS: &[Key] = &[
         )
     },
     Key {
-        kind: Kind::Texts,
+        kind: ValueType::Texts,
         allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
         ..text(
             "xxim.push.allow_from",

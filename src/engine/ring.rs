@@ -65,7 +65,7 @@ use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 
 use self::queue::{Completion, Queue};
-use self::sockets::{GENERATIONS, Gather, Inline, Kind, Life, Receive, Socket, Tag};
+use self::sockets::{GENERATIONS, Gather, Inline, Life, Operation, Receive, Socket, Tag};
 use crate::engine::buffers::Buffers;
 use crate::engine::ops::Batch;
 use crate::spare::Look;
@@ -226,7 +226,8 @@ impl Ring {
         let target = types::Fd(fd.as_raw_fd());
         entry.armed = true;
         self.accepting += 1;
-        let tag = Tag { kind: Kind::Accept, generation: entry.generation, index: listener as u32 };
+        let tag =
+            Tag { kind: Operation::Accept, generation: entry.generation, index: listener as u32 };
         let entry = opcode::AcceptMulti::new(target).flags(libc::SOCK_CLOEXEC).build();
         self.push(entry, tag);
     }
@@ -238,7 +239,7 @@ impl Ring {
         let Some(fd) = entry.fd.take() else { return };
         let (generation, armed) = (entry.generation, entry.armed);
         if armed {
-            self.cancel(Kind::Accept, Kind::CancelAccept, generation, listener as u32);
+            self.cancel(Operation::Accept, Operation::CancelAccept, generation, listener as u32);
         }
         self.close_descriptor(fd);
     }
@@ -289,7 +290,7 @@ impl Ring {
             return self.send_piece(slot);
         };
         self.sockets[slot as usize].turn = self.turn;
-        let tag = Tag { kind: Kind::Inline, generation: 0, index: self.inline.len() as u32 };
+        let tag = Tag { kind: Operation::Inline, generation: 0, index: self.inline.len() as u32 };
         self.inline.push(Inline { slot, generation, batch, gather });
         self.push(entry.flags(Flags::SKIP_SUCCESS), tag);
     }
@@ -301,7 +302,7 @@ impl Ring {
         if socket.receive == Receive::Armed {
             socket.receive = Receive::Cancelling;
             let generation = socket.generation;
-            self.cancel(Kind::Receive, Kind::CancelReceive, generation, slot);
+            self.cancel(Operation::Receive, Operation::CancelReceive, generation, slot);
         }
     }
 
@@ -335,10 +336,10 @@ impl Ring {
         }
         let sending = socket.stalled.is_some();
         if receiving {
-            self.cancel(Kind::Receive, Kind::CancelReceive, generation, slot);
+            self.cancel(Operation::Receive, Operation::CancelReceive, generation, slot);
         }
         if sending {
-            self.cancel(Kind::Send, Kind::CancelSend, generation, slot);
+            self.cancel(Operation::Send, Operation::CancelSend, generation, slot);
         }
         if let Some(fd) = fd {
             self.close_descriptor(fd);

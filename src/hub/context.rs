@@ -7,7 +7,7 @@
 //! empty context has none.
 
 use crate::limits::CONTEXT_BYTES_MAX;
-use crate::wire::json::{Index, Kind, quoted};
+use crate::wire::json::{Index, ValueKind, quoted};
 
 /// The context of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Context {
 /// The values of a JSON object; `None` if it is not one.
 pub fn values(object: &str) -> Option<Vec<ContextValue>> {
     let mut index = Index::default();
-    let object = index.read(object.as_bytes()).filter(|value| value.kind() == Kind::Object)?;
+    let object = index.read(object.as_bytes()).filter(|value| value.kind() == ValueKind::Object)?;
     let values = object.members();
     Some(values.map(|(key, value)| (quoted(&key).into(), Some(value.text().into()))).collect())
 }

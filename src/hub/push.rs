@@ -33,7 +33,7 @@ impl Format {
 /// Whether a payload is text or binary, as far as the backend has said so. Protocols that know the
 /// difference follow it; the others take the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Kind {
+pub enum PayloadKind {
     /// The receiver's protocol decides.
     #[default]
     Unspecified,
@@ -46,23 +46,23 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Payload {
     raw: Bytes,
-    kind: Kind,
+    kind: PayloadKind,
     formats: [OnceLock<Bytes>; Format::COUNT],
 }
 
 impl Payload {
     /// A payload without any wire format yet.
     pub fn new(raw: Bytes) -> Arc<Payload> {
-        Payload::of_kind(raw, Kind::Unspecified)
+        Payload::of_kind(raw, PayloadKind::Unspecified)
     }
 
     /// The same, text or binary.
-    pub fn of_kind(raw: Bytes, kind: Kind) -> Arc<Payload> {
+    pub fn of_kind(raw: Bytes, kind: PayloadKind) -> Arc<Payload> {
         Arc::new(Payload { raw, kind, formats: [const { OnceLock::new() }; Format::COUNT] })
     }
 
     /// Whether the backend says that it is text or binary.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> PayloadKind {
         self.kind
     }
 

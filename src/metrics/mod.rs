@@ -25,7 +25,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 pub use rates::{ITEMS, Meters, Rate, Rates};
 pub use sends::{SendSeries, SendTimes};
-pub use table::{Counters, DropReason, Gauges, Kind, Row};
+pub use table::{Counters, DropReason, Gauges, MetricType, Row};
 
 const CELLS: usize = Counters::ROWS.len() + DropReason::ALL.len() + Gauges::ROWS.len();
 
@@ -182,9 +182,9 @@ const METADATA: Metadata<'static> = Metadata::new("ringway", Level::INFO, None);
 fn describe(recorder: &PrometheusRecorder, row: &Row) {
     let name = KeyName::from_const_str(row.name);
     match row.kind {
-        Kind::Counter => recorder.describe_counter(name, Some(row.unit), row.help.into()),
-        Kind::Gauge => recorder.describe_gauge(name, Some(row.unit), row.help.into()),
-        Kind::Summary => recorder.describe_histogram(name, Some(row.unit), row.help.into()),
+        MetricType::Counter => recorder.describe_counter(name, Some(row.unit), row.help.into()),
+        MetricType::Gauge => recorder.describe_gauge(name, Some(row.unit), row.help.into()),
+        MetricType::Summary => recorder.describe_histogram(name, Some(row.unit), row.help.into()),
     }
 }
 
@@ -292,7 +292,12 @@ mod tests {
             assert!(is_name(row.name) && row.name == row.name.to_lowercase());
             let starts = ["ringway_", "process_", "connmix_"];
             assert!(starts.iter().any(|start| row.name.starts_with(start)), "{}", row.name);
-            assert_eq!(row.name.ends_with("_total"), row.kind == Kind::Counter, "{}", row.name);
+            assert_eq!(
+                row.name.ends_with("_total"),
+                row.kind == MetricType::Counter,
+                "{}",
+                row.name
+            );
             let stem = row.name.trim_end_matches("_total");
             assert_eq!(stem.ends_with("_bytes"), row.unit == metrics::Unit::Bytes, "{stem}");
             assert_eq!(stem.ends_with("_seconds"), row.unit == metrics::Unit::Seconds, "{stem}");
@@ -306,9 +311,9 @@ mod tests {
         let always = parse(&registry.render()).kinds;
         for row in rows::ALL.iter().filter(|row| !always.contains_key(row.name)) {
             match row.kind {
-                Kind::Counter => _ = registry.counter(row, &[]),
-                Kind::Gauge => _ = registry.gauge(row, &[]),
-                Kind::Summary => {}
+                MetricType::Counter => _ = registry.counter(row, &[]),
+                MetricType::Gauge => _ = registry.gauge(row, &[]),
+                MetricType::Summary => {}
             }
         }
         let scrape = parse(&registry.render());

@@ -4,14 +4,14 @@
 
 use metrics::Unit;
 
-use super::{Kind, Row};
+use super::{MetricType, Row};
 
 macro_rules! rows {
     ($($row:ident $name:literal $kind:ident $unit:ident $help:literal)*) => {
         $(
             #[doc = $help]
             pub const $row: Row =
-                Row { name: $name, help: $help, kind: Kind::$kind, unit: Unit::$unit };
+                Row { name: $name, help: $help, kind: MetricType::$kind, unit: Unit::$unit };
         )*
 
         /// All of them.

@@ -12,25 +12,25 @@ use super::rates::ITEMS;
 pub struct Row {
     pub name: &'static str,
     pub help: &'static str,
-    pub kind: Kind,
+    pub kind: MetricType,
     pub(super) unit: Unit,
 }
 
 /// Prometheus type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricType {
     Counter,
     Gauge,
     Summary,
 }
 
-impl Kind {
+impl MetricType {
     /// The word in a `# TYPE` line.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Summary => "summary",
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
+            MetricType::Summary => "summary",
         }
     }
 }
@@ -158,7 +158,7 @@ macro_rules! table {
         impl $table {
             /// The families, in the order of their values.
             pub const ROWS: &'static [Row] = &[
-                $(Row { name: $name, help: $help, kind: Kind::$kind, unit: Unit::$unit },)*
+                $(Row { name: $name, help: $help, kind: MetricType::$kind, unit: Unit::$unit },)*
             ];
 
             /// The numbers that have a row.

@@ -17,7 +17,7 @@ use crate::limits::JSON_DEPTH_MAX;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     Null,
     Bool,
     Number,
@@ -113,14 +113,14 @@ impl<'a> Value<'a> {
     }
 
     /// What it is.
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> ValueKind {
         match self.text().as_bytes().first() {
-            Some(b'{') => Kind::Object,
-            Some(b'[') => Kind::Array,
-            Some(b'"') => Kind::String,
-            Some(b'n') => Kind::Null,
-            Some(b't' | b'f') => Kind::Bool,
-            _ => Kind::Number,
+            Some(b'{') => ValueKind::Object,
+            Some(b'[') => ValueKind::Array,
+            Some(b'"') => ValueKind::String,
+            Some(b'n') => ValueKind::Null,
+            Some(b't' | b'f') => ValueKind::Bool,
+            _ => ValueKind::Number,
         }
     }
 
@@ -137,7 +137,7 @@ impl<'a> Value<'a> {
 
     /// Whether it is `null`.
     pub fn is_null(self) -> bool {
-        self.kind() == Kind::Null
+        self.kind() == ValueKind::Null
     }
 
     /// The integer that it is; `None` for another kind, a fraction, an exponent, or too many digits
@@ -165,16 +165,16 @@ impl<'a> Value<'a> {
 
     /// The elements of an array; none of anything else.
     pub fn elements(self) -> impl Iterator<Item = Value<'a>> {
-        self.children(Kind::Array)
+        self.children(ValueKind::Array)
     }
 
     /// Names and values of an object, as often as they are written; none of anything else.
     pub fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> {
-        let mut children = self.children(Kind::Object);
+        let mut children = self.children(ValueKind::Object);
         std::iter::from_fn(move || Some((children.next()?.string()?, children.next()?)))
     }
 
-    fn children(self, of: Kind) -> impl Iterator<Item = Value<'a>> {
+    fn children(self, of: ValueKind) -> impl Iterator<Item = Value<'a>> {
         let node = self.node().filter(|_| self.kind() == of);
         let end = node.map_or(self.at, |node| node.next as usize);
         let mut at = self.at + 1;
@@ -191,12 +191,12 @@ impl<'a> Value<'a> {
     /// The same as a tree, for what is not the data path. A number that no float holds is null.
     pub fn tree(self) -> serde_json::Value {
         match self.kind() {
-            Kind::String => self.string().unwrap_or_default().into(),
-            Kind::Array => self.elements().map(Value::tree).collect(),
-            Kind::Object => {
+            ValueKind::String => self.string().unwrap_or_default().into(),
+            ValueKind::Array => self.elements().map(Value::tree).collect(),
+            ValueKind::Object => {
                 self.members().map(|(name, value)| (name.into_owned(), value.tree())).collect()
             }
-            Kind::Null | Kind::Bool | Kind::Number => {
+            ValueKind::Null | ValueKind::Bool | ValueKind::Number => {
                 serde_json::from_str(self.text()).unwrap_or_default()
             }
         }

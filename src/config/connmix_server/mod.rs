@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use self::model::*;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Kind, choice, flag, secret, text};
+use super::keys::{Key, ValueType, choice, flag, secret, text};
 use super::settings::Settings;
 use crate::limits::CONNMIX_SERVERS_MAX as SERVERS_MAX;
 
@@ -98,17 +98,17 @@ pub(super) const KEYS: &[Key] = &[
     choice::<On>("connmix.server.rule.on", "", "The event of the rule."),
     choice::<RuleType>("connmix.server.rule.type", "\"any\"", "Messages of this kind only."),
     Key {
-        kind: Kind::Free,
+        kind: ValueType::Free,
         allowed: "table of conditions, e.g. { \"json.op\" = \"join\", \"ctx.uid\" = \"exists\" }",
         ..secret("connmix.server.rule.when", "", "All of these must hold.")
     },
     Key {
-        kind: Kind::Free,
+        kind: ValueType::Free,
         allowed: "list of actions, e.g. [ { send = \"hello\" } ]",
         ..secret("connmix.server.rule.do", "", "What happens then, in order.")
     },
     Key {
-        kind: Kind::Free,
+        kind: ValueType::Free,
         allowed: "list of actions",
         ..secret(
             "connmix.server.rule.else",

@@ -8,7 +8,7 @@ use io_uring::cqueue;
 use rustix::net::{Shutdown, getpeername, shutdown};
 
 use super::queue::Completion;
-use super::sockets::{Kind, Life, Receive, Socket, Tag};
+use super::sockets::{Life, Operation, Receive, Socket, Tag};
 use super::{Event, Ring};
 
 impl Ring {
@@ -18,18 +18,20 @@ impl Ring {
     pub(super) fn translate(&mut self, completion: Completion) -> Option<Event> {
         let tag = Tag::unpack(completion.data)?;
         match tag.kind {
-            Kind::Accept => self.accepted(tag, completion),
-            Kind::Receive => self.received(tag, completion),
-            Kind::Send => self.sent(tag, completion),
-            Kind::CancelAccept | Kind::CancelReceive | Kind::CancelSend => self.cancel_failed(tag),
-            Kind::Closed => Some(Event::Closed { slot: tag.index }),
-            Kind::Wake => {
+            Operation::Accept => self.accepted(tag, completion),
+            Operation::Receive => self.received(tag, completion),
+            Operation::Send => self.sent(tag, completion),
+            Operation::CancelAccept | Operation::CancelReceive | Operation::CancelSend => {
+                self.cancel_failed(tag)
+            }
+            Operation::Closed => Some(Event::Closed { slot: tag.index }),
+            Operation::Wake => {
                 if !cqueue::more(completion.flags) {
                     self.arm_waker();
                 }
                 None
             }
-            Kind::Inline | Kind::Close => None,
+            Operation::Inline | Operation::Close => None,
         }
     }
 
@@ -142,18 +144,18 @@ impl Ring {
     /// Usually its last completion came before this one. If not, it is cancelled once more.
     fn cancel_failed(&mut self, tag: Tag) -> Option<Event> {
         let Tag { kind, generation, index } = tag;
-        if kind == Kind::CancelAccept {
+        if kind == Operation::CancelAccept {
             let listener = self.listeners.get(index as usize)?;
             if listener.generation == generation && listener.armed && listener.fd.is_none() {
-                self.cancel(Kind::Accept, kind, generation, index);
+                self.cancel(Operation::Accept, kind, generation, index);
             }
             return None;
         }
         let socket = self.holder(tag)?;
-        if kind == Kind::CancelReceive && socket.receive == Receive::Cancelling {
-            self.cancel(Kind::Receive, kind, generation, index);
-        } else if kind == Kind::CancelSend && socket.stalled.is_some() {
-            self.cancel(Kind::Send, kind, generation, index);
+        if kind == Operation::CancelReceive && socket.receive == Receive::Cancelling {
+            self.cancel(Operation::Receive, kind, generation, index);
+        } else if kind == Operation::CancelSend && socket.stalled.is_some() {
+            self.cancel(Operation::Send, kind, generation, index);
         }
         None
     }

@@ -28,7 +28,7 @@ const PATIENT: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// What an operation is, kept by the kernel with the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(super) enum Operation {
     /// Multishot accept; index: listener.
     Accept = 1,
     /// Multishot receive; index: slot.
@@ -52,7 +52,7 @@ pub(super) enum Kind {
 /// The user data of an operation: kind (8 bits), generation (24), index (32).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
-    pub(super) kind: Kind,
+    pub(super) kind: Operation,
     pub(super) generation: u32,
     pub(super) index: u32,
 }
@@ -68,17 +68,17 @@ impl Tag {
 
     /// `None` if no operation of ours has this user data.
     pub(super) fn unpack(data: u64) -> Option<Tag> {
-        const KINDS: [Kind; 10] = [
-            Kind::Accept,
-            Kind::Receive,
-            Kind::Send,
-            Kind::Inline,
-            Kind::CancelAccept,
-            Kind::CancelReceive,
-            Kind::CancelSend,
-            Kind::Close,
-            Kind::Wake,
-            Kind::Closed,
+        const KINDS: [Operation; 10] = [
+            Operation::Accept,
+            Operation::Receive,
+            Operation::Send,
+            Operation::Inline,
+            Operation::CancelAccept,
+            Operation::CancelReceive,
+            Operation::CancelSend,
+            Operation::Close,
+            Operation::Wake,
+            Operation::Closed,
         ];
         let kind = *KINDS.get(((data >> 56) as usize).checked_sub(1)?)?;
         Some(Tag { kind, generation: (data >> 32) as u32 % GENERATIONS, index: data as u32 })
@@ -313,7 +313,9 @@ mod tests {
 
     #[test]
     fn tags_survive_the_way_through_the_kernel() {
-        for kind in [Kind::Accept, Kind::Receive, Kind::CancelSend, Kind::Closed] {
+        for kind in
+            [Operation::Accept, Operation::Receive, Operation::CancelSend, Operation::Closed]
+        {
             let tag = Tag { kind, generation: GENERATIONS - 1, index: u32::MAX };
             assert_eq!(Tag::unpack(tag.pack()), Some(tag));
         }

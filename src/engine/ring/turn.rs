@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 use rustix::net::{Shutdown, shutdown};
 
 use super::queue::Completion;
-use super::sockets::{Kind, Life, Receive, Socket, Stalled, Tag};
+use super::sockets::{Life, Operation, Receive, Socket, Stalled, Tag};
 use super::{DROP_PATIENCE, REFUSALS, Ring};
 use crate::engine::buffers::GROUP;
 use crate::engine::ops::Batch;
@@ -41,7 +41,7 @@ impl Ring {
     }
 
     /// Ends an operation. Only a failure to find it is reported, see `cancel_failed`.
-    pub(super) fn cancel(&mut self, kind: Kind, by: Kind, generation: u32, index: u32) {
+    pub(super) fn cancel(&mut self, kind: Operation, by: Operation, generation: u32, index: u32) {
         let target = Tag { kind, generation, index };
         let entry = opcode::AsyncCancel::new(target.pack()).build().flags(Flags::SKIP_SUCCESS);
         self.push(entry, Tag { kind: by, generation, index });
@@ -50,7 +50,7 @@ impl Ring {
     /// Closes a descriptor in turn with the other operations, and without a system call of its own.
     pub(super) fn close_descriptor(&mut self, fd: OwnedFd) {
         let entry = opcode::Close::new(types::Fd(fd.into_raw_fd())).build();
-        let tag = Tag { kind: Kind::Close, generation: 0, index: 0 };
+        let tag = Tag { kind: Operation::Close, generation: 0, index: 0 };
         self.push(entry.flags(Flags::SKIP_SUCCESS), tag);
     }
 
@@ -70,7 +70,7 @@ impl Ring {
             return;
         }
         socket.receive = Receive::Armed;
-        let tag = Tag { kind: Kind::Receive, generation: socket.generation, index: slot };
+        let tag = Tag { kind: Operation::Receive, generation: socket.generation, index: slot };
         let entry = opcode::RecvMulti::new(socket.target(), GROUP).build();
         self.push(entry, tag);
     }
@@ -79,7 +79,10 @@ impl Ring {
     pub(super) fn arm_waker(&mut self) {
         let Some(fd) = &self.waker else { return };
         let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32);
-        self.push(entry.multi(true).build(), Tag { kind: Kind::Wake, generation: 0, index: 0 });
+        self.push(
+            entry.multi(true).build(),
+            Tag { kind: Operation::Wake, generation: 0, index: 0 },
+        );
     }
 
     /// Gives those who wait for a buffer another chance, oldest first, not more of them than there
@@ -121,7 +124,9 @@ impl Ring {
     pub(super) fn collect(&mut self) {
         let Ring { queue, buffers, completions, failed, .. } = self;
         queue.drain(|completion| match Tag::unpack(completion.data) {
-            Some(Tag { kind: Kind::Inline, index, .. }) => failed.push((index, completion.result)),
+            Some(Tag { kind: Operation::Inline, index, .. }) => {
+                failed.push((index, completion.result))
+            }
             _ => {
                 buffers.count_lent(completion.flags);
                 completions.push_back(completion);
@@ -165,7 +170,7 @@ impl Ring {
         if result >= 0 || passing.contains(&-result) {
             return self.send_piece(slot);
         }
-        let data = Tag { kind: Kind::Send, generation, index: slot }.pack();
+        let data = Tag { kind: Operation::Send, generation, index: slot }.pack();
         self.completions.push_back(Completion { data, result, flags: 0 });
     }
 
@@ -182,7 +187,7 @@ impl Ring {
     pub(super) fn send_piece(&mut self, slot: u32) {
         let Some(socket) = self.opened(slot) else { return };
         let target = socket.target();
-        let tag = Tag { kind: Kind::Send, generation: socket.generation, index: slot };
+        let tag = Tag { kind: Operation::Send, generation: socket.generation, index: slot };
         if let Some(stalled) = &mut socket.stalled {
             let entry = stalled.piece(target);
             self.push(entry, tag);
@@ -198,7 +203,8 @@ impl Ring {
         }
         socket.life = Life::Free;
         self.open -= 1;
-        let data = Tag { kind: Kind::Closed, generation: socket.generation, index: slot }.pack();
+        let data =
+            Tag { kind: Operation::Closed, generation: socket.generation, index: slot }.pack();
         self.completions.push_back(Completion { data, result: 0, flags: 0 });
     }
 }

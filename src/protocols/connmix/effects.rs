@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::forms::Made;
 use crate::hub::ConnId;
-use crate::hub::push::{CloseReason, Command, Kind, Payload, Target};
+use crate::hub::push::{CloseReason, Command, Payload, PayloadKind, Target};
 use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
 use crate::lists::numbers::kind;
 use crate::log::target;
@@ -135,7 +135,7 @@ impl Connmix {
             }
             Effect::Pong => {
                 // Who does not take its answers is not read, so this asks for no room.
-                let pong = Payload::of_kind(Bytes::from_static(b"pong"), Kind::Text);
+                let pong = Payload::of_kind(Bytes::from_static(b"pong"), PayloadKind::Text);
                 if let Made::Frame(frame) = super::make(engine.conns[slot].form, &pong) {
                     engine.push(slot, frame.bytes());
                 }
@@ -309,9 +309,9 @@ impl Connmix {
     }
 }
 
-fn kind_of(kind: MessageType) -> Kind {
+fn kind_of(kind: MessageType) -> PayloadKind {
     match kind {
-        MessageType::Text => Kind::Text,
-        MessageType::Binary => Kind::Binary,
+        MessageType::Text => PayloadKind::Text,
+        MessageType::Binary => PayloadKind::Binary,
     }
 }

@@ -30,7 +30,7 @@ use crate::engine::slots::Slots;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
 use crate::hub::context::{Context, ContextValue};
-use crate::hub::push::{CloseReason, Kind, Payload};
+use crate::hub::push::{CloseReason, Payload, PayloadKind};
 use crate::hub::queues::Homes;
 use crate::hub::{ConnId, Departed};
 use crate::lists::letters::Request;
@@ -181,10 +181,10 @@ pub fn make(form: u8, payload: &Payload) -> Made {
 }
 
 /// The opcode that a payload's kind asks for.
-fn opcode_of(kind: Kind) -> Opcode {
+fn opcode_of(kind: PayloadKind) -> Opcode {
     match kind {
-        Kind::Unspecified | Kind::Text => Opcode::Text,
-        Kind::Binary => Opcode::Binary,
+        PayloadKind::Unspecified | PayloadKind::Text => Opcode::Text,
+        PayloadKind::Binary => Opcode::Binary,
     }
 }
 

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::config::connmix::{Api, User};
 use crate::hub::ConnId;
-use crate::hub::push::{Call, Command, Kind, Outcome, Payload, Target};
+use crate::hub::push::{Call, Command, Outcome, Payload, PayloadKind, Target};
 use crate::protocols::connmix::wire::{self, Answer, Code, Fault, Request};
 use crate::wire::http::fault::Fault as HttpFault;
 use crate::wire::http::{Request as Http, accept_key};
@@ -335,8 +335,8 @@ pub fn refusal_body(refusal: Refusal) -> Vec<u8> {
 
 fn push(target: Target, data: bytes::Bytes, opcode: Opcode) -> Command {
     let kind = match opcode {
-        Opcode::Text => Kind::Text,
-        Opcode::Binary => Kind::Binary,
+        Opcode::Text => PayloadKind::Text,
+        Opcode::Binary => PayloadKind::Binary,
     };
     Command::Push { target, payloads: vec![Payload::of_kind(data, kind)] }
 }

@@ -13,7 +13,7 @@ use crate::hub::ConnId;
 use crate::hub::context::ContextValue;
 use crate::hub::mesh::{Bucket, Space};
 use crate::hub::push::{
-    Call, Change, CloseReason, Command, Kind, Payload, RoomMessage, Target, TopicChange,
+    Call, Change, CloseReason, Command, Payload, PayloadKind, RoomMessage, Target, TopicChange,
 };
 use crate::hub::rooms::room_of;
 use crate::wire::mesh::proto::conn_call::Function;
@@ -206,9 +206,9 @@ fn topics_of(change: &TopicChange) -> proto::TopicChange {
 fn payload_of(payload: &Payload) -> proto::Payload {
     use proto::payload::Kind as Wire;
     let kind = match payload.kind() {
-        Kind::Unspecified => Wire::Unspecified,
-        Kind::Text => Wire::Text,
-        Kind::Binary => Wire::Binary,
+        PayloadKind::Unspecified => Wire::Unspecified,
+        PayloadKind::Text => Wire::Text,
+        PayloadKind::Binary => Wire::Binary,
     };
     proto::Payload { kind: kind.into(), data: payload.raw().clone() }
 }
@@ -327,9 +327,9 @@ fn too_many() -> MeshError {
 fn payload(payload: proto::Payload) -> Result<Arc<Payload>, MeshError> {
     use proto::payload::Kind as Wire;
     let kind = match Wire::try_from(payload.kind) {
-        Ok(Wire::Unspecified) => Kind::Unspecified,
-        Ok(Wire::Text) => Kind::Text,
-        Ok(Wire::Binary) => Kind::Binary,
+        Ok(Wire::Unspecified) => PayloadKind::Unspecified,
+        Ok(Wire::Text) => PayloadKind::Text,
+        Ok(Wire::Binary) => PayloadKind::Binary,
         Err(_) => return Err(MeshError::Wrong("unknown kind of payload")),
     };
     let data: Bytes = payload.data;
@@ -362,7 +362,7 @@ mod tests {
     }
 
     fn commands() -> Vec<Command> {
-        let payload = Payload::of_kind(Bytes::from_static(b"\0data"), Kind::Binary);
+        let payload = Payload::of_kind(Bytes::from_static(b"\0data"), PayloadKind::Binary);
         let conns = Target::Conns(vec![ConnId::new(1, 2, 3), ConnId::new(255, 77, u32::MAX)]);
         let reason = CloseReason { code: 1008, text: "forceOffline" };
         let push = |target| Command::Push { target, payloads: vec![payload.clone(); 2] };

@@ -251,7 +251,7 @@ impl Assembly {
 
     /// Makes the frame the current one.
     fn begin(&mut self, header: Header) {
-        if let Kind::Data(opcode) = header.kind {
+        if let FrameKind::Data(opcode) = header.kind {
             self.message = Some(Start { opcode, compressed: header.compressed });
         }
         self.control_len = 0;
@@ -340,7 +340,7 @@ impl Start {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FrameKind {
     Continuation,
     Data(Opcode),
     Ping,
@@ -352,7 +352,7 @@ enum Kind {
 struct Header {
     fin: bool,
     compressed: bool,
-    kind: Kind,
+    kind: FrameKind,
     mask: [u8; 4],
     len: usize,
 }
@@ -410,14 +410,16 @@ impl Header {
         inflater: &'e mut Inflater,
     ) -> Result<Event<'e>, Violation> {
         match self.kind {
-            Kind::Data(opcode) => {
+            FrameKind::Data(opcode) => {
                 let start = Start { opcode, compressed: self.compressed };
                 start.message(payload, rules, inflater)
             }
-            Kind::Ping => Ok(Event::Ping(payload)),
-            Kind::Pong => Ok(Event::Pong(payload)),
-            Kind::Close => check_close(payload, rules.close_codes).map(|()| Event::Close(payload)),
-            Kind::Continuation => Err(NO_MESSAGE),
+            FrameKind::Ping => Ok(Event::Ping(payload)),
+            FrameKind::Pong => Ok(Event::Pong(payload)),
+            FrameKind::Close => {
+                check_close(payload, rules.close_codes).map(|()| Event::Close(payload))
+            }
+            FrameKind::Continuation => Err(NO_MESSAGE),
         }
     }
 }
@@ -427,14 +429,14 @@ const NO_MESSAGE: Violation =
 
 /// The checks that need only the first two bytes, in the order of the table of netsvr section 2.5.
 #[inline]
-fn kind(first: u8, second: u8, deflate: bool, in_message: bool) -> Result<Kind, Violation> {
+fn kind(first: u8, second: u8, deflate: bool, in_message: bool) -> Result<FrameKind, Violation> {
     let kind = match first & 0x0f {
-        0 => Kind::Continuation,
-        1 => Kind::Data(Opcode::Text),
-        2 => Kind::Data(Opcode::Binary),
-        8 => Kind::Close,
-        9 => Kind::Ping,
-        10 => Kind::Pong,
+        0 => FrameKind::Continuation,
+        1 => FrameKind::Data(Opcode::Text),
+        2 => FrameKind::Data(Opcode::Binary),
+        8 => FrameKind::Close,
+        9 => FrameKind::Ping,
+        10 => FrameKind::Pong,
         _ => return Err(protocol_error("unsupported opcode")),
     };
     let reserved = first & 0x70;
@@ -443,8 +445,8 @@ fn kind(first: u8, second: u8, deflate: bool, in_message: bool) -> Result<Kind, 
             _ if !deflate => {
                 return Err(protocol_error("RSV1 bits must be 0 without extensions"));
             }
-            Kind::Data(_) if reserved == 0x40 => {}
-            Kind::Data(_) => return Err(protocol_error("RSV1 must be 0 or 4")),
+            FrameKind::Data(_) if reserved == 0x40 => {}
+            FrameKind::Data(_) => return Err(protocol_error("RSV1 must be 0 or 4")),
             _ => return Err(protocol_error("RSV1 must be 0")),
         }
     }
@@ -453,10 +455,10 @@ fn kind(first: u8, second: u8, deflate: bool, in_message: bool) -> Result<Kind, 
         return Err(protocol_error("control message MUST NOT be fragmented"));
     }
     match kind {
-        Kind::Data(_) if in_message => {
+        FrameKind::Data(_) if in_message => {
             return Err(protocol_error("non-first fragment must be continuation"));
         }
-        Kind::Continuation if !in_message => return Err(NO_MESSAGE),
+        FrameKind::Continuation if !in_message => return Err(NO_MESSAGE),
         _ => {}
     }
     if second & 0x80 == 0 {
@@ -492,8 +494,8 @@ fn length(short: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Violation> {
     Ok(Some((len, size)))
 }
 
-fn is_control(kind: Kind) -> bool {
-    matches!(kind, Kind::Ping | Kind::Pong | Kind::Close)
+fn is_control(kind: FrameKind) -> bool {
+    matches!(kind, FrameKind::Ping | FrameKind::Pong | FrameKind::Close)
 }
 
 /// Checks the payload of a close frame.

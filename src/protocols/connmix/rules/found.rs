@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::run::Run;
 use crate::config::model::{Condition, Literal, Pattern, Place, Source, Step, Test};
-use crate::wire::json::{self, Index, Kind};
+use crate::wire::json::{self, Index, ValueKind};
 
 /// A value. There is no null: it counts as missing.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +118,7 @@ fn is_number(raw: &str) -> bool {
 /// Follows a path.
 pub(super) fn walk<'a>(root: json::Value<'a>, steps: &[Step]) -> Option<json::Value<'a>> {
     steps.iter().try_fold(root, |value, step| match (value.kind(), step.index) {
-        (Kind::Array, Some(index)) => value.element(index),
+        (ValueKind::Array, Some(index)) => value.element(index),
         _ => value.get(&step.name),
     })
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::found::Found;
 use super::run::Run;
 use crate::config::model::{Assigned, Filter, Piece, Reference, Template};
-use crate::wire::json::{Index, Kind, push_string};
+use crate::wire::json::{Index, ValueKind, push_string};
 
 /// How references are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,9 @@ impl Run<'_> {
         let found = self.find(&array.source)?;
         let Found::Json(raw) = found else { return None };
         let mut index = Index::default();
-        let array = index.read(raw.as_bytes()).filter(|array| array.kind() == Kind::Array)?;
+        let array = index.read(raw.as_bytes()).filter(|array| array.kind() == ValueKind::Array)?;
         for element in array.elements() {
-            let named = matches!(element.kind(), Kind::String | Kind::Number);
+            let named = matches!(element.kind(), ValueKind::String | ValueKind::Number);
             let element = named.then(|| Found::Json(element.text().into()))?;
             let mut text = String::new();
             for piece in &template.pieces {

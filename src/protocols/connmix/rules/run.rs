@@ -19,7 +19,7 @@ use crate::config::model::{
 use crate::hub::context::{Context, ContextValue};
 use crate::limits::CHANNEL_BYTES_MAX;
 use crate::spare::Look;
-use crate::wire::json::{self, Index, Kind};
+use crate::wire::json::{self, Index, ValueKind};
 use crate::wire::path::has_dot_segment;
 
 /// What closes a client of a strict server.
@@ -292,7 +292,9 @@ impl<'a> Run<'a> {
     fn is_request(&mut self) -> bool {
         self.read_json();
         let Some(root) = self.json() else { return false };
-        root.kind() == Kind::Object && root.get("method").is_some() && root.get("params").is_some()
+        root.kind() == ValueKind::Object
+            && root.get("method").is_some()
+            && root.get("params").is_some()
     }
 
     fn run(&mut self, number: usize, otherwise: bool, from: usize) -> Flow {

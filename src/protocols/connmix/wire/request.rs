@@ -10,7 +10,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
-use crate::wire::json::{Index, Kind, Value};
+use crate::wire::json::{Index, Value, ValueKind};
 use crate::wire::queue::is_topic;
 use crate::wire::websocket::Opcode;
 
@@ -70,7 +70,7 @@ pub enum Call<'a> {
 
 /// Reads a WebSocket message. `index` is memory that is used again.
 pub fn envelope<'a>(message: &'a [u8], index: &'a mut Index) -> Envelope<'a> {
-    let whole = index.read(message).filter(|whole| whole.kind() == Kind::Object);
+    let whole = index.read(message).filter(|whole| whole.kind() == ValueKind::Object);
     let Some(whole) = whole else {
         return Envelope { id: "null", request: Err(INVALID_JSON) };
     };
@@ -86,7 +86,9 @@ pub fn envelope<'a>(message: &'a [u8], index: &'a mut Index) -> Envelope<'a> {
     }
     match i.or(id) {
         None => Envelope { id: "null", request: request(method, params) },
-        Some(id) if matches!(id.kind(), Kind::Null | Kind::Number | Kind::String) => {
+        Some(id)
+            if matches!(id.kind(), ValueKind::Null | ValueKind::Number | ValueKind::String) =>
+        {
             Envelope { id: id.text(), request: request(method, params) }
         }
         Some(_) => {
@@ -107,7 +109,7 @@ pub fn publish<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, 
 }
 
 fn http_params<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Value<'a>, Fault> {
-    index.read(body).filter(|body| body.kind() == Kind::Object).ok_or(INVALID_JSON)
+    index.read(body).filter(|body| body.kind() == ValueKind::Object).ok_or(INVALID_JSON)
 }
 
 fn request<'a>(method: Option<Value<'a>>, params: Option<Value<'a>>) -> Result<Request<'a>, Fault> {
@@ -117,8 +119,8 @@ fn request<'a>(method: Option<Value<'a>>, params: Option<Value<'a>>) -> Result<R
         "mesh.publish" => mesh_publish(object(params)?),
         "conn.call" => conn_call(object(params)?),
         "queue.pop" => Ok(Request::Pop { topics: topics(params)? }),
-        "queue.unpop" => match params.map_or(Kind::Null, Value::kind) {
-            Kind::Object | Kind::Array | Kind::Null => Ok(Request::Unpop),
+        "queue.unpop" => match params.map_or(ValueKind::Null, Value::kind) {
+            ValueKind::Object | ValueKind::Array | ValueKind::Null => Ok(Request::Unpop),
             _ => Err(Fault("p: object required")),
         },
         "server.ping" => Ok(Request::Ping),
@@ -131,20 +133,20 @@ fn object(params: Option<Value<'_>>) -> Result<Value<'_>, Fault> {
     let params = params.ok_or(Fault("p: object required"))?;
     let mut elements = params.elements();
     let object = match (params.kind(), elements.next(), elements.next()) {
-        (Kind::Array, Some(only), None) => only,
+        (ValueKind::Array, Some(only), None) => only,
         _ => params,
     };
-    let is_object = object.kind() == Kind::Object;
+    let is_object = object.kind() == ValueKind::Object;
     is_object.then_some(object).ok_or(Fault("p: object required"))
 }
 
 /// `{"t":["a","b"]}` or `["a","b"]`, as a list without repetitions.
 fn topics(params: Option<Value<'_>>) -> Result<Vec<Cow<'_, str>>, Fault> {
     let list = match params {
-        Some(params) if params.kind() == Kind::Object => params.get("t"),
+        Some(params) if params.kind() == ValueKind::Object => params.get("t"),
         other => other,
     };
-    let list = list.filter(|list| list.kind() == Kind::Array).ok_or(BAD_TOPICS)?;
+    let list = list.filter(|list| list.kind() == ValueKind::Array).ok_or(BAD_TOPICS)?;
     let mut topics = Vec::new();
     for element in list.elements() {
         let topic = element.string().ok_or(BAD_TOPICS)?;
@@ -237,7 +239,7 @@ fn conn_call(params: Value<'_>) -> Result<Request<'_>, Fault> {
     }
     let client = client_id(client)?;
     let function = function.and_then(Value::string).ok_or(Fault("f: string required"))?;
-    let arguments = arguments.filter(|arguments| arguments.kind() == Kind::Array);
+    let arguments = arguments.filter(|arguments| arguments.kind() == ValueKind::Array);
     let arguments = arguments.ok_or(Fault("a: array required"));
     let call = match &*function {
         "set_context_value" => context_value(arguments?)?,
@@ -264,8 +266,8 @@ fn context(arguments: Value<'_>) -> Result<Call<'_>, Fault> {
     const FAULT: Fault = Fault("a: one object required");
     let mut elements = arguments.elements();
     let (Some(object), None) = (elements.next(), elements.next()) else { return Err(FAULT) };
-    let empty_array = object.kind() == Kind::Array && object.elements().next().is_none();
-    if object.kind() != Kind::Object && !empty_array {
+    let empty_array = object.kind() == ValueKind::Array && object.elements().next().is_none();
+    if object.kind() != ValueKind::Object && !empty_array {
         return Err(FAULT);
     }
     let values: Vec<_> = object.members().map(|(key, value)| (key, present(value))).collect();
