@@ -1,7 +1,7 @@
 //! connmix's API without a socket: requests, answers, events, HTTP bodies.
 
 use proptest::prelude::*;
-use ringway::protocols::connmix::wire::{self, Answer, Call, Code, Request};
+use ringway::protocols::connmix::wire::{self, Answer, ApiRequest, Call, Code};
 use ringway::wire::http::body::{Body, Framing};
 use ringway::wire::http::fault::Fault;
 use ringway::wire::json::Index;
@@ -133,7 +133,7 @@ fn parameters_may_have_the_shapes_of_php() {
     let pop = |params: &str| {
         let text = format!(r#"{{"m":"queue.pop","p":{params}}}"#);
         match wire::envelope(text.as_bytes(), &mut Index::default()).request {
-            Ok(Request::Pop { topics }) => Some(topics.join("+")),
+            Ok(ApiRequest::Pop { topics }) => Some(topics.join("+")),
             _ => None,
         }
     };
@@ -143,21 +143,25 @@ fn parameters_may_have_the_shapes_of_php() {
     assert_eq!(pop(&format!("[\"{}\"]", "x".repeat(256))), None);
     for params in ["{}", "[]", "null", r#"{"x":1}"#] {
         let text = format!(r#"{{"m":"queue.unpop","p":{params}}}"#);
-        assert_eq!(wire::envelope(text.as_bytes(), index).request, Ok(Request::Unpop), "{params}");
+        assert_eq!(
+            wire::envelope(text.as_bytes(), index).request,
+            Ok(ApiRequest::Unpop),
+            "{params}"
+        );
     }
-    assert_eq!(wire::envelope(br#"{"m":"queue.unpop"}"#, index).request, Ok(Request::Unpop));
+    assert_eq!(wire::envelope(br#"{"m":"queue.unpop"}"#, index).request, Ok(ApiRequest::Unpop));
     let text = r#"{"m":"conn.call","p":[{"c":7,"f":"set_context","a":[[]]}]}"#;
     let call = Call::SetContext(Vec::new());
     assert_eq!(
         wire::envelope(text.as_bytes(), index).request,
-        Ok(Request::Call { client: 7, call })
+        Ok(ApiRequest::Call { client: 7, call })
     );
     let text = r#"{"c":"7","d":"AAEC_w"}"#;
     assert!(wire::send(text.as_bytes(), index).is_ok(), "text is not decoded");
     for (data, ok) in [("AAEC/w==", true), ("AAEC/w", true), ("AAEC_w", false), ("A A=", false)] {
         let text = format!(r#"{{"c":"7","d":"{data}","t":"binary"}}"#);
         match wire::send(text.as_bytes(), index) {
-            Ok(Request::Send { data, opcode, client }) if ok => {
+            Ok(ApiRequest::Send { data, opcode, client }) if ok => {
                 assert_eq!((&*data, opcode, client), (&[0, 1, 2, 255][..], Opcode::Binary, 7));
             }
             other => assert!(other.is_err() && !ok, "{data}: {other:?}"),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message;
 use ringway::hub::ConnId;
 use ringway::hub::push::{Change, CloseReason, Command, Payload, Target, TopicChange};
-use ringway::protocols::netsvr::commands::{Request, request};
+use ringway::protocols::netsvr::commands::{BackendRequest, request};
 use ringway::protocols::netsvr::wire::{Generation, answers};
 use ringway::wire::worker::{Cmd, UniqIds, proto};
 
@@ -23,7 +23,7 @@ fn ids() -> UniqIds {
     UniqIds::new("127.0.0.1:6062".parse().unwrap())
 }
 
-fn ask(cmd: Cmd, message: impl Message) -> Request {
+fn ask(cmd: Cmd, message: impl Message) -> BackendRequest {
     request(cmd, message.encode_to_vec().into(), &ids(), Generation::G6)
 }
 
@@ -36,9 +36,9 @@ fn payloads(list: &[&'static str]) -> Vec<Bytes> {
 }
 
 /// The commands of a request, one line each.
-fn lines(request: Request) -> Vec<String> {
+fn lines(request: BackendRequest) -> Vec<String> {
     match request {
-        Request::Commands(commands) => commands.iter().map(line).collect(),
+        BackendRequest::Commands(commands) => commands.iter().map(line).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -207,7 +207,7 @@ fn single_cast_bulk_follows_the_table() {
     assert_eq!(lines(bulk(&[A, B], &["", "2"])), ["push 2 to b"]);
     for (uniq_ids, data) in [(2, 1), (2, 3), (0, 0), (0, 1), (1, 0)] {
         let request = bulk(&[A, B][..uniq_ids], &["1", "2", "3"][..data]);
-        assert!(matches!(request, Request::Ignore(_)), "{uniq_ids} {data}");
+        assert!(matches!(request, BackendRequest::Ignore(_)), "{uniq_ids} {data}");
     }
 }
 
@@ -222,8 +222,8 @@ fn single_cast_bulk_by_customer_id_follows_the_table() {
     assert_eq!(lines(bulk(&[""], &["a", "b"])), NOTHING);
     let pairs = ["push 1 to users 42", "push 3 to users 42"];
     assert_eq!(lines(bulk(&["42", "", "42"], &["1", "2", "3"])), pairs);
-    assert!(matches!(bulk(&["42", "7"], &["1"]), Request::Ignore(_)));
-    assert!(matches!(bulk(&[], &[]), Request::Ignore(_)));
+    assert!(matches!(bulk(&["42", "7"], &["1"]), BackendRequest::Ignore(_)));
+    assert!(matches!(bulk(&[], &[]), BackendRequest::Ignore(_)));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn topic_publish_bulk_follows_the_table() {
     assert_eq!(lines(bulk(&[""], &["1", "2"])), NOTHING);
     let pairs = ["push 1 to topics t", "push 4 to topics t"];
     assert_eq!(lines(bulk(&["t", "", "u", "t"], &["1", "2", "", "4"])), pairs);
-    assert!(matches!(bulk(&["t", "u"], &["1", "2", "3"]), Request::Ignore(_)));
+    assert!(matches!(bulk(&["t", "u"], &["1", "2", "3"]), BackendRequest::Ignore(_)));
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn force_offline_guest_waits_for_positive_delays_only() {
     }
     for delay in [1, 60, i32::MAX] {
         match kick(&[A], delay, "") {
-            Request::GuestKickLater { delay_s, command } => {
+            BackendRequest::GuestKickLater { delay_s, command } => {
                 assert_eq!(delay_s, delay as u32);
                 assert_eq!(line(&command), "kick guests of a with 1008 forceOfflineGuest");
             }
@@ -348,7 +348,7 @@ fn force_offline_guest_waits_for_positive_delays_only() {
 
 const GARBAGE: &[u8] = b"\x0a\x05ab";
 
-fn garbage(cmd: Cmd) -> Request {
+fn garbage(cmd: Cmd) -> BackendRequest {
     request(cmd, Bytes::from_static(GARBAGE), &ids(), Generation::G6)
 }
 
@@ -357,20 +357,20 @@ fn an_undecodable_one_way_command_is_ignored() {
     for number in 900_002_001..=900_002_017 {
         let cmd = Cmd::try_from(number).unwrap();
         let reason = match garbage(cmd) {
-            Request::Ignore(reason) => reason,
+            BackendRequest::Ignore(reason) => reason,
             other => panic!("{cmd:?} {other:?}"),
         };
         assert!(!reason.is_empty());
     }
     let bad_text =
         request(Cmd::TopicPublish, Bytes::from_static(b"\x0a\x01\xff"), &ids(), Generation::G6);
-    assert!(matches!(bad_text, Request::Ignore(_)), "invalid UTF-8 does not decode");
+    assert!(matches!(bad_text, BackendRequest::Ignore(_)), "invalid UTF-8 does not decode");
 }
 
 #[test]
 fn an_undecodable_query_gets_the_empty_response_and_register_its_code() {
     use Cmd::*;
-    assert!(matches!(garbage(Register), Request::RegisterUndecodable));
+    assert!(matches!(garbage(Register), BackendRequest::RegisterUndecodable));
     let undecodable = [
         Unregister,
         CheckOnline,
@@ -385,16 +385,16 @@ fn an_undecodable_query_gets_the_empty_response_and_register_its_code() {
     ];
     for cmd in undecodable {
         match garbage(cmd) {
-            Request::Answer(frame) => assert_eq!(frame, answers::empty(cmd)),
+            BackendRequest::Answer(frame) => assert_eq!(frame, answers::empty(cmd)),
             other => panic!("{cmd:?} {other:?}"),
         }
     }
     let undecoded =
         [UniqIdList, UniqIdCount, TopicList, TopicCount, CustomerIdList, CustomerIdCount];
     for cmd in undecoded {
-        assert!(matches!(garbage(cmd), Request::Ask { .. }), "{cmd:?} has no parameters");
+        assert!(matches!(garbage(cmd), BackendRequest::Ask { .. }), "{cmd:?} has no parameters");
     }
-    assert!(matches!(garbage(Metrics), Request::Metrics));
+    assert!(matches!(garbage(Metrics), BackendRequest::Metrics));
 }
 
 #[test]
@@ -402,16 +402,18 @@ fn register_unregister_and_limit_are_left_to_the_shard() {
     for events in [0, 7, 8, 15, -1] {
         let message = proto::RegisterReq { events, process_cmd_goroutine_num: 200 };
         match ask(Cmd::Register, message) {
-            Request::Register { events: read } => assert_eq!(read, events),
+            BackendRequest::Register { events: read } => assert_eq!(read, events),
             other => panic!("{other:?}"),
         }
     }
     match ask(Cmd::Unregister, proto::UnRegisterReq { conn_id: "7f".into() }) {
-        Request::Unregister { conn_id } => assert_eq!(conn_id, "7f"),
+        BackendRequest::Unregister { conn_id } => assert_eq!(conn_id, "7f"),
         other => panic!("{other:?}"),
     }
     match ask(Cmd::Limit, proto::LimitReq { on_open: -1, on_message: 20_000 }) {
-        Request::Limit { on_open, on_message } => assert_eq!((on_open, on_message), (-1, 20_000)),
+        BackendRequest::Limit { on_open, on_message } => {
+            assert_eq!((on_open, on_message), (-1, 20_000))
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -428,7 +430,7 @@ proptest! {
             let cmd = Cmd::try_from(number).unwrap();
             let body = Bytes::copy_from_slice(&body);
             let request = request(cmd, body, &ids(), Generation::G5);
-            prop_assert!(!cmd.is_event() || matches!(request, Request::Ignore(_)));
+            prop_assert!(!cmd.is_event() || matches!(request, BackendRequest::Ignore(_)));
         }
     }
 }

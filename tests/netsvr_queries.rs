@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use prost::Message;
 use ringway::hub::ConnId;
 use ringway::hub::queries::{Answer, Info, Query, Want};
-use ringway::protocols::netsvr::commands::{Next, Request, Shape, answer, request};
+use ringway::protocols::netsvr::commands::{BackendRequest, Next, Shape, answer, request};
 use ringway::protocols::netsvr::wire::{self, Generation};
 use ringway::wire::worker::{Cmd, HEADER, UniqIds, proto};
 
@@ -28,7 +28,7 @@ fn uniq_id(conn: ConnId) -> String {
 
 fn ask_as(generation: Generation, cmd: Cmd, message: impl Message) -> (Query, Shape) {
     match request(cmd, message.encode_to_vec().into(), &ids(), generation) {
-        Request::Ask { query, shape } => (query, shape),
+        BackendRequest::Ask { query, shape } => (query, shape),
         other => panic!("{other:?}"),
     }
 }

@@ -13,8 +13,8 @@ use ringway::protocols::xxim::wire::proto::{
     SendMsgReq,
 };
 use ringway::protocols::xxim::wire::{
-    self as wire, Body, Carrier, Identity, Leniency, Params, Push, Request, Response, UserParams,
-    Version, code, text,
+    self as wire, Body, Carrier, ClientRequest, Identity, Leniency, Params, Push, Response,
+    UserParams, Version, code, text,
 };
 
 use vectors::vector;
@@ -27,7 +27,7 @@ const IV_SEED: &[u8] = b"3c6e0b8a9c15224a8228b9a98ca1531d";
 /// The client of the scenario, before login.
 fn stranger() -> Identity {
     let body = vector("V06");
-    let request = Request::parse(&body).expect("V06 is a request");
+    let request = ClientRequest::parse(&body).expect("V06 is a request");
     let params = Params::parse(request.data, Version::V2, LENIENT).expect("V06 has parameters");
     let mut identity = Identity { ip: "203.0.113.7".into(), ..Identity::default() };
     params.apply(&mut identity);
@@ -37,7 +37,7 @@ fn stranger() -> Identity {
 /// The same after login.
 fn client() -> Identity {
     let body = vector("V10");
-    let request = Request::parse(&body).expect("V10 is a request");
+    let request = ClientRequest::parse(&body).expect("V10 is a request");
     let user = UserParams::parse(request.data).expect("V10 has a user");
     Identity { user_id: user.user_id.into(), token: user.token.into(), ..stranger() }
 }
@@ -49,7 +49,7 @@ fn written(body: &impl Body) -> Vec<u8> {
     out
 }
 
-fn response(to: &Request<'_>, code: i32, data: &[u8]) -> Vec<u8> {
+fn response(to: &ClientRequest<'_>, code: i32, data: &[u8]) -> Vec<u8> {
     let (head, _) = wire::head(to.req_id, to.method);
     written(&Response { head: &head, code, data })
 }
@@ -57,7 +57,7 @@ fn response(to: &Request<'_>, code: i32, data: &[u8]) -> Vec<u8> {
 /// The response to a vector.
 fn answer(request: &str, code: i32, data: &[u8]) -> Vec<u8> {
     let body = vector(request);
-    response(&Request::parse(&body).expect(request), code, data)
+    response(&ClientRequest::parse(&body).expect(request), code, data)
 }
 
 #[test]
@@ -84,16 +84,16 @@ fn responses_to_the_scenario() {
 #[test]
 fn responses_that_echo_the_parameters() {
     let body = vector("V06");
-    let request = Request::parse(&body).expect("a request");
+    let request = ClientRequest::parse(&body).expect("a request");
     let params = Params::parse(request.data, Version::V2, LENIENT).expect("parameters");
     assert_eq!(response(&request, 0, &params.echo()), vector("V07g"));
     let body = vector("V10");
-    let request = Request::parse(&body).expect("a request");
+    let request = ClientRequest::parse(&body).expect("a request");
     let user = UserParams::parse(request.data).expect("a user");
     assert_eq!(response(&request, 0, &user.echo()), vector("V11g"));
     // Document 1 gets its own message back.
     let body = vector("V02");
-    let request = Request::parse(&body).expect("a request");
+    let request = ClientRequest::parse(&body).expect("a request");
     let params = Params::parse(request.data, Version::V1, LENIENT).expect("parameters");
     assert_eq!(params.echo(), request.data);
 }
@@ -101,25 +101,25 @@ fn responses_that_echo_the_parameters() {
 #[test]
 fn failures() {
     let not_logged_in = wire::common_resp(code::AUTH, Some(text::NOT_LOGGED_IN));
-    let request = Request { req_id: "r6", method: "/v1/relation/getFriendList", data: &[] };
+    let request = ClientRequest { req_id: "r6", method: "/v1/relation/getFriendList", data: &[] };
     assert_eq!(response(&request, code::AUTH, &not_logged_in), vector("V16"));
-    let request = Request { req_id: "r7", method: "/v1/no/such", data: &[] };
+    let request = ClientRequest { req_id: "r7", method: "/v1/no/such", data: &[] };
     let unknown = wire::common_resp(code::REQUEST, None);
     assert_eq!(response(&request, code::REQUEST, &unknown), vector("V17"));
     assert_eq!(response(&request, code::REQUEST, &[]), vector("V17g"));
     let alert = "{\"actions\":[{\"action\":0,\"title\":\"确定\",\"jumpTo\":\"\"}],\"msg\":\"M\",\
                  \"title\":\"T\"}";
     let alert = wire::common_resp(code::ALERT, Some(alert));
-    let request = Request { req_id: "r8", method: "/v1/msg/sendMsgList", data: &[] };
+    let request = ClientRequest { req_id: "r8", method: "/v1/msg/sendMsgList", data: &[] };
     assert_eq!(response(&request, code::ALERT, &alert), vector("V18"));
-    let request = Request { req_id: "r9", method: "/v1/relation/getFriendList", data: &[] };
+    let request = ClientRequest { req_id: "r9", method: "/v1/relation/getFriendList", data: &[] };
     let retry = wire::common_resp(code::RETRY, Some(wire::default_text(code::RETRY)));
     assert_eq!(response(&request, code::RETRY, &retry), vector("V18b"));
     let busy = wire::common_resp(code::INTERNAL, Some(wire::default_text(code::INTERNAL)));
-    let nothing = Request::parse(b"\xff").expect_err("not a message");
+    let nothing = ClientRequest::parse(b"\xff").expect_err("not a message");
     assert_eq!(response(&nothing, code::INTERNAL, &busy), vector("V18c"));
     let body = vector("N07");
-    let cut = Request::parse(&body).expect_err("cut off");
+    let cut = ClientRequest::parse(&body).expect_err("cut off");
     assert_eq!((cut.req_id, cut.method), ("n7", ""));
 }
 
@@ -129,20 +129,20 @@ fn requests_as_upstreams_get_them() {
     let cases = [("V08", 1, &before, "V08u"), ("V12", 1, &after, "V12u")];
     for (name, tag, common_req, expected) in cases {
         let body = vector(name);
-        let request = Request::parse(&body).expect(name);
+        let request = ClientRequest::parse(&body).expect(name);
         let injected = wire::inject(request.data, tag, common_req).expect("a message");
         assert_eq!(injected, vector(expected), "{expected}");
     }
     for name in ["V14", "V14v1", "N08"] {
         let body = vector(name);
-        let request = Request::parse(&body).expect(name);
+        let request = ClientRequest::parse(&body).expect(name);
         assert_eq!(request.method, wire::SEND_MSG_LIST);
         let injected = wire::inject_send_msg_list(request.data, true, &after).expect("a message");
         assert_eq!(injected, vector("V14u"), "{name}");
     }
     // With document 1 left as it is, the identity stands where document 1 has it.
     let body = vector("V14v1");
-    let request = Request::parse(&body).expect("a request");
+    let request = ClientRequest::parse(&body).expect("a request");
     let injected = wire::inject_send_msg_list(request.data, false, &after).expect("a message");
     let read = proto::SendMsgListReqV1::decode(injected).expect("a message");
     assert_eq!(read.common_req.map(|own| own.user_id), Some("test123456".into()));
@@ -155,7 +155,7 @@ fn requests_as_upstreams_get_them() {
 fn parameters_in_both_layouts() {
     let read = |name: &str, path| {
         let body = vector(name);
-        let request = Request::parse(&body).expect(name);
+        let request = ClientRequest::parse(&body).expect(name);
         let params = Params::parse(request.data, path, LENIENT).expect(name);
         (params.version, params.platform.to_owned(), params.device().to_owned())
     };
@@ -166,7 +166,7 @@ fn parameters_in_both_layouts() {
     assert_eq!(read("E01", Version::V2), (Version::V2, "android".into(), "pkg-1".into()));
     assert_eq!(read("N11", Version::V2), (Version::V2, "pc".into(), "pkg-1".into()));
     let body = vector("E01");
-    let request = Request::parse(&body).expect("a request");
+    let request = ClientRequest::parse(&body).expect("a request");
     let params = Params::parse(request.data, Version::V2, LENIENT).expect("parameters");
     assert_eq!((params.aes_key, params.aes_iv), (&*vector("K01"), &*vector("K02")));
 }
@@ -213,7 +213,7 @@ fn ciphertexts() {
     }
     let mut truncated = vector("N05").to_vec();
     let len = cipher.decrypt(&mut truncated).expect("its padding is right");
-    assert!(Request::parse(&truncated[..len]).is_err());
+    assert!(ClientRequest::parse(&truncated[..len]).is_err());
 }
 
 #[test]

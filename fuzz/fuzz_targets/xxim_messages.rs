@@ -6,11 +6,11 @@
 use libfuzzer_sys::fuzz_target;
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::{
-    Leniency, Params, Request, UserParams, Version, inject, inject_send_msg_list, is_method, tcp,
+    Leniency, Params, ClientRequest, UserParams, Version, inject, inject_send_msg_list, is_method, tcp,
 };
 
 fuzz_target!(|data: &[u8]| {
-    let request = Request::parse(data).unwrap_or_else(|partial| partial);
+    let request = ClientRequest::parse(data).unwrap_or_else(|partial| partial);
     let _ = is_method(request.method);
     let leniency = Leniency { lenient: true, legacy: true };
     for path in [Version::V1, Version::V2] {

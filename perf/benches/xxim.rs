@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::{
-    Carrier, Identity, Push, Request, Response, common_req, head,
+    Carrier, ClientRequest, Identity, Push, Response, common_req, head,
 };
 use ringway::protocols::xxim::wire::{inject_send_msg_list, is_method, request_body};
 
@@ -68,7 +68,7 @@ fn request(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("xxim request");
     group.bench_function("parse and inject", |bencher| {
         bencher.iter(|| {
-            let request = Request::parse(black_box(&body)).expect("a request");
+            let request = ClientRequest::parse(black_box(&body)).expect("a request");
             assert!(is_method(request.method));
             inject_send_msg_list(request.data, true, &common_req)
         });

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 use ringway::hub::context;
 use ringway::protocols::connmix::rules::Resumed;
-use ringway::protocols::connmix::wire::{self, Call, Request};
+use ringway::protocols::connmix::wire::{self, ApiRequest, Call};
 use ringway::wire::json::{self, Index};
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ fn by_answer(body: &str) -> Option<Value> {
 fn by_api(request: &str) -> Option<Value> {
     let mut index = Index::default();
     match wire::envelope(request.as_bytes(), &mut index).request {
-        Ok(Request::Call { call: Call::SetContext(values), .. }) => {
+        Ok(ApiRequest::Call { call: Call::SetContext(values), .. }) => {
             let value = values.first().and_then(|(_, value)| *value);
             Some(serde_json::from_str(value.expect("not null")).expect("JSON"))
         }
@@ -166,7 +166,7 @@ proptest! {
         let body = format!(r#"{{"c":"7","d":{string}}}"#);
         let mut index = Index::default();
         match wire::send(body.as_bytes(), &mut index) {
-            Ok(Request::Send { data, .. }) => prop_assert_eq!(&*data, expected.as_bytes()),
+            Ok(ApiRequest::Send { data, .. }) => prop_assert_eq!(&*data, expected.as_bytes()),
             other => prop_assert!(false, "{other:?}"),
         }
         let session = format!("{{{string}:1}}");

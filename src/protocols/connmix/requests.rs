@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::config::connmix::{Api, User};
 use crate::hub::ConnId;
 use crate::hub::push::{Call, Command, Outcome, Payload, PayloadKind, Target};
-use crate::protocols::connmix::wire::{self, Answer, Code, Fault, Request};
+use crate::protocols::connmix::wire::{self, Answer, ApiRequest, Code, Fault};
 use crate::wire::http::fault::Fault as HttpFault;
 use crate::wire::http::{Request as Http, accept_key};
 use crate::wire::json::quoted;
@@ -249,34 +249,34 @@ pub type Found = Option<(Option<u16>, ConnId)>;
 /// What a request of the API asks for, from a peer that may do more than look or not. `find` reads
 /// client_ids.
 pub fn action(
-    request: Result<Request<'_>, Fault>,
+    request: Result<ApiRequest<'_>, Fault>,
     may_write: bool,
     find: impl Fn(i64) -> Found,
 ) -> Action {
     let request = match request {
-        Ok(Request::Ping) => return Action::Answer(Answer::Pong),
+        Ok(ApiRequest::Ping) => return Action::Answer(Answer::Pong),
         Ok(_) if !may_write => return Action::Answer(Fault("permission denied").into()),
         Ok(request) => request,
         Err(fault) => return Action::Answer(fault.into()),
     };
     match request {
-        Request::Ping => Action::Answer(Answer::Pong),
-        Request::Pop { topics } => {
+        ApiRequest::Ping => Action::Answer(Answer::Pong),
+        ApiRequest::Pop { topics } => {
             Action::Pop(topics.iter().map(|topic| (**topic).into()).collect())
         }
-        Request::Unpop => Action::Unpop,
-        Request::Send { client, data, opcode } => match find(client) {
+        ApiRequest::Unpop => Action::Unpop,
+        ApiRequest::Send { client, data, opcode } => match find(client) {
             None => Action::Answer(answer(About::Send, Outcome::default())),
             Some((node, conn)) => {
                 let command = push(Target::Conns(vec![conn]), data, opcode);
                 Action::Tell(command, About::Send, node)
             }
         },
-        Request::Publish { channel, data, opcode } => {
+        ApiRequest::Publish { channel, data, opcode } => {
             let target = Target::Topics(vec![channel.into()]);
             Action::Tell(push(target, data, opcode), About::Publish, None)
         }
-        Request::Call { client, call } => match find(client) {
+        ApiRequest::Call { client, call } => match find(client) {
             None => Action::Answer(answer(About::Call, Outcome::default())),
             Some((node, conn)) => {
                 Action::Tell(Command::Call { conn, call: owned(call) }, About::Call, node)

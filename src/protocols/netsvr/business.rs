@@ -24,7 +24,7 @@ use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::lists::letters::{Mail, NetsvrLetter};
 use crate::lists::numbers::kind;
 use crate::log::target;
-use crate::protocols::netsvr::commands::{self, Request};
+use crate::protocols::netsvr::commands::{self, BackendRequest};
 use crate::protocols::netsvr::wire::{self, RegisterCode};
 use crate::wire::worker::{Cmd, Frame as Inbound, FrameReader, conn_id};
 
@@ -255,24 +255,26 @@ impl super::Netsvr {
         // A second hold on a frame costs an allocation.
         let question = if wide && !cmd.is_one_way() { body.clone() } else { Bytes::new() };
         match commands::request(cmd, body, &engine.uniq_ids, engine.config.netsvr.generation) {
-            Request::Commands(commands) => return (commands, wide),
-            Request::GuestKickLater { delay_s, command } => {
+            BackendRequest::Commands(commands) => return (commands, wide),
+            BackendRequest::GuestKickLater { delay_s, command } => {
                 engine.later(delay_s, Job { node: None, command });
             }
-            Request::Ask { query, shape } if wide => {
+            BackendRequest::Ask { query, shape } if wide => {
                 self.ask_wide(engine, slot, (cmd, question), query, shape);
             }
-            Request::Ask { query, shape } => self.ask(engine, slot, query, shape),
-            Request::Metrics => self.ask_rates(engine, slot),
-            Request::Limit { on_open, on_message } => self.limit(engine, slot, on_open, on_message),
-            Request::Answer(bytes) => self.answer_now(engine, slot, bytes),
-            Request::Register { events } => self.register(engine, slot, events),
-            Request::RegisterUndecodable => {
+            BackendRequest::Ask { query, shape } => self.ask(engine, slot, query, shape),
+            BackendRequest::Metrics => self.ask_rates(engine, slot),
+            BackendRequest::Limit { on_open, on_message } => {
+                self.limit(engine, slot, on_open, on_message)
+            }
+            BackendRequest::Answer(bytes) => self.answer_now(engine, slot, bytes),
+            BackendRequest::Register { events } => self.register(engine, slot, events),
+            BackendRequest::RegisterUndecodable => {
                 let answer = wire::register_resp(RegisterCode::UnmarshalError, None);
                 self.answer_now(engine, slot, answer);
             }
-            Request::Unregister { conn_id } => self.ask_unregister(engine, slot, &conn_id),
-            Request::Ignore(reason) => {
+            BackendRequest::Unregister { conn_id } => self.ask_unregister(engine, slot, &conn_id),
+            BackendRequest::Ignore(reason) => {
                 let peer = self.business(engine, slot).map(|business| business.peer);
                 if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
                     tracing::warn!(

@@ -21,7 +21,7 @@ use crate::wire::worker::{Cmd, Named, UniqId, UniqIds};
 
 /// What a frame asks for.
 #[derive(Debug)]
-pub enum Request {
+pub enum BackendRequest {
     /// Nothing, for a reason that belongs into the log.
     Ignore(String),
     /// Carry these out, in order. Often none: a command that names nobody or has nothing to send is
@@ -73,15 +73,15 @@ pub enum Next {
 
 /// Reads a frame of a business connection. Every query gives something that leads to exactly one
 /// response; one that cannot be read gets the empty response of its command (section 3.6).
-pub fn request(cmd: Cmd, body: Bytes, ids: &UniqIds, generation: Generation) -> Request {
+pub fn request(cmd: Cmd, body: Bytes, ids: &UniqIds, generation: Generation) -> BackendRequest {
     let read = match cmd.is_one_way() {
         true => one_way(cmd, body, ids, generation),
         false => query(cmd, body, ids, generation),
     };
     read.unwrap_or_else(|error| match cmd {
-        Cmd::Register => Request::RegisterUndecodable,
-        _ if cmd.is_one_way() => Request::Ignore(error.to_string()),
-        _ => Request::Answer(answers::empty(cmd)),
+        Cmd::Register => BackendRequest::RegisterUndecodable,
+        _ if cmd.is_one_way() => BackendRequest::Ignore(error.to_string()),
+        _ => BackendRequest::Answer(answers::empty(cmd)),
     })
 }
 
@@ -204,7 +204,7 @@ fn one_way(
     body: Bytes,
     ids: &UniqIds,
     generation: Generation,
-) -> Result<Request, DecodeError> {
+) -> Result<BackendRequest, DecodeError> {
     let command = match cmd {
         Cmd::ConnInfoUpdate => info_update(requests::info_update(body, ids)?),
         Cmd::ConnInfoDelete => info_delete(requests::info_delete(body, ids)?),
@@ -241,7 +241,7 @@ fn one_way(
         Cmd::ForceOfflineGuest => return Ok(guest_kick(requests::guest_kick(body, ids)?)),
         _ => None,
     };
-    Ok(Request::Commands(Vec::from_iter(command)))
+    Ok(BackendRequest::Commands(Vec::from_iter(command)))
 }
 
 fn query(
@@ -249,18 +249,20 @@ fn query(
     body: Bytes,
     ids: &UniqIds,
     generation: Generation,
-) -> Result<Request, DecodeError> {
+) -> Result<BackendRequest, DecodeError> {
     let mut shape = Shape(Form::Plain(cmd));
     let query = match cmd {
         Cmd::Register => {
             let [events, _] = requests::numbers(body)?;
-            return Ok(Request::Register { events });
+            return Ok(BackendRequest::Register { events });
         }
-        Cmd::Unregister => return Ok(Request::Unregister { conn_id: requests::conn_id(body)? }),
-        Cmd::Metrics => return Ok(Request::Metrics),
+        Cmd::Unregister => {
+            return Ok(BackendRequest::Unregister { conn_id: requests::conn_id(body)? });
+        }
+        Cmd::Metrics => return Ok(BackendRequest::Metrics),
         Cmd::Limit => {
             let [on_open, on_message] = requests::numbers(body)?;
-            return Ok(Request::Limit { on_open, on_message });
+            return Ok(BackendRequest::Limit { on_open, on_message });
         }
         Cmd::CheckOnline => Query::Online(requests::question(body, ids)?.targets),
         Cmd::CustomerIdList | Cmd::CustomerIdCount => Query::Users,
@@ -292,9 +294,9 @@ fn query(
             shape = Shape(Form::CustomerInfos { with_uniq_ids });
             Query::UserInfo { users, want: Want { session, user: false, topics } }
         }
-        _ => return Ok(Request::Ignore(format!("{cmd:?} is not for the gateway"))),
+        _ => return Ok(BackendRequest::Ignore(format!("{cmd:?} is not for the gateway"))),
     };
-    Ok(Request::Ask { query, shape })
+    Ok(BackendRequest::Ask { query, shape })
 }
 
 /// The topics of a count; `None` is all of them.
@@ -325,7 +327,7 @@ fn bulk<T: Name>(
     bulk: Bulk<T>,
     target: fn(Vec<T>) -> Target,
     of_many: fn(Bytes) -> Option<Arc<Payload>>,
-) -> Request {
+) -> BackendRequest {
     let Bulk { mut targets, data } = bulk;
     let (n, m) = (targets.len(), data.len());
     if n == 1 && m > 1 {
@@ -335,14 +337,14 @@ fn bulk<T: Name>(
             .flatten()
             .filter(|_| !payloads.is_empty())
             .map(|name| Command::Push { target: target(vec![name]), payloads });
-        return Request::Commands(Vec::from_iter(command));
+        return BackendRequest::Commands(Vec::from_iter(command));
     }
     if n == 0 || n != m {
-        return Request::Ignore(format!("{m} payloads for {n} targets"));
+        return BackendRequest::Ignore(format!("{m} payloads for {n} targets"));
     }
     let pairs = targets.into_iter().zip(data);
     let pushes = pairs.filter_map(|(name, data)| push(target(vec![name?]), data));
-    Request::Commands(pushes.collect())
+    BackendRequest::Commands(pushes.collect())
 }
 
 fn info_update(update: requests::InfoUpdate) -> Option<Command> {
@@ -385,9 +387,9 @@ fn kick<T>(cast: Cast<T>, target: fn(Vec<T>) -> Target, reason: CloseReason) -> 
     })
 }
 
-fn guest_kick(kick: GuestKick) -> Request {
+fn guest_kick(kick: GuestKick) -> BackendRequest {
     if kick.targets.is_empty() {
-        return Request::Commands(Vec::new());
+        return BackendRequest::Commands(Vec::new());
     }
     let command = Command::Kick {
         target: Target::Conns(kick.targets),
@@ -396,8 +398,8 @@ fn guest_kick(kick: GuestKick) -> Request {
         guests_only: true,
     };
     match u32::try_from(kick.delay) {
-        Ok(delay_s @ 1..) => Request::GuestKickLater { delay_s, command },
-        _ => Request::Commands(vec![command]),
+        Ok(delay_s @ 1..) => BackendRequest::GuestKickLater { delay_s, command },
+        _ => BackendRequest::Commands(vec![command]),
     }
 }
 

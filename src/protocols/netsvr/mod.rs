@@ -308,13 +308,13 @@ impl Netsvr {
             let request =
                 commands::request(cmd, body.clone(), &ids, engine.config.netsvr.generation);
             match request {
-                commands::Request::Commands(commands) => {
+                commands::BackendRequest::Commands(commands) => {
                     let named =
                         |command: &Command| command.conns().is_some_and(|conns| !conns.is_empty());
                     let commands = commands.into_iter().filter(named);
                     commands.for_each(|command| engine.dispatch_to(node, command));
                 }
-                commands::Request::GuestKickLater { delay_s, command } => {
+                commands::BackendRequest::GuestKickLater { delay_s, command } => {
                     engine.later(delay_s, Job { node: Some(node), command });
                 }
                 // What is wrong with it is said where this node carries it out.
@@ -335,7 +335,7 @@ impl Netsvr {
         let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
         let asks = named.filter_map(|(node, ids)| {
             match commands::request(cmd, body.clone(), ids, generation) {
-                commands::Request::Ask { query, .. } => Some((Some(*node), query)),
+                commands::BackendRequest::Ask { query, .. } => Some((Some(*node), query)),
                 _ => None,
             }
         });

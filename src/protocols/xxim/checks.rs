@@ -16,7 +16,12 @@ use crate::protocols::xxim::wire;
 
 impl super::State {
     /// Has a backend asked about a request.
-    pub(crate) fn check(&mut self, engine: &mut Engine, slot: u32, request: &wire::Request<'_>) {
+    pub(crate) fn check(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        request: &wire::ClientRequest<'_>,
+    ) {
         let number = self.ask(engine, slot);
         let id = engine.conns.id(slot);
         let Some(conn) = self.xxim(engine, slot) else { return };
@@ -52,7 +57,7 @@ impl super::State {
             }
             other => {
                 // It was read before it was asked about.
-                let Ok(request) = wire::Request::parse(&message) else { return };
+                let Ok(request) = wire::ClientRequest::parse(&message) else { return };
                 let (head, _) = wire::head(request.req_id, request.method);
                 forbidden(head, other, &config.xxim)
             }

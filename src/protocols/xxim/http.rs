@@ -363,7 +363,7 @@ impl super::State {
             }
             XximTarget::Worker => false,
         };
-        let inner = wire::Request { req_id: "", method: &plan.method, data: &data };
+        let inner = wire::ClientRequest { req_id: "", method: &plan.method, data: &data };
         let own = (!envelope).then(|| wire::common_req(&identity));
         let rewrite = config.xxim.v1_sendmsg_rewrite;
         let Ok(body) = requests::body(&inner, route, rewrite, own.as_deref()) else {

@@ -155,7 +155,12 @@ impl State {
     }
 
     /// A request that the gateway does not answer itself.
-    pub(crate) fn forward(&mut self, engine: &mut Engine, slot: u32, request: &wire::Request<'_>) {
+    pub(crate) fn forward(
+        &mut self,
+        engine: &mut Engine,
+        slot: u32,
+        request: &wire::ClientRequest<'_>,
+    ) {
         let config = engine.config.clone();
         let Some(conn) = self.xxim(engine, slot) else { return };
         let (head, req_id) = wire::head(request.req_id, request.method);
@@ -212,7 +217,7 @@ impl State {
         &mut self,
         engine: &mut Engine,
         slot: u32,
-        request: &wire::Request<'_>,
+        request: &wire::ClientRequest<'_>,
         body: &[u8],
     ) -> i32 {
         let id = engine.conns.id(slot);
@@ -343,7 +348,7 @@ pub(crate) fn read<'a>(
 /// The body for an upstream (section 4.3). `common_req`: `None` in mode `envelope`, where the
 /// identity is around the request and none may be in it.
 pub(crate) fn body(
-    request: &wire::Request<'_>,
+    request: &wire::ClientRequest<'_>,
     route: &XximRoute,
     rewrite: bool,
     common_req: Option<&[u8]>,

@@ -8,7 +8,7 @@
 mod request;
 mod response;
 
-pub use request::{Call, Envelope, Fault, Request, envelope, publish, send};
+pub use request::{ApiRequest, Call, Envelope, Fault, envelope, publish, send};
 pub use response::{Answer, http_body, text_frame};
 
 /// `E.c` of an error (section 1.9).

@@ -37,12 +37,12 @@ const BAD_TOPICS: Fault = Fault("t: non-empty array of strings required");
 pub struct Envelope<'a> {
     /// The token of `i` or `id` as it was written; `null` if there is none.
     pub id: &'a str,
-    pub request: Result<Request<'a>, Fault>,
+    pub request: Result<ApiRequest<'a>, Fault>,
 }
 
 /// What an API peer asks for.
 #[derive(Debug, PartialEq)]
-pub enum Request<'a> {
+pub enum ApiRequest<'a> {
     /// `queue.pop`: distinct topics, at least one.
     Pop { topics: Vec<Cow<'a, str>> },
     /// `queue.unpop`
@@ -99,12 +99,12 @@ pub fn envelope<'a>(message: &'a [u8], index: &'a mut Index) -> Envelope<'a> {
 }
 
 /// Reads the body of `POST /v1/mesh/send`.
-pub fn send<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, Fault> {
+pub fn send<'a>(body: &'a [u8], index: &'a mut Index) -> Result<ApiRequest<'a>, Fault> {
     mesh_send(http_params(body, index)?)
 }
 
 /// Reads the body of `POST /v1/mesh/publish`.
-pub fn publish<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Request<'a>, Fault> {
+pub fn publish<'a>(body: &'a [u8], index: &'a mut Index) -> Result<ApiRequest<'a>, Fault> {
     mesh_publish(http_params(body, index)?)
 }
 
@@ -112,18 +112,21 @@ fn http_params<'a>(body: &'a [u8], index: &'a mut Index) -> Result<Value<'a>, Fa
     index.read(body).filter(|body| body.kind() == ValueKind::Object).ok_or(INVALID_JSON)
 }
 
-fn request<'a>(method: Option<Value<'a>>, params: Option<Value<'a>>) -> Result<Request<'a>, Fault> {
+fn request<'a>(
+    method: Option<Value<'a>>,
+    params: Option<Value<'a>>,
+) -> Result<ApiRequest<'a>, Fault> {
     let method = method.and_then(Value::string).ok_or(Fault("m: method name required"))?;
     match &*method {
         "mesh.send" => mesh_send(object(params)?),
         "mesh.publish" => mesh_publish(object(params)?),
         "conn.call" => conn_call(object(params)?),
-        "queue.pop" => Ok(Request::Pop { topics: topics(params)? }),
+        "queue.pop" => Ok(ApiRequest::Pop { topics: topics(params)? }),
         "queue.unpop" => match params.map_or(ValueKind::Null, Value::kind) {
-            ValueKind::Object | ValueKind::Array | ValueKind::Null => Ok(Request::Unpop),
+            ValueKind::Object | ValueKind::Array | ValueKind::Null => Ok(ApiRequest::Unpop),
             _ => Err(Fault("p: object required")),
         },
-        "server.ping" => Ok(Request::Ping),
+        "server.ping" => Ok(ApiRequest::Ping),
         _ => Err(Fault("unknown method")),
     }
 }
@@ -160,18 +163,18 @@ fn topics(params: Option<Value<'_>>) -> Result<Vec<Cow<'_, str>>, Fault> {
     if topics.is_empty() { Err(BAD_TOPICS) } else { Ok(topics) }
 }
 
-fn mesh_send(params: Value<'_>) -> Result<Request<'_>, Fault> {
+fn mesh_send(params: Value<'_>) -> Result<ApiRequest<'_>, Fault> {
     let [target, data, kind] = mesh_params(params);
     let client = client_id(target)?;
     let (data, opcode) = payload(data, kind)?;
-    Ok(Request::Send { client, data, opcode })
+    Ok(ApiRequest::Send { client, data, opcode })
 }
 
-fn mesh_publish(params: Value<'_>) -> Result<Request<'_>, Fault> {
+fn mesh_publish(params: Value<'_>) -> Result<ApiRequest<'_>, Fault> {
     let [target, data, kind] = mesh_params(params);
     let channel = channel(target)?;
     let (data, opcode) = payload(data, kind)?;
-    Ok(Request::Publish { channel, data, opcode })
+    Ok(ApiRequest::Publish { channel, data, opcode })
 }
 
 /// `c`, `d` and `t`.
@@ -227,7 +230,7 @@ fn channel(value: Option<Value<'_>>) -> Result<Cow<'_, str>, Fault> {
     if legal { Ok(name) } else { Err(BAD_CHANNEL) }
 }
 
-fn conn_call(params: Value<'_>) -> Result<Request<'_>, Fault> {
+fn conn_call(params: Value<'_>) -> Result<ApiRequest<'_>, Fault> {
     let (mut client, mut function, mut arguments) = (None, None, None);
     for (key, value) in params.members() {
         match &*key {
@@ -248,7 +251,7 @@ fn conn_call(params: Value<'_>) -> Result<Request<'_>, Fault> {
         "unsubscribe" => Call::Unsubscribe(channels(arguments?)?),
         _ => return Err(Fault("f: unknown function")),
     };
-    Ok(Request::Call { client, call })
+    Ok(ApiRequest::Call { client, call })
 }
 
 fn context_value(arguments: Value<'_>) -> Result<Call<'_>, Fault> {

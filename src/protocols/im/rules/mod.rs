@@ -27,8 +27,8 @@ use crate::protocols::im::wire::proto::{
     ChatroomRequest, CrMessage, CrMessageType, cr_message::UserInfo,
 };
 use crate::protocols::im::wire::{
-    Answer, Compression, Decoder, Frame, Gzip, GzipError, Header, LenMode, Refusal, Request, Rules,
-    Status, VERSION_MAX, Wire,
+    Answer, ClientCommand, Compression, Decoder, Frame, Gzip, GzipError, Header, LenMode, Refusal,
+    Rules, Status, VERSION_MAX, Wire,
 };
 
 /// PING of one connection that take nothing from the bucket of requests (section 12).
@@ -193,14 +193,14 @@ impl Session {
         self.note(header, frame.mode);
         let request = rules.commands.request(header.command);
         match request {
-            Request::Nothing => return Step::Ignore,
-            Request::Unknown => return self.refuse(header, Status::UnknownCommand, around),
+            ClientCommand::Nothing => return Step::Ignore,
+            ClientCommand::Unknown => return self.refuse(header, Status::UnknownCommand, around),
             _ if !self.passes(request, around) => {
                 return self.refuse(header, Status::RateLimited, around);
             }
             _ => {}
         }
-        let takes_body = !matches!(request, Request::Logout | Request::Ping);
+        let takes_body = !matches!(request, ClientCommand::Logout | ClientCommand::Ping);
         let body = match header.compression() {
             Compression::Reserved => Err(GzipError::Corrupt),
             Compression::Gzip if takes_body && !frame.body.is_empty() => {
@@ -216,15 +216,17 @@ impl Session {
             }
         };
         match request {
-            Request::Login => self.login(header, body, around),
-            Request::Logout => Step::Answer(None, Some(End::Logout)),
-            Request::Ping => {
+            ClientCommand::Login => self.login(header, body, around),
+            ClientCommand::Logout => Step::Answer(None, Some(End::Logout)),
+            ClientCommand::Ping => {
                 let command = rules.commands.pong;
                 Step::Answer(Some(Answer { seq: header.seq, command, status: 0 }), None)
             }
-            Request::JoinCr | Request::LeaveCr => self.room(header, request, body, around),
-            Request::Cms => self.cms(header, body, around),
-            Request::Nothing | Request::Unknown => Step::Ignore,
+            ClientCommand::JoinCr | ClientCommand::LeaveCr => {
+                self.room(header, request, body, around)
+            }
+            ClientCommand::Cms => self.cms(header, body, around),
+            ClientCommand::Nothing | ClientCommand::Unknown => Step::Ignore,
         }
     }
 
@@ -269,15 +271,15 @@ impl Session {
     }
 
     /// Whether the bucket of a request has a token.
-    fn passes(&mut self, request: Request, around: &Around<'_>) -> bool {
+    fn passes(&mut self, request: ClientCommand, around: &Around<'_>) -> bool {
         let Around { rules, now_ms, .. } = *around;
         match request {
-            Request::Cms => {
+            ClientCommand::Cms => {
                 let rules = BucketRules { rate: rules.cms_rate, burst: rules.cms_burst };
                 return self.messages.take(now_ms, rules);
             }
-            Request::Logout => return true,
-            Request::Ping if self.pings.take(now_ms, PINGS) => return true,
+            ClientCommand::Logout => return true,
+            ClientCommand::Ping if self.pings.take(now_ms, PINGS) => return true,
             _ => {}
         }
         let rules = BucketRules { rate: rules.request_rate, burst: rules.request_burst };
@@ -285,7 +287,13 @@ impl Session {
     }
 
     /// JOIN_CR and LEAVE_CR.
-    fn room(&mut self, header: Header, request: Request, body: &[u8], around: &Around<'_>) -> Step {
+    fn room(
+        &mut self,
+        header: Header,
+        request: ClientCommand,
+        body: &[u8],
+        around: &Around<'_>,
+    ) -> Step {
         let Ok(asked) = ChatroomRequest::decode(body) else {
             return self.refuse(header, Status::BadBody, around);
         };
@@ -294,7 +302,7 @@ impl Session {
         }
         let topic = topic_of(&asked.chatroom_id);
         let answer = ok(header);
-        if request == Request::LeaveCr {
+        if request == ClientCommand::LeaveCr {
             return Step::Leave(answer, topic);
         }
         if around.hub.is_in(around.slot, &topic) {

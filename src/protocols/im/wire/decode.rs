@@ -171,7 +171,7 @@ impl Decoder {
         if !rules.versions.has(header.version()) {
             return Err(Refusal::Version(header));
         }
-        if header.flow() != Flow::Request {
+        if header.flow() != Flow::ClientCommand {
             return Err(Refusal::Flow(header));
         }
         let mode = match (self.mode, rules.len) {

@@ -37,7 +37,7 @@ pub enum Compression {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flow {
-    Request = 0,
+    ClientCommand = 0,
     Response = 1,
     Notification = 2,
     Unassigned = 3,
@@ -115,7 +115,7 @@ impl Header {
     /// Bits 1 and 0 of the flag.
     pub fn flow(self) -> Flow {
         match self.flag & 3 {
-            0 => Flow::Request,
+            0 => Flow::ClientCommand,
             1 => Flow::Response,
             2 => Flow::Notification,
             _ => Flow::Unassigned,

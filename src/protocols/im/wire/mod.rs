@@ -29,7 +29,7 @@ pub use encode::{
 pub use gzip::{Gzip, GzipError};
 pub use header::{ByteOrder, Compression, Flow, Header, LenMode, LenRule, VERSION_MAX, Versions};
 pub use login::LoginFields;
-pub use numbers::{Commands, Request, Status, Statuses};
+pub use numbers::{ClientCommand, Commands, Status, Statuses};
 
 /// Bytes of the header of every frame.
 pub const HEADER_BYTES: usize = 11;

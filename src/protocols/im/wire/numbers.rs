@@ -18,7 +18,7 @@ pub struct Commands {
 
 /// What a number in a frame from a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum ClientCommand {
     /// RESERVED, or a PONG: ignored.
     Nothing,
     Login,
@@ -64,16 +64,16 @@ impl Commands {
     }
 
     /// What the number means in a frame from a client.
-    pub fn request(&self, number: u8) -> Request {
+    pub fn request(&self, number: u8) -> ClientCommand {
         match number {
-            n if n == self.login => Request::Login,
-            n if n == self.logout => Request::Logout,
-            n if n == self.ping => Request::Ping,
-            n if n == self.join_cr => Request::JoinCr,
-            n if n == self.leave_cr => Request::LeaveCr,
-            n if n == self.cms => Request::Cms,
-            n if n == self.reserved || n == self.pong => Request::Nothing,
-            _ => Request::Unknown,
+            n if n == self.login => ClientCommand::Login,
+            n if n == self.logout => ClientCommand::Logout,
+            n if n == self.ping => ClientCommand::Ping,
+            n if n == self.join_cr => ClientCommand::JoinCr,
+            n if n == self.leave_cr => ClientCommand::LeaveCr,
+            n if n == self.cms => ClientCommand::Cms,
+            n if n == self.reserved || n == self.pong => ClientCommand::Nothing,
+            _ => ClientCommand::Unknown,
         }
     }
 }
@@ -183,20 +183,20 @@ mod tests {
     #[test]
     fn numbers_of_requests_come_before_those_of_the_server() {
         let fleet = Commands { cr_notify: 7, ..Commands::default() };
-        assert_eq!(fleet.request(7), Request::Cms);
+        assert_eq!(fleet.request(7), ClientCommand::Cms);
         let known = [
-            (0, Request::Nothing),
-            (1, Request::Login),
-            (2, Request::Logout),
-            (3, Request::Ping),
-            (4, Request::Nothing),
-            (5, Request::JoinCr),
-            (6, Request::LeaveCr),
-            (7, Request::Cms),
+            (0, ClientCommand::Nothing),
+            (1, ClientCommand::Login),
+            (2, ClientCommand::Logout),
+            (3, ClientCommand::Ping),
+            (4, ClientCommand::Nothing),
+            (5, ClientCommand::JoinCr),
+            (6, ClientCommand::LeaveCr),
+            (7, ClientCommand::Cms),
         ];
         for (number, request) in known {
             assert_eq!(Commands::default().request(number), request);
         }
-        assert!((8..=255).all(|n| Commands::default().request(n) == Request::Unknown));
+        assert!((8..=255).all(|n| Commands::default().request(n) == ClientCommand::Unknown));
     }
 }

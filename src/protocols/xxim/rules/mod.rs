@@ -27,7 +27,7 @@ use crate::hub::login::{Login, Permission, Question, Verdict};
 use crate::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
 use crate::protocols::xxim::wire::cipher::{Cipher, Seeds};
 use crate::protocols::xxim::wire::{
-    self as wire, Identity, Leniency, LocalMethod, PLATFORMS, Params, Request, UserParams,
+    self as wire, ClientRequest, Identity, Leniency, LocalMethod, PLATFORMS, Params, UserParams,
     V1_PLATFORM_BYTES_MAX, Version, code, text,
 };
 
@@ -93,9 +93,9 @@ pub enum Step<'a> {
     Claim(Triple),
     /// Have a backend asked whether the request may be, then hand its message in again with `asks`
     /// off, or call [`forbidden`]. Until then the owner hands in no other.
-    Check(Request<'a>),
+    Check(ClientRequest<'a>),
     /// The request goes to an upstream.
-    Forward(Request<'a>),
+    Forward(ClientRequest<'a>),
 }
 
 /// What is known about one client.
@@ -179,7 +179,7 @@ impl Client {
         white: impl Fn(&str) -> bool,
     ) -> Step<'a> {
         debug_assert!(!self.at_barrier(), "a message behind a barrier");
-        let request = match Request::parse(message) {
+        let request = match ClientRequest::parse(message) {
             Ok(request) => request,
             // Damaged padding and damaged messages look the same (section 9.2).
             Err(_) if self.cipher.is_some() => return Step::Close(Close::PROTOCOL),
@@ -205,7 +205,12 @@ impl Client {
         }
     }
 
-    fn set_params(&mut self, request: &Request<'_>, path: Version, config: &Xxim) -> Step<'static> {
+    fn set_params(
+        &mut self,
+        request: &ClientRequest<'_>,
+        path: Version,
+        config: &Xxim,
+    ) -> Step<'static> {
         let leniency = Leniency { lenient: config.lenient_params, legacy: config.legacy_paths };
         let Ok(params) = Params::parse(request.data, path, leniency) else {
             return fail(request, code::REQUEST, None, None);
@@ -271,7 +276,7 @@ impl Client {
         self.claimed()
     }
 
-    fn set_user(&mut self, request: &Request<'_>, config: &Xxim) -> Step<'static> {
+    fn set_user(&mut self, request: &ClientRequest<'_>, config: &Xxim) -> Step<'static> {
         let Ok(user) = UserParams::parse(request.data) else {
             return fail(request, code::REQUEST, None, None);
         };
@@ -438,7 +443,7 @@ fn fits(identity: &Identity) -> bool {
     own.iter().chain(&others).all(|text| text.len() <= XXIM_PARAM_BYTES_MAX)
 }
 
-fn head(request: &Request<'_>) -> Bytes {
+fn head(request: &ClientRequest<'_>) -> Bytes {
     wire::head(request.req_id, request.method).0
 }
 
@@ -452,7 +457,7 @@ pub fn refuse(head: Bytes, code: i32, msg: Option<&str>, close: Option<Close>) -
 }
 
 /// Platform or device will not do: code 3, then the close (section 1.8, `auth_fail`).
-fn misfit(request: &Request<'_>, close: Close, config: &Xxim) -> Step<'static> {
+fn misfit(request: &ClientRequest<'_>, close: Close, config: &Xxim) -> Step<'static> {
     match config.respond_then_close {
         true => fail(request, code::REQUEST, None, Some(close)),
         false => Step::Close(close),
@@ -460,7 +465,7 @@ fn misfit(request: &Request<'_>, close: Close, config: &Xxim) -> Step<'static> {
 }
 
 fn fail(
-    request: &Request<'_>,
+    request: &ClientRequest<'_>,
     code: i32,
     msg: Option<&str>,
     close: Option<Close>,

@@ -31,7 +31,7 @@ pub use hooks::{after_connect, after_disconnect, conn_param, request_body};
 pub use identity::Identity;
 pub use params::{Leniency, PLATFORMS, Params, UserParams, V1_PLATFORM_BYTES_MAX};
 pub use request::{
-    LocalMethod, METHOD_BYTES_MAX, Request, Version, is_method, is_white, local_method,
+    ClientRequest, LocalMethod, METHOD_BYTES_MAX, Version, is_method, is_white, local_method,
 };
 pub use response::{
     Body, Carrier, EVENT_AFTER_CONNECT, EVENT_RESPONSE, GREETING, Push, Response, code,

@@ -28,20 +28,20 @@ pub enum Version {
 
 /// A RequestBody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Request<'a> {
+pub struct ClientRequest<'a> {
     /// Chosen by the client; opaque, may be empty or repeated.
     pub req_id: &'a str,
     pub method: &'a str,
     pub data: &'a [u8],
 }
 
-impl<'a> Request<'a> {
+impl<'a> ClientRequest<'a> {
     /// Reads a message.
     ///
     /// # Errors
     /// What was read before the defect, for the answer (section 4.1, step 2).
-    pub fn parse(message: &'a [u8]) -> Result<Request<'a>, Request<'a>> {
-        let mut request = Request::default();
+    pub fn parse(message: &'a [u8]) -> Result<ClientRequest<'a>, ClientRequest<'a>> {
+        let mut request = ClientRequest::default();
         for field in Fields::new(message) {
             let Ok(field) = field else { return Err(request) };
             let read = match field.number {
@@ -115,16 +115,17 @@ mod tests {
             data: b"data".to_vec().into(),
         }
         .encode_to_vec();
-        let request = Request::parse(&whole).expect("a whole message");
+        let request = ClientRequest::parse(&whole).expect("a whole message");
         assert_eq!((request.req_id, request.method), ("n7", "/v1/conn/keepAlive"));
         assert_eq!(request.data, b"data");
-        let cut = Request::parse(&whole[..20]).expect_err("the method is cut");
+        let cut = ClientRequest::parse(&whole[..20]).expect_err("the method is cut");
         assert_eq!((cut.req_id, cut.method), ("n7", ""));
         let wrong = [&[0x0a, 1, 0xff][..], &whole].concat();
-        assert_eq!(Request::parse(&wrong), Err(Request::default()));
-        let last = Request::parse(b"\x0a\x01a\x0a\x01b\x08\x05").expect("the last one counts");
+        assert_eq!(ClientRequest::parse(&wrong), Err(ClientRequest::default()));
+        let last =
+            ClientRequest::parse(b"\x0a\x01a\x0a\x01b\x08\x05").expect("the last one counts");
         assert_eq!(last.req_id, "b");
-        assert_eq!(Request::parse(b""), Ok(Request::default()));
+        assert_eq!(ClientRequest::parse(b""), Ok(ClientRequest::default()));
     }
 
     #[test]
@@ -170,7 +171,7 @@ mod tests {
         #[test]
         fn the_same_as_another_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..48)) {
             let theirs = RequestBody::decode(&bytes[..]);
-            if let (Ok(theirs), Ok(ours)) = (theirs, Request::parse(&bytes)) {
+            if let (Ok(theirs), Ok(ours)) = (theirs, ClientRequest::parse(&bytes)) {
                 prop_assert_eq!(theirs.req_id, ours.req_id);
                 prop_assert_eq!(theirs.method, ours.method);
                 prop_assert_eq!(theirs.data, ours.data);
@@ -185,7 +186,7 @@ mod tests {
         ) {
             let body = RequestBody { req_id, method, data: data.into() };
             let bytes = body.encode_to_vec();
-            let request = Request::parse(&bytes).expect("an encoded message");
+            let request = ClientRequest::parse(&bytes).expect("an encoded message");
             prop_assert_eq!(request.req_id, body.req_id);
             prop_assert_eq!(request.method, body.method);
             prop_assert_eq!(request.data, body.data);
