@@ -123,7 +123,7 @@ impl Engine {
         self.dropped(DropReason::MeshFull, 1);
         if let Some(number) = reply {
             let part = Outcome { done: 0, failed: 1 };
-            self.wants.push(Want::Told { number, part });
+            self.wants.push(Want::Outcome { number, part });
         }
     }
 

@@ -45,7 +45,7 @@ pub enum QueueMail {
     /// To a topic's home: messages of clients of shard `from`.
     Push { from: u8, topic: Arc<str>, messages: Vec<Push> },
     /// To a client's shard: a message of it was not queued, or the client waits to hear of it.
-    Told(Outcome),
+    Outcome(Outcome),
     /// To a pushers' shard: so many of its messages are accepted.
     Accepted { topic: Arc<str>, count: u32 },
     /// To a home: this connection wants to consume these topics.
@@ -68,7 +68,7 @@ pub enum QueueMail {
     Supplied { topic: Arc<str>, messages: Vec<(u64, Bytes)> },
     /// To a pushers' shard: this became of so many of its messages. `told` are those that JetStream
     /// has not stored and those whose clients wait.
-    Settled { topic: Arc<str>, count: u32, told: Vec<Outcome> },
+    Settled { topic: Arc<str>, count: u32, outcomes: Vec<Outcome> },
 }
 
 /// What a shard keeps for queues beside its own topics.
@@ -325,7 +325,7 @@ impl Engine {
             refused += u32::from(result.is_err());
             if waiter != Waiter::Nobody || result.is_err() {
                 let outcome = Outcome { client, waiter, result };
-                self.post(from, Mail::Queue(QueueMail::Told(outcome)));
+                self.post(from, Mail::Queue(QueueMail::Outcome(outcome)));
             }
         }
         // What is refused is not under way any more either.
@@ -355,9 +355,9 @@ impl Engine {
     }
 
     /// What became of messages of this shard's clients.
-    pub(crate) fn settled(&mut self, topic: &Arc<str>, count: u32, told: Vec<Outcome>) {
+    pub(crate) fn settled(&mut self, topic: &Arc<str>, count: u32, outcomes: Vec<Outcome>) {
         self.queueing.queues.tally.pushed += u64::from(count);
-        for outcome in told {
+        for outcome in outcomes {
             if let Err(error) = outcome.result {
                 self.queueing.queues.tally.pushed -= 1;
                 self.queueing.queues.tally.refused += 1;

@@ -278,7 +278,7 @@ impl Ring {
         let socket = &mut self.sockets[slot as usize];
         let (target, generation) = (socket.target(), socket.generation);
         if let Some(stalled) = &mut socket.stalled {
-            debug_assert!(!stalled.told, "slot {slot} has stalled");
+            debug_assert!(!stalled.reported, "slot {slot} has stalled");
             return stalled.follow(batch);
         }
         if self.queue.is_full() {
@@ -371,7 +371,7 @@ impl Ring {
         while let Some((slot, generation, written)) = self.stalls.pop_front() {
             let Some(socket) = self.opened_as(slot, generation) else { continue };
             if let Some(stalled) = &mut socket.stalled {
-                stalled.told = true;
+                stalled.reported = true;
             }
             return Some(Event::Stalled { slot, written });
         }

@@ -34,7 +34,7 @@ pub enum Want {
     /// What a command came to on some shards or nodes ([`Tells`]).
     ///
     /// [`Tells`]: crate::engine::tells::Tells
-    Told { number: u64, part: Outcome },
+    Outcome { number: u64, part: Outcome },
 }
 
 /// The lists.

@@ -83,7 +83,7 @@ impl Shard {
         let answers = shards.max(1) + usize::from(leaves);
         self.engine.tells.open(number, conn, answers);
         match spread {
-            Spread::Parts(parts) if parts.is_empty() => self.told(number, Outcome::default()),
+            Spread::Parts(parts) if parts.is_empty() => self.outcome_of(number, Outcome::default()),
             Spread::One(shard, command) => self.tell_shard(number, shard, &Arc::new(command)),
             Spread::Parts(parts) => {
                 for (shard, command) in parts {
@@ -104,16 +104,16 @@ impl Shard {
     fn tell_shard(&mut self, number: u64, shard: u8, command: &Arc<Command>) {
         if shard == self.engine.id {
             let outcome = self.apply(command);
-            return self.told(number, outcome);
+            return self.outcome_of(number, outcome);
         }
         let reply = ReplyTo::Shard { shard: self.engine.id, number };
         self.engine.post(shard, Mail::Tell { command: command.clone(), reply });
     }
 
     /// What a command came to on one shard, or on other nodes.
-    pub(super) fn told(&mut self, number: u64, part: Outcome) {
+    pub(super) fn outcome_of(&mut self, number: u64, part: Outcome) {
         if let Some((conn, outcome)) = self.engine.tells.add(number, part) {
-            self.tenants.api.told(&mut self.engine, conn, number, outcome);
+            self.tenants.api.outcome(&mut self.engine, conn, number, outcome);
         }
     }
 

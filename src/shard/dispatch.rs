@@ -39,7 +39,7 @@ impl Shard {
                 Want::CarryOn => self.tenants.connmix.carry_on(&mut self.engine),
                 Want::Command(command) => self.dispatch(command),
                 Want::Wide(command) => self.dispatch_wide(command),
-                Want::Told { number, part } => self.told(number, part),
+                Want::Outcome { number, part } => self.outcome_of(number, part),
             }
         }
     }

@@ -24,10 +24,10 @@ impl Shard {
 
     /// Sends a payload to every client of the target.
     pub(super) fn push_to(&mut self, target: &Target, payload: &Payload) -> Outcome {
-        let told = match target {
+        let answered = match target {
             // Requests over HTTP are no members; what is cast to one is its answer.
             Target::Conns(conns) => {
-                self.tenants.xxim.http_told(&mut self.engine, conns, payload.raw())
+                self.tenants.xxim.http_cast(&mut self.engine, conns, payload.raw())
             }
             _ => 0,
         };
@@ -39,7 +39,7 @@ impl Shard {
             }),
             _ => hub.for_each(target, |slot| fan.deliver(slot)),
         });
-        outcome.done += told;
+        outcome.done += answered;
         outcome
     }
 

@@ -17,7 +17,7 @@ impl Shard {
                 self.tenants.netsvr.find(&mut self.engine, query, from, reply)
             }
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
-            Mail::Replied { number, reply: Reply::Outcome(part) } => self.told(number, part),
+            Mail::Replied { number, reply: Reply::Outcome(part) } => self.outcome_of(number, part),
             Mail::Replied { number, reply } => {
                 self.tenants.netsvr.replied(&mut self.engine, number, reply)
             }
@@ -50,7 +50,7 @@ impl Shard {
     pub(super) fn queue_mail(&mut self, mail: QueueMail) {
         match mail {
             QueueMail::Push { from, topic, messages } => self.engine.pushed(from, &topic, messages),
-            QueueMail::Told(outcome) => {
+            QueueMail::Outcome(outcome) => {
                 self.engine.dropped(DropReason::QueueRefused, u64::from(outcome.result.is_err()));
                 self.engine.queueing.outcomes.push_back(outcome);
             }
@@ -84,7 +84,9 @@ impl Shard {
             QueueMail::Supplied { topic, messages } => {
                 self.engine.queueing.queues.supply(&topic, messages, self.engine.now.ms);
             }
-            QueueMail::Settled { topic, count, told } => self.engine.settled(&topic, count, told),
+            QueueMail::Settled { topic, count, outcomes } => {
+                self.engine.settled(&topic, count, outcomes)
+            }
         }
     }
 
@@ -93,7 +95,7 @@ impl Shard {
     pub(super) fn queue_turn(&mut self) {
         // Rules that go on may push again.
         while let Some(outcome) = self.engine.queueing.outcomes.pop_front() {
-            self.tenants.connmix.push_told(&mut self.engine, outcome);
+            self.tenants.connmix.push_settled(&mut self.engine, outcome);
         }
         self.engine.queue_turn();
     }

@@ -253,8 +253,8 @@ pub(super) struct Stalled {
     behind: VecDeque<Batch>,
     /// Bytes written in all.
     pub(super) written: usize,
-    /// Whether the caller was told.
-    pub(super) told: bool,
+    /// Whether the caller knows.
+    pub(super) reported: bool,
     gather: Gather,
 }
 
@@ -263,7 +263,7 @@ impl Stalled {
     pub(super) fn new(batch: Batch, done: usize) -> Stalled {
         debug_assert!(done < batch.len());
         let behind = VecDeque::new();
-        Stalled { batch, done, behind, written: done, told: false, gather: Gather::new() }
+        Stalled { batch, done, behind, written: done, reported: false, gather: Gather::new() }
     }
 
     /// One more batch, not empty, to follow.

@@ -2,7 +2,7 @@
 //! between empty and not.
 //!
 //! Invariants: a count is the number of names of the bucket; [`Occupancy::take`] tells every bucket
-//! whose state is another than it told last, and no other.
+//! whose state is another than it announced last, and no other.
 //! Costs: 33 KiB per shard; a hash of the name per name that begins or ends to exist.
 
 use super::{BUCKETS, Bitmap, Bucket, Space};
@@ -27,12 +27,12 @@ pub struct Occupancy {
 #[derive(Debug)]
 struct Counts {
     names: [u32; BUCKETS],
-    told: Bitmap,
+    announced: Bitmap,
 }
 
 impl Counts {
     fn new() -> Counts {
-        Counts { names: [0; BUCKETS], told: Bitmap::default() }
+        Counts { names: [0; BUCKETS], announced: Bitmap::default() }
     }
 }
 
@@ -82,8 +82,8 @@ impl Occupancy {
         let turns = turned.into_iter().filter_map(|bucket| {
             let counts = self.counts(bucket.space);
             let occupied = counts.names[usize::from(bucket.number)] > 0;
-            let news = counts.told.has(bucket.number) != occupied;
-            counts.told.set(bucket.number, occupied);
+            let news = counts.announced.has(bucket.number) != occupied;
+            counts.announced.set(bucket.number, occupied);
             news.then_some(Turn { bucket, occupied })
         });
         turns.collect()

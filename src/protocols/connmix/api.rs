@@ -295,7 +295,7 @@ impl Api {
     }
 
     /// What a command of a connection came to.
-    pub(crate) fn told(
+    pub(crate) fn outcome(
         &mut self,
         engine: &mut Engine,
         conn: ConnId,

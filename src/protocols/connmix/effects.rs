@@ -167,12 +167,12 @@ impl Connmix {
                 engine.counters.protocol_violations += 1;
                 engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
             }
-            effect => self.told(engine, effect),
+            effect => self.apply(engine, effect),
         }
     }
 
     /// Effects that need no connection.
-    fn told(&mut self, engine: &mut Engine, effect: Effect) {
+    fn apply(&mut self, engine: &mut Engine, effect: Effect) {
         match effect {
             Effect::Publish { channel, kind, data } => {
                 let payloads = vec![Payload::of_kind(data, kind_of(kind))];
@@ -204,10 +204,10 @@ impl Connmix {
     }
 
     /// What became of a message that this client pushed to a queue; a refusal has been counted.
-    pub(crate) fn push_told(&mut self, engine: &mut Engine, outcome: Outcome) {
+    pub(crate) fn push_settled(&mut self, engine: &mut Engine, outcome: Outcome) {
         let Outcome { client, waiter, result } = outcome;
         if waiter == Waiter::Departed {
-            return self.departed_told(engine, client, result);
+            return self.departed_settled(engine, client, result);
         }
         let Some(slot) = engine.hub.slot_of(client) else { return };
         if let Err(error) = result {
@@ -263,7 +263,7 @@ impl Connmix {
     }
 
     /// A push of the rules about a client that has left has been stored, or not.
-    fn departed_told(&mut self, engine: &mut Engine, id: ConnId, result: Result<(), PushError>) {
+    fn departed_settled(&mut self, engine: &mut Engine, id: ConnId, result: Result<(), PushError>) {
         let Some(departed) = self.departed.remove(&id) else { return };
         let Departed { conn, flags, suspended } = *departed;
         // With `close` nothing follows a push that failed, as while the client was there.
@@ -300,7 +300,7 @@ impl Connmix {
                     let waiter = if waits { Waiter::Departed } else { Waiter::Nobody };
                     _ = engine.queue_push(id, &topic, d, waiter);
                 }
-                effect => self.told(engine, effect),
+                effect => self.apply(engine, effect),
             }
         }
         if let Some(suspended) = suspended {

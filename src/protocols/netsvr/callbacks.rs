@@ -65,7 +65,7 @@ impl Hooks {
         self.opens = self.queue.iter().filter(open).count();
     }
 
-    /// Tells that a connection was closed; the event is given back by [`Hooks::told`]. With too
+    /// Tells that a connection was closed; the event is given back by [`Hooks::take_close`]. With too
     /// many waiting the event comes back at once.
     pub fn close(
         &mut self,
@@ -84,7 +84,7 @@ impl Hooks {
     }
 
     /// The event whose callback is over.
-    pub fn told(&mut self, number: u64) -> Option<(Event, Option<ConnId>)> {
+    pub fn take_close(&mut self, number: u64) -> Option<(Event, Option<ConnId>)> {
         self.closes.remove(&number)
     }
 

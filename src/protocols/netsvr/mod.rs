@@ -138,7 +138,7 @@ impl Netsvr {
             }
             NetsvrLetter::Unregistered { number } => self.unregistered(engine, number),
             NetsvrLetter::Opened { conn, verdict } => self.verdict(engine, conn, verdict),
-            NetsvrLetter::ClosedCallback { number } => self.close_told(engine, number),
+            NetsvrLetter::ClosedCallback { number } => self.close_callback_over(engine, number),
         }
     }
 
@@ -280,9 +280,9 @@ impl Netsvr {
     }
 
     /// The callback at close is over, whatever came of it (section 7.2).
-    pub(crate) fn close_told(&mut self, engine: &mut Engine, number: u64) {
+    pub(crate) fn close_callback_over(&mut self, engine: &mut Engine, number: u64) {
         self.hooks.done();
-        if let Some((event, sticky)) = self.hooks.told(number) {
+        if let Some((event, sticky)) = self.hooks.take_close(number) {
             engine.place_close(event, sticky);
         }
     }

@@ -77,14 +77,14 @@ enum Pending {
     /// An upstream has it.
     Answered(Form),
     /// A worker has it until this time, milliseconds of the process clock.
-    Told(Form, u64),
+    WithWorker(Form, u64),
 }
 
 impl Pending {
     fn form(&mut self) -> &mut Form {
         match self {
             Pending::Verified(asked) => &mut asked.0.form,
-            Pending::Answered(form) | Pending::Told(form, _) => form,
+            Pending::Answered(form) | Pending::WithWorker(form, _) => form,
         }
     }
 }
@@ -108,8 +108,8 @@ impl HttpConn {
     }
 
     /// Whether a worker has a request of it.
-    pub(crate) fn is_told(&self) -> bool {
-        matches!(self.pending, Some(Pending::Told(..)))
+    pub(crate) fn is_with_worker(&self) -> bool {
+        matches!(self.pending, Some(Pending::WithWorker(..)))
     }
 }
 
@@ -419,8 +419,8 @@ impl super::State {
         engine.owes(slot, true);
         plan.form.manner.ends = true;
         let Some(conn) = self.http(engine, slot) else { return };
-        conn.pending = Some(Pending::Told(plan.form, until_ms));
-        self.told += 1;
+        conn.pending = Some(Pending::WithWorker(plan.form, until_ms));
+        self.with_workers += 1;
         engine.counters.xxim_forwarded += 1;
         engine.event(slot, EventKind::Message, |_| {
             worker::transfer(&uniq_id, user, "", std::iter::empty(), &message)
@@ -430,23 +430,23 @@ impl super::State {
 
     /// A backend casts to these connections: for those whose request a worker has it is the
     /// answer. Returns how many these were.
-    pub(crate) fn http_told(&mut self, engine: &mut Engine, conns: &[ConnId], data: &Bytes) -> u64 {
-        let mut told = 0;
-        if self.told > 0 {
+    pub(crate) fn http_cast(&mut self, engine: &mut Engine, conns: &[ConnId], data: &Bytes) -> u64 {
+        let mut answered = 0;
+        if self.with_workers > 0 {
             for slot in conns.iter().filter_map(|&id| engine.conns.slot(id)).collect::<Vec<_>>() {
-                told += u64::from(self.http_end_told(engine, slot, success(data.clone())));
+                answered += u64::from(self.http_end_cast(engine, slot, success(data.clone())));
             }
         }
-        told
+        answered
     }
 
     /// Answers a request that a worker has; false: it has none of this connection.
-    fn http_end_told(&mut self, engine: &mut Engine, slot: u32, answer: CommonResp) -> bool {
-        let Some(conn) = self.http(engine, slot).filter(|conn| conn.is_told()) else {
+    fn http_end_cast(&mut self, engine: &mut Engine, slot: u32, answer: CommonResp) -> bool {
+        let Some(conn) = self.http(engine, slot).filter(|conn| conn.is_with_worker()) else {
             return false;
         };
         let Some(mut pending) = conn.pending.take() else { return false };
-        self.told -= 1;
+        self.with_workers -= 1;
         let too_large = answer.data.len() > engine.config.xxim.response_bytes_max as usize;
         let answer = if too_large { failure(code::INTERNAL, text::BUSY) } else { answer };
         self.http_answer(engine, slot, pending.form(), answer);
@@ -459,7 +459,7 @@ impl super::State {
         if self.http_deadline_ms(engine, slot) > engine.now.ms {
             return self.http_rearm(engine, slot);
         }
-        if !self.http_end_told(engine, slot, failure(code::RETRY, text::RETRY)) {
+        if !self.http_end_cast(engine, slot, failure(code::RETRY, text::RETRY)) {
             engine.finish(slot);
         }
     }
@@ -529,7 +529,7 @@ impl super::State {
         let request_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
         let idle_ms = engine.config.xxim.http_idle_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
-            (_, Some(Pending::Told(_, until_ms))) => *until_ms,
+            (_, Some(Pending::WithWorker(_, until_ms))) => *until_ms,
             // Verifier and upstream have time limits of their own.
             (_, Some(_)) => u64::MAX,
             (Some(since_ms), None) => since_ms.saturating_add(request_ms),
@@ -543,7 +543,7 @@ impl super::State {
         let Some(conn) = index.and_then(|index| self.https.remove(index)) else { return };
         let under_way = conn.is_forwarded().then_some(conn.number);
         self.leave(engine.conns.id(slot), under_way.into_iter());
-        self.told -= u32::from(conn.is_told());
+        self.with_workers -= u32::from(conn.is_with_worker());
     }
 }
 

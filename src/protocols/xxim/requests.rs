@@ -46,7 +46,7 @@ pub struct State {
     /// Those of them whose connection has left.
     pub(crate) left: HashSet<(ConnId, u32)>,
     /// Requests over HTTP that a worker has.
-    pub(crate) told: u32,
+    pub(crate) with_workers: u32,
     /// Connections that wait for room among the requests of upstreams.
     pub(crate) waiting: VecDeque<ConnId>,
     /// Connections over TCP.
@@ -86,7 +86,7 @@ impl State {
             outgoing: VecDeque::new(),
             under_way: 0,
             left: HashSet::new(),
-            told: 0,
+            with_workers: 0,
             waiting: VecDeque::new(),
             over_tcp: 0,
             scratch: Vec::new(),
@@ -267,13 +267,13 @@ impl State {
 
     /// For tests: panics if an invariant does not hold.
     pub(crate) fn audit(&self, engine: &Engine) {
-        let (mut under_way, mut told, mut over_tcp, mut waiting) =
+        let (mut under_way, mut with_workers, mut over_tcp, mut waiting) =
             (self.left.len() as u32, 0, 0, 0);
         for (_, conn) in engine.conns.iter() {
             let http = (conn.kind == kind::XXIM_HTTP).then_some(conn.index);
             if let Some(http) = self.https.of(http) {
                 under_way += u32::from(http.is_forwarded());
-                told += u32::from(http.is_told());
+                with_workers += u32::from(http.is_with_worker());
             }
             let own = (conn.kind == kind::XXIM).then_some(conn.index);
             let Some(own) = self.conns.of(own) else { continue };
@@ -287,8 +287,8 @@ impl State {
             over_tcp += u32::from(own.greeted && !conn.flags.has(Flags::WEBSOCKET));
             waiting += usize::from(own.waiting);
         }
-        let counted = (self.under_way, self.told, self.over_tcp);
-        assert_eq!(counted, (under_way, told, over_tcp), "counts");
+        let counted = (self.under_way, self.with_workers, self.over_tcp);
+        assert_eq!(counted, (under_way, with_workers, over_tcp), "counts");
         assert!(self.waiting.len() >= waiting, "clients that wait and are forgotten");
     }
 

@@ -99,7 +99,7 @@ impl Mesh {
                 }
             }
             MeshRequest::Replied { number, reply: Reply::Outcome(part) } => {
-                if let Some(done) = self.shards.told(number, part) {
+                if let Some(done) = self.shards.outcome(number, part) {
                     self.reply(done);
                 }
             }

@@ -163,7 +163,7 @@ impl Shards {
     }
 
     /// A shard has carried out its part.
-    pub fn told(&mut self, served: u64, part: Outcome) -> Option<Done> {
+    pub fn outcome(&mut self, served: u64, part: Outcome) -> Option<Done> {
         let open = self.served.get_mut(&served)?;
         open.outcome.add(part);
         open.missing -= 1;
@@ -275,8 +275,8 @@ mod tests {
         };
         assert!(mailboxes[0].is_empty() && mailboxes[1].is_empty());
         let outcome = Outcome { done: 1, failed: 0 };
-        assert_eq!(shards.told(number, outcome), Some(Done { node: 7, number: 5, outcome }));
-        assert_eq!(shards.told(number, outcome), None);
+        assert_eq!(shards.outcome(number, outcome), Some(Done { node: 7, number: 5, outcome }));
+        assert_eq!(shards.outcome(number, outcome), None);
         // No shard of this number: it names nobody.
         let nobody = Done { node: 7, number: 6, outcome: Outcome::default() };
         assert_eq!(shards.carry_out(update(9), 1, 7, 6), Some(nobody));
@@ -286,7 +286,7 @@ mod tests {
             let Some(Mail::Tell { reply: ReplyTo::Mesh { number }, .. }) = mailbox.take() else {
                 panic!("shard {shard} is concerned");
             };
-            let done = shards.told(number, outcome);
+            let done = shards.outcome(number, outcome);
             let sum = Outcome { done: 3, failed: 0 };
             let expected = (shard == 2).then_some(Done { node: 7, number: 8, outcome: sum });
             assert_eq!(done, expected);

@@ -455,8 +455,8 @@ impl Worker {
         }
         self.meters.dropped_oldest.increment(self.pushes.take_dropped());
         self.writer.write(&mut self.out);
-        for Settled { from, topic, count, told } in self.pushes.take_settled() {
-            let mail = QueueMail::Settled { topic, count, told };
+        for Settled { from, topic, count, outcomes } in self.pushes.take_settled() {
+            let mail = QueueMail::Settled { topic, count, outcomes };
             self.shards.post(from.into(), Mail::Queue(mail), 0);
         }
         self.hand_over();

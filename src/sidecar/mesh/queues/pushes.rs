@@ -126,7 +126,7 @@ pub(super) struct Settled {
     pub topic: Arc<str>,
     pub count: u32,
     /// Of those that were not stored, and of those whose clients wait.
-    pub told: Vec<Outcome>,
+    pub outcomes: Vec<Outcome>,
 }
 
 impl Pushes {
@@ -374,7 +374,7 @@ impl Pushes {
         let settled = match self.settled.iter_mut().rev().take(8).find(of_same) {
             Some(settled) => settled,
             None => {
-                self.settled.push(Settled { from, topic, count: 0, told: Vec::new() });
+                self.settled.push(Settled { from, topic, count: 0, outcomes: Vec::new() });
                 let last = self.settled.len() - 1;
                 &mut self.settled[last]
             }
@@ -382,7 +382,7 @@ impl Pushes {
         settled.count += 1;
         if waiter != Waiter::Nobody || refused.is_some() {
             let result = refused.map_or(Ok(()), Err);
-            settled.told.push(Outcome { client, waiter, result });
+            settled.outcomes.push(Outcome { client, waiter, result });
         }
         self.finish(lane);
     }

@@ -28,7 +28,7 @@ fn published(pushes: &mut Pushes, now_ms: u64) -> Vec<(u64, String)> {
 fn settled(pushes: &mut Pushes) -> (u32, Vec<PushError>) {
     let mut sum = (0, Vec::new());
     for settled in pushes.take_settled() {
-        let refused = settled.told.into_iter().filter_map(|outcome| outcome.result.err());
+        let refused = settled.outcomes.into_iter().filter_map(|outcome| outcome.result.err());
         let before = sum.1.len();
         sum.1.extend(refused);
         sum.0 += settled.count - (sum.1.len() - before) as u32;
