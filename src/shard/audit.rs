@@ -121,9 +121,9 @@ impl Shard {
             self.engine.waiting.len()
         );
         assert!(
-            self.tenants.netsvr.hooks.opens() <= most,
+            self.tenants.netsvr.callbacks.opens() <= most,
             "{} callbacks at open wait",
-            self.tenants.netsvr.hooks.opens()
+            self.tenants.netsvr.callbacks.opens()
         );
     }
 
@@ -150,7 +150,7 @@ impl Shard {
         assert!(self.tenants.connmix.rest.is_empty(), "rules go on");
         assert!(self.tenants.are_idle(), "questions of clients are left");
         assert_eq!(
-            (self.tenants.netsvr.asks.len(), self.tenants.netsvr.hooks.len()),
+            (self.tenants.netsvr.asks.len(), self.tenants.netsvr.callbacks.len()),
             (0, 0),
             "questions, callbacks"
         );

@@ -18,7 +18,7 @@ use crate::spare::Look;
 
 /// The callbacks of one shard.
 #[derive(Debug)]
-pub struct Hooks {
+pub struct Callbacks {
     under_way_max: usize,
     closes_max: usize,
     under_way: usize,
@@ -30,10 +30,10 @@ pub struct Hooks {
     number: u64,
 }
 
-impl Hooks {
+impl Callbacks {
     /// Nothing under way.
-    pub fn new(settings: &NetsvrCustomer) -> Hooks {
-        Hooks {
+    pub fn new(settings: &NetsvrCustomer) -> Callbacks {
+        Callbacks {
             under_way_max: settings.callbacks_max as usize,
             closes_max: settings.close_callbacks_max as usize,
             under_way: 0,
@@ -65,8 +65,8 @@ impl Hooks {
         self.opens = self.queue.iter().filter(open).count();
     }
 
-    /// Tells that a connection was closed; the event is given back by [`Hooks::take_close`]. With too
-    /// many waiting the event comes back at once.
+    /// Tells that a connection was closed; [`Callbacks::take_close`] gives the event back. With too
+    /// many waiting it comes back at once.
     pub fn close(
         &mut self,
         shard: u8,

@@ -38,7 +38,7 @@ use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::metrics::DropReason;
 use crate::protocols::netsvr::business::Business;
-use crate::protocols::netsvr::callbacks::Hooks;
+use crate::protocols::netsvr::callbacks::Callbacks;
 use crate::protocols::netsvr::queries::Asks;
 use crate::protocols::netsvr::rules::{Client, Inbound};
 use crate::protocols::netsvr::wire::{OpenInfo, Verdict};
@@ -80,7 +80,7 @@ pub(crate) struct Netsvr {
     /// Questions of business processes.
     pub asks: Asks,
     /// Callbacks at open and at close.
-    pub hooks: Hooks,
+    pub callbacks: Callbacks,
 }
 
 impl Rows {
@@ -121,8 +121,8 @@ impl Netsvr {
     pub fn new(engine: &mut Engine) -> Netsvr {
         let (clients, openings, backends) = Default::default();
         let asks = Asks::new(engine.mail.len(), engine.seed as u64);
-        let hooks = Hooks::new(&engine.config.netsvr.customer);
-        Netsvr { rows: Rows::new(engine), clients, openings, backends, asks, hooks }
+        let callbacks = Callbacks::new(&engine.config.netsvr.customer);
+        Netsvr { rows: Rows::new(engine), clients, openings, backends, asks, callbacks }
     }
 
     /// A letter of another thread.
@@ -169,9 +169,9 @@ impl Netsvr {
         let uniq_id = engine.uniq_ids.encode(id);
         let generation = engine.config.netsvr.generation;
         let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
-        self.hooks.open(id, body);
-        if self.hooks.opens() > 2 * engine.conns.len() + LEFT_SPARE {
-            self.hooks.retain_opens(|id| engine.conns.slot(id).is_some());
+        self.callbacks.open(id, body);
+        if self.callbacks.opens() > 2 * engine.conns.len() + LEFT_SPARE {
+            self.callbacks.retain_opens(|id| engine.conns.slot(id).is_some());
         }
         engine.block(slot);
     }
@@ -193,7 +193,7 @@ impl Netsvr {
         id: ConnId,
         verdict: Option<Box<Verdict>>,
     ) {
-        self.hooks.done();
+        self.callbacks.done();
         let Some(slot) = engine.conns.slot(id) else { return };
         if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) {
             return;
@@ -270,7 +270,7 @@ impl Netsvr {
         if engine.config.netsvr.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(HEADER..);
-            if let Err(event) = self.hooks.close(engine.id, body, event, worker) {
+            if let Err(event) = self.callbacks.close(engine.id, body, event, worker) {
                 engine.dropped(DropReason::CallbackSkipped, 1);
                 engine.place_close(event, worker);
             }
@@ -281,8 +281,8 @@ impl Netsvr {
 
     /// The callback at close is over, whatever came of it (section 7.2).
     pub(crate) fn close_callback_over(&mut self, engine: &mut Engine, number: u64) {
-        self.hooks.done();
-        if let Some((event, sticky)) = self.hooks.take_close(number) {
+        self.callbacks.done();
+        if let Some((event, sticky)) = self.callbacks.take_close(number) {
             engine.place_close(event, sticky);
         }
     }
@@ -465,18 +465,18 @@ impl Tenant for Netsvr {
     }
 
     fn is_idle(&self) -> bool {
-        self.hooks.is_idle()
+        self.callbacks.is_idle()
     }
 
     fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
-        let callback = self.hooks.next();
+        let callback = self.callbacks.next();
         engine.counters.callbacks_started += u64::from(callback.is_some());
         callback.or_else(|| self.asks.making.next_request())
     }
 
     fn give_back(&mut self, look: &mut Look) {
         self.asks.give_back(look);
-        self.hooks.give_back(look);
+        self.callbacks.give_back(look);
     }
 }
 
