@@ -288,7 +288,10 @@ impl State {
 
     /// Carries out what the protocol decided; a request that goes to an upstream is not among it.
     pub(crate) fn step(&mut self, engine: &mut Engine, slot: u32, step: Step<'_>) {
-        self.note_keys(engine, slot);
+        // A request that goes on to an upstream says nothing of keys.
+        if !matches!(step, Step::Forward(_)) {
+            self.note_keys(engine, slot);
+        }
         match step {
             Step::Nothing => {}
             Step::Answer(answer) => {

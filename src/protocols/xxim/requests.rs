@@ -247,7 +247,7 @@ impl State {
         number: u32,
         result: &UpstreamResult,
     ) {
-        if self.left.remove(&(id, number)) {
+        if !self.left.is_empty() && self.left.remove(&(id, number)) {
             self.under_way -= 1;
             return;
         }
