@@ -6,8 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use ringway::config::Config;
-use ringway::protocols::im::rules::{Around, Session};
 use ringway::hub::{ConnId, Hub};
+use ringway::protocols::im::rules::{Around, Session};
 use ringway::protocols::im::wire::{
     ByteOrder, Decoder, Gzip, Header, LenMode, LenRule, LoginFields, Modes, Refusal, Rules,
     Versions,

@@ -6,7 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::{
-    Leniency, Params, ClientRequest, UserParams, Version, inject, inject_send_msg_list, is_method, tcp,
+    ClientRequest, Leniency, Params, UserParams, Version, inject, inject_send_msg_list, is_method,
+    tcp,
 };
 
 fuzz_target!(|data: &[u8]| {
