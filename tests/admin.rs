@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringway::config::model::{LoginSettings, XximUpstreams};
 use ringway::life::{Gone, Life};
-use ringway::lists::letters::Request;
+use ringway::lists::letters::SidecarRequest;
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::{Counters, Gauges, Registry};
 use ringway::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
@@ -20,7 +20,7 @@ struct Admin {
     address: SocketAddr,
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
-    sidecar: BoundedSender<Request>,
+    sidecar: BoundedSender<SidecarRequest>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -76,7 +76,7 @@ impl Admin {
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        self.sidecar.send(Request::Stop).unwrap();
+        self.sidecar.send(SidecarRequest::Stop).unwrap();
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || std::thread::panicking());
     }

@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use prost::Message;
 use ringway::config::model::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 use ringway::hub::login::{Login, Profile, Question, Verdict};
-use ringway::lists::letters::{Mail, Request};
+use ringway::lists::letters::{Mail, SidecarRequest};
 use ringway::protocols::xxim::wire::proto as pb;
 use ringway::sidecar::push::service::im_service_server::{ImService, ImServiceServer};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn login(question: Question, user: &str, token: &str) -> Login {
 }
 
 fn ask(sidecar: &Sidecar, login: Login) -> Verdict {
-    sidecar.request(Request::Verify { conn: conn(), number: 3, login: Box::new(login) });
+    sidecar.request(SidecarRequest::Verify { conn: conn(), number: 3, login: Box::new(login) });
     match sidecar.mail(0) {
         Mail::Verified { conn: to, number: 3, verdict } if to == conn() => verdict,
         other => panic!("{other:?}"),

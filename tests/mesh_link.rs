@@ -19,9 +19,10 @@ use ringway::hub::push::{Change, Command, Outcome, Payload, Target};
 use ringway::hub::queries::{Answer, Query};
 use ringway::life::{Gone, Life, watch};
 use ringway::limits::{MESH_FORGET_TIME, MESH_REQUEST_TIME};
-use ringway::lists::letters::{Mail, MeshRequest, Reach, Reply, ReplyTo, XximLetter};
+use ringway::lists::letters::{Mail, MeshRequest, Reach, Reply, ReplyTo};
 use ringway::mail::{Mailbox, UnboundedSender};
 use ringway::metrics::Registry;
+use ringway::protocols::xxim::letters::Letter;
 use ringway::sidecar::mesh::{self, MeshSettings, MeshStartError};
 
 /// A node with one shard, played by the test.
@@ -75,7 +76,7 @@ impl Node {
     fn mail(&mut self) -> Mail {
         loop {
             match self.any_mail() {
-                Mail::Xxim(XximLetter::Logins { .. }) => self.tell_logins(None),
+                Mail::Xxim(Letter::Logins { .. }) => self.tell_logins(None),
                 other => return other,
             }
         }
@@ -108,7 +109,7 @@ impl Node {
             while let Some(mail) = self.mailbox.take() {
                 match mail {
                     Mail::Nodes(nodes) => self.nodes = nodes,
-                    Mail::Xxim(XximLetter::Logins { .. }) => self.tell_logins(None),
+                    Mail::Xxim(Letter::Logins { .. }) => self.tell_logins(None),
                     other => panic!("{other:?}"),
                 }
             }
@@ -494,7 +495,7 @@ fn after_a_reconnect_a_shard_is_asked_for_all_of_its_logins_once() {
     let mut nats = Nats::start();
     let mut a = Node::start(&nats, 1);
     assert!(
-        matches!(a.any_mail(), Mail::Xxim(XximLetter::Logins { from: 0 })),
+        matches!(a.any_mail(), Mail::Xxim(Letter::Logins { from: 0 })),
         "also after the first link"
     );
     a.tell_logins(None);
@@ -504,7 +505,7 @@ fn after_a_reconnect_a_shard_is_asked_for_all_of_its_logins_once() {
     for (from, next) in [(0, Some(7)), (7, Some(300)), (300, None)] {
         let asked = a.any_mail();
         assert!(
-            matches!(asked, Mail::Xxim(XximLetter::Logins { from: slot }) if slot == from),
+            matches!(asked, Mail::Xxim(Letter::Logins { from: slot }) if slot == from),
             "{asked:?}"
         );
         a.tell_logins(next);

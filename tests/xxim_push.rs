@@ -18,7 +18,8 @@ use ringway::config;
 use ringway::config::model::{TlsFiles, XximPushService, XximUpstreams};
 use ringway::config::xxim::Network;
 use ringway::hub::ConnId;
-use ringway::lists::letters::{Mail, XximConn, XximFilter, XximLetter, XximPush, XximPushed};
+use ringway::lists::letters::Mail;
+use ringway::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult, PushedConn};
 use ringway::protocols::xxim::wire::Identity as Client;
 use ringway::protocols::xxim::wire::proto as pb;
 use ringway::sidecar::SidecarSettings;
@@ -54,7 +55,7 @@ fn start(service: XximPushService) -> (Sidecar, SocketAddr) {
     (Sidecar::start(settings), address)
 }
 
-fn conn(user: &str) -> XximConn {
+fn conn(user: &str) -> PushedConn {
     let identity = Client {
         user_id: user.into(),
         token: "secret-token".into(),
@@ -63,20 +64,20 @@ fn conn(user: &str) -> XximConn {
         accepted_unix_ms: 1_700_000_000_123,
         ..Client::default()
     };
-    XximConn { conn: ConnId::new(0, 1, 1), identity: Arc::new(identity) }
+    PushedConn { conn: ConnId::new(0, 1, 1), identity: Arc::new(identity) }
 }
 
 /// Answers the next work of both shards: the first has these connections, the second none.
-fn shards(sidecar: &Sidecar, success: &[&str], failed: &[&str]) -> Arc<XximPush> {
+fn shards(sidecar: &Sidecar, success: &[&str], failed: &[&str]) -> Arc<PushRequest> {
     let mut seen = None;
     for shard in 0..2 {
-        let Mail::Xxim(XximLetter::Push { work, reply }) = sidecar.mail(shard) else {
+        let Mail::Xxim(Letter::Push { work, reply }) = sidecar.mail(shard) else {
             panic!("other mail")
         };
         let part = |users: &[&str]| users.iter().map(|user| conn(user)).collect();
         let pushed = match shard {
-            0 => XximPushed { success: part(success), failed: part(failed) },
-            _ => XximPushed::default(),
+            0 => PushResult { success: part(success), failed: part(failed) },
+            _ => PushResult::default(),
         };
         reply.send(pushed).expect("somebody waits");
         seen = Some(work);
@@ -111,7 +112,7 @@ fn a_grpc_client_can_push_look_and_kick() {
         async move { client.send_msg(request).await }
     });
     let work = shards(&sidecar, &["test123456"], &[]);
-    let XximPush::Send { filter, event, data } = &*work else { panic!("{work:?}") };
+    let PushRequest::Send { filter, event, data } = &*work else { panic!("{work:?}") };
     assert_eq!((*event, &**data), (1, b"data".as_slice()));
     assert_eq!(filter.users, ["test123456".into(), "gone".into()]);
     assert_eq!((filter.platforms.len(), &*filter.devices), (0, &["xxxx".into()][..]));
@@ -130,7 +131,7 @@ fn a_grpc_client_can_push_look_and_kick() {
         async move { client.get_user_conn(to(&["a", "b"]).expect("some")).await }
     });
     let work = shards(&sidecar, &["a", "a"], &[]);
-    assert!(matches!(&*work, XximPush::Get { .. }));
+    assert!(matches!(&*work, PushRequest::Get { .. }));
     let found = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
     assert_eq!(found.conn_params.len(), 2);
     assert_eq!(found.conn_params[0].timestamp, 1_700_000_000_123);
@@ -141,7 +142,7 @@ fn a_grpc_client_can_push_look_and_kick() {
         async move { client.kick_user_conn(kick).await }
     });
     let work = shards(&sidecar, &["a"], &[]);
-    assert!(matches!(&*work, XximPush::Kick { filter } if *filter.users == ["a".into()]));
+    assert!(matches!(&*work, PushRequest::Kick { filter } if *filter.users == ["a".into()]));
     runtime.block_on(call).expect("no panic").expect("OK");
     let alive = runtime.block_on(client.keep_alive(pb::KeepAliveReq::default()));
     assert_eq!(alive.expect("OK").into_inner(), pb::KeepAliveResp::default());
@@ -177,8 +178,8 @@ fn everybody_can_be_meant_where_that_is_allowed_and_other_events_pass() {
         let mut client = client.clone();
         let call = runtime.spawn(async move { client.send_msg(send_req(event, to(&[]))).await });
         let work = shards(&sidecar, &["a", "b"], &["a", "c", "c"]);
-        let XximPush::Send { filter, event: told, .. } = &*work else { panic!("{work:?}") };
-        assert_eq!((filter, *told), (&XximFilter::default(), event));
+        let PushRequest::Send { filter, event: told, .. } = &*work else { panic!("{work:?}") };
+        assert_eq!((filter, *told), (&PushFilter::default(), event));
         let answer = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
         assert_eq!(answer.success_conn_params.len(), 2);
         let failed: Vec<_> = answer.failed_conn_params.iter().map(|p| &*p.user_id).collect();
@@ -299,8 +300,8 @@ fn a_look_at_everybody_is_always_allowed() {
     let call =
         runtime.spawn(async move { client.get_user_conn(pb::GetUserConnReq::default()).await });
     let work = shards(&sidecar, &["a", "b"], &[]);
-    let XximPush::Get { filter } = &*work else { panic!("{work:?}") };
-    assert_eq!(*filter, XximFilter::default());
+    let PushRequest::Get { filter } = &*work else { panic!("{work:?}") };
+    assert_eq!(*filter, PushFilter::default());
     let found = runtime.block_on(call).expect("no panic").expect("OK").into_inner();
     assert_eq!(found.conn_params.len(), 2);
 }
@@ -353,7 +354,7 @@ fn pushes_reach_every_shard_in_the_order_in_which_they_were_accepted() {
     });
     for number in 0..50 {
         let work = shards(&sidecar, &[], &[]);
-        let XximPush::Send { data, .. } = &*work else { panic!("{work:?}") };
+        let PushRequest::Send { data, .. } = &*work else { panic!("{work:?}") };
         assert_eq!(&**data, [number]);
     }
     runtime.block_on(calls).expect("no panic");

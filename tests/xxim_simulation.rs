@@ -28,8 +28,11 @@ use ringway::config::model::{
 use ringway::config::xxim::{Network, XximEra};
 use ringway::engine::ListenerSettings;
 use ringway::hub::ConnId;
-use ringway::lists::letters::{Mail, UpstreamResult, XximFilter, XximLetter, XximPush, XximPushed};
+use ringway::lists::letters::Mail;
 use ringway::protocols::netsvr::wire::Verdict;
+use ringway::protocols::xxim::letters::{
+    Letter, PushFilter, PushRequest, PushResult, UpstreamResult,
+};
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::{common_resp, proto as pb};
 use ringway::sim::{Peer, REFUSED, SEALED, UNAVAILABLE, Weather, World};
@@ -84,7 +87,7 @@ struct Story {
     drains: bool,
     clients: Vec<Client>,
     pushed: u32,
-    pushes: Vec<mpsc::UnboundedReceiver<XximPushed>>,
+    pushes: Vec<mpsc::UnboundedReceiver<PushResult>>,
     rng: fastrand::Rng,
 }
 
@@ -317,18 +320,18 @@ impl Story {
             true => vec![Box::from(*pick(&mut self.rng, &USERS))],
             false => Vec::new(),
         };
-        let filter = XximFilter { users, ..XximFilter::default() };
+        let filter = PushFilter { users, ..PushFilter::default() };
         self.pushed += 1;
         let data = Bytes::copy_from_slice(&self.pushed.to_be_bytes());
-        self.tell(XximPush::Send { filter, event: 0, data });
+        self.tell(PushRequest::Send { filter, event: 0, data });
     }
 
-    fn tell(&mut self, work: XximPush) {
+    fn tell(&mut self, work: PushRequest) {
         let (reply, replies) = mpsc::unbounded_channel();
         let work = Arc::new(work);
         for shard in 0..self.world.shards().count() {
             let (work, reply) = (work.clone(), reply.clone());
-            self.world.tell(shard as u8, Mail::Xxim(XximLetter::Push { work, reply }));
+            self.world.tell(shard as u8, Mail::Xxim(Letter::Push { work, reply }));
         }
         self.pushes.push(replies);
     }
@@ -347,7 +350,7 @@ impl Story {
         let at = self.rng.usize(..self.world.calls.len());
         let call = self.world.calls.swap_remove(at);
         let answer = |number, result| {
-            Mail::Xxim(XximLetter::UpstreamAnswered { conn: call.conn, number, result })
+            Mail::Xxim(Letter::UpstreamAnswered { conn: call.conn, number, result })
         };
         let result = match self.rng.u8(..6) {
             0 => UpstreamResult { code: 8, data: common_resp(8, Some("later")) },
@@ -390,7 +393,7 @@ impl Story {
             }
             for call in std::mem::take(&mut self.world.calls) {
                 let result = UpstreamResult { code: 8, data: common_resp(8, None) };
-                let mail = Mail::Xxim(XximLetter::UpstreamAnswered {
+                let mail = Mail::Xxim(Letter::UpstreamAnswered {
                     conn: call.conn,
                     number: call.number,
                     result,
@@ -486,7 +489,7 @@ impl Story {
 
     /// One connection for each user, platform and device, and it is one that is served.
     fn check_places(&mut self, heard: &[Heard]) {
-        self.tell(XximPush::Get { filter: XximFilter::default() });
+        self.tell(PushRequest::Get { filter: PushFilter::default() });
         self.world.settle(50_000);
         let mut replies = self.pushes.pop().expect("it was just asked");
         let mut found = Vec::new();

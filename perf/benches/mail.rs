@@ -5,15 +5,17 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ringway::life::Gone;
-use ringway::lists::letters::{Mail, NetsvrLetter, Request};
+use ringway::lists::letters::{Mail, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox};
+use ringway::protocols::connmix::letters::ServiceRequest;
+use ringway::protocols::netsvr::letters::Letter;
 
 /// Messages of a burst.
 const BURST: u64 = 64;
 
 fn mail(criterion: &mut Criterion) {
     let (sender, mailbox) = Mailbox::new(1024, Gone::default()).expect("an eventfd");
-    let one = |number| Mail::Netsvr(NetsvrLetter::ClosedCallback { number });
+    let one = |number| Mail::Netsvr(Letter::ClosedCallback { number });
     let mut group = criterion.benchmark_group("mail to a shard");
     group.bench_function("awake", |bencher| {
         bencher.iter(|| {
@@ -42,7 +44,8 @@ fn request(criterion: &mut Criterion) {
     let (sender, mut requests) = BoundedSender::new(1024, Gone::default());
     criterion.bench_function("request to the sidecar, awake", |bencher| {
         bencher.iter(|| {
-            sender.send(Request::Metrics { shard: 0, number: black_box(1) }).expect("room");
+            let request = ServiceRequest::Metrics { shard: 0, number: black_box(1) };
+            sender.send(SidecarRequest::Connmix(request)).expect("room");
             requests.try_recv()
         });
     });

@@ -10,7 +10,7 @@ use crate::engine::LEFT_SPARE;
 use crate::engine::conns::Conns;
 use crate::hub::ConnId;
 use crate::hub::login::Login;
-use crate::lists::letters::Request;
+use crate::lists::letters::SidecarRequest;
 use crate::spare::Look;
 
 /// The logins of one shard.
@@ -56,12 +56,12 @@ impl Logins {
     }
 
     /// The next request to hand to the sidecar, if fewer than `under_way_max` are.
-    pub fn next(&mut self, under_way_max: u32) -> Option<Request> {
+    pub fn next(&mut self, under_way_max: u32) -> Option<SidecarRequest> {
         if self.under_way >= under_way_max as usize {
             return None;
         }
         let (conn, number, login) = self.queue.pop_front()?;
         self.under_way += 1;
-        Some(Request::Verify { conn, number, login })
+        Some(SidecarRequest::Verify { conn, number, login })
     }
 }

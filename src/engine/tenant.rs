@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::hub::Departed;
 use crate::hub::login::Verdict;
 use crate::hub::push::CloseReason;
-use crate::lists::letters::Request;
+use crate::lists::letters::SidecarRequest;
 use crate::spare::Look;
 use crate::wire::websocket::Opcode;
 
@@ -115,7 +115,7 @@ pub trait Tenant {
     }
 
     /// The next request for the sidecar, if its turn has come.
-    fn next_request(&mut self, _engine: &mut Engine) -> Option<Request> {
+    fn next_request(&mut self, _engine: &mut Engine) -> Option<SidecarRequest> {
         None
     }
 

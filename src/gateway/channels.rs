@@ -10,7 +10,7 @@ use crate::config::model::Config;
 use crate::engine::Shared;
 use crate::life::{Life, shard_name};
 use crate::limits;
-use crate::lists::letters::{Mail, MeshCall, MeshRequest, QueueRequest, Request};
+use crate::lists::letters::{Mail, MeshCall, MeshRequest, QueueRequest, SidecarRequest};
 use crate::mail::{Mailbox, UnboundedSender};
 use crate::shard::driver::Ways;
 use crate::sidecar::mesh::{self, queues};
@@ -19,7 +19,7 @@ use crate::sidecar::mesh::{self, queues};
 pub(super) struct Ends {
     /// By shard number.
     pub mailboxes: Vec<Mailbox<Mail>>,
-    pub sidecar: mpsc::Receiver<Request>,
+    pub sidecar: mpsc::Receiver<SidecarRequest>,
     /// `None` if there is no mesh.
     pub mesh: Option<mpsc::UnboundedReceiver<MeshRequest>>,
     /// What other nodes ask the sidecar: from the mesh, to the sidecar.

@@ -12,14 +12,14 @@ use super::sockets::push_tls;
 use super::{Common, StartError};
 use crate::config::model::{Config, XximKey};
 use crate::limits;
-use crate::lists::letters::{MeshCall, Request};
+use crate::lists::letters::{MeshCall, SidecarRequest};
 use crate::mail::BoundedSender;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::sidecar::{self, Callbacks, SidecarSettings};
 use crate::tls_files::TlsFilesError;
 
 struct Sidecar {
-    way: BoundedSender<Request>,
+    way: BoundedSender<SidecarRequest>,
     thread: JoinHandle<()>,
     /// Where new certificates of the push service go.
     certificates: Option<watch::Sender<Arc<ServerConfig>>>,
@@ -28,7 +28,7 @@ struct Sidecar {
 /// Starts it. `admin` and `push` are the sockets of its servers, `calls` what other nodes ask it.
 pub(super) fn start(
     common: &Common,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<SidecarRequest>,
     admin: Option<TcpListener>,
     push: Option<TcpListener>,
     calls: mpsc::Receiver<MeshCall>,
@@ -87,7 +87,7 @@ impl Service for Sidecar {
     }
 
     fn stop(self: Box<Self>, end: &mut End) {
-        let _ = self.way.send(Request::Stop);
+        let _ = self.way.send(SidecarRequest::Stop);
         if end.finished {
             let _ = self.thread.join();
         }

@@ -36,7 +36,7 @@ use crate::engine::ops::Op;
 use crate::engine::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::life::{Heart, Life, Phase, shard_name};
 use crate::limits;
-use crate::lists::letters::{Mail, MeshRequest, Outgoing, QueueRequest, Request};
+use crate::lists::letters::{Mail, MeshRequest, Outgoing, QueueRequest, SidecarRequest};
 use crate::lists::numbers::kind;
 use crate::log::{Every, target};
 use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
@@ -87,7 +87,7 @@ pub enum Notice {
 pub struct Ways {
     /// The mailboxes of all shards, by shard number.
     pub shards: Vec<MailSender<Mail>>,
-    pub sidecar: BoundedSender<Request>,
+    pub sidecar: BoundedSender<SidecarRequest>,
     /// `None` if there is no mesh.
     pub mesh: Option<UnboundedSender<MeshRequest>>,
     /// `None` if queue topics are those of this process.
@@ -202,7 +202,7 @@ struct Driver {
     /// Whether such mail is left from the last turn.
     congested: bool,
     /// A request that the channel to the sidecar had no room for.
-    unsent: Option<Request>,
+    unsent: Option<SidecarRequest>,
     relisten_ms: Vec<(usize, u64)>,
     /// When the next look for room that nobody needs is due.
     spare_ms: u64,

@@ -2,8 +2,9 @@
 
 use crate::engine::queues::QueueMail;
 use crate::hub::push::Command;
-use crate::lists::letters::{ConnmixLetter, ImLetter, Mail, Reply};
+use crate::lists::letters::{Mail, Reply};
 use crate::metrics::DropReason;
+use crate::protocols::{connmix, im};
 use crate::shard::Shard;
 
 impl Shard {
@@ -31,13 +32,15 @@ impl Shard {
             Mail::Queue(mail) => self.queue_mail(mail),
             Mail::Netsvr(letter) => self.tenants.netsvr.letter(&mut self.engine, letter),
             Mail::Xxim(letter) => self.tenants.xxim.letter(&mut self.engine, letter),
-            Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer }) => {
+            Mail::Connmix(connmix::letters::Letter::HttpCalled { conn, answer }) => {
                 self.tenants.connmix.http_called(&mut self.engine, conn, answer);
             }
-            Mail::Connmix(ConnmixLetter::Rendered { number, text }) => {
+            Mail::Connmix(connmix::letters::Letter::Rendered { number, text }) => {
                 self.tenants.api.rendered(&mut self.engine, number, &text);
             }
-            Mail::Im(ImLetter::Chat(chat)) => self.tenants.im.order(&mut self.engine, *chat),
+            Mail::Im(im::letters::Letter::Chat(chat)) => {
+                self.tenants.im.order(&mut self.engine, *chat)
+            }
             Mail::Certificates { listener, config } => {
                 self.engine.listeners[listener].tls = Some(config);
             }

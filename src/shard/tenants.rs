@@ -6,7 +6,7 @@ use crate::config::model::ClientProtocol;
 use crate::engine::Engine;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
-use crate::lists::letters::Request;
+use crate::lists::letters::SidecarRequest;
 use crate::protocols;
 use crate::spare::Look;
 
@@ -52,7 +52,7 @@ macro_rules! tenants {
             }
 
             /// The next request for the sidecar, if the turn of one has come.
-            pub fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+            pub fn next_request(&mut self, engine: &mut Engine) -> Option<SidecarRequest> {
                 None$(.or_else(|| self.$field.next_request(engine)))+
             }
 

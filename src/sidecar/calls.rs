@@ -14,9 +14,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 
 use crate::config::model::Sidecar;
-use crate::lists::letters::HttpCall;
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
+use crate::protocols::connmix::letters::HttpCall;
 use crate::sidecar::upstream::{self, Failure as Upstream};
 
 /// Time for the connection alone: no limit, as the rule's timeout covers everything.

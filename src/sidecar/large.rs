@@ -12,6 +12,7 @@ use crate::life::{Gone, Heart, Life, Phase};
 use crate::lists::letters::Mail;
 use crate::log::target;
 use crate::protocols::netsvr::large::Job;
+use crate::protocols::netsvr::letters::Letter;
 
 const THREAD: &str = "answers";
 /// Lower than that of the shards (`nice`), but not so low that it waits for all they do.
@@ -52,7 +53,7 @@ fn run(jobs: &Receiver<Box<Job>>, shards: &Shards, heart: &Heart) {
     heart.enter(Phase::Idle);
     for job in jobs {
         let shard = job.shard;
-        shards.hand_over(shard, Mail::made(*job, || heart.beat()));
+        shards.hand_over(shard, Mail::Netsvr(Letter::made(*job, || heart.beat())));
         heart.enter(Phase::Idle);
     }
 }

@@ -1,8 +1,8 @@
 //! The sidecar: one tokio thread for what is not the data path and for which good libraries exist.
 //!
-//! It has no connection state. Shards send a [`Request`] and get the answer as [`Mail`]; neither
-//! side ever blocks on the other: the channel to the sidecar has room for every request that shards
-//! may have under way, and an answer to a full mailbox is tried again until it fits.
+//! It has no connection state. Shards send a [`SidecarRequest`] and get the answer as [`Mail`];
+//! neither side ever blocks on the other: the channel to the sidecar has room for every request
+//! that shards may have under way, and an answer to a full mailbox is tried again until it fits.
 //! Costs: a task per request; no system call for a shard unless the sidecar sleeps.
 
 mod admin;
@@ -34,11 +34,12 @@ use tokio::sync::mpsc;
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
 use crate::life::{Heart, Life, peer};
-use crate::lists::letters::{
-    ConnmixLetter, Mail, MeshCall, MeshRequest, NetsvrLetter, Request, XximLetter,
-};
+use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::{Registry, rows};
+use crate::protocols::connmix::letters as connmix;
+use crate::protocols::netsvr::letters as netsvr;
+use crate::protocols::xxim::letters as xxim;
 use crate::rsa_keys::RsaKey;
 
 pub use admin::{Phase, Readiness};
@@ -61,7 +62,7 @@ const WORKERS: &str = "sidecar-workers";
 const BEAT: Duration = Duration::from_secs(1);
 /// Threads for name lookups, which the C library does blocking.
 const LOOKUP_THREADS_MAX: usize = 4;
-/// Room in the channel for [`Request::Stop`] beside the callbacks.
+/// Room in the channel for [`SidecarRequest::Stop`] beside the callbacks.
 const STOPS_MAX: usize = 4;
 /// Requests that are taken out of the channel at a time.
 const BATCH: usize = 64;
@@ -101,18 +102,18 @@ pub struct SidecarSettings {
 pub fn channel(
     requests_max: usize,
     life: &Life,
-) -> (BoundedSender<Request>, mpsc::Receiver<Request>) {
+) -> (BoundedSender<SidecarRequest>, mpsc::Receiver<SidecarRequest>) {
     BoundedSender::new(requests_max.saturating_add(STOPS_MAX), life.gone(THREAD))
 }
 
-/// Starts the thread. It ends at [`Request::Stop`] or when every sender is gone; what is under way
-/// then is given up.
+/// Starts the thread. It ends at [`SidecarRequest::Stop`] or when every sender is gone; what is
+/// under way then is given up.
 ///
 /// Fails if an address in the settings is not a URL, if a key can not be read, or if the process
 /// has no descriptor or thread left.
 pub fn start(
     settings: SidecarSettings,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<SidecarRequest>,
     shards: Vec<MailSender<Mail>>,
     registry: Arc<Registry>,
 ) -> io::Result<JoinHandle<()>> {
@@ -227,58 +228,81 @@ impl Services {
     }
 
     /// Begins to carry a request. False: it is the end.
-    fn begin(&self, request: Request) -> bool {
+    fn begin(&self, request: SidecarRequest) -> bool {
         match request {
-            Request::OnOpen { conn, body } => {
-                let hooks = self.hooks.clone();
-                self.answer(conn.shard(), async move {
-                    let verdict = hooks.on_open(body).await;
-                    Mail::Netsvr(NetsvrLetter::Opened { conn, verdict })
-                });
-            }
-            Request::OnClose { shard, number, body } => {
-                let hooks = self.hooks.clone();
-                self.answer(shard, async move {
-                    hooks.on_close(body).await;
-                    Mail::Netsvr(NetsvrLetter::ClosedCallback { number })
-                });
-            }
-            Request::Verify { conn, number, login } => {
+            SidecarRequest::Verify { conn, number, login } => {
                 let logins = self.logins.clone();
                 self.answer(conn.shard(), async move {
                     Mail::Verified { conn, number, verdict: logins.verify(&login).await }
                 });
             }
-            Request::Check { conn, number, identity, method } => {
+            SidecarRequest::Netsvr(request) => self.begin_netsvr(request),
+            SidecarRequest::Xxim(request) => self.begin_xxim(request),
+            SidecarRequest::Connmix(request) => self.begin_connmix(request),
+            SidecarRequest::Stop => return false,
+        }
+        true
+    }
+
+    fn begin_netsvr(&self, request: netsvr::ServiceRequest) {
+        use netsvr::{Letter, ServiceRequest};
+        match request {
+            ServiceRequest::OnOpen { conn, body } => {
+                let hooks = self.hooks.clone();
+                self.answer(conn.shard(), async move {
+                    let verdict = hooks.on_open(body).await;
+                    Mail::Netsvr(Letter::Opened { conn, verdict })
+                });
+            }
+            ServiceRequest::OnClose { shard, number, body } => {
+                let hooks = self.hooks.clone();
+                self.answer(shard, async move {
+                    hooks.on_close(body).await;
+                    Mail::Netsvr(Letter::ClosedCallback { number })
+                });
+            }
+            ServiceRequest::Make(job) => self.maker.begin(job),
+        }
+    }
+
+    fn begin_xxim(&self, request: xxim::ServiceRequest) {
+        use xxim::{Letter, ServiceRequest};
+        match request {
+            ServiceRequest::Check { conn, number, identity, method } => {
                 let hooks = self.hooks.clone();
                 self.answer(conn.shard(), async move {
                     let permission = hooks.before_request(&identity, &method).await;
-                    Mail::Xxim(XximLetter::Checked { conn, number, permission })
+                    Mail::Xxim(Letter::Checked { conn, number, permission })
                 });
             }
-            Request::Upstream { conn, number, call } => self.dispatch.begin(conn, number, call),
-            Request::CancelUpstream { conn } => self.dispatch.cancel(conn),
-            Request::Hook { conn, kind, body } => self.hooks.tell(conn, kind, body),
-            Request::Metrics { shard, number } => {
-                let registry = self.registry.clone();
-                self.answer(shard, async move {
-                    Mail::Connmix(ConnmixLetter::Rendered { number, text: registry.render() })
-                });
+            ServiceRequest::Upstream { conn, number, call } => {
+                self.dispatch.begin(conn, number, call);
             }
-            Request::HttpCall { conn, call } => {
+            ServiceRequest::CancelUpstream { conn } => self.dispatch.cancel(conn),
+            ServiceRequest::Hook { conn, kind, body } => self.hooks.tell(conn, kind, body),
+            ServiceRequest::Unwrap { conn, number, key, iv } => {
+                self.unwrapper.begin(conn, number, key, iv);
+            }
+        }
+    }
+
+    fn begin_connmix(&self, request: connmix::ServiceRequest) {
+        use connmix::{Letter, ServiceRequest};
+        match request {
+            ServiceRequest::HttpCall { conn, call } => {
                 let calls = self.calls.clone();
                 self.answer(conn.shard(), async move {
                     let answer = calls.call(*call).await;
-                    Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer })
+                    Mail::Connmix(Letter::HttpCalled { conn, answer })
                 });
             }
-            Request::Unwrap { conn, number, key, iv } => {
-                self.unwrapper.begin(conn, number, key, iv);
+            ServiceRequest::Metrics { shard, number } => {
+                let registry = self.registry.clone();
+                self.answer(shard, async move {
+                    Mail::Connmix(Letter::Rendered { number, text: registry.render() })
+                });
             }
-            Request::Make(job) => self.maker.begin(job),
-            Request::Stop => return false,
         }
-        true
     }
 
     /// Works on a request beside the others; what comes of it goes to the shard.
@@ -290,7 +314,7 @@ impl Services {
 
 fn run(
     runtime: Runtime,
-    mut requests: mpsc::Receiver<Request>,
+    mut requests: mpsc::Receiver<SidecarRequest>,
     services: Services,
     beat: impl Future<Output = ()>,
 ) {

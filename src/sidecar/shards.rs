@@ -93,7 +93,7 @@ async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender<M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lists::letters::NetsvrLetter;
+    use crate::protocols::netsvr::letters::Letter;
 
     use crate::life::Gone;
     use crate::mail::Mailbox;
@@ -105,12 +105,12 @@ mod tests {
         let (sender, mailbox) = Mailbox::new(2, Gone::default()).expect("an eventfd");
         let shards = Shards::start(vec![sender]);
         for number in 0..200 {
-            shards.post(0, Mail::Netsvr(NetsvrLetter::ClosedCallback { number }));
+            shards.post(0, Mail::Netsvr(Letter::ClosedCallback { number }));
         }
         let mut next = 0;
         while next < 200 {
             match mailbox.take() {
-                Some(Mail::Netsvr(NetsvrLetter::ClosedCallback { number })) => {
+                Some(Mail::Netsvr(Letter::ClosedCallback { number })) => {
                     assert_eq!(number, next);
                     next += 1;
                 }

@@ -1,6 +1,5 @@
 //! Callbacks against real HTTP servers, seen from the shards: requests in, mail out.
 
-use crate::lists::letters::NetsvrLetter;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use crate::config::model::XximHooks;
 use crate::hub::ConnId;
 use crate::life::Gone;
 use crate::mail::Mailbox;
+use crate::protocols::netsvr::letters::{Letter, ServiceRequest};
 use crate::protocols::netsvr::wire::Verdict;
 
 /// netsvr section 12, V38.
@@ -117,7 +117,7 @@ fn redirect(status: &str, target: &str) -> Option<Vec<u8>> {
 
 /// A sidecar with two shards that are nothing but mailboxes.
 struct Gateway {
-    sender: BoundedSender<Request>,
+    sender: BoundedSender<SidecarRequest>,
     thread: Option<JoinHandle<()>>,
     mailboxes: Vec<Mailbox<Mail>>,
     registry: Arc<Registry>,
@@ -174,13 +174,17 @@ impl Gateway {
         }
     }
 
+    fn ask(&self, request: ServiceRequest) {
+        self.sender.send(SidecarRequest::Netsvr(request)).unwrap();
+    }
+
     /// Asks once, from shard 1.
     fn open(&self) -> Option<Box<Verdict>> {
         let asked = ConnId::new(1, 5, 1_700_000_000);
         let body = Bytes::from_static(b"\x0a\x04open");
-        self.sender.send(Request::OnOpen { conn: asked, body }).unwrap();
+        self.ask(ServiceRequest::OnOpen { conn: asked, body });
         match self.mail(1) {
-            Mail::Netsvr(NetsvrLetter::Opened { conn, verdict }) if conn == asked => verdict,
+            Mail::Netsvr(Letter::Opened { conn, verdict }) if conn == asked => verdict,
             other => panic!("{other:?}"),
         }
     }
@@ -196,7 +200,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.sender.send(Request::Stop).unwrap();
+        self.sender.send(SidecarRequest::Stop).unwrap();
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || std::thread::panicking());
     }
@@ -348,11 +352,8 @@ fn a_close_is_a_post_without_accept_of_ours_and_any_answer_will_do() {
         let url = format!("http://{}/onclose", application.address);
         let gateway = Gateway::start(None, Some(url), PATIENCE);
         let body = Bytes::from_static(b"\x0a\x04gone");
-        gateway.sender.send(Request::OnClose { shard: 0, number: 7, body }).unwrap();
-        assert!(matches!(
-            gateway.mail(0),
-            Mail::Netsvr(NetsvrLetter::ClosedCallback { number: 7 })
-        ));
+        gateway.ask(ServiceRequest::OnClose { shard: 0, number: 7, body });
+        assert!(matches!(gateway.mail(0), Mail::Netsvr(Letter::ClosedCallback { number: 7 })));
         let seen = application.seen.recv().unwrap();
         assert_eq!(seen.line, "POST /onclose HTTP/1.1");
         assert_eq!(seen.header("content-type"), Some("application/x-protobuf"));
@@ -367,8 +368,8 @@ fn a_close_is_over_when_its_deadline_is() {
     let application = application(|_| None);
     let url = format!("http://{}/onclose", application.address);
     let gateway = Gateway::start(None, Some(url), Duration::from_millis(200));
-    gateway.sender.send(Request::OnClose { shard: 1, number: 1, body: Bytes::new() }).unwrap();
-    assert!(matches!(gateway.mail(1), Mail::Netsvr(NetsvrLetter::ClosedCallback { number: 1 })));
+    gateway.ask(ServiceRequest::OnClose { shard: 1, number: 1, body: Bytes::new() });
+    assert!(matches!(gateway.mail(1), Mail::Netsvr(Letter::ClosedCallback { number: 1 })));
     assert_eq!(gateway.failures("on_close", "timeout"), 1);
 }
 
@@ -388,13 +389,13 @@ fn answers_wait_for_room_in_a_full_mailbox() {
     let gateway = Gateway::opening(application.address);
     let conns: Vec<_> = (0..40).map(|slot| ConnId::new(0, slot, 1)).collect();
     for &conn in &conns {
-        gateway.sender.send(Request::OnOpen { conn, body: Bytes::new() }).unwrap();
+        gateway.ask(ServiceRequest::OnOpen { conn, body: Bytes::new() });
     }
     // The mailbox has two places; all requests are answered before anyone looks into it.
     (0..40).for_each(|_| drop(application.seen.recv().unwrap()));
     let mut answered: Vec<_> = (0..40)
         .map(|_| match gateway.mail(0) {
-            Mail::Netsvr(NetsvrLetter::Opened { conn, verdict: Some(_) }) => conn,
+            Mail::Netsvr(Letter::Opened { conn, verdict: Some(_) }) => conn,
             other => panic!("{other:?}"),
         })
         .collect();
@@ -405,11 +406,15 @@ fn answers_wait_for_room_in_a_full_mailbox() {
 #[test]
 fn a_full_channel_gives_the_request_back() {
     let (sender, mut requests) = BoundedSender::new(1, Gone::default());
-    sender.send(Request::Stop).unwrap();
+    sender.send(SidecarRequest::Stop).unwrap();
     let body = Bytes::from_static(b"x");
-    let returned = sender.send(Request::OnClose { shard: 3, number: 9, body }).unwrap_err();
-    assert!(matches!(returned, Request::OnClose { shard: 3, number: 9, .. }));
-    assert!(matches!(requests.try_recv(), Ok(Request::Stop)));
+    let close = ServiceRequest::OnClose { shard: 3, number: 9, body };
+    let returned = sender.send(SidecarRequest::Netsvr(close)).unwrap_err();
+    assert!(matches!(
+        returned,
+        SidecarRequest::Netsvr(ServiceRequest::OnClose { shard: 3, number: 9, .. })
+    ));
+    assert!(matches!(requests.try_recv(), Ok(SidecarRequest::Stop)));
     drop(requests);
     sender.send(returned).unwrap();
 }
@@ -419,7 +424,7 @@ fn a_stop_does_not_wait_for_callbacks() {
     let application = application(|_| None);
     let gateway = Gateway::opening(application.address);
     let conn = ConnId::new(0, 1, 1);
-    gateway.sender.send(Request::OnOpen { conn, body: Bytes::new() }).unwrap();
+    gateway.ask(ServiceRequest::OnOpen { conn, body: Bytes::new() });
     application.seen.recv().unwrap();
     let start = Instant::now();
     drop(gateway);

@@ -13,8 +13,9 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Shards;
 use crate::hub::ConnId;
 use crate::life::{Gone, Heart, Life, Phase};
-use crate::lists::letters::{Mail, XximLetter};
+use crate::lists::letters::Mail;
 use crate::log::target;
+use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::wire::cipher::Seeds;
 use crate::rsa_keys::RsaKey;
 
@@ -80,7 +81,7 @@ fn run(jobs: &Receiver<Job>, key: &RsaKey, shards: &Shards, heart: &Heart) {
         };
         let (seed_key, seed_iv) = (open(sealed_key), open(sealed_iv));
         let seeds = seed_key.zip(seed_iv).map(|(key, iv)| Box::new(Seeds { key, iv }));
-        shards.hand_over(conn.shard(), Mail::Xxim(XximLetter::Unwrapped { conn, number, seeds }));
+        shards.hand_over(conn.shard(), Mail::Xxim(Letter::Unwrapped { conn, number, seeds }));
         heart.enter(Phase::Idle);
     }
 }

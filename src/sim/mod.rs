@@ -24,8 +24,10 @@ use crate::engine::Shared;
 use crate::engine::conns::Flags;
 use crate::engine::ops::Op;
 use crate::hub::ConnId;
-use crate::lists::letters::{Mail, Outgoing, Request, UpstreamCall, UpstreamResult, XximLetter};
+use crate::lists::letters::{Mail, Outgoing, SidecarRequest};
+use crate::protocols::netsvr::letters as netsvr;
 use crate::protocols::netsvr::wire::Verdict;
+use crate::protocols::xxim::letters::{self as xxim, UpstreamCall, UpstreamResult};
 use crate::shard::Shard;
 use crate::shard::audit::Sizes;
 
@@ -77,7 +79,7 @@ pub struct World {
     shared: Arc<Shared>,
     cells: Vec<Cell>,
     sockets: Vec<Socket>,
-    callbacks: Vec<(u64, Request)>,
+    callbacks: Vec<(u64, SidecarRequest)>,
     /// Calls of xxim upstreams that are under way. A test takes them out and answers them.
     pub calls: Vec<Call>,
 }
@@ -350,11 +352,16 @@ impl World {
             let Outgoing::Sidecar(request) = outgoing else { unreachable!("there is no mesh") };
             match request {
                 // Nothing overtakes these on their way.
-                Request::Upstream { conn, number, call } => {
+                SidecarRequest::Xxim(xxim::ServiceRequest::Upstream { conn, number, call }) => {
                     self.calls.push(Call { conn, number, call });
                 }
-                Request::CancelUpstream { conn } => self.cancel(conn),
-                Request::Make(job) => self.tell(job.shard, Mail::made(*job, || {})),
+                SidecarRequest::Xxim(xxim::ServiceRequest::CancelUpstream { conn }) => {
+                    self.cancel(conn)
+                }
+                SidecarRequest::Netsvr(netsvr::ServiceRequest::Make(job)) => {
+                    let shard = job.shard;
+                    self.tell(shard, Mail::Netsvr(netsvr::Letter::made(*job, || {})));
+                }
                 request => self.callbacks.push((self.now.ms + self.rng.u64(..20), request)),
             }
         }
@@ -372,7 +379,7 @@ impl World {
             .partition::<Vec<_>, _>(|call| call.conn == conn && !goes_on(call));
         self.calls = left;
         for Call { conn, number, .. } in given_up {
-            let mail = Mail::Xxim(XximLetter::UpstreamAnswered {
+            let mail = Mail::Xxim(xxim::Letter::UpstreamAnswered {
                 conn,
                 number,
                 result: UpstreamResult::default(),

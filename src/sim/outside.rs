@@ -6,8 +6,11 @@ use zeroize::Zeroizing;
 
 use super::{Weather, World};
 use crate::hub::login;
-use crate::lists::letters::{ConnmixLetter, Mail, NetsvrLetter, Request, XximLetter};
+use crate::lists::letters::{Mail, SidecarRequest};
+use crate::protocols::connmix::letters as connmix;
+use crate::protocols::netsvr::letters as netsvr;
 use crate::protocols::netsvr::wire::Verdict;
+use crate::protocols::xxim::letters as xxim;
 use crate::protocols::xxim::wire::cipher::Seeds;
 
 /// Tokens of logins that are refused, and that nobody can verify; all others are good.
@@ -28,57 +31,58 @@ fn open(sealed: Option<Bytes>) -> Option<Option<Zeroizing<Vec<u8>>>> {
 impl World {
     /// Answers what is due.
     pub(super) fn answer_callbacks(&mut self) {
-        let due = |(due_ms, _): &mut (u64, Request)| *due_ms <= self.now.ms;
+        let due = |(due_ms, _): &mut (u64, SidecarRequest)| *due_ms <= self.now.ms;
         for (_, request) in self.callbacks.extract_if(.., due).collect::<Vec<_>>() {
-            match request {
-                Request::OnOpen { conn, .. } => {
-                    let verdict = self.verdict();
-                    let mail = Mail::Netsvr(NetsvrLetter::Opened { conn, verdict });
-                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
+            let answer = match request {
+                SidecarRequest::Verify { conn, number, login } => {
+                    let verdict = verified(&login);
+                    Some((conn.shard(), Mail::Verified { conn, number, verdict }))
                 }
-                Request::OnClose { shard, number, .. } => {
-                    let mail = Mail::Netsvr(NetsvrLetter::ClosedCallback { number });
-                    self.cells[shard as usize].mailbox.push_back(mail);
-                }
-                Request::Verify { conn, number, login } => {
-                    let verdict = match &*login.token {
-                        REFUSED => login::Verdict::Refused { code: 4, message: REFUSED.into() },
-                        UNAVAILABLE => login::Verdict::Unavailable(UNAVAILABLE.into()),
-                        _ => login::Verdict::Accepted { profile: None },
-                    };
-                    let mail = Mail::Verified { conn, number, verdict };
-                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
-                }
-                Request::Check { conn, number, .. } => {
-                    let permission = match self.rng.u8(..8) {
-                        0 => login::Permission::Unavailable,
-                        _ => login::Permission::Granted,
-                    };
-                    let mail = Mail::Xxim(XximLetter::Checked { conn, number, permission });
-                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
-                }
-                Request::HttpCall { conn, .. } => {
-                    let mail = Mail::Connmix(ConnmixLetter::HttpCalled { conn, answer: None });
-                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
-                }
-                Request::Unwrap { conn, number, key, iv } => {
-                    let seeds = open(key).zip(open(iv));
-                    let seeds = seeds.map(|(key, iv)| Box::new(Seeds { key, iv }));
-                    let mail = Mail::Xxim(XximLetter::Unwrapped { conn, number, seeds });
-                    self.cells[conn.shard() as usize].mailbox.push_back(mail);
-                }
-                Request::Upstream { .. }
-                | Request::CancelUpstream { .. }
-                | Request::Hook { .. }
-                | Request::Make(_)
-                | Request::Stop => {}
-                Request::Metrics { shard, number } => {
-                    let text = String::from("ringway_up 1\n");
-                    let mail = Mail::Connmix(ConnmixLetter::Rendered { number, text });
-                    self.cells[shard as usize].mailbox.push_back(mail);
-                }
+                SidecarRequest::Netsvr(request) => self.answer_netsvr(request),
+                SidecarRequest::Xxim(request) => self.answer_xxim(request),
+                SidecarRequest::Connmix(request) => Some(answer_connmix(request)),
+                SidecarRequest::Stop => None,
+            };
+            if let Some((shard, mail)) = answer {
+                self.cells[shard as usize].mailbox.push_back(mail);
             }
         }
+    }
+
+    fn answer_netsvr(&mut self, request: netsvr::ServiceRequest) -> Option<(u8, Mail)> {
+        use netsvr::{Letter, ServiceRequest};
+        let (shard, letter) = match request {
+            ServiceRequest::OnOpen { conn, .. } => {
+                (conn.shard(), Letter::Opened { conn, verdict: self.verdict() })
+            }
+            ServiceRequest::OnClose { shard, number, .. } => {
+                (shard, Letter::ClosedCallback { number })
+            }
+            ServiceRequest::Make(_) => return None,
+        };
+        Some((shard, Mail::Netsvr(letter)))
+    }
+
+    fn answer_xxim(&mut self, request: xxim::ServiceRequest) -> Option<(u8, Mail)> {
+        use xxim::{Letter, ServiceRequest};
+        let (conn, letter) = match request {
+            ServiceRequest::Check { conn, number, .. } => {
+                let permission = match self.rng.u8(..8) {
+                    0 => login::Permission::Unavailable,
+                    _ => login::Permission::Granted,
+                };
+                (conn, Letter::Checked { conn, number, permission })
+            }
+            ServiceRequest::Unwrap { conn, number, key, iv } => {
+                let seeds = open(key).zip(open(iv));
+                let seeds = seeds.map(|(key, iv)| Box::new(Seeds { key, iv }));
+                (conn, Letter::Unwrapped { conn, number, seeds })
+            }
+            ServiceRequest::Upstream { .. }
+            | ServiceRequest::CancelUpstream { .. }
+            | ServiceRequest::Hook { .. } => return None,
+        };
+        Some((conn.shard(), Mail::Xxim(letter)))
     }
 
     fn verdict(&mut self) -> Option<Box<Verdict>> {
@@ -91,4 +95,25 @@ impl World {
         let allow = throw - fails >= denies;
         Some(Box::new(Verdict { allow, ..(self.weather.callback_verdict)() }))
     }
+}
+
+fn verified(login: &login::Login) -> login::Verdict {
+    match &*login.token {
+        REFUSED => login::Verdict::Refused { code: 4, message: REFUSED.into() },
+        UNAVAILABLE => login::Verdict::Unavailable(UNAVAILABLE.into()),
+        _ => login::Verdict::Accepted { profile: None },
+    }
+}
+
+fn answer_connmix(request: connmix::ServiceRequest) -> (u8, Mail) {
+    use connmix::{Letter, ServiceRequest};
+    let (shard, letter) = match request {
+        ServiceRequest::HttpCall { conn, .. } => {
+            (conn.shard(), Letter::HttpCalled { conn, answer: None })
+        }
+        ServiceRequest::Metrics { shard, number } => {
+            (shard, Letter::Rendered { number, text: String::from("ringway_up 1\n") })
+        }
+    };
+    (shard, Mail::Connmix(letter))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use ringway::config::connmix::QueueScope;
 use ringway::life::{Failure, Fault, Life, Phase};
-use ringway::lists::letters::{Mail, MeshRequest, Request};
+use ringway::lists::letters::{Mail, MeshRequest, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox, UnboundedSender};
 use ringway::protocols::xxim::wire::proto::{RequestBody, SetCxnParamsReq};
 use ringway::wire::websocket::mask_frame;
@@ -390,7 +390,7 @@ fn what_is_meant_for_nobody_is_noticed_unless_the_gateway_stops() {
         |life| {
             let (sender, receiver) = BoundedSender::new(1, life.gone("test"));
             drop(receiver);
-            assert!(sender.send(Request::Stop).is_ok());
+            assert!(sender.send(SidecarRequest::Stop).is_ok());
         },
         |life| {
             let (sender, receiver) = UnboundedSender::new(life.gone("test"));

@@ -19,9 +19,10 @@ use ringway::config::model::{
 };
 use ringway::hub::ConnId;
 use ringway::life::{Gone, Life};
-use ringway::lists::letters::{Mail, Request, UpstreamCall, UpstreamResult, XximLetter};
+use ringway::lists::letters::{Mail, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
+use ringway::protocols::xxim::letters::{Letter, ServiceRequest, UpstreamCall, UpstreamResult};
 use ringway::protocols::xxim::wire::Identity;
 use ringway::sidecar::{self, Callbacks, SidecarSettings};
 
@@ -209,7 +210,7 @@ pub fn settings() -> SidecarSettings {
 
 /// A running sidecar.
 pub struct Sidecar {
-    pub sender: BoundedSender<Request>,
+    pub sender: BoundedSender<SidecarRequest>,
     pub registry: Arc<Registry>,
     pub mailboxes: Vec<Mailbox<Mail>>,
     thread: Option<JoinHandle<()>>,
@@ -231,19 +232,20 @@ impl Sidecar {
         Sidecar::start(SidecarSettings { upstreams, ..settings() })
     }
 
-    pub fn request(&self, request: Request) {
+    pub fn request(&self, request: SidecarRequest) {
         self.sender.send(request).expect("room for it");
     }
 
     /// Begins a call for a connection of shard 0.
     pub fn begin(&self, number: u32, call: UpstreamCall) {
-        self.request(Request::Upstream { conn: conn(), number, call: Box::new(call) });
+        let request = ServiceRequest::Upstream { conn: conn(), number, call: Box::new(call) };
+        self.request(SidecarRequest::Xxim(request));
     }
 
     /// The next answer.
     pub fn answer(&self) -> (u32, UpstreamResult) {
         match self.mail(0) {
-            Mail::Xxim(XximLetter::UpstreamAnswered { conn: to, number, result }) => {
+            Mail::Xxim(Letter::UpstreamAnswered { conn: to, number, result }) => {
                 assert_eq!(to, conn());
                 (number, result)
             }
@@ -291,7 +293,7 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
-        let _ = self.sender.send(Request::Stop);
+        let _ = self.sender.send(SidecarRequest::Stop);
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(ended.is_some_and(|ended| ended.is_ok()) || std::thread::panicking());
     }

@@ -38,13 +38,18 @@ pub fn aside(source: &Source) -> Vec<String> {
     found
 }
 
-/// Codecs and rules of protocols that know more than bytes, the hub and their configuration.
+/// Codecs, rules and letters of protocols that know more than bytes, the hub and their
+/// configuration.
 pub fn pure_parts(source: &Source) -> Vec<String> {
-    let Some((own, part @ ("wire" | "rules"))) = part(source) else { return Vec::new() };
+    let Some((own, part @ ("wire" | "rules" | "letters"))) = part(source) else {
+        return Vec::new();
+    };
     let wire = format!("protocols::{own}::wire");
     let rules = format!("protocols::{own}::rules");
+    let large = format!("protocols::{own}::large");
     let allowed: &[&str] = match part {
         "wire" => &[&wire, "wire", "limits", "hub::ConnId", "hub::Rotation"],
+        "letters" => &[&wire, &rules, &large, "wire", "hub", "metrics::Rates"],
         _ => &[&wire, &rules, "wire", "hub", "config", "limits", "spare"],
     };
     let mut found = Vec::new();
@@ -135,6 +140,9 @@ fn codecs_and_rules_that_know_too_much_are_found() {
     let rules = "src/protocols/im/rules/mod.rs";
     assert_eq!(pure_parts(rules, "use crate::protocols::im::wire::Header;\n"), 0);
     assert_eq!(pure_parts(rules, "use crate::engine::Engine;\n"), 1);
+    let letters = "src/protocols/im/letters.rs";
+    assert_eq!(pure_parts(letters, "use crate::hub::ConnId;\n"), 0);
+    assert_eq!(pure_parts(letters, "use crate::lists::letters::Mail;\n"), 1);
     assert_eq!(pure_parts("src/protocols/im/mod.rs", "use crate::engine::Engine;\n"), 0);
 }
 

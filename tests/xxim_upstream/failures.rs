@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use ringway::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
-use ringway::lists::letters::Request;
+use ringway::lists::letters::SidecarRequest;
+use ringway::protocols::xxim::letters::ServiceRequest;
 use ringway::protocols::xxim::wire::proto::CommonResp;
 
 use super::sidecar::*;
@@ -222,7 +223,7 @@ fn the_calls_of_a_connection_end_with_it_unless_they_are_detached() {
         let sidecar = Sidecar::with(routed(im, Duration::from_millis(300), detach));
         sidecar.begin(1, call(METHOD, b"silent".as_slice()));
         assert_eq!(backend.next().body, b"silent");
-        sidecar.request(Request::CancelUpstream { conn: conn() });
+        sidecar.request(SidecarRequest::Xxim(ServiceRequest::CancelUpstream { conn: conn() }));
         // Behind it, so that the other one would have been answered before.
         sidecar.begin(2, call(METHOD, OK));
         let cancelled = "ringway_upstream_calls_total{upstream=\"im\",result=\"cancelled\"}";

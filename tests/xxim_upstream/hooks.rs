@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringway::config::model::{XximHooks, XximUpstreams};
 use ringway::hub::ConnId;
-use ringway::lists::letters::{HookKind, Request};
+use ringway::lists::letters::SidecarRequest;
+use ringway::protocols::xxim::letters::{HookKind, ServiceRequest};
 
 use super::sidecar::*;
 
@@ -25,12 +26,13 @@ fn failures(reason: &str) -> String {
     format!("ringway_callback_failures_total{{{labels}}}")
 }
 
-fn connect(body: &'static [u8]) -> Request {
+fn connect(body: &'static [u8]) -> SidecarRequest {
     hook(0, HookKind::AfterConnect, body)
 }
 
-fn hook(conn: u32, kind: HookKind, body: &'static [u8]) -> Request {
-    Request::Hook { conn: ConnId::new(0, conn, 1), kind, body: Bytes::from_static(body) }
+fn hook(conn: u32, kind: HookKind, body: &'static [u8]) -> SidecarRequest {
+    let (conn, body) = (ConnId::new(0, conn, 1), Bytes::from_static(body));
+    SidecarRequest::Xxim(ServiceRequest::Hook { conn, kind, body })
 }
 
 #[test]

@@ -15,10 +15,11 @@ use std::process::ExitCode;
 use prost::Message;
 use ringway::engine::ListenerSettings;
 use ringway::engine::ring::PageAllocator;
-use ringway::lists::letters::{Mail, UpstreamResult, XximLetter};
+use ringway::lists::letters::Mail;
 use ringway::protocols::im::wire::proto::{ChatroomRequest, CrMessage, LoginRequest};
 use ringway::protocols::im::wire::{ByteOrder, Header};
 use ringway::protocols::netsvr::wire::Verdict;
+use ringway::protocols::xxim::letters::{Letter, UpstreamResult};
 use ringway::protocols::xxim::wire::proto as xxim;
 use ringway::sim::{Call, Peer, Weather, World};
 use ringway::wire::websocket::mask_frame;
@@ -466,10 +467,8 @@ fn xxim(rig: &mut Rig, count: usize) -> Result<()> {
         expect("calls of the upstream", calls.len(), REQUESTS)?;
         for Call { conn, number, call } in calls {
             let result = UpstreamResult { code: 0, data: call.body };
-            rig.world.tell(
-                conn.shard(),
-                Mail::Xxim(XximLetter::UpstreamAnswered { conn, number, result }),
-            );
+            rig.world
+                .tell(conn.shard(), Mail::Xxim(Letter::UpstreamAnswered { conn, number, result }));
         }
         rig.settle();
         let told = rig.world.read(client, usize::MAX);

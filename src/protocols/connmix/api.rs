@@ -31,9 +31,10 @@ use crate::hub::ConnId;
 use crate::hub::push::{CloseReason, Command, Outcome};
 use crate::hub::queues::{Queues, Window};
 use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
-use crate::lists::letters::Request;
+use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers::kind;
 use crate::protocols::connmix::http::{Form, Reading};
+use crate::protocols::connmix::letters::ServiceRequest;
 use crate::protocols::connmix::requests::{self as control, About, Action};
 use crate::protocols::connmix::wire::{self, Answer, Code};
 use crate::wire::json::Index;
@@ -573,9 +574,10 @@ impl Tenant for Api {
         self.rendering == 0
     }
 
-    fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+    fn next_request(&mut self, engine: &mut Engine) -> Option<SidecarRequest> {
         let number = self.to_render.pop_front()?;
-        Some(Request::Metrics { shard: engine.id, number })
+        let request = ServiceRequest::Metrics { shard: engine.id, number };
+        Some(SidecarRequest::Connmix(request))
     }
 
     fn written(&mut self, engine: &mut Engine, slot: u32) {

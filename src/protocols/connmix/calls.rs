@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::engine::LEFT_SPARE;
 use crate::engine::conns::Flags;
 use crate::hub::ConnId;
-use crate::lists::letters::{HttpCall, Request};
+use crate::protocols::connmix::letters::{HttpCall, ServiceRequest};
 use crate::protocols::connmix::rules::{Answer, Call, Resumed};
 use crate::spare::Look;
 
@@ -41,13 +41,13 @@ impl Calls {
     }
 
     /// The next request to hand to the sidecar, if fewer than `under_way_max` are.
-    pub fn next(&mut self, under_way_max: u32) -> Option<Request> {
+    pub fn next(&mut self, under_way_max: u32) -> Option<ServiceRequest> {
         if self.under_way >= under_way_max as usize {
             return None;
         }
         let (conn, call) = self.queue.pop_front()?;
         self.under_way += 1;
-        Some(Request::HttpCall { conn, call })
+        Some(ServiceRequest::HttpCall { conn, call })
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod http;
+pub mod letters;
 pub mod requests;
 pub mod rules;
 pub mod wire;
@@ -33,7 +34,7 @@ use crate::hub::context::{Context, ContextValue};
 use crate::hub::push::{CloseReason, Payload, PayloadKind};
 use crate::hub::queues::Homes;
 use crate::hub::{ConnId, Departed};
-use crate::lists::letters::Request;
+use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::protocols::connmix::rules::{Effects, Event, Head, Resumed, Run, Subject, Suspended};
@@ -448,8 +449,9 @@ impl Tenant for Connmix {
         self.leaving.is_empty() && self.departed.is_empty()
     }
 
-    fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
-        self.calls.next(engine.config.connmix.rules.http_calls_max)
+    fn next_request(&mut self, engine: &mut Engine) -> Option<SidecarRequest> {
+        let request = self.calls.next(engine.config.connmix.rules.http_calls_max);
+        request.map(SidecarRequest::Connmix)
     }
 
     fn give_back(&mut self, look: &mut Look) {

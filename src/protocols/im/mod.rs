@@ -4,6 +4,7 @@
 //! Costs: a connection is one entry of a slab besides its slot; one that waits holds no bytes. A
 //! response is one small allocation.
 
+pub mod letters;
 pub mod rules;
 pub mod wire;
 

@@ -21,9 +21,10 @@ use crate::engine::wants::Want;
 use crate::hub::limits::BucketRules;
 use crate::hub::push::{Command, Payload, RoomMessage};
 use crate::hub::rooms::{Batch, Bounds, home, room_of};
-use crate::lists::letters::{Chat, ImLetter, Mail};
+use crate::lists::letters::Mail;
 use crate::lists::numbers::kind;
 use crate::metrics::DropReason;
+use crate::protocols::im::letters::{Chat, Letter};
 use crate::protocols::im::rules::{Around, Say, State};
 use crate::protocols::im::wire::proto::{CrMessage, CrMessageType};
 use crate::protocols::im::wire::{
@@ -123,7 +124,7 @@ impl super::Im {
         if home == engine.id {
             self.order(engine, chat);
         } else {
-            engine.post(home, Mail::Im(ImLetter::Chat(Box::new(chat))));
+            engine.post(home, Mail::Im(Letter::Chat(Box::new(chat))));
         }
     }
 

@@ -19,9 +19,10 @@ use crate::engine::flight::Flight;
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::{Cursor, Room};
 use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
-use crate::lists::letters::{Mail, Reply, ReplyTo, Request};
+use crate::lists::letters::{Mail, Reply, ReplyTo};
 use crate::lists::numbers::kind;
 use crate::protocols::netsvr::large::{Job, Made};
+use crate::protocols::netsvr::letters::ServiceRequest;
 use crate::protocols::netsvr::queries::{Asks, Question};
 use crate::spare::Look;
 
@@ -105,9 +106,9 @@ impl Making {
         }
     }
 
-    /// What is to be put together next, and answered by [`NetsvrLetter::Made`].
-    pub fn next_request(&mut self) -> Option<Request> {
-        self.out.take().map(Request::Make)
+    /// What is to be put together next.
+    pub fn next_request(&mut self) -> Option<ServiceRequest> {
+        self.out.take().map(ServiceRequest::Make)
     }
 }
 

@@ -21,10 +21,11 @@ use crate::engine::outbox::charge;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
-use crate::lists::letters::{Mail, NetsvrLetter};
+use crate::lists::letters::Mail;
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::protocols::netsvr::commands::{self, BackendRequest};
+use crate::protocols::netsvr::letters::Letter;
 use crate::protocols::netsvr::wire::{self, RegisterCode};
 use crate::wire::worker::{Cmd, Frame as Inbound, FrameReader, conn_id};
 
@@ -351,7 +352,7 @@ impl super::Netsvr {
             }
             Some(worker) => engine.post(
                 worker.shard(),
-                Mail::Netsvr(NetsvrLetter::Unregister { from: engine.id, number, worker }),
+                Mail::Netsvr(Letter::Unregister { from: engine.id, number, worker }),
             ),
         }
     }
@@ -380,7 +381,7 @@ impl super::Netsvr {
         }
         engine.workers -= 1;
         for shard in engine.others() {
-            engine.post(shard, Mail::Netsvr(NetsvrLetter::WorkerLeaving { worker }));
+            engine.post(shard, Mail::Netsvr(Letter::WorkerLeaving { worker }));
         }
         self.worker_leaving(engine, worker);
     }
@@ -417,7 +418,7 @@ impl super::Netsvr {
         if from == engine.id {
             self.unregistered(engine, number);
         } else {
-            engine.post(from, Mail::Netsvr(NetsvrLetter::Unregistered { number }));
+            engine.post(from, Mail::Netsvr(Letter::Unregistered { number }));
         }
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::config::model::NetsvrCustomer;
 use crate::engine::links::Event;
 use crate::hub::ConnId;
-use crate::lists::letters::Request;
+use crate::protocols::netsvr::letters::ServiceRequest;
 use crate::spare::Look;
 
 /// The callbacks of one shard.
@@ -22,7 +22,7 @@ pub struct Callbacks {
     under_way_max: usize,
     closes_max: usize,
     under_way: usize,
-    queue: VecDeque<Request>,
+    queue: VecDeque<ServiceRequest>,
     /// How many of the queue are callbacks at open.
     opens: usize,
     /// Close events that are told to a worker when their callback is over.
@@ -47,7 +47,7 @@ impl Callbacks {
     /// Asks whether a connection may be opened.
     pub fn open(&mut self, conn: ConnId, body: Bytes) {
         self.opens += 1;
-        self.queue.push_back(Request::OnOpen { conn, body });
+        self.queue.push_back(ServiceRequest::OnOpen { conn, body });
     }
 
     /// Callbacks at open that wait.
@@ -58,10 +58,10 @@ impl Callbacks {
     /// Forgets the callbacks at open that wait, except those that are still wanted.
     pub fn retain_opens(&mut self, wanted: impl Fn(ConnId) -> bool) {
         self.queue.retain(|request| match request {
-            Request::OnOpen { conn, .. } => wanted(*conn),
+            ServiceRequest::OnOpen { conn, .. } => wanted(*conn),
             _ => true,
         });
-        let open = |request: &&Request| matches!(request, Request::OnOpen { .. });
+        let open = |request: &&ServiceRequest| matches!(request, ServiceRequest::OnOpen { .. });
         self.opens = self.queue.iter().filter(open).count();
     }
 
@@ -79,7 +79,7 @@ impl Callbacks {
         }
         self.number += 1;
         self.closes.insert(self.number, (event, sticky));
-        self.queue.push_back(Request::OnClose { shard, number: self.number, body });
+        self.queue.push_back(ServiceRequest::OnClose { shard, number: self.number, body });
         Ok(())
     }
 
@@ -94,13 +94,13 @@ impl Callbacks {
     }
 
     /// The next request to hand to the sidecar, if its turn has come.
-    pub fn next(&mut self) -> Option<Request> {
+    pub fn next(&mut self) -> Option<ServiceRequest> {
         if self.under_way >= self.under_way_max {
             return None;
         }
         let request = self.queue.pop_front()?;
         self.under_way += 1;
-        self.opens -= matches!(request, Request::OnOpen { .. }) as usize;
+        self.opens -= matches!(request, ServiceRequest::OnOpen { .. }) as usize;
         Some(request)
     }
 

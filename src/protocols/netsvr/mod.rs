@@ -5,6 +5,7 @@ pub mod business;
 mod callbacks;
 pub mod commands;
 pub mod large;
+pub mod letters;
 pub mod push;
 pub mod queries;
 pub mod rules;
@@ -33,12 +34,13 @@ use crate::hub::push::{Change, CloseReason, Payload, TopicChange};
 use crate::hub::queries::Query;
 use crate::hub::{ConnId, Departed};
 use crate::limits::BUSINESS_ANSWER_BYTES_MAX;
-use crate::lists::letters::{Mail, NetsvrLetter, Request};
+use crate::lists::letters::{Mail, SidecarRequest};
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::metrics::DropReason;
 use crate::protocols::netsvr::business::Business;
 use crate::protocols::netsvr::callbacks::Callbacks;
+use crate::protocols::netsvr::letters::Letter;
 use crate::protocols::netsvr::queries::Asks;
 use crate::protocols::netsvr::rules::{Client, Inbound};
 use crate::protocols::netsvr::wire::{OpenInfo, Verdict};
@@ -126,19 +128,19 @@ impl Netsvr {
     }
 
     /// A letter of another thread.
-    pub(crate) fn letter(&mut self, engine: &mut Engine, letter: NetsvrLetter) {
+    pub(crate) fn letter(&mut self, engine: &mut Engine, letter: Letter) {
         match letter {
-            NetsvrLetter::Made { number, made } => self.made(engine, number, made),
-            NetsvrLetter::AskRates { from, number } => self.answer_rates(engine, from, number),
-            NetsvrLetter::Rates { number, rates } => self.rates_answered(engine, number, &rates),
-            NetsvrLetter::WorkerLeaving { worker } => self.worker_leaving(engine, worker),
-            NetsvrLetter::WorkerLeft { worker } => self.worker_left(engine, worker),
-            NetsvrLetter::Unregister { from, number, worker } => {
+            Letter::Made { number, made } => self.made(engine, number, made),
+            Letter::AskRates { from, number } => self.answer_rates(engine, from, number),
+            Letter::Rates { number, rates } => self.rates_answered(engine, number, &rates),
+            Letter::WorkerLeaving { worker } => self.worker_leaving(engine, worker),
+            Letter::WorkerLeft { worker } => self.worker_left(engine, worker),
+            Letter::Unregister { from, number, worker } => {
                 self.unregister(engine, from, number, worker);
             }
-            NetsvrLetter::Unregistered { number } => self.unregistered(engine, number),
-            NetsvrLetter::Opened { conn, verdict } => self.verdict(engine, conn, verdict),
-            NetsvrLetter::ClosedCallback { number } => self.close_callback_over(engine, number),
+            Letter::Unregistered { number } => self.unregistered(engine, number),
+            Letter::Opened { conn, verdict } => self.verdict(engine, conn, verdict),
+            Letter::ClosedCallback { number } => self.close_callback_over(engine, number),
         }
     }
 
@@ -294,7 +296,7 @@ impl Netsvr {
         if worker.shard() == engine.id {
             self.worker_left(engine, worker);
         } else {
-            engine.post(worker.shard(), Mail::Netsvr(NetsvrLetter::WorkerLeft { worker }));
+            engine.post(worker.shard(), Mail::Netsvr(Letter::WorkerLeft { worker }));
         }
     }
 
@@ -468,10 +470,11 @@ impl Tenant for Netsvr {
         self.callbacks.is_idle()
     }
 
-    fn next_request(&mut self, engine: &mut Engine) -> Option<Request> {
+    fn next_request(&mut self, engine: &mut Engine) -> Option<SidecarRequest> {
         let callback = self.callbacks.next();
         engine.counters.callbacks_started += u64::from(callback.is_some());
-        callback.or_else(|| self.asks.making.next_request())
+        let request = callback.or_else(|| self.asks.making.next_request());
+        request.map(SidecarRequest::Netsvr)
     }
 
     fn give_back(&mut self, look: &mut Look) {

@@ -18,11 +18,12 @@ use crate::hub::mesh::Lent;
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::Cursor;
 use crate::limits::MESH_QUERY_BYTES;
-use crate::lists::letters::{Mail, NetsvrLetter, Reply, ReplyTo};
+use crate::lists::letters::{Mail, Reply, ReplyTo};
 use crate::metrics::Rates;
 use crate::protocols::netsvr::answers::Making;
 use crate::protocols::netsvr::commands::{self, Next, Shape};
 use crate::protocols::netsvr::large::Elsewhere;
+use crate::protocols::netsvr::letters::Letter;
 use crate::protocols::netsvr::wire::{self, MetricItem};
 use crate::spare::Look;
 use crate::wire::worker::{Cmd, UniqId, UniqIds};
@@ -323,7 +324,7 @@ impl super::Netsvr {
         let number = self.question(engine, slot);
         self.asks.begin(number, About::Rates(Box::default()));
         for shard in engine.others() {
-            engine.post(shard, Mail::Netsvr(NetsvrLetter::AskRates { from: engine.id, number }));
+            engine.post(shard, Mail::Netsvr(Letter::AskRates { from: engine.id, number }));
         }
         let rates = self.rates(engine);
         self.rates_answered(engine, number, &rates);
@@ -336,7 +337,7 @@ impl super::Netsvr {
     /// Another shard asks what this one has counted.
     pub(crate) fn answer_rates(&mut self, engine: &mut Engine, from: u8, number: u64) {
         let rates = Box::new(self.rates(engine));
-        engine.post(from, Mail::Netsvr(NetsvrLetter::Rates { number, rates }));
+        engine.post(from, Mail::Netsvr(Letter::Rates { number, rates }));
     }
 
     /// One shard's part of the metric items.

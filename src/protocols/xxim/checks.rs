@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
-use crate::lists::letters::Request;
+use crate::protocols::xxim::letters::ServiceRequest;
 use crate::protocols::xxim::rules::forbidden;
 use crate::protocols::xxim::wire;
 
@@ -28,7 +28,7 @@ impl super::State {
         conn.check = Some(wire::request_body(request.req_id, request.method, request.data));
         let (identity, method) = (conn.client.identity().clone(), request.method.into());
         engine.counters.xxim_checks += 1;
-        self.outgoing.push_back(Request::Check { conn: id, number, identity, method });
+        self.outgoing.push_back(ServiceRequest::Check { conn: id, number, identity, method });
     }
 
     /// The backend has decided, or could not.

@@ -26,8 +26,8 @@ use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;
 use crate::hub::ConnId;
 use crate::hub::login::{Login, Question, Verdict};
-use crate::lists::letters::{Request, UpstreamCall, UpstreamResult};
 use crate::lists::numbers::kind;
+use crate::protocols::xxim::letters::{ServiceRequest, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::rules::{client_ip, cors, first_values};
 use crate::protocols::xxim::wire::proto::{CommonReq, CommonResp};
 use crate::protocols::xxim::wire::{self, Identity, LocalMethod, code, text};
@@ -393,7 +393,7 @@ impl super::State {
             identity: Arc::new(identity),
             req_id: Bytes::new(),
         });
-        self.outgoing.push_back(Request::Upstream { conn, number, call });
+        self.outgoing.push_back(ServiceRequest::Upstream { conn, number, call });
     }
 
     /// Gives a request to a netsvr worker, which has so much time to send something back.

@@ -21,9 +21,10 @@ use crate::hub::limits::BucketRules;
 use crate::hub::login::{Login, Verdict};
 use crate::hub::push::Outcome;
 use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
-use crate::lists::letters::{HookKind, Mail, MeshRequest, Request, XximLetter};
+use crate::lists::letters::{Mail, MeshRequest};
 use crate::lists::numbers::kind;
 use crate::log::target;
+use crate::protocols::xxim::letters::{HookKind, Letter, ServiceRequest};
 use crate::protocols::xxim::rules::{Claimed, Close, Triple, TurnRules, Turns};
 use crate::protocols::xxim::wire::cipher::Seeds;
 use crate::protocols::xxim::wire::{Identity, after_connect, after_disconnect};
@@ -131,7 +132,7 @@ impl super::State {
             let Some(Unwrap { conn, number, key, iv }) = next else { return };
             self.unwraps.under_way += 1;
             engine.counters.xxim_unwraps += 1;
-            self.outgoing.push_back(Request::Unwrap { conn, number, key, iv });
+            self.outgoing.push_back(ServiceRequest::Unwrap { conn, number, key, iv });
         }
     }
 
@@ -201,7 +202,7 @@ impl super::State {
         if !engine.conns[slot].flags.has(Flags::BLOCKED) {
             engine.block(slot);
         }
-        engine.post(home, Mail::Xxim(XximLetter::Claim { triple, conn: id, order }));
+        engine.post(home, Mail::Xxim(Letter::Claim { triple, conn: id, order }));
     }
 
     /// Another shard's connection wants a triple that is at home here.
@@ -213,7 +214,7 @@ impl super::State {
         order: u64,
     ) {
         let held = self.claimed_here(engine, &triple, conn, order);
-        engine.post(conn.shard(), Mail::Xxim(XximLetter::Claimed { triple, conn, held }));
+        engine.post(conn.shard(), Mail::Xxim(Letter::Claimed { triple, conn, held }));
     }
 
     /// Whether the connection holds it now: a newer one keeps it.
@@ -235,7 +236,7 @@ impl super::State {
             self.displaced(engine, triple, before);
         } else {
             let triple = triple.clone();
-            engine.post(before.shard(), Mail::Xxim(XximLetter::Displaced { triple, conn: before }));
+            engine.post(before.shard(), Mail::Xxim(Letter::Displaced { triple, conn: before }));
         }
         true
     }
@@ -336,7 +337,7 @@ impl super::State {
         if home == engine.id {
             self.holders.release(triple, conn);
         } else {
-            engine.post(home, Mail::Xxim(XximLetter::Release { triple, conn }));
+            engine.post(home, Mail::Xxim(Letter::Release { triple, conn }));
         }
     }
 
@@ -354,7 +355,7 @@ impl super::State {
             self.tell_departure(engine, conn, before);
         }
         let body = after_connect(&identity, pod, now_ms);
-        self.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterConnect, body });
+        self.outgoing.push_back(ServiceRequest::Hook { conn, kind: HookKind::AfterConnect, body });
     }
 
     /// Tells the hooks that a client that they know has gone.
@@ -366,6 +367,10 @@ impl super::State {
     ) {
         let pod = *engine.config.netsvr.advertise.ip();
         let body = after_disconnect(&identity, pod, since_ms, engine.now.unix_ms);
-        self.outgoing.push_back(Request::Hook { conn, kind: HookKind::AfterDisconnect, body });
+        self.outgoing.push_back(ServiceRequest::Hook {
+            conn,
+            kind: HookKind::AfterDisconnect,
+            body,
+        });
     }
 }

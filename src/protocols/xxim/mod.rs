@@ -10,6 +10,7 @@
 mod checks;
 mod http;
 mod http_answers;
+pub mod letters;
 mod login;
 mod push;
 mod requests;
@@ -34,10 +35,11 @@ use crate::engine::tenant::Upgrade;
 use crate::hub::Departed;
 use crate::hub::login::Verdict;
 use crate::hub::push::CloseReason;
-use crate::lists::letters::{Request, XximLetter};
+use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::metrics::DropReason;
+use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::rules::{
     Client, Close, InFlight, Step, Triple, client_ip, first_values, query_login,
 };
@@ -236,29 +238,29 @@ impl State {
     }
 
     /// A letter of another thread.
-    pub(crate) fn letter(&mut self, engine: &mut Engine, letter: XximLetter) {
+    pub(crate) fn letter(&mut self, engine: &mut Engine, letter: Letter) {
         match letter {
-            XximLetter::UpstreamAnswered { conn, number, result } => {
+            Letter::UpstreamAnswered { conn, number, result } => {
                 self.answered(engine, conn, number, &result);
             }
-            XximLetter::Unwrapped { conn, number, seeds } => {
+            Letter::Unwrapped { conn, number, seeds } => {
                 self.unwrapped(engine, conn, number, seeds);
             }
-            XximLetter::Push { work, reply } => {
+            Letter::Push { work, reply } => {
                 let pushed = self.push(engine, &work);
                 // Nobody waits any more if it fails.
                 let _ = reply.send(pushed);
             }
-            XximLetter::Logins { from } => self.tell_logins(engine, from),
-            XximLetter::Checked { conn, number, permission } => {
+            Letter::Logins { from } => self.tell_logins(engine, from),
+            Letter::Checked { conn, number, permission } => {
                 self.checked(engine, conn, number, permission);
             }
-            XximLetter::Claim { triple, conn, order } => {
+            Letter::Claim { triple, conn, order } => {
                 self.claim_from(engine, triple, conn, order);
             }
-            XximLetter::Claimed { triple, conn, held } => self.claimed(engine, &triple, conn, held),
-            XximLetter::Displaced { triple, conn } => self.displaced(engine, &triple, conn),
-            XximLetter::Release { triple, conn } => self.release(engine, triple, conn),
+            Letter::Claimed { triple, conn, held } => self.claimed(engine, &triple, conn, held),
+            Letter::Displaced { triple, conn } => self.displaced(engine, &triple, conn),
+            Letter::Release { triple, conn } => self.release(engine, triple, conn),
         }
     }
 
@@ -558,8 +560,8 @@ impl Tenant for State {
         self.outgoing.is_empty() && self.unwraps.is_idle() && self.under_way == 0
     }
 
-    fn next_request(&mut self, _: &mut Engine) -> Option<Request> {
-        self.outgoing.pop_front()
+    fn next_request(&mut self, _: &mut Engine) -> Option<SidecarRequest> {
+        self.outgoing.pop_front().map(SidecarRequest::Xxim)
     }
 
     fn give_back(&mut self, look: &mut Look) {

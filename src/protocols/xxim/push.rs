@@ -12,9 +12,9 @@ use crate::engine::Engine;
 use crate::engine::forms::{Forms, Made};
 use crate::engine::ops::Frame;
 use crate::hub::push::{Payload, Target};
-use crate::lists::letters::{XximConn, XximFilter, XximPush, XximPushed};
 use crate::lists::numbers;
 use crate::lists::numbers::{format, kind};
+use crate::protocols::xxim::letters::{PushFilter, PushRequest, PushResult, PushedConn};
 use crate::protocols::xxim::rules::Close;
 use crate::protocols::xxim::wire::{Body, Carrier, Push, Version};
 
@@ -54,17 +54,19 @@ fn make_push(form: u8, push: &Push<'_>) -> Made {
 
 impl super::State {
     /// An xxim backend's push, question or kick, as far as it concerns this shard.
-    pub(crate) fn push(&mut self, engine: &mut Engine, work: &XximPush) -> XximPushed {
+    pub(crate) fn push(&mut self, engine: &mut Engine, work: &PushRequest) -> PushResult {
         match work {
-            XximPush::Send { filter, event, data } => self.push_send(engine, filter, *event, data),
-            XximPush::Get { filter } => {
+            PushRequest::Send { filter, event, data } => {
+                self.push_send(engine, filter, *event, data)
+            }
+            PushRequest::Get { filter } => {
                 let slots = self.select(engine, filter);
                 let success =
                     slots.into_iter().filter_map(|slot| self.named(engine, slot)).collect();
-                XximPushed { success, failed: Vec::new() }
+                PushResult { success, failed: Vec::new() }
             }
-            XximPush::Kick { filter } => {
-                let mut pushed = XximPushed::default();
+            PushRequest::Kick { filter } => {
+                let mut pushed = PushResult::default();
                 for slot in self.select(engine, filter) {
                     pushed.success.extend(self.named(engine, slot));
                     self.close(engine, slot, &Close::KICK);
@@ -77,12 +79,12 @@ impl super::State {
     fn push_send(
         &mut self,
         engine: &mut Engine,
-        filter: &XximFilter,
+        filter: &PushFilter,
         event: i32,
         data: &[u8],
-    ) -> XximPushed {
+    ) -> PushResult {
         let slots = self.select(engine, filter);
-        let mut pushed = XximPushed::default();
+        let mut pushed = PushResult::default();
         let wraps = event == EVENT_NOTICE && engine.config.xxim.v1_notice_wrap;
         let plain = Push { event, data, wrapped: false };
         let wrapped = Push { event, data, wrapped: true };
@@ -110,8 +112,8 @@ impl super::State {
     }
 
     /// The logged-in connections of this shard that a filter means (section 6.2).
-    fn select(&self, engine: &Engine, filter: &XximFilter) -> Vec<u32> {
-        let XximFilter { users, platforms, devices } = filter;
+    fn select(&self, engine: &Engine, filter: &PushFilter) -> Vec<u32> {
+        let PushFilter { users, platforms, devices } = filter;
         let mut slots = Vec::new();
         let meant = |slot: u32| {
             let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return false };
@@ -132,9 +134,9 @@ impl super::State {
         slots
     }
 
-    fn named(&self, engine: &Engine, slot: u32) -> Option<XximConn> {
+    fn named(&self, engine: &Engine, slot: u32) -> Option<PushedConn> {
         let own = self.conns.of(engine.index(slot, kind::XXIM))?;
-        Some(XximConn { conn: engine.conns.id(slot), identity: identity(own) })
+        Some(PushedConn { conn: engine.conns.id(slot), identity: identity(own) })
     }
 }
 

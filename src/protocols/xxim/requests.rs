@@ -21,9 +21,9 @@ use crate::engine::manners::{Life, Manners, Slow};
 use crate::engine::slots::Slots;
 use crate::hub::ConnId;
 use crate::limits::XXIM_HELD_BYTES_MAX;
-use crate::lists::letters::{Request, UpstreamCall, UpstreamResult};
 use crate::lists::numbers::kind;
 use crate::log::target;
+use crate::protocols::xxim::letters::{ServiceRequest, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::rules::{Client, Close, Holders, Step, refuse};
 use crate::protocols::xxim::wire::{self, Body, Malformed, Response, code, text};
 use crate::wire::worker;
@@ -40,7 +40,7 @@ pub struct State {
     pub(crate) holders: Holders,
     pub(crate) unwraps: Unwraps,
     /// What the sidecar is to be asked, in order.
-    pub(crate) outgoing: VecDeque<Request>,
+    pub(crate) outgoing: VecDeque<ServiceRequest>,
     /// Requests that upstreams have, or will have.
     pub(crate) under_way: u32,
     /// Those of them whose connection has left.
@@ -208,7 +208,7 @@ impl State {
         let (method, req_id) = (request.method.into(), head.slice(req_id));
         let call = Box::new(UpstreamCall { method, route: index, body, identity, req_id });
         let conn = engine.conns.id(slot);
-        self.outgoing.push_back(Request::Upstream { conn, number, call });
+        self.outgoing.push_back(ServiceRequest::Upstream { conn, number, call });
     }
 
     /// Gives a request to a netsvr worker: the client's RequestBody, its data without anything
@@ -298,7 +298,7 @@ impl State {
         let before = self.left.len();
         self.left.extend(requests.map(|number| (conn, number)));
         if self.left.len() > before {
-            self.outgoing.push_back(Request::CancelUpstream { conn });
+            self.outgoing.push_back(ServiceRequest::CancelUpstream { conn });
         }
     }
 

@@ -27,8 +27,9 @@ use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
 use crate::config::model::{Sidecar, XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
-use crate::lists::letters::{Mail, UpstreamCall, UpstreamResult, XximLetter};
+use crate::lists::letters::Mail;
 use crate::metrics::Registry;
+use crate::protocols::xxim::letters::{Letter, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire::Identity;
 use crate::protocols::xxim::wire::code::{INTERNAL, REQUEST, RETRY};
 use crate::sidecar::Shards;
@@ -227,11 +228,8 @@ impl Answer {
     }
 
     fn send(&self, result: UpstreamResult) {
-        let mail = Mail::Xxim(XximLetter::UpstreamAnswered {
-            conn: self.conn,
-            number: self.number,
-            result,
-        });
+        let mail =
+            Mail::Xxim(Letter::UpstreamAnswered { conn: self.conn, number: self.number, result });
         self.shards.post(self.conn.shard(), mail);
     }
 }

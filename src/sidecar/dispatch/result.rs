@@ -10,7 +10,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
 use tonic::Code as Status;
 
 use super::Failure;
-use crate::lists::letters::UpstreamResult;
+use crate::protocols::xxim::letters::UpstreamResult;
 use crate::protocols::xxim::wire::code::{AUTH, INTERNAL, REQUEST, RETRY};
 use crate::protocols::xxim::wire::default_text;
 use crate::protocols::xxim::wire::proto::CommonResp;

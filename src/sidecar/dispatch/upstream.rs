@@ -16,9 +16,9 @@ use super::http1::Http1;
 use super::other::Other;
 use super::result;
 use crate::config::model::{Sidecar, XximMode, XximUpstream};
-use crate::lists::letters::{UpstreamCall, UpstreamResult};
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
+use crate::protocols::xxim::letters::{UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire as xxim;
 use crate::sidecar::upstream::url;
 

@@ -39,9 +39,10 @@ use super::Mesh;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
 use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
-use crate::lists::letters::{Mail, MeshRequest, Reach, XximLetter};
+use crate::lists::letters::{Mail, MeshRequest, Reach};
 use crate::log::target;
 use crate::mail::UnboundedSender;
+use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::wire::proto as pb;
 use crate::sidecar::push::cluster as push;
 
@@ -256,7 +257,7 @@ impl Mesh {
             Some(Recheck { due, .. }) if behind => *due = Some(now + MESH_LOGINS_INTERVAL),
             Some(Recheck { shard, from, due, .. }) => {
                 *due = None;
-                self.shards.post(*shard, Mail::Xxim(XximLetter::Logins { from: *from }), 0);
+                self.shards.post(*shard, Mail::Xxim(Letter::Logins { from: *from }), 0);
             }
             None => {}
         }

@@ -211,7 +211,7 @@ impl Shards {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lists::letters::NetsvrLetter;
+    use crate::protocols::netsvr::letters::Letter;
 
     use crate::hub::ConnId;
     use crate::hub::push::{Change, Target};
@@ -233,14 +233,12 @@ mod tests {
     fn mail_waits_in_order_for_a_full_mailbox_and_is_counted() {
         let (mut shards, mailboxes) = shards(1);
         for number in 1..=4 {
-            shards.post(0, Mail::Netsvr(NetsvrLetter::ClosedCallback { number }), 400);
+            shards.post(0, Mail::Netsvr(Letter::ClosedCallback { number }), 400);
         }
         assert!(shards.is_behind() && shards.is_full());
         let mut seen = Vec::new();
         while let Some(mail) = mailboxes[0].take() {
-            let Mail::Netsvr(NetsvrLetter::ClosedCallback { number }) = mail else {
-                panic!("{mail:?}")
-            };
+            let Mail::Netsvr(Letter::ClosedCallback { number }) = mail else { panic!("{mail:?}") };
             seen.push(number);
             shards.catch_up();
         }

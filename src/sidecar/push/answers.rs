@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::lists::letters::{XximConn, XximPushed};
+use crate::protocols::xxim::letters::{PushResult, PushedConn};
 use crate::protocols::xxim::wire::proto::{CommonResp, ConnParam, GetUserConnResp, SendMsgResp};
 
 /// What is told of each connection beside who it is.
@@ -18,7 +18,7 @@ pub(super) struct Telling {
 }
 
 /// After a push. `users` are those that were asked for: who has no connection has failed.
-pub(super) fn sent(pushed: XximPushed, users: &[Box<str>], telling: &Telling) -> SendMsgResp {
+pub(super) fn sent(pushed: PushResult, users: &[Box<str>], telling: &Telling) -> SendMsgResp {
     let reached: HashSet<&str> =
         pushed.success.iter().map(|conn| &*conn.identity.user_id).collect();
     let mut told = reached.clone();
@@ -58,8 +58,8 @@ pub(super) fn sent_everywhere(mut all: SendMsgResp, parts: Vec<SendMsgResp>) -> 
 }
 
 /// The answer to GetUserConn, the only one with the time of accepting.
-pub(super) fn found(pushed: XximPushed, telling: &Telling) -> GetUserConnResp {
-    let timed = |conn: &XximConn| ConnParam {
+pub(super) fn found(pushed: PushResult, telling: &Telling) -> GetUserConnResp {
+    let timed = |conn: &PushedConn| ConnParam {
         timestamp: conn.identity.accepted_unix_ms,
         ..param(conn, telling)
     };
@@ -67,7 +67,7 @@ pub(super) fn found(pushed: XximPushed, telling: &Telling) -> GetUserConnResp {
     GetUserConnResp { common_resp: None, conn_params }
 }
 
-fn param(conn: &XximConn, telling: &Telling) -> ConnParam {
+fn param(conn: &PushedConn, telling: &Telling) -> ConnParam {
     let identity = &conn.identity;
     let mut param = ConnParam {
         user_id: identity.user_id.clone(),
@@ -93,7 +93,7 @@ mod tests {
     use crate::hub::ConnId;
     use crate::protocols::xxim::wire::Identity;
 
-    fn conn(user: &str, device: &str) -> XximConn {
+    fn conn(user: &str, device: &str) -> PushedConn {
         let identity = Identity {
             user_id: user.into(),
             device_id: device.into(),
@@ -102,12 +102,12 @@ mod tests {
             headers: Arc::new([("cookie".into(), "secret".into())]),
             ..Identity::default()
         };
-        XximConn { conn: ConnId::new(0, 0, 1), identity: Arc::new(identity) }
+        PushedConn { conn: ConnId::new(0, 0, 1), identity: Arc::new(identity) }
     }
 
     #[test]
     fn a_user_failed_if_no_connection_was_reached() {
-        let pushed = XximPushed {
+        let pushed = PushResult {
             success: vec![conn("a", "1")],
             failed: vec![conn("a", "2"), conn("b", "1"), conn("b", "2")],
         };
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_user_who_was_reached_on_one_node_has_not_failed_on_another() {
         let users = ["a", "b", "c"].map(Box::from);
-        let here = XximPushed { success: vec![conn("a", "1")], failed: Vec::new() };
-        let there = XximPushed { success: vec![conn("b", "2")], failed: vec![conn("c", "3")] };
+        let here = PushResult { success: vec![conn("a", "1")], failed: Vec::new() };
+        let there = PushResult { success: vec![conn("b", "2")], failed: vec![conn("c", "3")] };
         let [here, there] = [here, there].map(|pushed| sent(pushed, &users, &Telling::default()));
         let all = sent_everywhere(here, vec![there]);
         let names = |conns: &[ConnParam]| -> Vec<String> {
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn secrets_are_named_only_if_wanted_and_seeds_never() {
-        let pushed = || XximPushed { success: vec![conn("a", "1")], failed: Vec::new() };
+        let pushed = || PushResult { success: vec![conn("a", "1")], failed: Vec::new() };
         let telling = Telling { secrets: false, pod_ip: "192.0.2.1".into() };
         let plain = found(pushed(), &telling).conn_params.remove(0);
         assert_eq!((&*plain.token, plain.headers.len(), plain.timestamp), ("", 0, 7));

@@ -23,8 +23,9 @@ pub(super) use self::cluster::serve as serve_mesh;
 pub use self::server::Certificates;
 pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
-use crate::lists::letters::{Mail, MeshRequest, XximFilter, XximLetter, XximPush, XximPushed};
+use crate::lists::letters::{Mail, MeshRequest};
 use crate::mail::UnboundedSender;
+use crate::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult};
 use crate::protocols::xxim::wire::proto as pb;
 use crate::sidecar::Shards;
 
@@ -92,7 +93,7 @@ impl Pushes {
         let filter = self.filter(request.get_user_conn_req)?;
         let users = filter.users.clone();
         let elsewhere = self.elsewhere(cluster::SEND, body);
-        let work = XximPush::Send { filter, event: request.event, data: request.data };
+        let work = PushRequest::Send { filter, event: request.event, data: request.data };
         let (pushed, elsewhere) = tokio::join!(self.ask(work), elsewhere);
         let answer = answers::sent(pushed?, &users, &self.telling);
         Ok(answers::sent_everywhere(answer, elsewhere))
@@ -103,7 +104,7 @@ impl Pushes {
         // It only reads, so it may be about everybody; the original's admin service asks so.
         let filter = filter(request);
         let elsewhere = self.elsewhere::<pb::GetUserConnResp>(cluster::GET, body);
-        let (pushed, elsewhere) = tokio::join!(self.ask(XximPush::Get { filter }), elsewhere);
+        let (pushed, elsewhere) = tokio::join!(self.ask(PushRequest::Get { filter }), elsewhere);
         let mut answer = answers::found(pushed?, &self.telling);
         elsewhere.into_iter().for_each(|part| answer.conn_params.extend(part.conn_params));
         Ok(answer)
@@ -113,33 +114,32 @@ impl Pushes {
         let body = self.abroad(&request);
         let filter = self.filter(request.get_user_conn_req)?;
         let elsewhere = self.elsewhere::<pb::KickUserConnResp>(cluster::KICK, body);
-        let (kicked, _) = tokio::join!(self.ask(XximPush::Kick { filter }), elsewhere);
+        let (kicked, _) = tokio::join!(self.ask(PushRequest::Kick { filter }), elsewhere);
         kicked?;
         Ok(pb::KickUserConnResp::default())
     }
 
     /// Of a request that changes something.
-    fn filter(&self, request: Option<pb::GetUserConnReq>) -> Result<XximFilter, Refusal> {
+    fn filter(&self, request: Option<pb::GetUserConnReq>) -> Result<PushFilter, Refusal> {
         let filter = filter(request.ok_or(Refusal::NoFilter)?);
-        let empty = filter == XximFilter::default();
+        let empty = filter == PushFilter::default();
         if empty && !self.settings.allow_broadcast { Err(Refusal::Everybody) } else { Ok(filter) }
     }
 
     /// Hands the work to every shard and gathers what they say.
-    async fn ask(&self, work: XximPush) -> Result<XximPushed, Refusal> {
+    async fn ask(&self, work: PushRequest) -> Result<PushResult, Refusal> {
         let (reply, mut replies) = mpsc::unbounded_channel();
         let work = Arc::new(work);
         {
             let _turn = self.order.lock().await;
             for shard in self.shards.numbers() {
-                let mail =
-                    Mail::Xxim(XximLetter::Push { work: work.clone(), reply: reply.clone() });
+                let mail = Mail::Xxim(Letter::Push { work: work.clone(), reply: reply.clone() });
                 self.shards.deliver(shard, mail).await;
             }
         }
         drop(reply);
         let gather = async {
-            let mut all = XximPushed::default();
+            let mut all = PushResult::default();
             for _ in self.shards.numbers() {
                 let part = replies.recv().await?;
                 all.success.extend(part.success);
@@ -151,9 +151,9 @@ impl Pushes {
     }
 }
 
-fn filter(request: pb::GetUserConnReq) -> XximFilter {
+fn filter(request: pb::GetUserConnReq) -> PushFilter {
     let list = |texts: Vec<String>| texts.into_iter().map(String::into_boxed_str).collect();
-    XximFilter {
+    PushFilter {
         users: list(request.user_ids),
         platforms: list(request.platforms),
         devices: list(request.devices),
