@@ -1,5 +1,5 @@
 //! The socket ring against real sockets on the running kernel. What it says about the kernel in its
-//! documentation is shown in `src/shard/ring/kernel.rs`; here is what the shard relies on.
+//! documentation is shown in `src/engine/ring/kernel.rs`; here is what the shard relies on.
 //!
 //! Nothing here sleeps: [`support::Bench::event`] waits in the ring, 20 s at the most.
 //! [`waiting`] waits in the ring itself.

@@ -86,16 +86,16 @@ fn responses_that_echo_the_parameters() {
     let body = vector("V06");
     let request = ClientRequest::parse(&body).expect("a request");
     let params = Params::parse(request.data, Version::V2, LENIENT).expect("parameters");
-    assert_eq!(response(&request, 0, &params.echo()), vector("V07g"));
+    assert_eq!(response(&request, 0, &params.said()), vector("V07g"));
     let body = vector("V10");
     let request = ClientRequest::parse(&body).expect("a request");
     let user = UserParams::parse(request.data).expect("a user");
-    assert_eq!(response(&request, 0, &user.echo()), vector("V11g"));
+    assert_eq!(response(&request, 0, &user.said()), vector("V11g"));
     // Document 1 gets its own message back.
     let body = vector("V02");
     let request = ClientRequest::parse(&body).expect("a request");
     let params = Params::parse(request.data, Version::V1, LENIENT).expect("parameters");
-    assert_eq!(params.echo(), request.data);
+    assert_eq!(params.said(), request.data);
 }
 
 #[test]

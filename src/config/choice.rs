@@ -44,6 +44,12 @@ macro_rules! choice {
         impl $crate::config::choice::Choice for $name {
             const WORDS: &'static [&'static str] = &[$($word),+];
             const VALUES: &'static [$name] = &[$($name::$value $({ $field: $default })?),+];
+
+            fn word(self) -> &'static str {
+                match self {
+                    $($name::$value { .. } => $word,)+
+                }
+            }
         }
     };
 }

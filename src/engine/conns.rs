@@ -155,8 +155,8 @@ pub struct Conns {
     shard: u8,
     slots: Vec<Conn>,
     free: VecDeque<u32>,
-    /// What encrypts a push to the connection of a slot now; as long as the highest slot that ever
-    /// had one wants.
+    /// What encrypts a push to the connection of a slot now; long enough for the highest slot that
+    /// ever had one.
     seals: Vec<Option<Rc<dyn Seal>>>,
 }
 

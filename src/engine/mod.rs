@@ -45,8 +45,7 @@ use crate::engine::conns::{Flags, Kind};
 use crate::engine::flight::{Flight, Source};
 use crate::engine::links::{LinkLimits, Links};
 use crate::engine::logins::Logins;
-use crate::engine::manners::Life;
-use crate::engine::manners::Manners;
+use crate::engine::manners::{LEAVING, Life, Manners};
 use crate::engine::mesh::Mesh;
 use crate::engine::ops::Op;
 use crate::engine::outbox::Joined;
@@ -270,6 +269,11 @@ impl Engine {
         self.set_due(slot, u64::MAX);
     }
 
+    /// A connection speaks no protocol any more: it is refused, or only waits for its end.
+    pub(crate) fn turn_away(&mut self, slot: u32) {
+        self.turn_into(slot, Kind::LEAVING, 0, LEAVING);
+    }
+
     /// From now on it is known what becomes of each frame for a backend.
     pub(crate) fn watch_frames(&mut self, slot: u32, source: Source) {
         let flight = Some(Box::new(Flight::new(source)));
@@ -378,6 +382,11 @@ impl Engine {
         self.block(slot);
         self.read_on(slot);
         false
+    }
+
+    /// Charge of what waits to be written to a backend but for events: its answers.
+    pub(crate) fn own_bytes(&mut self, slot: u32) -> usize {
+        self.conns[slot].flight().map_or(0, |flight| flight.own_bytes())
     }
 
     /// Whether more waits for a peer than may.

@@ -7,8 +7,7 @@
 //!
 //! Rules that both drivers keep and the shard relies on:
 //! * After `Op::Send` the whole batch is written before the next input of that connection, unless
-//!   the
-//!   driver answers `stalled` first; then the shard sends nothing more on it until `sent`.
+//!   the driver answers `stalled` first; then the shard sends nothing more on it until `sent`.
 //! * After `Op::Pause` input that was already on its way may still arrive; the shard keeps it.
 //! * After `Op::Close` nothing arrives for the slot but exactly one `closed`. Only then is the slot
 //!   free for another connection.

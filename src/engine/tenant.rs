@@ -12,6 +12,7 @@ use crate::hub::Departed;
 use crate::hub::login::Verdict;
 use crate::hub::push::CloseReason;
 use crate::lists::letters::SidecarRequest;
+use crate::metrics::Gauges;
 use crate::spare::Look;
 use crate::wire::websocket::Opcode;
 
@@ -68,12 +69,15 @@ pub trait Tenant {
     /// A verifier has decided about the login of this number.
     fn verified(&mut self, _: &mut Engine, _slot: u32, _number: u32, _verdict: Verdict) {}
 
-    /// The end of a client has begun: it has left the hub, with what it had there.
-    fn left(&mut self, _engine: &mut Engine, _slot: u32, _departed: &Departed) {}
+    /// The end of a client has begun: it has left the hub, with what it had there. A protocol whose
+    /// clients join the hub has to say what becomes of them.
+    fn left(&mut self, _engine: &mut Engine, _slot: u32, _departed: &Departed) {
+        debug_assert!(false, "no client joins the hub");
+    }
 
     /// The connection is gone, or nothing more can be written to a backend: what was kept of it is
     /// taken away.
-    fn departed(&mut self, engine: &mut Engine, slot: u32);
+    fn gone(&mut self, engine: &mut Engine, slot: u32);
 
     /// What was sent to a connection that waits is written.
     fn written(&mut self, _engine: &mut Engine, _slot: u32) {}
@@ -108,6 +112,25 @@ pub trait Tenant {
     fn drain(&mut self, _engine: &mut Engine, _slot: u32) -> bool {
         false
     }
+
+    /// A turn has begun, and what was due has been seen to.
+    fn turn_begins(&mut self, _engine: &mut Engine) {}
+
+    /// A turn ends; what is queued now goes out in it.
+    fn turn_ends(&mut self, _engine: &mut Engine) {}
+
+    /// Whether there is something to do in another turn without any input.
+    fn is_busy(&self, _engine: &Engine) -> bool {
+        false
+    }
+
+    /// When the next turn must come at the latest, milliseconds of the process clock.
+    fn next_ms(&self, _engine: &Engine) -> Option<u64> {
+        None
+    }
+
+    /// Adds what is the protocol's own to the gauges of this moment.
+    fn report(&self, _gauges: &mut Gauges) {}
 
     /// Whether nothing is under way that a drain waits for.
     fn is_idle(&self) -> bool {

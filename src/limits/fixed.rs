@@ -20,8 +20,8 @@ pub const SEND_FRAMES_MAX: usize = 1024;
 pub const COALESCE_BYTES_MAX: usize = 16 * 1024;
 /// Plain bytes that are encrypted at a time; a TLS record holds 16 KiB.
 pub const TLS_CHUNK_BYTES: usize = 16 * 1024;
-/// Bytes of one message to the echo protocol, after inflating.
-pub const ECHO_MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Bytes of one WebSocket message where the protocol has no limit of its own, after inflating.
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// What a frame that waits in an outbox is charged beside its bytes: about what one costs that no
 /// other connection shares (the counts and the handle of its bytes 48, the smallest allocation of
 /// an allocator 16, its places in a vector that doubles 16, and some to spare).
@@ -36,7 +36,7 @@ pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// answer of those that take more than one piece ([`ANSWER_PIECE`]).
 pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a shard finds, puts together and writes for answers in one turn: connections, users, topics
-/// and members. With topics a turn took 0.1 ms of CPU on average (`shard/answers.rs`).
+/// and members. With topics a turn took 0.1 ms of CPU on average (`protocols/netsvr/answers.rs`).
 pub const ANSWER_PIECE: usize = 4096;
 /// Answers of more than one piece that a shard has put together at the same time.
 pub const LARGE_ANSWERS_MAX: usize = 1;
@@ -219,8 +219,8 @@ pub(super) const ROWS: &[Limit] = &[
     ),
     fixed(
         Unit::Bytes,
-        ECHO_MESSAGE_BYTES_MAX as i64,
-        "One message to the echo protocol, after inflating.",
+        WEBSOCKET_MESSAGE_BYTES_MAX as i64,
+        "One WebSocket message where the protocol has no limit of its own (echo), after inflating.",
         "The client is closed with 1009 `message too big`.",
     ),
     fixed(

@@ -12,7 +12,7 @@ use crate::engine::conns::Flags;
 use crate::engine::manners::Manners;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
-use crate::limits::ECHO_MESSAGE_BYTES_MAX;
+use crate::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::lists::numbers::kind;
 use crate::wire::deflate::Deflater;
 use crate::wire::websocket::{self, COMPRESS_ABOVE, Opcode};
@@ -29,7 +29,7 @@ impl Echo {
     pub fn new(engine: &mut Engine) -> Echo {
         let silence = engine.config.netsvr.customer.heartbeat_interval;
         let outbox_bytes_max = engine.config.runtime.outbox_bytes_max;
-        let manners = Manners::new(ECHO_MESSAGE_BYTES_MAX, outbox_bytes_max, silence, silence);
+        let manners = Manners::new(WEBSOCKET_MESSAGE_BYTES_MAX, outbox_bytes_max, silence, silence);
         Echo { row: engine.add_row(manners) }
     }
 }
@@ -45,7 +45,7 @@ impl Tenant for Echo {
         engine.push(slot, reply);
     }
 
-    fn departed(&mut self, _: &mut Engine, _: u32) {}
+    fn gone(&mut self, _: &mut Engine, _: u32) {}
 
     fn has_nobody(&self) -> bool {
         true

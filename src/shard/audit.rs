@@ -10,7 +10,7 @@ use crate::engine::flight::{Flight, Source};
 use crate::limits::{
     CONNMIX_ANSWER_BYTES_MAX, FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX,
 };
-use crate::lists::numbers::kind;
+use crate::lists::numbers::{self, kind};
 use crate::protocols::netsvr::business::Tally;
 use crate::shard::Shard;
 
@@ -189,7 +189,8 @@ impl Shard {
         let member = self.engine.hub.id_of(slot);
         if has(Flags::GONE) {
             assert!(conn.kind == kind::LEAVING && member.is_none(), "{}", at("role"));
-            assert!(conn.is_written() && conn.extra.is_none(), "{}", at("memory"));
+            let sealed = self.engine.conns.seal(slot).is_some();
+            assert!(conn.is_written() && conn.extra.is_none() && !sealed, "{}", at("memory"));
             assert!(
                 !self.engine.timers.armed(slot) && !has(Flags::ONLINE),
                 "{}",
@@ -214,6 +215,8 @@ impl Shard {
         let there = has(Flags::MEMBER) && !has(Flags::CLOSING) && !conn.goes();
         let id = there.then(|| self.engine.conns.id(slot));
         assert_eq!(member, id, "{}", at("registration"));
+        let sealed = conn.kind == kind::XXIM && conn.form == numbers::XXIM_SEALED;
+        assert_eq!(self.engine.conns.seal(slot).is_some(), sealed, "{}", at("seal"));
         self.audit_memory(slot, conn, sizes);
         match conn.kind {
             kind::BUSINESS => {
@@ -273,7 +276,12 @@ impl Shard {
                 self.tenants.connmix.audit(&self.engine, slot, message_max + kept_max);
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + 16 * CONTROL_BYTES_MAX)
             }
-            kind::NETSVR | kind::OPENING | kind::XXIM | kind::XXIM_HTTP | kind::LEAVING => {
+            kind::NETSVR
+            | kind::OPENING
+            | kind::XXIM
+            | kind::XXIM_HTTP
+            | kind::GREETING
+            | kind::LEAVING => {
                 let message_max = self.engine.config.netsvr.customer.receive_pack_limit as usize;
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
             }

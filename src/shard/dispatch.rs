@@ -1,5 +1,5 @@
-//! The one place that asks what a connection speaks: what the engine cannot do by itself goes to
-//! the protocol from here, and the list of wants is emptied here.
+//! What the engine cannot do by itself goes to the protocol of the connection from here, and the
+//! list of wants is emptied here.
 
 use std::sync::atomic::Ordering;
 
@@ -121,6 +121,7 @@ impl Shard {
     fn gone(&mut self, slot: u32) {
         self.lost(slot);
         self.engine.conns[slot].extra = None;
+        self.engine.conns.set_seal(slot, None);
     }
 
     /// What the protocol keeps of a connection is taken away.
@@ -128,7 +129,7 @@ impl Shard {
         let engine = &mut self.engine;
         match engine.conns[slot].kind {
             kind::GREETING => _ = self.greetings.remove(engine.conns[slot].index),
-            kind => hook!(self.tenants, kind, departed(engine, slot), else {}),
+            kind => hook!(self.tenants, kind, gone(engine, slot), else {}),
         }
         let conn = &mut engine.conns[slot];
         conn.kind = kind::LEAVING;

@@ -112,7 +112,6 @@ impl Shard {
     /// Starts a turn: the clock moves and what is due happens.
     pub fn begin_turn(&mut self, now: Now) {
         self.engine.begin_turn(now);
-        self.tenants.xxim.begin_turn(&mut self.engine);
         self.engine.timers.advance(now.ms);
         while let Some(slot) = self.engine.timers.expired() {
             self.timed_out(slot);
@@ -127,9 +126,8 @@ impl Shard {
             }
             self.settle();
         }
-        self.tenants.im.tick(&mut self.engine);
         self.look_for_spare();
-        self.tenants.netsvr.go_on_answering(&mut self.engine);
+        self.tenants.turn_begins(&mut self.engine);
         self.settle_all();
     }
 
@@ -263,9 +261,8 @@ impl Shard {
         self.settle_all();
         self.engine.sends_end();
         self.give_room();
-        self.tenants.connmix.tell_departures(&mut self.engine);
+        self.tenants.turn_ends(&mut self.engine);
         self.queue_turn();
-        self.tenants.xxim.give_room(&mut self.engine);
         self.settle_all();
         let mut touched = std::mem::take(&mut self.engine.touched);
         for slot in touched.drain(..) {
@@ -312,23 +309,21 @@ impl Shard {
             || !self.engine.unconfirmed.is_empty()
             || self.engine.room_left
             || self.engine.wants.has_readers()
-            || self.tenants.netsvr.asks.is_busy(self.engine.answers_written)
             || self.engine.queueing.is_busy()
-            || !self.tenants.connmix.leaving.is_empty()
-            || self.tenants.xxim.has_room(&self.engine)
+            || self.tenants.are_busy(&self.engine)
     }
 
     /// When the next turn must come at the latest, in milliseconds of the process clock.
     pub fn next_ms(&self) -> Option<u64> {
-        let wheels = [&self.engine.timers, &self.engine.job_timers, &self.tenants.im.timers];
+        let wheels = [&self.engine.timers, &self.engine.job_timers];
         let timers = wheels.into_iter().filter_map(Wheel::next_ms);
-        timers.chain(self.tenants.xxim.next_ms(&self.engine.config.xxim)).min()
+        timers.chain(self.tenants.next_ms(&self.engine)).min()
     }
 
     /// Feeds the counters and the gauges of this moment to whoever publishes them.
     pub fn report(&self) -> (Counters, Gauges) {
         let (event_frames, event_bytes) = self.engine.links.queued();
-        let gauges = Gauges {
+        let mut gauges = Gauges {
             connections: self.engine.conns.len() as u64,
             clients: self.engine.hub.len() as u64,
             workers: self.engine.workers as u64,
@@ -343,15 +338,10 @@ impl Shard {
             queue_consumers: self.engine.queueing.queues.consumers() as u64,
             clients_waiting: self.engine.waiting.len() as u64,
             connections_stalled: self.engine.stalls as u64,
-            connmix_clients: self.tenants.connmix.clients,
-            im_guests: self.tenants.im.guests,
-            im_users: self.tenants.im.users,
-            im_batches_open: self.tenants.im.rooms.len() as u64,
-            xxim_keys_waiting: self.tenants.xxim.keys_waiting() as u64,
-            timers: (self.engine.timers.len()
-                + self.engine.job_timers.len()
-                + self.tenants.im.timers.len()) as u64,
+            timers: (self.engine.timers.len() + self.engine.job_timers.len()) as u64,
+            ..Gauges::default()
         };
+        self.tenants.report(&mut gauges);
         let tally = self.engine.queueing.queues.tally;
         let mut counters = self.engine.counters;
         counters.queue_pushed = tally.pushed;

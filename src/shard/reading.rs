@@ -3,7 +3,6 @@
 
 use crate::config::model::{ClientProtocol, Route, Service};
 use crate::engine::conns::Flags;
-use crate::engine::manners::LEAVING;
 use crate::engine::manners::Life;
 use crate::engine::tenant::Upgrade;
 use crate::hub::ConnId;
@@ -98,8 +97,7 @@ impl Shard {
                 self.read_stream(slot, data);
                 self.tenants.im.end_of_bytes(&mut self.engine, slot);
             }
-            kind::BUSINESS | kind::CONNMIX | kind::XXIM => self.read_stream(slot, data),
-            kind => debug_assert!(false, "bytes for {kind:?}"),
+            _ => self.read_stream(slot, data),
         }
     }
 
@@ -175,7 +173,7 @@ impl Shard {
             conn.flags.set(Flags::DEFLATE);
         }
         conn.flags.set(Flags::WEBSOCKET);
-        self.engine.turn_into(slot, kind::LEAVING, 0, LEAVING);
+        self.engine.turn_away(slot);
         self.engine.push(slot, Bytes::from_owner(std::mem::take(&mut upgrade.response)));
         self.tenants.upgraded(&mut self.engine, slot, peer, upgrade);
         self.settle();

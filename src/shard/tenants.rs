@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
 use crate::lists::letters::SidecarRequest;
+use crate::metrics::Gauges;
 use crate::protocols;
 use crate::spare::Look;
 
@@ -41,6 +42,31 @@ macro_rules! tenants {
                 }
             }
 
+            /// A turn has begun, and what was due has been seen to.
+            pub fn turn_begins(&mut self, engine: &mut Engine) {
+                $(self.$field.turn_begins(engine);)+
+            }
+
+            /// A turn ends; what is queued now goes out in it.
+            pub fn turn_ends(&mut self, engine: &mut Engine) {
+                $(self.$field.turn_ends(engine);)+
+            }
+
+            /// Whether there is something to do in another turn without any input.
+            pub fn are_busy(&self, engine: &Engine) -> bool {
+                $(self.$field.is_busy(engine))||+
+            }
+
+            /// When the next turn must come at the latest, milliseconds of the process clock.
+            pub fn next_ms(&self, engine: &Engine) -> Option<u64> {
+                [$(self.$field.next_ms(engine)),+].into_iter().flatten().min()
+            }
+
+            /// Adds what is the protocols' own to the gauges of this moment.
+            pub fn report(&self, gauges: &mut Gauges) {
+                $(self.$field.report(gauges);)+
+            }
+
             /// Whether nothing is under way that a drain waits for.
             pub fn are_idle(&self) -> bool {
                 $(self.$field.is_idle())&&+
@@ -51,7 +77,8 @@ macro_rules! tenants {
                 $(self.$field.has_nobody())&&+
             }
 
-            /// The next request for the sidecar, if the turn of one has come.
+            /// The next request for the sidecar, if the turn of one has come. The order of the list
+            /// is that of the protocols.
             pub fn next_request(&mut self, engine: &mut Engine) -> Option<SidecarRequest> {
                 None$(.or_else(|| self.$field.next_request(engine)))+
             }
@@ -78,7 +105,7 @@ macro_rules! tenants {
 
 tenants! { $
     netsvr: protocols::netsvr::Netsvr { OPENING, NETSVR, BUSINESS } of Netsvr;
-    xxim: protocols::xxim::State { XXIM, XXIM_HTTP } of Xxim;
+    xxim: protocols::xxim::Xxim { XXIM, XXIM_HTTP } of Xxim;
     connmix: protocols::connmix::Connmix { CONNMIX } of Connmix;
     api: protocols::connmix::api::Api { CONNMIX_API };
     im: protocols::im::Im { IM } of Im;

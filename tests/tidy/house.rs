@@ -24,64 +24,104 @@ pub fn is_codec(source: &Source) -> bool {
     part(source).is_some_and(|(_, part)| part == "wire")
 }
 
+/// Whether a file is pure: bytes and values in, messages and decisions out.
+fn is_pure(own: &str, part: &str) -> bool {
+    matches!(
+        (own, part),
+        (_, "wire" | "rules" | "letters")
+            | ("netsvr", "commands" | "large")
+            | ("connmix", "requests")
+    )
+}
+
+/// Lines whose `super::` leads further up than to the module of so many names.
+fn leads_out(source: &Source, names: usize) -> Vec<usize> {
+    let parts = source.path.trim_start_matches("src/").trim_end_matches(".rs").split('/');
+    let depth = parts.filter(|part| *part != "mod").count();
+    let out = |(index, rest): (usize, &str)| {
+        let supers = 1 + rest.split("super::").take_while(|between| between.is_empty()).count();
+        let inline = usize::from(source.module_around(index).is_some());
+        (supers > depth + inline - names).then_some(index)
+    };
+    source.words("super::").filter_map(out).collect()
+}
+
 /// Imports of one protocol from another one.
 pub fn aside(source: &Source) -> Vec<String> {
-    let Some((own, _)) = part(source) else { return Vec::new() };
+    let Some((own, _)) = part(source).filter(|(own, _)| *own != "mod") else { return Vec::new() };
+    let message = "a protocol knows no other one; what both need stands below them";
     let mut found = Vec::new();
     for (index, import) in crate_paths(source) {
-        let other = import.strip_prefix("protocols::").and_then(|path| path.split("::").next());
-        if other.is_some_and(|other| other != own) && own != "mod" {
-            let message = "a protocol knows no other one; what both need stands below them";
+        let other = import.strip_prefix("protocols").filter(|rest| !rest.starts_with(is_word));
+        let other = other.map(|rest| rest.trim_start_matches("::").split("::").next());
+        if other.is_some_and(|other| other != Some(own)) {
             found.push(source.at(index, &format!("crate::{import}: {message}")));
         }
     }
+    let out = leads_out(source, 2).into_iter();
+    found.extend(out.map(|index| source.at(index, message)));
     found
 }
 
-/// Codecs, rules and letters of protocols that know more than bytes, the hub and their
-/// configuration.
+/// Codecs, rules, letters and other pure parts of protocols that know more than bytes, the hub and
+/// their configuration.
 pub fn pure_parts(source: &Source) -> Vec<String> {
-    let Some((own, part @ ("wire" | "rules" | "letters"))) = part(source) else {
+    let Some((own, part)) = part(source).filter(|(own, part)| is_pure(own, part)) else {
         return Vec::new();
     };
-    let wire = format!("protocols::{own}::wire");
-    let rules = format!("protocols::{own}::rules");
-    let large = format!("protocols::{own}::large");
-    let allowed: &[&str] = match part {
-        "wire" => &[&wire, "wire", "limits", "hub::ConnId", "hub::Rotation"],
-        "letters" => &[&wire, &rules, &large, "wire", "hub", "metrics::Rates"],
-        _ => &[&wire, &rules, "wire", "hub", "config", "limits", "spare"],
+    let of = |part: &str| format!("protocols::{own}::{part}");
+    let mut allowed = vec![of("wire"), "wire".into(), "limits".into()];
+    let more: &[&str] = match part {
+        "wire" => &["hub::ConnId", "hub::Rotation"],
+        "letters" => &["hub", "metrics::Rates"],
+        _ => &["hub", "config", "spare"],
     };
+    allowed.extend(more.iter().map(|place| (*place).to_owned()));
+    match part {
+        "wire" => {}
+        "large" => allowed.push(of("commands")),
+        "letters" => allowed.extend([of("rules"), of("large")]),
+        _ => allowed.push(of(part)),
+    }
     let mut found = Vec::new();
     for (index, import) in crate_paths(source) {
-        let below = |place: &&str| {
-            import.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        let below = |place: &String| {
+            import
+                .strip_prefix(place.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
         if !allowed.iter().any(below) {
             let message = format!("{part} of a protocol may use {}", allowed.join(", "));
             found.push(source.at(index, &format!("crate::{import}: {message}")));
         }
     }
+    let message = format!("this leads out of {part}; write the path with crate::");
+    let out = leads_out(source, 3).into_iter();
+    found.extend(out.map(|index| source.at(index, &message)));
     found
 }
 
 /// The lines outside of its folder without which there would be no echo, if they are too many.
 pub fn lines_of_echo(sources: &[Source]) -> Vec<String> {
     const NAMES: [&str; 3] = ["echo", "Echo", "ECHO"];
-    let outside = |source: &&Source| {
-        let own = source.path.starts_with("src/protocols/echo");
+    // The chat of the demo has a command of this name.
+    let elsewhere = |source: &&Source| {
+        let own = source.path.starts_with("src/protocols/echo") || source.is_in("src/demo");
         source.is_in("src") && !own && !source.path.ends_with("tests.rs")
     };
     let mut lines = BTreeSet::new();
-    for source in sources.iter().filter(outside) {
-        for name in NAMES {
-            for (index, rest) in source.words(name) {
-                let line = &source.code[index];
+    for source in sources.iter().filter(elsewhere) {
+        for (index, line) in source.code.iter().enumerate() {
+            let named = NAMES.iter().flat_map(|name| line.match_indices(name)).any(|(at, name)| {
+                let (before, after) = (&line[..at], &line[at + name.len()..]);
                 // A method of this name is another matter.
-                let method = rest.starts_with('(') || line.contains(&format!(".{name}"));
-                if !method && !rest.starts_with(is_word) {
-                    lines.insert((&source.path, index));
-                }
+                let method = before.ends_with('.') && after.starts_with('(');
+                let word = !before.ends_with(is_word) && !after.starts_with(char::is_alphanumeric);
+                word && !method && !after.starts_with("_params")
+            });
+            let quoted = !line.trim().is_empty() && source.lines[index].contains("\"echo\"");
+            if named || quoted {
+                lines.insert((&source.path, index));
             }
         }
     }
@@ -128,6 +168,12 @@ fn who_reaches_aside_is_found() {
     assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::protocols::connmix::make;\n"), 1);
     assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::protocols::{im::wire, echo};\n"), 1);
     assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::wire::worker;\n"), 0);
+    assert_eq!(aside("src/protocols/im/rooms.rs", "use crate::protocols::*;\n"), 1);
+    assert_eq!(aside("src/protocols/im/rooms.rs", "use super::super::connmix::make;\n"), 1);
+    assert_eq!(aside("src/protocols/im/mod.rs", "use super::connmix::make;\n"), 1);
+    assert_eq!(aside("src/protocols/im/rooms.rs", "use super::push::make;\n"), 0);
+    assert_eq!(aside("src/protocols/echo.rs", "use super::im;\n"), 1);
+    assert_eq!(aside("src/protocols/echo.rs", "mod tests {\n    use super::*;\n}\n"), 0);
     assert_eq!(aside("src/shard/dispatch.rs", "use crate::protocols::{echo, im};\n"), 0);
 }
 
@@ -137,6 +183,13 @@ fn codecs_and_rules_that_know_too_much_are_found() {
     let wire = "src/protocols/im/wire/mod.rs";
     assert_eq!(pure_parts(wire, "use crate::protocols::im::rules::Session;\n"), 1);
     assert_eq!(pure_parts(wire, "use crate::hub::{ConnId, push};\n"), 1);
+    assert_eq!(pure_parts(wire, "use super::rooms::Fan;\n"), 1);
+    let header = "src/protocols/im/wire/header.rs";
+    assert_eq!(pure_parts(header, "use super::Wire;\n"), 0);
+    assert_eq!(pure_parts(header, "use super::super::rooms::Fan;\n"), 1);
+    let large = "src/protocols/netsvr/large.rs";
+    assert_eq!(pure_parts(large, "use crate::protocols::netsvr::commands::Shape;\n"), 0);
+    assert_eq!(pure_parts(large, "use crate::engine::Engine;\n"), 1);
     let rules = "src/protocols/im/rules/mod.rs";
     assert_eq!(pure_parts(rules, "use crate::protocols::im::wire::Header;\n"), 0);
     assert_eq!(pure_parts(rules, "use crate::engine::Engine;\n"), 1);
@@ -152,8 +205,12 @@ fn lines_that_name_a_protocol_are_counted() {
         let echo = Source::new("src/protocols/echo.rs", "struct Echo;\nmod echo {}\n");
         lines_of_echo(&[Source::new("src/a.rs", code), echo]).len()
     };
-    assert_eq!(lines("mod echo;\necho::Echo;\nECHO\n// echo\nparams.echo();\nEcho\n"), 0);
+    assert_eq!(lines("mod echo;\necho::Echo;\nECHO\n// echo\nparams.said();\nEcho\n"), 0);
     assert_eq!(lines("mod echo;\necho::Echo;\nECHO\nuse echo;\nEcho\n"), 1);
+    let more = ["self.echo.tick();", "Echo(1)", "ECHO_MAX", "\"echo\" => 1,"];
+    for line in more {
+        assert_eq!(lines(&format!("mod echo;\necho::Echo;\nECHO\nuse echo;\n{line}\n")), 1);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! its flight, so each event is reported as written, or taken back by its home.
 //! Costs: a request that concerns this shard alone is answered at once; one that concerns others
 //! takes an entry in `Tells` and a letter to each of them and back. Reading HTTP is in
-//! `connmix_http`.
+//! `http`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers::kind;
 use crate::protocols::connmix::http::{Form, Reading};
 use crate::protocols::connmix::letters::ServiceRequest;
-use crate::protocols::connmix::requests::{self as control, About, Action};
+use crate::protocols::connmix::requests::{self, About, Action};
 use crate::protocols::connmix::wire::{self, Answer, Code};
 use crate::wire::json::Index;
 use crate::wire::websocket;
@@ -176,7 +176,7 @@ impl Api {
     }
 
     fn is_full(&mut self, engine: &mut Engine, slot: u32) -> bool {
-        let own_bytes = engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
+        let own_bytes = engine.own_bytes(slot);
         self.api(engine, slot).is_some_and(|conn| conn.is_full(own_bytes))
     }
 
@@ -189,7 +189,7 @@ impl Api {
         let mut index = std::mem::take(&mut self.json);
         let envelope = wire::envelope(data, &mut index);
         let may_write = self.api(engine, slot).is_some_and(|conn| conn.may_write);
-        let action = control::action(envelope.request, may_write, |id| engine.client(id));
+        let action = requests::action(envelope.request, may_write, |id| engine.client(id));
         let form = |id: &str| Form::WebSocket { id: id.into() };
         let asked = self.action(engine, slot, action, envelope.id, form);
         self.json = index;
@@ -291,7 +291,7 @@ impl Api {
         let Some(conn) = self.api(engine, slot) else { return };
         // No fault.
         conn.faults = 0;
-        let answer = form.encode(control::answer(about, outcome), &engine.http_date());
+        let answer = form.encode(requests::answer(about, outcome), &engine.http_date());
         self.send(engine, slot, answer, form.ends());
     }
 
@@ -304,8 +304,9 @@ impl Api {
         outcome: Outcome,
     ) {
         let date = engine.http_date();
-        let encode =
-            |pending: &Pending| pending.form.encode(control::answer(pending.about, outcome), &date);
+        let encode = |pending: &Pending| {
+            pending.form.encode(requests::answer(pending.about, outcome), &date)
+        };
         self.answered(engine, conn, number, encode);
     }
 
@@ -524,7 +525,7 @@ impl Tenant for Api {
     }
 
     /// The connection is gone: its homes take back what was not written.
-    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn gone(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::CONNMIX_API);
         let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
         let consumer = engine.conns.id(slot);

@@ -14,7 +14,7 @@ use crate::engine::conns::Flags;
 use crate::engine::tenant::Tenant;
 use crate::limits::METRICS_REQUESTS_MAX;
 use crate::protocols::connmix::api::Asked;
-use crate::protocols::connmix::requests::{self as control, About, Endpoint, Refusal};
+use crate::protocols::connmix::requests::{self, About, Endpoint, Refusal};
 use crate::protocols::connmix::wire::{self, Answer};
 use crate::wire::http::Request;
 use crate::wire::http::answer::{self, Manner};
@@ -217,7 +217,7 @@ impl super::api::Api {
         let config = engine.config.clone();
         let Some(peer) = self.api(engine, slot).map(|conn| conn.peer.ip()) else { return };
         let manner = request.manner();
-        match control::endpoint(request, peer, &config.connmix.api) {
+        match requests::endpoint(request, peer, &config.connmix.api) {
             Ok(endpoint) => reading.plan = Some(Plan { endpoint, manner }),
             Err(refusal) => {
                 // Nobody reads its body.
@@ -238,7 +238,7 @@ impl super::api::Api {
     ) {
         engine.counters.api_requests += 1;
         engine.counters.api_faults += 1;
-        let body = control::refusal_body(refusal);
+        let body = requests::refusal_body(refusal);
         let Refusal { status, headers, upgrade, .. } = refusal;
         let answer = answer::Answer { status, headers, upgrade, content: Some((JSON, &body)) };
         let answer = answer.encode(manner, &engine.http_date());
@@ -266,25 +266,25 @@ impl super::api::Api {
             Endpoint::Send => {
                 let mut index = std::mem::take(&mut self.json);
                 let request = wire::send(body, &mut index);
-                let action = control::action(request, true, |id| engine.client(id));
+                let action = requests::action(request, true, |id| engine.client(id));
                 self.json = index;
                 return self.action(engine, slot, action, "", form);
             }
             Endpoint::Publish => {
                 let mut index = std::mem::take(&mut self.json);
                 let request = wire::publish(body, &mut index);
-                let action = control::action(request, true, |id| engine.client(id));
+                let action = requests::action(request, true, |id| engine.client(id));
                 self.json = index;
                 return self.action(engine, slot, action, "", form);
             }
-            Endpoint::Version => self.http_json(engine, slot, control::VERSION, manner),
+            Endpoint::Version => self.http_json(engine, slot, requests::VERSION, manner),
             Endpoint::Nodes { host } => {
                 let config = engine.config.clone();
                 let bind = self.address(engine, slot);
                 let api = &config.connmix.api;
                 let others = engine.other_apis();
                 let others = others.into_iter();
-                let nodes = control::nodes(config.node, api, bind, host.as_deref(), others);
+                let nodes = requests::nodes(config.node, api, bind, host.as_deref(), others);
                 self.http_json(engine, slot, &nodes, manner);
             }
             Endpoint::Metrics => self.http_metrics(engine, slot, reading, manner),
@@ -315,7 +315,7 @@ impl super::api::Api {
         manner: Manner,
     ) {
         if self.rendering >= METRICS_REQUESTS_MAX {
-            return self.http_refuse(engine, slot, reading, control::BUSY, manner);
+            return self.http_refuse(engine, slot, reading, requests::BUSY, manner);
         }
         engine.counters.api_requests += 1;
         let number = engine.tells.number();

@@ -37,6 +37,7 @@ use crate::hub::{ConnId, Departed};
 use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
+use crate::metrics::Gauges;
 use crate::protocols::connmix::rules::{Effects, Event, Head, Resumed, Run, Subject, Suspended};
 use crate::spare::Look;
 use crate::wire::framing::{self, Framer, Framing};
@@ -408,7 +409,7 @@ impl Tenant for Connmix {
     }
 
     /// The connection is gone.
-    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn gone(&mut self, engine: &mut Engine, slot: u32) {
         if let Some(index) = engine.index(slot, kind::CONNMIX) {
             self.conns.remove(index);
         }
@@ -458,5 +459,17 @@ impl Tenant for Connmix {
         self.effects.give_back(look);
         self.calls.give_back(look);
         look.at(&mut self.departed);
+    }
+
+    fn turn_ends(&mut self, engine: &mut Engine) {
+        self.tell_departures(engine);
+    }
+
+    fn is_busy(&self, _: &Engine) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    fn report(&self, gauges: &mut Gauges) {
+        gauges.connmix_clients = self.clients;
     }
 }

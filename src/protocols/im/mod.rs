@@ -35,7 +35,7 @@ use crate::hub::rooms::Rooms;
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::log::target;
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, Gauges};
 use crate::protocols::im::rules::{Around, End, Entered, Session, State, Step, Who};
 use crate::protocols::im::wire::{Answer, Gzip, Status, kick};
 use crate::spare::Look;
@@ -342,7 +342,7 @@ impl Tenant for Im {
     }
 
     /// The connection is gone.
-    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn gone(&mut self, engine: &mut Engine, slot: u32) {
         if let Some(index) = engine.index(slot, kind::IM) {
             self.conns.remove(index);
         }
@@ -445,6 +445,21 @@ impl Tenant for Im {
     fn give_back(&mut self, look: &mut Look) {
         self.gzip.give_back();
         self.timers.give_back(look);
+    }
+
+    fn turn_begins(&mut self, engine: &mut Engine) {
+        self.tick(engine);
+    }
+
+    fn next_ms(&self, _: &Engine) -> Option<u64> {
+        self.timers.next_ms()
+    }
+
+    fn report(&self, gauges: &mut Gauges) {
+        gauges.im_guests = self.guests;
+        gauges.im_users = self.users;
+        gauges.im_batches_open = self.rooms.len() as u64;
+        gauges.timers += self.timers.len() as u64;
     }
 }
 

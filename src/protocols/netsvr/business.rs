@@ -229,7 +229,7 @@ impl super::Netsvr {
     }
 
     fn business_is_full(&mut self, engine: &mut Engine, slot: u32) -> bool {
-        let own_bytes = engine.conns[slot].flight().map_or(0, |flight| flight.own_bytes());
+        let own_bytes = engine.own_bytes(slot);
         self.business(engine, slot).is_some_and(|business| business.is_full(own_bytes))
     }
 
@@ -238,7 +238,7 @@ impl super::Netsvr {
         if !self.business_is_full(engine, slot) {
             engine.read_on(slot);
         }
-        self.left(engine, engine.conns.id(slot));
+        self.registration_ended(engine, engine.conns.id(slot));
     }
 
     fn request(
@@ -373,7 +373,7 @@ impl super::Netsvr {
         };
         if let Some(leaving) = &mut business.leaving {
             leaving.askers.push((from, number));
-            return self.left(engine, worker);
+            return self.registration_ended(engine, worker);
         }
         business.leaving = Some(Leaving { shards, askers: vec![(from, number)] });
         if let Some(slot) = slot {
@@ -393,12 +393,12 @@ impl super::Netsvr {
             && let Some(leaving) = &mut business.leaving
         {
             leaving.shards -= 1;
-            self.left(engine, worker);
+            self.registration_ended(engine, worker);
         }
     }
 
     /// Answers those who wait for the end of a registration, if it has come.
-    fn left(&mut self, engine: &mut Engine, worker: ConnId) {
+    fn registration_ended(&mut self, engine: &mut Engine, worker: ConnId) {
         let Some(slot) = engine.conns.slot(worker) else { return };
         let Some(business) = self.business(engine, slot) else { return };
         if business.leaving.as_ref().is_none_or(|leaving| leaving.shards > 0) {

@@ -1,4 +1,6 @@
-//! netsvr clients: let in or not, their messages, their end (netsvr sections 2.3 to 2.8).
+//! netsvr. Here are its clients: let in or not, their messages, their end (netsvr sections 2.3 to
+//! 2.8). `business` has the connections of business processes, `queries` and `answers` what they
+//! ask, `callbacks` the HTTP callbacks at open and close, `push` what a push looks like.
 
 mod answers;
 pub mod business;
@@ -24,7 +26,7 @@ use crate::engine::LEFT_SPARE;
 use crate::engine::conns::Flags;
 use crate::engine::forms::Made;
 use crate::engine::links::{Event, EventKind};
-use crate::engine::manners::{self, Life, Manners};
+use crate::engine::manners::{Life, Manners};
 use crate::engine::slots::Slots;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
@@ -149,7 +151,7 @@ impl Netsvr {
         if let Some(index) = engine.index(slot, kind::OPENING) {
             self.openings.remove(index);
         }
-        engine.turn_into(slot, kind::LEAVING, 0, manners::LEAVING);
+        engine.turn_away(slot);
     }
 
     /// Closes a client that was upgraded but is not let in; nobody hears of it (W8).
@@ -423,10 +425,11 @@ impl Tenant for Netsvr {
     }
 
     fn left(&mut self, engine: &mut Engine, slot: u32, departed: &Departed) {
+        debug_assert!(engine.conns[slot].kind == kind::NETSVR, "only clients are in the hub");
         self.netsvr_left(engine, slot, departed);
     }
 
-    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn gone(&mut self, engine: &mut Engine, slot: u32) {
         let conn = &engine.conns[slot];
         match conn.kind {
             kind::BUSINESS => self.business_lost(engine, slot),
@@ -480,6 +483,14 @@ impl Tenant for Netsvr {
     fn give_back(&mut self, look: &mut Look) {
         self.asks.give_back(look);
         self.callbacks.give_back(look);
+    }
+
+    fn turn_begins(&mut self, engine: &mut Engine) {
+        self.go_on_answering(engine);
+    }
+
+    fn is_busy(&self, engine: &Engine) -> bool {
+        self.asks.is_busy(engine.answers_written)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::protocols::xxim::letters::ServiceRequest;
 use crate::protocols::xxim::rules::forbidden;
 use crate::protocols::xxim::wire;
 
-impl super::State {
+impl super::Xxim {
     /// Has a backend asked about a request.
     pub(crate) fn check(
         &mut self,

@@ -113,7 +113,7 @@ impl HttpConn {
     }
 }
 
-impl super::State {
+impl super::Xxim {
     fn http(&mut self, engine: &Engine, slot: u32) -> Option<&mut HttpConn> {
         self.https.of_mut(engine.index(slot, kind::XXIM_HTTP))
     }
@@ -538,7 +538,7 @@ impl super::State {
     }
 
     /// The connection is gone.
-    pub(crate) fn http_departed(&mut self, engine: &mut Engine, slot: u32) {
+    pub(crate) fn http_gone(&mut self, engine: &mut Engine, slot: u32) {
         let index = engine.index(slot, kind::XXIM_HTTP);
         let Some(conn) = index.and_then(|index| self.https.remove(index)) else { return };
         let under_way = conn.is_forwarded().then_some(conn.number);

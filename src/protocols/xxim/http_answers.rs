@@ -21,7 +21,7 @@ pub(crate) struct Form {
     pub cors: Box<str>,
 }
 
-impl super::State {
+impl super::Xxim {
     pub(crate) fn http_answer(
         &mut self,
         engine: &mut Engine,

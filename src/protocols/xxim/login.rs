@@ -77,7 +77,7 @@ fn turn_rules(crypto: &XximCrypto) -> TurnRules {
     TurnRules { source: rules(crypto.ip_rate), all: rules(crypto.rate) }
 }
 
-impl super::State {
+impl super::Xxim {
     /// A question begins whose answer the barrier waits for; returns its number. The connection is
     /// still received from, to notice its end: whoever has left takes nobody's turn.
     pub(crate) fn ask(&mut self, engine: &mut Engine, slot: u32) -> u32 {

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::engine::LEFT_SPARE;
@@ -38,20 +37,18 @@ use crate::hub::push::CloseReason;
 use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, Gauges};
 use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::rules::{
     Client, Close, InFlight, Step, Triple, client_ip, first_values, query_login,
 };
-use crate::protocols::xxim::wire::{
-    Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, proto, tcp,
-};
+use crate::protocols::xxim::wire::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, tcp};
 use crate::spare::Look;
 use crate::wire::websocket::{self, Opcode};
 
 pub use http::{HttpConn, Piece};
 pub use push::{is_large, make};
-pub use requests::State;
+pub use requests::Xxim;
 
 /// Pings without an answer after which a client is gone (section 1.6).
 const MISSED_MAX: u8 = 2;
@@ -123,7 +120,7 @@ impl Conn {
     }
 }
 
-impl State {
+impl Xxim {
     pub(crate) fn xxim(&mut self, engine: &Engine, slot: u32) -> Option<&mut Conn> {
         self.conns.of_mut(engine.index(slot, kind::XXIM))
     }
@@ -146,8 +143,8 @@ impl State {
     ) {
         let order = engine.shared.next_in_order(engine.now.unix_ms);
         identity.accepted_unix_ms = i64::try_from(order / 1000).unwrap_or(i64::MAX);
-        let seed = (greet && engine.config.xxim.crypto.server_iv).then(server_seed);
-        let greeting = seed.as_ref().map(|seed| after_connect(seed));
+        let seed = (greet && engine.config.xxim.crypto.server_iv).then(seal::server_seed);
+        let greeting = seed.as_ref().map(|seed| seal::after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
         conn.order = order;
         conn.accepted_ms = engine.now.ms;
@@ -216,23 +213,6 @@ impl State {
             false => {
                 engine.outbox_blocks(slot);
                 self.await_room(engine, slot);
-            }
-        }
-    }
-
-    /// Lets clients go on that waited for room among the requests of the shard.
-    pub(crate) fn give_room(&mut self, engine: &mut Engine) {
-        let most = self.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
-        for _ in 0..most {
-            if self.under_way >= engine.config.xxim.shard_requests_max {
-                return;
-            }
-            let Some(id) = self.waiting.pop_front() else { return };
-            if let Some(slot) = engine.conns.slot(id) {
-                if let Some(conn) = self.xxim(engine, slot) {
-                    conn.waiting = false;
-                }
-                self.resume(engine, slot);
             }
         }
     }
@@ -316,11 +296,6 @@ impl State {
         engine.close_with(slot, close.code, &close.text);
     }
 
-    /// Whether a client that waits for room among the requests of the shard could have it.
-    pub(crate) fn has_room(&self, engine: &Engine) -> bool {
-        !self.waiting.is_empty() && self.under_way < engine.config.xxim.shard_requests_max
-    }
-
     /// Sets when something is due on a connection.
     pub(crate) fn rearm(&mut self, engine: &mut Engine, slot: u32) {
         let conn = &engine.conns[slot];
@@ -366,7 +341,7 @@ impl State {
     }
 }
 
-impl Tenant for State {
+impl Tenant for Xxim {
     fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
         self.add(engine, slot, Conn::new(peer));
     }
@@ -486,9 +461,9 @@ impl Tenant for State {
     }
 
     /// The connection is gone.
-    fn departed(&mut self, engine: &mut Engine, slot: u32) {
+    fn gone(&mut self, engine: &mut Engine, slot: u32) {
         if engine.conns[slot].kind == kind::XXIM_HTTP {
-            return self.http_departed(engine, slot);
+            return self.http_gone(engine, slot);
         }
         let index = engine.index(slot, kind::XXIM);
         let Some(conn) = index.and_then(|index| self.conns.remove(index)) else { return };
@@ -571,19 +546,41 @@ impl Tenant for State {
         look.at(&mut self.left);
         look.at(&mut self.waiting);
     }
-}
 
-/// The seed of an IV as the original makes it: 32 hex characters (section 3.7).
-fn server_seed() -> Zeroizing<Vec<u8>> {
-    let mut random = Zeroizing::new([0; 16]);
-    let provider = rustls::crypto::ring::default_provider();
-    provider.secure_random.fill(&mut *random).expect("the kernel has random numbers");
-    let hex = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-    Zeroizing::new(hex.map(digit).collect())
-}
+    fn turn_begins(&mut self, engine: &mut Engine) {
+        // Keys whose time has come are decrypted.
+        if self.unwraps.waiting() > 0 {
+            self.next_unwrap(engine);
+        }
+    }
 
-fn after_connect(seed: &[u8]) -> Vec<u8> {
-    let aes_iv = String::from_utf8_lossy(seed).into_owned();
-    prost::Message::encode_to_vec(&proto::AfterConnectBody { aes_iv })
+    /// Lets clients go on that waited for room among the requests of the shard.
+    fn turn_ends(&mut self, engine: &mut Engine) {
+        let most = self.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
+        for _ in 0..most {
+            if self.under_way >= engine.config.xxim.shard_requests_max {
+                return;
+            }
+            let Some(id) = self.waiting.pop_front() else { return };
+            if let Some(slot) = engine.conns.slot(id) {
+                if let Some(conn) = self.xxim(engine, slot) {
+                    conn.waiting = false;
+                }
+                self.resume(engine, slot);
+            }
+        }
+    }
+
+    fn is_busy(&self, engine: &Engine) -> bool {
+        // A client that waits for room among the requests of the shard could have it.
+        !self.waiting.is_empty() && self.under_way < engine.config.xxim.shard_requests_max
+    }
+
+    fn next_ms(&self, engine: &Engine) -> Option<u64> {
+        self.unwraps.next_ms(&engine.config.xxim.crypto)
+    }
+
+    fn report(&self, gauges: &mut Gauges) {
+        gauges.xxim_keys_waiting = self.unwraps.waiting() as u64;
+    }
 }

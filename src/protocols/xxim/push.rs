@@ -52,7 +52,7 @@ fn make_push(form: u8, push: &Push<'_>) -> Made {
     Made::Frame(Frame::new(carrier.binary(push, None)))
 }
 
-impl super::State {
+impl super::Xxim {
     /// An xxim backend's push, question or kick, as far as it concerns this shard.
     pub(crate) fn push(&mut self, engine: &mut Engine, work: &PushRequest) -> PushResult {
         match work {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::model::{Config, Xxim as Rules, XximMode, XximRoute, XximTarget};
+use crate::config::model::{Config, XximMode, XximRoute, XximTarget};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;
@@ -30,7 +30,7 @@ use crate::wire::worker;
 
 /// What a shard keeps for all its xxim clients together.
 #[derive(Debug)]
-pub struct State {
+pub struct Xxim {
     /// How clients behave that speak xxim's own protocol, and those over HTTP.
     pub(crate) row: u16,
     pub(crate) http_row: u16,
@@ -55,9 +55,9 @@ pub struct State {
     scratch: Vec<u8>,
 }
 
-impl State {
+impl Xxim {
     /// Nobody is connected.
-    pub fn new(engine: &mut Engine) -> State {
+    pub fn new(engine: &mut Engine) -> Xxim {
         let (rules, runtime) = (&engine.config.xxim, &engine.config.runtime);
         let message_bytes_max = rules.message_bytes_max;
         let too_large = format!("read limited at {} bytes", u64::from(message_bytes_max) + 1);
@@ -76,7 +76,7 @@ impl State {
             slow: Slow::Finish,
             ..http.clone()
         };
-        State {
+        Xxim {
             row: engine.add_row(manners),
             http_row: engine.add_row(http),
             conns: Slots::default(),
@@ -98,11 +98,6 @@ impl State {
         self.unwraps.waiting()
     }
 
-    /// When the shard must see to them at the latest, milliseconds of the process clock.
-    pub fn next_ms(&self, config: &Rules) -> Option<u64> {
-        self.unwraps.next_ms(&config.crypto)
-    }
-
     /// Requests that upstreams have, or will have.
     pub fn under_way(&self) -> u32 {
         self.under_way
@@ -117,7 +112,7 @@ impl State {
 /// Bytes of the shard's buffer for decryption that are kept between messages.
 const SCRATCH_KEPT: usize = 64 * 1024;
 
-impl State {
+impl Xxim {
     /// A binary message of a client.
     pub(crate) fn request(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
         let mut scratch = std::mem::take(&mut self.scratch);

@@ -6,11 +6,12 @@
 //! the keys of the moment at which it was queued. Costs: one allocation per message and connection.
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::engine::later::Seal;
 use crate::protocols::xxim::wire::cipher::Cipher;
-use crate::protocols::xxim::wire::{Body, Carrier};
+use crate::protocols::xxim::wire::{Body, Carrier, proto};
 
 impl Seal for Cipher {
     fn seal(&self, message: &[u8], websocket: bool) -> Bytes {
@@ -19,7 +20,7 @@ impl Seal for Cipher {
     }
 }
 
-impl super::State {
+impl super::Xxim {
     /// Queues a message of this connection alone.
     pub(crate) fn send(&mut self, engine: &mut Engine, slot: u32, body: &impl Body) {
         let carrier = self.carrier(engine, slot);
@@ -35,11 +36,20 @@ impl super::State {
         let message = carrier.binary(body, cipher.as_deref());
         engine.push(slot, message);
     }
+}
 
-    /// A turn begins: keys whose time has come are decrypted.
-    pub(crate) fn begin_turn(&mut self, engine: &mut Engine) {
-        if self.unwraps.waiting() > 0 {
-            self.next_unwrap(engine);
-        }
-    }
+/// The seed of an IV as the original makes it: 32 hex characters (section 3.7).
+pub(super) fn server_seed() -> Zeroizing<Vec<u8>> {
+    let mut random = Zeroizing::new([0; 16]);
+    let provider = rustls::crypto::ring::default_provider();
+    provider.secure_random.fill(&mut *random).expect("the kernel has random numbers");
+    let hex = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    Zeroizing::new(hex.map(digit).collect())
+}
+
+/// The push that tells it.
+pub(super) fn after_connect(seed: &[u8]) -> Vec<u8> {
+    let aes_iv = String::from_utf8_lossy(seed).into_owned();
+    prost::Message::encode_to_vec(&proto::AfterConnectBody { aes_iv })
 }

@@ -234,7 +234,7 @@ impl Client {
         }
         self.barrier = Some(Box::new(Barrier {
             head: Some(head(request)),
-            data: if config.echo_params { params.echo() } else { Bytes::new() },
+            data: if config.echo_params { params.said() } else { Bytes::new() },
             identity,
             keys: Keys::Become { cipher: None, version: params.version },
         }));
@@ -283,7 +283,7 @@ impl Client {
         if let Some(close) = self.unfit(config.era) {
             return misfit(request, close, config);
         }
-        let data = if config.echo_params { user.echo() } else { Bytes::new() };
+        let data = if config.echo_params { user.said() } else { Bytes::new() };
         self.log_in(Some(head(request)), user.user_id, user.token, data, config)
     }
 

@@ -112,7 +112,7 @@ impl<'a> Params<'a> {
 
     /// The response of `echo_params`: version 1 gets its own message back, version 2 the layout of
     /// section 2.4.
-    pub fn echo(&self) -> Bytes {
+    pub fn said(&self) -> Bytes {
         let bytes = Bytes::copy_from_slice;
         let seed = |seed: &[u8]| (!seed.is_empty()).then(|| bytes(seed));
         let out = match self.version {
@@ -175,7 +175,7 @@ impl<'a> UserParams<'a> {
     }
 
     /// The response of `echo_params` (vector V11g).
-    pub fn echo(&self) -> Bytes {
+    pub fn said(&self) -> Bytes {
         let response = proto::SetUserParamsResp {
             user_id: self.user_id.into(),
             token: self.token.into(),
