@@ -236,7 +236,7 @@ fn nodes_find_each_other_and_hear_when_one_leaves() {
     a.await_nodes(1);
     b.await_nodes(1);
     let seen = a.nodes.get(2).expect("b");
-    assert_eq!((seen.netsvr.port(), seen.shards, seen.slots_max), (2, 1, 1000));
+    assert_eq!((seen.advertise.port(), seen.shards, seen.slots_max), (2, 1, 1000));
     assert_eq!(seen.ids_start, 70_000);
     assert_eq!(seen.addresses[0].1.port(), 2);
     drop(b);

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use ringway::config::model::Config;
 use ringway::engine::ListenerSettings;
 use ringway::engine::Now;
-use ringway::engine::Shared;
 use ringway::engine::ops::{Batch, Op};
 use ringway::lists::letters::Mail;
 use ringway::metrics::DropReason;
@@ -372,7 +371,7 @@ fn unanswered(input: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
         bound: listener.bind,
         tls: None,
     }];
-    let shared = Shared::new(&config, 0);
+    let shared = ringway::shard::settings::shared(&config, 0);
     let mut shard = Shard::new(0, 2, config.clone(), shared, listeners, 0);
     let turn = |shard: &mut Shard, ms: u64, input: &[&[u8]]| {
         shard.begin_turn(Now { ms, unix: 1_700_000_000, ..Now::default() });

@@ -62,8 +62,9 @@ fn no_protocol_knows_another_one() {
 }
 
 #[test]
-fn codecs_and_rules_of_protocols_know_no_connection() {
+fn protocols_and_their_parts_know_what_they_need() {
     check_each(house::pure_parts);
+    check_each(house::whole_configuration);
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl Engine {
     pub(crate) fn overflowed(&mut self, slot: u32) {
         self.dropped(DropReason::SlowClient, 1);
         let drops = self.row(slot).slow == Slow::Drop;
-        if !drops && self.config.runtime.slow_client == SlowClient::Close {
+        if !drops && self.settings.slow_client == SlowClient::Close {
             self.too_slow(slot);
         }
     }

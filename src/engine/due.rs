@@ -43,7 +43,7 @@ impl Engine {
             return;
         }
         let deadline_ms = if conn.is_ending() {
-            self.now.ms + self.config.runtime.close_timeout.as_millis() as u64
+            self.now.ms + self.settings.close_timeout.as_millis() as u64
         } else if conn.is_handshaking() {
             self.handshake_due_ms(slot)
         } else {
@@ -57,12 +57,12 @@ impl Engine {
 
     /// The connection has so long for what it still has to do.
     pub(crate) fn give_time(&mut self, slot: u32) {
-        let close_ms = self.config.runtime.close_timeout.as_millis() as u64;
+        let close_ms = self.settings.close_timeout.as_millis() as u64;
         self.timers.arm(slot, self.now.ms + close_ms);
     }
 
     fn handshake_due_ms(&self, slot: u32) -> u64 {
-        self.conns[slot].active_ms + self.config.runtime.handshake_timeout.as_millis() as u64
+        self.conns[slot].active_ms + self.settings.handshake_timeout.as_millis() as u64
     }
 
     fn silence_due_ms(&self, slot: u32) -> u64 {

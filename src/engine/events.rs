@@ -20,7 +20,7 @@ impl Engine {
         if !self.links.wanted(kind) {
             return self.dropped(DropReason::NoWorker, 1);
         }
-        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
+        let may_drop = self.settings.workers.on_full == WorkerFull::Drop;
         if may_drop && !self.links.ready(kind, client, sticky) {
             self.counters.events_failed += 1;
             return self.dropped(DropReason::WorkerFull, 1);
@@ -58,7 +58,7 @@ impl Engine {
     }
 
     pub(crate) fn place_close(&mut self, event: Event, mut sticky: Option<ConnId>) {
-        let may_drop = self.config.netsvr.worker.on_full == WorkerFull::Drop;
+        let may_drop = self.settings.workers.on_full == WorkerFull::Drop;
         if may_drop && !self.links.ready(EventKind::Close, event.client, sticky) {
             self.counters.events_failed += 1;
             return self.dropped(DropReason::WorkerFull, 1);

@@ -184,7 +184,7 @@ fn client_ids(node: &Node) -> ClientIds {
 
 /// The uniqIds of another node.
 fn uniq_ids(node: &Node) -> UniqIds {
-    UniqIds::new(node.netsvr).rotated(client_ids(node).rotation(node.ids_start))
+    UniqIds::new(node.advertise).rotated(client_ids(node).rotation(node.ids_start))
 }
 
 /// Bytes that a command takes of the room for what waits.

@@ -25,6 +25,7 @@ pub mod queues;
 pub mod ring;
 pub mod sending;
 pub mod sends;
+pub mod settings;
 pub mod shared;
 pub mod slots;
 pub mod tells;
@@ -39,7 +40,7 @@ use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
-use crate::config::model::{Config, NetsvrWorker, Service};
+use crate::config::model::Service;
 use crate::engine::conns::Conns;
 use crate::engine::conns::{Flags, Kind};
 use crate::engine::flight::{Flight, Source};
@@ -51,6 +52,7 @@ use crate::engine::ops::Op;
 use crate::engine::outbox::Joined;
 use crate::engine::queues::Queueing;
 use crate::engine::sends::Sends;
+use crate::engine::settings::{Settings, Workers};
 use crate::engine::tells::Tells;
 use crate::engine::timers::Wheel;
 use crate::engine::wants::Wants;
@@ -98,7 +100,7 @@ pub(crate) struct Job {
 /// See the module.
 pub struct Engine {
     pub(crate) id: u8,
-    pub config: Arc<Config>,
+    pub settings: Settings,
     pub(crate) shared: Arc<Shared>,
     pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) now: Now,
@@ -174,24 +176,24 @@ impl Engine {
     pub fn new(
         id: u8,
         shards: usize,
-        config: Arc<Config>,
+        settings: Settings,
         shared: Arc<Shared>,
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Engine {
-        let client_ids = ClientIds::new(config.node, shards, config.runtime.connections_max);
+        let client_ids = ClientIds::new(settings.node, shards, settings.connections_max);
         Engine {
             id,
             listeners,
             now: Now::default(),
-            conns: Conns::new(id, config.runtime.connections_max),
-            hub: hub(&config, &shared),
-            uniq_ids: UniqIds::new(config.netsvr.advertise)
+            conns: Conns::new(id, settings.connections_max),
+            hub: hub(&settings, &shared),
+            uniq_ids: UniqIds::new(settings.advertise)
                 .rotated(client_ids.rotation(shared.ids_start)),
             client_ids: client_ids.starting(shared.ids_start),
             timers: Wheel::new(),
-            links: links(&config.netsvr.worker, shards, seed),
-            queueing: Queueing::new(&config.connmix, &shared),
+            links: links(&settings.workers, shards, seed),
+            queueing: Queueing::new(settings.queues, &shared),
             tells: Tells::default(),
             by_shard: Vec::new(),
             answer_bytes: 0,
@@ -214,7 +216,7 @@ impl Engine {
             waiting: VecDeque::new(),
             room_left: false,
             inflater: Inflater::new(),
-            deflater: deflater(&config),
+            deflater: deflater(&settings),
             plain: Vec::new(),
             date: Date::default(),
             ops: Vec::new(),
@@ -227,7 +229,7 @@ impl Engine {
             drain_due_ms: None,
             stopping: false,
             shared,
-            config,
+            settings,
         }
     }
 
@@ -501,25 +503,25 @@ impl Engine {
 }
 
 /// An empty hub that counts what this process needs.
-fn hub(config: &Config, shared: &Shared) -> Hub {
+fn hub(settings: &Settings, shared: &Shared) -> Hub {
     let mut hub = Hub::new();
     if shared.mesh.is_some() {
         hub.count_buckets();
     }
-    if config.im.max_room_members > 0 || config.im.room_rate > 0 {
+    if settings.counts_rooms {
         hub.count_rooms(shared.room_limits.clone());
     }
     hub
 }
 
 /// What compresses frames for clients, if anything does.
-fn deflater(config: &Config) -> Option<Deflater> {
-    let level = config.netsvr.customer.compression_level;
+fn deflater(settings: &Settings) -> Option<Deflater> {
+    let level = settings.compression_level;
     (level != 0).then(|| Deflater::new(level))
 }
 
 /// No worker is known; each may be given one shard's share of its queue.
-fn links(worker: &NetsvrWorker, shards: usize, seed: usize) -> Links {
+fn links(worker: &Workers, shards: usize, seed: usize) -> Links {
     let share = |total: u32| (total as usize / shards).max(1);
     let limits = LinkLimits {
         frames_max: share(worker.queue_frames_max),

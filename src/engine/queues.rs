@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::connmix::{Connmix, QueueFull};
 use crate::engine::Engine;
 use crate::engine::Shared;
 use crate::engine::wants::Want;
@@ -123,19 +122,8 @@ impl Queueing {
     }
 
     /// Nothing queued.
-    pub fn new(config: &Connmix, shared: &Shared) -> Queueing {
+    pub fn new(limits: QueueLimits, shared: &Shared) -> Queueing {
         let (count, room) = (shared.queue_topics.clone(), shared.queue_room.clone());
-        let queue = &config.queue;
-        let limits = QueueLimits {
-            messages_max: queue.topic_messages_max as usize,
-            bytes_max: queue.topic_bytes_max as usize,
-            topics_max: queue.topics_max,
-            full: match queue.full {
-                QueueFull::Error => Full::Error,
-                QueueFull::Block => Full::Block,
-                QueueFull::DropOldest => Full::DropOldest,
-            },
-        };
         Queueing {
             queues: match room {
                 Some(_) => Queues::of_cluster(limits, count),
@@ -249,10 +237,10 @@ impl Engine {
         d: &str,
         waiter: Waiter,
     ) -> Result<Pushed, PushError> {
-        let event = wire::event(self.config.node, self.client_ids.encode(client), topic, d);
+        let event = wire::event(self.settings.node, self.client_ids.encode(client), topic, d);
         let refused = if !wire::is_topic(topic) {
             Some(PushError::BadTopic)
-        } else if event.len() > self.config.connmix.api.event_bytes_max as usize {
+        } else if event.len() > self.settings.queue_event_bytes_max {
             Some(PushError::TooLarge)
         } else {
             None

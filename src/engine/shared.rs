@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::config::connmix::QueueScope;
-use crate::config::model::Config;
 use crate::hub::limits::SharedLimiter;
 use crate::hub::mesh::Interest;
 use crate::hub::queues::{Room, TopicCount};
@@ -37,18 +35,25 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The limiters as configured, nobody connected; `ids_start` is random.
-    pub fn new(config: &Config, ids_start: u32) -> Arc<Shared> {
+    /// Nobody connected; `ids_start` is random, the limits are of events at open and of messages
+    /// per second, `mesh_bytes_max` and `queue_bytes_max` what may be on its way to other nodes and
+    /// to JetStream, where that is.
+    pub fn new(
+        limits: [u32; 2],
+        mesh_bytes_max: Option<usize>,
+        queue_bytes_max: Option<usize>,
+        ids_start: u32,
+    ) -> Arc<Shared> {
+        let [on_open, on_message] = limits;
         Arc::new(Shared {
-            open_limiter: SharedLimiter::new(config.netsvr.limit.on_open),
-            message_limiter: SharedLimiter::new(config.netsvr.limit.on_message),
+            open_limiter: SharedLimiter::new(on_open),
+            message_limiter: SharedLimiter::new(on_message),
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             accepted: AtomicU64::new(0),
-            mesh: config.mesh.is_on().then(|| Arc::new(Interest::new(config.mesh.queue_bytes_max))),
+            mesh: mesh_bytes_max.map(|bytes_max| Arc::new(Interest::new(bytes_max))),
             queue_topics: Arc::default(),
-            queue_room: (config.connmix.queue.scope == QueueScope::Cluster)
-                .then(|| Arc::new(Room::new(config.mesh.queue_bytes_max))),
+            queue_room: queue_bytes_max.map(|bytes_max| Arc::new(Room::new(bytes_max))),
             room_limits: Arc::default(),
             ids_start,
         })

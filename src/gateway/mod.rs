@@ -90,7 +90,7 @@ impl Common {
         let listeners = sockets::listener_settings(&config, addresses)?;
         let clock = Clock::start();
         let life = Life::new(clock.started());
-        let shared = Shared::new(&config, random()?);
+        let shared = crate::shard::settings::shared(&config, random()?);
         let (ways, ends) = channels::open(&config, &shared, &life)?;
         let registry = Arc::new(Registry::new(ways.shards.len()));
         let (config, readiness) = (Arc::new(config), Arc::default());

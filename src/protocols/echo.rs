@@ -4,6 +4,7 @@
 //! Costs: one allocation and one copy per message.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -25,10 +26,9 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Nobody is connected.
-    pub fn new(engine: &mut Engine) -> Echo {
-        let silence = engine.config.netsvr.customer.heartbeat_interval;
-        let outbox_bytes_max = engine.config.runtime.outbox_bytes_max;
+    /// Nobody is connected; who says nothing for so long is closed.
+    pub fn new(engine: &mut Engine, silence: Duration) -> Echo {
+        let outbox_bytes_max = engine.settings.outbox_bytes_max;
         let manners = Manners::new(WEBSOCKET_MESSAGE_BYTES_MAX, outbox_bytes_max, silence, silence);
         Echo { row: engine.add_row(manners) }
     }

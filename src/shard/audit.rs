@@ -81,7 +81,7 @@ impl Shard {
             self.tenants.im.rooms.len(),
             "timers of open batches"
         );
-        self.tenants.im.rooms.check(self.tenants.im.bounds(&self.engine));
+        self.tenants.im.rooms.check(self.tenants.im.bounds());
         self.audit_lists(sizes, &sum);
         self.tenants.xxim.audit(&self.engine);
         self.engine.hub.check();
@@ -114,7 +114,7 @@ impl Shard {
             sum.links,
             "links to own workers"
         );
-        let most = 2 * self.engine.config.runtime.connections_max as usize + LEFT_SPARE;
+        let most = 2 * self.engine.settings.connections_max as usize + LEFT_SPARE;
         assert!(
             self.engine.waiting.len() <= most,
             "{} in the waiting list",
@@ -220,7 +220,7 @@ impl Shard {
         self.audit_memory(slot, conn, sizes);
         match conn.kind {
             kind::BUSINESS => {
-                let frames = self.engine.config.netsvr.worker.queue_frames_max as usize;
+                let frames = self.config.netsvr.worker.queue_frames_max as usize;
                 let events_max = frames.max(self.engine.mail.len());
                 let business = self.tenants.netsvr.backends.of(Some(conn.index));
                 let business = business.expect("a backend has one");
@@ -240,7 +240,7 @@ impl Shard {
 
     /// Bytes of a message and in the outbox of an API connection.
     fn audit_api_memory(&self, sizes: Sizes) -> (usize, usize) {
-        let api = &self.engine.config.connmix.api;
+        let api = &self.config.connmix.api;
         let message_max = api.message_bytes_max as usize;
         let event_charges =
             self.engine.mail.len() * (api.events_max as usize + 1) * FRAME_CHARGE_BYTES;
@@ -258,12 +258,12 @@ impl Shard {
     fn audit_memory(&self, slot: u32, conn: &Conn, sizes: Sizes) {
         // What arrives during a pause is a few pieces, and a vector has room for twice its length.
         let kept_max = 8 * sizes.piece_bytes_max;
-        let outbox_bytes_max = self.engine.config.runtime.outbox_bytes_max as usize;
+        let outbox_bytes_max = self.engine.settings.outbox_bytes_max as usize;
         let (message_max, frames_max) = match conn.kind {
             kind::BUSINESS => (0, usize::MAX),
             kind::CONNMIX_API => self.audit_api_memory(sizes),
             kind::IM => {
-                let rules = &self.engine.config.im;
+                let rules = &self.config.im;
                 let message_max = rules.max_websocket_message.max(rules.max_body) as usize;
                 let held = self.tenants.im.bytes_held(&self.engine, slot);
                 assert!(held <= 2 * message_max + kept_max, "slot {slot}: {held} bytes of a frame");
@@ -282,7 +282,7 @@ impl Shard {
             | kind::XXIM_HTTP
             | kind::GREETING
             | kind::LEAVING => {
-                let message_max = self.engine.config.netsvr.customer.receive_pack_limit as usize;
+                let message_max = self.config.netsvr.customer.receive_pack_limit as usize;
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
             }
             // An answer may be as long as what it answers.

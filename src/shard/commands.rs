@@ -281,7 +281,7 @@ impl Shard {
         let has = |topic: &str| self.engine.hub.topics_of(slot).any(|other| **other == *topic);
         let new = topics.iter().filter(|topic| !has(topic)).count();
         let room = self.engine.hub.topics_of(slot).len() + new
-            <= self.engine.config.connmix.rules.channels_max as usize;
+            <= self.config.connmix.rules.channels_max as usize;
         if room {
             topics.iter().for_each(|topic| _ = self.engine.hub.subscribe(slot, topic));
         }

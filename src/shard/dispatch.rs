@@ -191,7 +191,7 @@ impl Shard {
         if self.engine.is_draining() {
             return;
         }
-        let close_ms = self.engine.config.runtime.close_timeout.as_millis() as u64;
+        let close_ms = self.engine.settings.close_timeout.as_millis() as u64;
         self.engine.drain_due_ms = Some(self.engine.now.ms + close_ms);
         for listener in 0..self.engine.listeners.len() {
             self.engine.ops.push(Op::Unlisten { listener });
@@ -250,7 +250,7 @@ impl Shard {
         while let Some((worker, frame)) = self.engine.links.unkeep() {
             self.engine.send_event(worker, frame);
         }
-        let sticky = self.engine.config.netsvr.worker.pick == WorkerPick::Sticky;
+        let sticky = self.engine.settings.workers.pick == WorkerPick::Sticky;
         let mut given = 0;
         for _ in 0..self.engine.waiting.len() {
             if self.engine.reading_left == 0 {

@@ -52,10 +52,10 @@ impl Shard {
     }
 
     fn fan_out(&mut self, payload: &Payload, walk: impl FnOnce(&Hub, &mut FanOut<'_>)) -> Outcome {
-        let Engine { conns, hub, rows, touched, deflater, config, now, .. } = &mut self.engine;
+        let Engine { conns, hub, rows, touched, deflater, now, .. } = &mut self.engine;
         let make = Maker {
             payload,
-            config,
+            config: &self.config,
             deflater: deflater.as_mut(),
             gzip: &mut self.tenants.im.gzip,
             unix_ms: now.unix_ms,

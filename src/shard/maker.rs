@@ -38,7 +38,7 @@ impl Maker<'_> {
             XXIM_WEBSOCKET..=XXIM_SEALED => xxim::make(form, payload),
             CONNMIX_MESSAGE..=CONNMIX_LENGTH => connmix::make(form, payload),
             IM..=IM_LAST => {
-                im::make(form - IM, payload, self.config, self.gzip, self.unix_ms, &mut self.im)
+                im::make(form - IM, payload, &self.config.im, self.gzip, self.unix_ms, &mut self.im)
             }
             _ => Made::Nothing,
         }

@@ -33,6 +33,7 @@ mod fan_out;
 mod letters;
 mod maker;
 mod reading;
+pub mod settings;
 mod spare;
 mod tenants;
 pub mod upgrade;
@@ -60,10 +61,10 @@ use crate::wire::tls::Tls;
 
 /// The manners of connections that speak no protocol: those that are refused or only wait for their
 /// end, and those whose request head is incomplete. Returns the row of the latter.
-fn manners(engine: &mut Engine) -> u16 {
-    let customer = &engine.config.netsvr.customer;
+fn manners(engine: &mut Engine, config: &Config) -> u16 {
+    let customer = &config.netsvr.customer;
     let (message_bytes_max, silence) = (customer.receive_pack_limit, customer.heartbeat_interval);
-    let outbox_bytes_max = engine.config.runtime.outbox_bytes_max;
+    let outbox_bytes_max = engine.settings.outbox_bytes_max;
     let of = |silence| {
         Manners::new(message_bytes_max, outbox_bytes_max, customer.heartbeat_interval, silence)
     };
@@ -75,6 +76,7 @@ fn manners(engine: &mut Engine) -> u16 {
 
 /// One shard; see the module.
 pub struct Shard {
+    pub(crate) config: Arc<Config>,
     pub engine: Engine,
     /// Connections whose request head is incomplete.
     greetings: Slots<Greeting>,
@@ -97,10 +99,12 @@ impl Shard {
         listeners: Vec<ListenerSettings>,
         seed: usize,
     ) -> Shard {
-        let mut engine = Engine::new(id, shards, config, shared, listeners, seed);
-        let greeting_row = manners(&mut engine);
+        let settings = settings::of_engine(&config);
+        let mut engine = Engine::new(id, shards, settings, shared, listeners, seed);
+        let greeting_row = manners(&mut engine, &config);
         Shard {
-            tenants: Tenants::new(&mut engine),
+            tenants: Tenants::new(&mut engine, &config),
+            config,
             engine,
             greetings: Slots::default(),
             greeting_row,
@@ -134,7 +138,7 @@ impl Shard {
     /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
     pub fn accepted(&mut self, listener: usize, peer: SocketAddr) -> Option<u32> {
         let total = self.engine.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let full = total >= self.engine.config.runtime.connections_max;
+        let full = total >= self.engine.settings.connections_max;
         let slot = match full || self.engine.is_draining() {
             true => None,
             false => {
@@ -180,7 +184,7 @@ impl Shard {
             Service::Http(_) => {
                 let index = self.greetings.insert(Greeting::new(peer));
                 engine.turn_into(slot, kind::GREETING, index, self.greeting_row);
-                let time_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
+                let time_ms = engine.settings.handshake_timeout.as_millis() as u64;
                 engine.set_due(slot, engine.now.ms + time_ms);
             }
             Service::NetsvrWorker | Service::NetsvrTask => {
@@ -278,7 +282,7 @@ impl Shard {
 
     /// What is to be said next to a thread that is no shard; to the sidecar only if it has room.
     pub fn next_outgoing(&mut self, sidecar: bool) -> Option<Outgoing> {
-        let Shard { engine, tenants, .. } = self;
+        let Shard { engine, tenants, config, .. } = self;
         if let Some(request) = engine.next_mesh() {
             return Some(Outgoing::Mesh(request));
         }
@@ -288,7 +292,7 @@ impl Shard {
         if !sidecar {
             return None;
         }
-        let login = engine.logins.next(engine.config.login.under_way_max);
+        let login = engine.logins.next(config.login.under_way_max);
         let request = login.or_else(|| tenants.next_request(engine));
         request.map(Outgoing::Sidecar)
     }

@@ -131,7 +131,7 @@ impl Shard {
     /// Upgrades to a WebSocket, or says why not and ends the connection; a body is not read then.
     /// The bytes behind the request belong to the WebSocket.
     pub(super) fn greeted(&mut self, slot: u32, request: &Request<'_>, rest: &[u8]) {
-        let config = self.engine.config.clone();
+        let config = self.config.clone();
         let routes = self.routes(slot);
         let refusal = upgrade::xxim_refusal(request, routes, &config.xxim.allow_origin);
         let customer = &config.netsvr.customer;
@@ -302,7 +302,7 @@ impl Shard {
     /// Whether the listener of a connection takes requests of xxim.
     pub(in crate::shard) fn takes_xxim_http(&self, slot: u32) -> bool {
         let mut routes = self.routes(slot).iter();
-        self.engine.config.xxim_upstreams.http_api
+        self.config.xxim_upstreams.http_api
             && routes.any(|route| route.protocol == ClientProtocol::Xxim)
     }
 

@@ -1,8 +1,9 @@
 //! The list of protocols: which of them has the connections of a kind.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::config::model::ClientProtocol;
+use crate::config::model::{ClientProtocol, Config};
 use crate::engine::Engine;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
@@ -13,9 +14,9 @@ use crate::spare::Look;
 
 /// Writes the fields of [`Tenants`], what concerns all of them, and `hook!`, which calls a hook of
 /// the protocol whose kind a connection is: `hook!(tenants, kind, due(engine, slot), else other)`.
-/// A line is `field: Type { KINDS } of the protocol of a route`.
+/// A line is `field: Type { KINDS } of the protocol of a route, its part of the configuration`.
 macro_rules! tenants {
-    ($d:tt $($field:ident: $type:ty { $($kind:ident),+ } $(of $protocol:ident)?;)+) => {
+    ($d:tt $($field:ident: $type:ty { $($kind:ident),+ } $(of $protocol:ident)?, $part:expr;)+) => {
         /// One shard's part of each protocol.
         pub struct Tenants {
             $(pub $field: $type,)+
@@ -23,8 +24,12 @@ macro_rules! tenants {
 
         impl Tenants {
             /// Nobody is connected.
-            pub fn new(engine: &mut Engine) -> Tenants {
-                Tenants { $($field: <$type>::new(engine),)+ }
+            pub fn new(engine: &mut Engine, config: &Config) -> Tenants {
+                $(let $field = {
+                    let part: fn(&Config) -> _ = $part;
+                    <$type>::new(engine, part(config))
+                };)+
+                Tenants { $($field,)+ }
             }
 
             /// A connection was upgraded to a WebSocket, on a route with this protocol.
@@ -103,11 +108,22 @@ macro_rules! tenants {
     };
 }
 
+fn part_of_connmix(config: &Config) -> Arc<protocols::connmix::Sections> {
+    let (connmix, connmix_servers) = (config.connmix.clone(), config.connmix_servers.clone());
+    Arc::new(protocols::connmix::Sections { connmix, connmix_servers })
+}
+
+fn part_of_xxim(config: &Config) -> Arc<protocols::xxim::Sections> {
+    let (xxim, xxim_upstreams) = (config.xxim.clone(), config.xxim_upstreams.clone());
+    Arc::new(protocols::xxim::Sections { xxim, xxim_upstreams })
+}
+
 tenants! { $
-    netsvr: protocols::netsvr::Netsvr { OPENING, NETSVR, BUSINESS } of Netsvr;
-    xxim: protocols::xxim::Xxim { XXIM, XXIM_HTTP } of Xxim;
-    connmix: protocols::connmix::Connmix { CONNMIX } of Connmix;
-    api: protocols::connmix::api::Api { CONNMIX_API };
-    im: protocols::im::Im { IM } of Im;
-    echo: protocols::echo::Echo { ECHO } of Echo;
+    netsvr: protocols::netsvr::Netsvr { OPENING, NETSVR, BUSINESS } of Netsvr,
+        |all| Arc::new(all.netsvr.clone());
+    xxim: protocols::xxim::Xxim { XXIM, XXIM_HTTP } of Xxim, part_of_xxim;
+    connmix: protocols::connmix::Connmix { CONNMIX } of Connmix, part_of_connmix;
+    api: protocols::connmix::api::Api { CONNMIX_API }, part_of_connmix;
+    im: protocols::im::Im { IM } of Im, |all| Arc::new(all.im.clone());
+    echo: protocols::echo::Echo { ECHO } of Echo, |all| all.netsvr.customer.heartbeat_interval;
 }

@@ -134,7 +134,7 @@ impl World {
     ) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let config = Arc::new(config);
-        let shared = Shared::new(&config, 0);
+        let shared = crate::shard::settings::shared(&config, 0);
         let cells = (0..shards).map(|id| Cell {
             shard: {
                 let (config, shared) = (config.clone(), shared.clone());
@@ -371,7 +371,7 @@ impl World {
     /// Calls of a connection that has gone are answered, now or, if they go on, with all others.
     fn cancel(&mut self, conn: ConnId) {
         let shard = usize::from(conn.shard());
-        let routes = self.cells[shard].shard.engine.config.xxim_upstreams.routes.clone();
+        let routes = self.cells[shard].shard.config.xxim_upstreams.routes.clone();
         let goes_on =
             |call: &Call| routes.get(usize::from(call.call.route)).is_some_and(|r| r.detach);
         let (given_up, left) = std::mem::take(&mut self.calls)

@@ -7,7 +7,6 @@ use std::time::Duration;
 use prost::Message;
 use ringway::config::model::{Config, SlowClient, WorkerFull};
 use ringway::engine::Now;
-use ringway::engine::Shared;
 use ringway::engine::ops::Op;
 use ringway::lists::letters::Mail;
 use ringway::metrics::{Counters, DropReason};
@@ -377,7 +376,14 @@ fn clients_that_leave_while_a_callback_is_due_leave_nothing_behind() {
     config.netsvr.customer.callbacks_max = 1;
     config.runtime.connections_max = 10;
     let (listeners, config) = (Plan::listeners(&config), Arc::new(config));
-    let mut shard = Shard::new(0, 1, config.clone(), Shared::new(&config, 0), listeners, 0);
+    let mut shard = Shard::new(
+        0,
+        1,
+        config.clone(),
+        ringway::shard::settings::shared(&config, 0),
+        listeners,
+        0,
+    );
     let mut gone = Vec::new();
     for ms in 0..500 {
         shard.begin_turn(Now { ms, unix: 1_700_000_000, ..Now::default() });

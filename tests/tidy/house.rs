@@ -63,6 +63,18 @@ pub fn aside(source: &Source) -> Vec<String> {
     found
 }
 
+/// Who has the whole configuration and is not to: the engine, and protocols but for their services.
+pub fn whole_configuration(source: &Source) -> Vec<String> {
+    let service = part(source).is_some_and(|(_, part)| part == "service");
+    if !(source.is_in("src/engine") || source.path.starts_with(FOLDER)) || service {
+        return Vec::new();
+    }
+    let whole = |(_, import): &(usize, String)| import == "config::model::Config";
+    let message = "the whole configuration; it is given its own part when it is made";
+    let found = crate_paths(source).into_iter().filter(whole);
+    found.map(|(index, _)| source.at(index, message)).collect()
+}
+
 /// Codecs, rules, letters and other pure parts of protocols that know more than bytes, the hub and
 /// their configuration.
 pub fn pure_parts(source: &Source) -> Vec<String> {
@@ -197,6 +209,18 @@ fn codecs_and_rules_that_know_too_much_are_found() {
     assert_eq!(pure_parts(letters, "use crate::hub::ConnId;\n"), 0);
     assert_eq!(pure_parts(letters, "use crate::lists::letters::Mail;\n"), 1);
     assert_eq!(pure_parts("src/protocols/im/mod.rs", "use crate::engine::Engine;\n"), 0);
+}
+
+#[test]
+fn who_has_the_whole_configuration_is_found() {
+    let whole = |path: &str, code: &str| whole_configuration(&Source::new(path, code)).len();
+    let code = "use crate::config::model::{Config, Im};\n";
+    assert_eq!((whole("src/engine/mod.rs", code), whole("src/protocols/im/mod.rs", code)), (1, 1));
+    assert_eq!(
+        (whole("src/shard/mod.rs", code), whole("src/protocols/im/service/a.rs", code)),
+        (0, 0)
+    );
+    assert_eq!(whole("src/engine/mod.rs", "use crate::config::model::Im as Config;\n"), 0);
 }
 
 #[test]

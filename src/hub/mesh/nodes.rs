@@ -16,7 +16,7 @@ pub struct Node {
     /// What it listens for, in the words of the configuration, and where.
     pub addresses: Vec<(Box<str>, SocketAddr)>,
     /// The address that its uniqIds carry (netsvr).
-    pub netsvr: SocketAddrV4,
+    pub advertise: SocketAddrV4,
     /// Shards, and connections that a shard can have: its connmix client_ids depend on them.
     pub shards: u16,
     pub slots_max: u32,

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -33,6 +34,7 @@ use crate::hub::queues::{Queues, Window};
 use crate::limits::{CONNMIX_ANSWER_BYTES_MAX, CONNMIX_REQUESTS_MAX};
 use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers::kind;
+use crate::protocols::connmix::Sections;
 use crate::protocols::connmix::http::{Form, Reading};
 use crate::protocols::connmix::letters::ServiceRequest;
 use crate::protocols::connmix::requests::{self, About, Action};
@@ -46,6 +48,7 @@ const TOO_MANY_ERRORS: CloseReason = CloseReason { code: 1008, text: "too many e
 /// What a shard has for all connections to the API together.
 #[derive(Debug)]
 pub(crate) struct Api {
+    pub(super) config: Arc<Sections>,
     conns: Slots<Conn>,
     /// How its connections behave.
     row: u16,
@@ -147,8 +150,8 @@ impl Conn {
 
 impl Api {
     /// Nobody is connected.
-    pub(crate) fn new(engine: &mut Engine) -> Api {
-        let api = &engine.config.connmix.api;
+    pub(crate) fn new(engine: &mut Engine, config: Arc<Sections>) -> Api {
+        let api = &config.connmix.api;
         let outbox_bytes_max = CONNMIX_ANSWER_BYTES_MAX as u32;
         let (write, read) = (api.write_timeout, api.read_timeout);
         let manners = Manners {
@@ -160,6 +163,7 @@ impl Api {
         };
         let row = engine.add_row(manners);
         Api {
+            config,
             conns: Slots::default(),
             row,
             json: Index::default(),
@@ -228,7 +232,7 @@ impl Api {
         form: impl FnOnce(&str) -> Form,
     ) {
         engine.counters.api_faults += answer.is_fault() as u64;
-        let faults_max = engine.config.connmix.api.faults_max;
+        let faults_max = self.config.connmix.api.faults_max;
         let websocket = engine.conns[slot].flags.has(Flags::WEBSOCKET);
         let Some(conn) = self.api(engine, slot) else { return };
         conn.faults = if answer.is_fault() && websocket { conn.faults + 1 } else { 0 };
@@ -363,7 +367,7 @@ impl Api {
         &mut self,
         engine: &mut Engine,
         slot: u32,
-        topics: &[std::sync::Arc<str>],
+        topics: &[Arc<str>],
         id: &str,
         form: impl FnOnce(&str) -> Form,
     ) {
@@ -402,7 +406,7 @@ impl Api {
     /// A home has let the connection join, or not.
     pub(crate) fn queue_joined(&mut self, engine: &mut Engine, consumer: ConnId, joined: bool) {
         let Some(slot) = engine.conns.slot(consumer) else { return };
-        let api = &engine.config.connmix.api;
+        let api = &self.config.connmix.api;
         let (events, bytes) = (api.events_max as usize, api.event_bytes_max as usize);
         let Some(conn) = self.api(engine, slot) else { return };
         let Consuming::Joining { missing, refused } = &mut conn.consuming else { return };
@@ -498,7 +502,7 @@ impl Api {
     /// Sets when the request that is being read must be complete.
     pub(crate) fn rearm(&mut self, engine: &mut Engine, slot: u32) {
         let since_ms = self.api(engine, slot).and_then(|conn| conn.reading.since_ms());
-        let time_max = engine.config.runtime.handshake_timeout.as_millis() as u64;
+        let time_max = engine.settings.handshake_timeout.as_millis() as u64;
         engine.set_due(slot, since_ms.map_or(u64::MAX, |since_ms| since_ms + time_max));
     }
 

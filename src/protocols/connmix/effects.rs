@@ -194,7 +194,7 @@ impl Connmix {
     }
 
     fn subscribe(&mut self, engine: &mut Engine, slot: u32, channel: &str) {
-        let channels_max = engine.config.connmix.rules.channels_max as usize;
+        let channels_max = self.config.connmix.rules.channels_max as usize;
         let full = engine.hub.topics_of(slot).len() >= channels_max;
         if full && !engine.hub.topics_of(slot).any(|topic| **topic == *channel) {
             engine.counters.rule_actions_failed += 1;
@@ -225,7 +225,7 @@ impl Connmix {
 
     fn refused(&mut self, engine: &mut Engine, slot: u32, error: PushError) {
         let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
-        let closes = self.rules_of(engine, conn).on_push_error == OnPushError::Close;
+        let closes = self.rules_of(conn).on_push_error == OnPushError::Close;
         if let Some(unsaid) = engine.complaints.allow(engine.now.ms) {
             let why = error.text();
             tracing::warn!(
@@ -267,7 +267,7 @@ impl Connmix {
         let Some(departed) = self.departed.remove(&id) else { return };
         let Departed { conn, flags, suspended } = *departed;
         // With `close` nothing follows a push that failed, as while the client was there.
-        if result.is_ok() || self.rules_of(engine, &conn).on_push_error == OnPushError::Ignore {
+        if result.is_ok() || self.rules_of(&conn).on_push_error == OnPushError::Ignore {
             self.depart(engine, id, conn, flags, Some(suspended));
         }
     }
@@ -281,9 +281,9 @@ impl Connmix {
         flags: Flags,
         suspended: Option<Suspended>,
     ) {
-        let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
+        let (client_id, node) = (engine.client_ids.encode(id), engine.settings.node);
         let subject = conn.subject(client_id, node, engine.homes(), flags, Event::Close);
-        let rules = &engine.config.connmix_servers[conn.server as usize];
+        let rules = &self.config.connmix_servers[conn.server as usize];
         // Another client's effects may be being carried out: these are separate.
         let mut effects = Effects::default();
         let Connmix { json, .. } = self;

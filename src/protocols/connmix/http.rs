@@ -134,7 +134,7 @@ impl super::api::Api {
         reading: &mut Reading,
         rest: &mut &[u8],
     ) -> Option<Piece> {
-        let body_bytes_max = engine.config.connmix.api.message_bytes_max as usize;
+        let body_bytes_max = self.config.connmix.api.message_bytes_max as usize;
         if !self.http_goes_on(engine, slot, reading, rest) {
             return None;
         }
@@ -214,7 +214,7 @@ impl super::api::Api {
         reading: &mut Reading,
         request: &Request<'_>,
     ) {
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(peer) = self.api(engine, slot).map(|conn| conn.peer.ip()) else { return };
         let manner = request.manner();
         match requests::endpoint(request, peer, &config.connmix.api) {
@@ -279,12 +279,13 @@ impl super::api::Api {
             }
             Endpoint::Version => self.http_json(engine, slot, requests::VERSION, manner),
             Endpoint::Nodes { host } => {
-                let config = engine.config.clone();
+                let config = self.config.clone();
                 let bind = self.address(engine, slot);
                 let api = &config.connmix.api;
                 let others = engine.other_apis();
                 let others = others.into_iter();
-                let nodes = requests::nodes(config.node, api, bind, host.as_deref(), others);
+                let nodes =
+                    requests::nodes(engine.settings.node, api, bind, host.as_deref(), others);
                 self.http_json(engine, slot, &nodes, manner);
             }
             Endpoint::Metrics => self.http_metrics(engine, slot, reading, manner),

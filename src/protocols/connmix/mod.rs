@@ -18,6 +18,7 @@ mod effects;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::model::{
     ClientFraming, ClientProtocol, ConnmixServer, MessageType, On, Service,
@@ -129,9 +130,17 @@ impl Conn {
     }
 }
 
+/// What connmix and its API need to know of the configuration.
+#[derive(Debug)]
+pub struct Sections {
+    pub connmix: crate::config::connmix::Connmix,
+    pub connmix_servers: Vec<ConnmixServer>,
+}
+
 /// What a shard has for all connmix clients together.
 #[derive(Debug)]
 pub(crate) struct Connmix {
+    config: Arc<Sections>,
     conns: Slots<Conn>,
     /// How the clients of the first server behave; the others follow.
     rows: u16,
@@ -192,15 +201,15 @@ fn opcode_of(kind: PayloadKind) -> Opcode {
 
 impl Connmix {
     /// Nobody is connected.
-    pub(crate) fn new(engine: &mut Engine) -> Connmix {
-        let config = engine.config.clone();
+    pub(crate) fn new(engine: &mut Engine, config: Arc<Sections>) -> Connmix {
         let rows = config.connmix_servers.iter();
         let rows =
-            rows.map(|server| engine.add_row(manners(server, config.runtime.outbox_bytes_max)));
+            rows.map(|server| engine.add_row(manners(server, engine.settings.outbox_bytes_max)));
         let rows: Vec<u16> = rows.collect();
         Connmix {
             conns: Slots::default(),
             rows: rows.first().copied().unwrap_or_default(),
+            config: config.clone(),
             json: Index::default(),
             effects: Effects::default(),
             rest: VecDeque::new(),
@@ -215,8 +224,8 @@ impl Connmix {
         self.conns.of_mut(engine.index(slot, kind::CONNMIX))
     }
 
-    pub(crate) fn rules_of<'a>(&self, engine: &'a Engine, conn: &Conn) -> &'a ConnmixServer {
-        &engine.config.connmix_servers[conn.server as usize]
+    pub(crate) fn rules_of(&self, conn: &Conn) -> &ConnmixServer {
+        &self.config.connmix_servers[conn.server as usize]
     }
 
     fn add(&mut self, engine: &mut Engine, slot: u32, conn: Conn) {
@@ -237,7 +246,7 @@ impl Connmix {
         engine.counters.messages_received += 1;
         engine.counters.connmix_socket_received += 1;
         engine.counters.message_bytes_received += message.len() as u64;
-        let kind = match engine.config.connmix_servers[server].framing {
+        let kind = match self.config.connmix_servers[server].framing {
             ClientFraming::Length => MessageType::Binary,
             ClientFraming::Line | ClientFraming::JsonLine | ClientFraming::LengthText => {
                 MessageType::Text
@@ -254,11 +263,11 @@ impl Connmix {
     fn event(&mut self, engine: &mut Engine, slot: u32, event: Event<'_>) {
         let id = engine.conns.id(slot);
         let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
-        let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
+        let (client_id, node) = (engine.client_ids.encode(id), engine.settings.node);
         let subject =
             conn.subject(client_id, node, engine.homes(), engine.conns[slot].flags, event);
         let Connmix { json, effects, .. } = self;
-        let rules = &engine.config.connmix_servers[conn.server as usize];
+        let rules = &self.config.connmix_servers[conn.server as usize];
         let suspended = Run::new(rules, subject, &conn.context, json, effects).start();
         self.carry_out(engine, slot, id, suspended);
     }
@@ -270,12 +279,12 @@ impl Connmix {
         let Some(suspended) = waits else { return };
         engine.set_due(slot, u64::MAX);
         let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
-        let (client_id, node) = (engine.client_ids.encode(id), engine.config.node);
+        let (client_id, node) = (engine.client_ids.encode(id), engine.settings.node);
         let event = suspended.event();
         let subject =
             conn.subject(client_id, node, engine.homes(), engine.conns[slot].flags, event);
         let Connmix { json, effects, .. } = self;
-        let rules = &engine.config.connmix_servers[conn.server as usize];
+        let rules = &self.config.connmix_servers[conn.server as usize];
         let run = Run::new(rules, subject, &conn.context, json, effects);
         let suspended = run.resume(&suspended, how);
         self.carry_out(engine, slot, id, suspended);
@@ -314,7 +323,7 @@ impl Tenant for Connmix {
     /// A connection of a listener that speaks connmix without WebSocket.
     fn accepted(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr) {
         let &Service::Connmix { server } = engine.service(slot) else { return };
-        let rules = &engine.config.connmix_servers[server as usize];
+        let rules = &self.config.connmix_servers[server as usize];
         let conn = Conn::new(peer, server, rules);
         self.add(engine, slot, conn);
     }
@@ -322,7 +331,7 @@ impl Tenant for Connmix {
     /// A WebSocket connection was upgraded; the answer is queued.
     fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
-        let rules = &engine.config.connmix_servers[server as usize];
+        let rules = &self.config.connmix_servers[server as usize];
         let mut conn = Conn::new(peer, server, rules);
         let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::model::Rule| {
             rule.on == On::Open && rule.uses.head
@@ -450,8 +459,8 @@ impl Tenant for Connmix {
         self.leaving.is_empty() && self.departed.is_empty()
     }
 
-    fn next_request(&mut self, engine: &mut Engine) -> Option<SidecarRequest> {
-        let request = self.calls.next(engine.config.connmix.rules.http_calls_max);
+    fn next_request(&mut self, _: &mut Engine) -> Option<SidecarRequest> {
+        let request = self.calls.next(self.config.connmix.rules.http_calls_max);
         request.map(SidecarRequest::Connmix)
     }
 

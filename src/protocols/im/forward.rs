@@ -25,7 +25,7 @@ impl super::Im {
         message: &CrMessage,
         forward: Forward,
     ) {
-        let worker = &engine.config.netsvr.worker;
+        let worker = &engine.settings.workers;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
         let uniq_id = engine.uniq_ids.encode(engine.conns.id(slot));
         let unix_ms = engine.now.unix_ms;

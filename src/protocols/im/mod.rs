@@ -13,11 +13,12 @@ mod push;
 mod rooms;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use self::push::form_of;
 pub(crate) use self::push::{FORMS, make};
 pub(crate) use self::rooms::Fan;
-use crate::config::model::{Forward, WorkerFull};
+use crate::config::model::{Forward, Im as Config, WorkerFull};
 use crate::engine::Engine;
 use crate::engine::conns;
 use crate::engine::conns::Flags;
@@ -80,6 +81,7 @@ impl Conn {
 
 /// What a shard has for all IM clients together.
 pub struct Im {
+    config: Arc<Config>,
     conns: Slots<Conn>,
     /// How a client behaves before its login, and after it.
     new_row: u16,
@@ -97,10 +99,10 @@ pub struct Im {
 
 impl Im {
     /// Nobody is connected.
-    pub(crate) fn new(engine: &mut Engine) -> Im {
-        let (rules, runtime) = (&engine.config.im, &engine.config.runtime);
+    pub(crate) fn new(engine: &mut Engine, config: Arc<Config>) -> Im {
+        let rules = &config;
         // Its responses go on where its notifications end.
-        let outbox_bytes_max = runtime.outbox_bytes_max.max(rules.out_high_water);
+        let outbox_bytes_max = engine.settings.outbox_bytes_max.max(rules.out_high_water);
         let (write, idle) = (rules.write_timeout, rules.idle_timeout);
         let manners = Manners {
             stream: true,
@@ -113,6 +115,7 @@ impl Im {
         let silence_ms = rules.login_timeout.min(idle).as_millis() as u64;
         let new = Manners { silence_ms, ..manners.clone() };
         Im {
+            config,
             conns: Slots::default(),
             new_row: engine.add_row(new),
             row: engine.add_row(manners),
@@ -160,7 +163,7 @@ impl Im {
             // The timer finds out when it fires.
             engine.conns[slot].due_ms = u64::MAX;
         } else if engine.conns[slot].due_ms == u64::MAX {
-            let time_ms = engine.config.im.frame_timeout.as_millis() as u64;
+            let time_ms = self.config.frame_timeout.as_millis() as u64;
             engine.set_due(slot, engine.now.ms + time_ms);
         }
     }
@@ -187,8 +190,8 @@ impl Im {
             return false;
         }
         let Some(im) = self.conns.of(engine.index(slot, kind::IM)) else { return false };
-        let forwards = engine.config.im.forward != Forward::No && im.session.state() == State::User;
-        let wait = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        let forwards = self.config.forward != Forward::No && im.session.state() == State::User;
+        let wait = engine.settings.workers.on_full == WorkerFull::Wait;
         let (id, worker) = (engine.conns.id(slot), engine.conns[slot].worker());
         if forwards && wait && !engine.links.ready(EventKind::Message, id, worker) {
             engine.wait_for_room(slot);
@@ -224,10 +227,10 @@ impl Im {
 
     /// Sends a response and ends the connection, if there is one and a reason.
     fn answer(&mut self, engine: &mut Engine, slot: u32, answer: Option<Answer>, end: Option<End>) {
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(conn) = self.im(engine, slot) else { return };
         if let Some(answer) = answer {
-            let wire = conn.session.wire(&config.im);
+            let wire = conn.session.wire(&config);
             engine.counters.im_errors += (answer.status != 0) as u64;
             engine.push(slot, wire.response(answer));
         }
@@ -241,7 +244,7 @@ impl Im {
     /// It gets pushes in its own wire format from now on.
     fn note_form(&mut self, engine: &mut Engine, slot: u32) {
         let Some(conn) = self.conns.of(engine.index(slot, kind::IM)) else { return };
-        let form = form_of(conn.session.wire(&engine.config.im));
+        let form = form_of(conn.session.wire(&self.config));
         engine.conns[slot].form = numbers::IM + form;
     }
 
@@ -313,14 +316,15 @@ impl Tenant for Im {
             }
             return false;
         }
-        let Engine { conns, hub, config, now, counters, .. } = engine;
+        let Engine { conns, hub, now, counters, .. } = engine;
+        let config = &self.config;
         let conns::Conn { kind, index, active_ms, due_ms, .. } = &mut conns[slot];
         let index = (*kind == kind::IM).then_some(*index);
         let Some(conn) = self.conns.of_mut(index) else { return false };
         let gzip = &mut self.gzip;
-        let around = Around { rules: &config.im, hub, slot, now_ms: now.ms };
+        let around = Around { rules: config, hub, slot, now_ms: now.ms };
         let mut decoder = std::mem::take(&mut conn.session.decoder);
-        let step = match decoder.next(input, conn.session.decoding(&config.im), gzip) {
+        let step = match decoder.next(input, conn.session.decoding(config), gzip) {
             Ok(None) => None,
             Ok(Some(frame)) => {
                 *active_ms = now.ms;
@@ -331,8 +335,8 @@ impl Tenant for Im {
                 Some(conn.session.frame(frame, &around, gzip))
             }
             Err(refusal) => {
-                let mode = decoder.mode(config.im.len_mode);
-                Some(conn.session.refused(refusal, mode, &config.im))
+                let mode = decoder.mode(config.len_mode);
+                Some(conn.session.refused(refusal, mode, config))
             }
         };
         conn.session.decoder = decoder;
@@ -350,7 +354,7 @@ impl Tenant for Im {
 
     /// The verifier has decided about a login.
     fn verified(&mut self, engine: &mut Engine, slot: u32, number: u32, verdict: Verdict) {
-        let (config, now_ms) = (engine.config.clone(), engine.now.ms);
+        let (config, now_ms) = (self.config.clone(), engine.now.ms);
         if let Verdict::Unavailable(why) = &verdict
             && let Some(unsaid) = engine.complaints.allow(now_ms)
         {
@@ -358,7 +362,7 @@ impl Tenant for Im {
         }
         let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
         let Some((_, user)) = conn.asked.take_if(|(asked, _)| *asked == number) else { return };
-        let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
+        let around = Around { rules: &config, hub: &engine.hub, slot, now_ms };
         match conn.session.verified(&user, verdict, &around) {
             Entered::No(step) => self.step(engine, slot, step),
             Entered::User { answer, first } => {
@@ -376,7 +380,7 @@ impl Tenant for Im {
                 engine.counters.im_logins += 1;
                 engine.hub.set_user(slot, &user);
                 self.answer(engine, slot, Some(answer), None);
-                if config.im.single_session {
+                if config.single_session {
                     let (number, conn) = (self.logins, engine.conns.id(slot));
                     let session = pushing::Session { user, number, conn };
                     engine.wants.push(Want::Command(Command::Replace(session)));
@@ -388,8 +392,8 @@ impl Tenant for Im {
 
     /// A backend or an operator sends the client away (section 8, KICK).
     fn kicked(&mut self, engine: &mut Engine, slot: u32, _reason: CloseReason) {
-        let config = engine.config.clone();
-        let rules = &config.im;
+        let config = self.config.clone();
+        let rules = &config;
         let there = engine.hub.id_of(slot).is_some();
         let Some(conn) = self.im(engine, slot) else { return };
         if rules.kick_notify && there {

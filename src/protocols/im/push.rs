@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::rooms::Fan;
-use crate::config::model::Config;
+use crate::config::model::Im as Config;
 use crate::engine::forms::Made;
 use crate::hub::push::Payload;
 use crate::lists::numbers::format;
@@ -57,7 +57,7 @@ pub fn make<'a>(
     }
     let body = || payload.format(format::IM_NOTIFY, |raw| body(raw, unix_ms)).clone();
     let fan = fan.get_or_insert_with(|| Fan::new(config, body()));
-    Made::Frame(fan.frame(wire_of(form, config.im.byte_order), gzip))
+    Made::Frame(fan.frame(wire_of(form, config.byte_order), gzip))
 }
 
 /// A `CRMessageResponse` with one notice.

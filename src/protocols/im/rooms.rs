@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::model::{Config, Forward};
+use crate::config::model::{Forward, Im as Config};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::ops::Frame;
@@ -40,28 +40,28 @@ const NOTIFY_OVERHEAD: usize = HEADER_BYTES + 4096;
 impl super::Im {
     /// The client has asked for a room that it is not in.
     pub(crate) fn join(&mut self, engine: &mut Engine, slot: u32, answer: Answer, topic: &str) {
-        let config = engine.config.clone();
-        if !engine.hub.join(slot, topic, config.im.max_room_members) {
+        let config = self.config.clone();
+        if !engine.hub.join(slot, topic, config.max_room_members) {
             return self.refuse_join(engine, slot, answer.seq);
         }
         self.answer(engine, slot, Some(answer), None);
         let Some(conn) = self.im(engine, slot) else { return };
-        if !config.im.announce_join || conn.session.state() != State::User {
+        if !config.announce_join || conn.session.state() != State::User {
             return;
         }
         let mut event = String::new();
         push_texts(&mut event, [("event", "join"), ("userId", conn.session.user())]);
         let message = notice(topic, Bytes::from(event));
-        if config.im.forward == Forward::Message {
+        if config.forward == Forward::Message {
             self.forward(engine, slot, &message, Forward::Message);
         }
         self.send_home(engine, Chat { topic: topic.into(), message, sender: None, wrapped: false });
     }
 
     fn refuse_join(&mut self, engine: &mut Engine, slot: u32, seq: u32) {
-        let (config, now_ms) = (engine.config.clone(), engine.now.ms);
+        let (config, now_ms) = (self.config.clone(), engine.now.ms);
         let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
-        let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
+        let around = Around { rules: &config, hub: &engine.hub, slot, now_ms };
         let step = conn.session.drop_join(seq, Status::RoomFull, &around);
         self.step(engine, slot, step);
     }
@@ -74,12 +74,12 @@ impl super::Im {
 
     /// A CMS that passed the session's checks.
     pub(crate) fn say(&mut self, engine: &mut Engine, slot: u32, say: Say) {
-        let (config, now_ms) = (engine.config.clone(), engine.now.ms);
+        let (config, now_ms) = (self.config.clone(), engine.now.ms);
         let Say { seq, topic, message } = say;
-        let rules = BucketRules { rate: config.im.room_rate, burst: config.im.room_burst };
+        let rules = BucketRules { rate: config.room_rate, burst: config.room_burst };
         if !engine.hub.room_message(&topic, now_ms, rules) {
             let Some(conn) = self.conns.of_mut(engine.index(slot, kind::IM)) else { return };
-            let around = Around { rules: &config.im, hub: &engine.hub, slot, now_ms };
+            let around = Around { rules: &config, hub: &engine.hub, slot, now_ms };
             let step = conn.session.drop_said(seq, Status::RateLimited, &around);
             engine.dropped(DropReason::RoomLimiter, 1);
             if let crate::protocols::im::rules::Step::Dropped(_, answer, end) = step {
@@ -89,11 +89,11 @@ impl super::Im {
         }
         engine.counters.messages_received += 1;
         engine.counters.message_bytes_received += message.message_content.len() as u64;
-        if config.im.forward != Forward::No {
-            self.forward(engine, slot, &message, config.im.forward);
+        if config.forward != Forward::No {
+            self.forward(engine, slot, &message, config.forward);
         }
-        if !config.im.queue.is_empty() {
-            self.queue(engine, slot, &config.im.queue, &message);
+        if !config.queue.is_empty() {
+            self.queue(engine, slot, &config.queue, &message);
         }
         let sender = Some(engine.conns.id(slot));
         self.send_home(engine, Chat { topic: topic.into(), message, sender, wrapped: false });
@@ -149,11 +149,11 @@ impl super::Im {
         if engine.hub.topic_len(topic) == 0 {
             return;
         }
-        let bounds = self.bounds(engine);
+        let bounds = self.bounds();
         let name_bytes = room_of(topic).map_or(0, chatroom_bytes);
         let added = self.rooms.add(message.clone(), name_bytes, bounds);
         if added.opened {
-            let due_ms = engine.now.ms + engine.config.im.batch_delay.as_millis() as u64;
+            let due_ms = engine.now.ms + self.config.batch_delay.as_millis() as u64;
             self.timers.arm(added.room, due_ms);
         } else if added.full.is_some() {
             self.timers.cancel(added.room);
@@ -164,8 +164,8 @@ impl super::Im {
     }
 
     /// The bounds of batches.
-    pub(crate) fn bounds(&self, engine: &Engine) -> Bounds {
-        let im = &engine.config.im;
+    pub(crate) fn bounds(&self) -> Bounds {
+        let im = &self.config;
         Bounds {
             messages_max: im.batch_max_messages as usize,
             bytes_max: im.batch_max_bytes as usize,
@@ -185,7 +185,7 @@ impl super::Im {
 
     /// Sends a batch to the IM members of its room on this shard.
     fn flush(&mut self, engine: &mut Engine, batch: &Batch) {
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(first) = batch.messages.first() else { return };
         let (topic, room) = (&first.topic, room_of(&first.topic).unwrap_or_default());
         let elements = batch.messages.iter().map(|message| &message.element[..]);
@@ -201,8 +201,8 @@ impl super::Im {
             if member.spoke {
                 return speakers.push(slot);
             }
-            let frame = fan.frame(member.session.wire(&config.im), &mut self.gzip);
-            if !conn.outbox.has_room(frame.len(), config.im.out_high_water) {
+            let frame = fan.frame(member.session.wire(&config), &mut self.gzip);
+            if !conn.outbox.has_room(frame.len(), config.out_high_water) {
                 slow += 1;
                 return;
             }
@@ -244,11 +244,11 @@ impl super::Im {
             return;
         }
         let body = NotifyBody::new(notify_body(others.map(|message| &message.element[..]), room));
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(conn) = self.im(engine, slot) else { return };
-        let wire = Wire { gzip: false, ..conn.session.wire(&config.im) };
-        let frame = notification(wire, config.im.commands.cr_notify, &body);
-        if !engine.conns[slot].outbox.has_room(frame.len(), config.im.out_high_water) {
+        let wire = Wire { gzip: false, ..conn.session.wire(&config) };
+        let frame = notification(wire, config.commands.cr_notify, &body);
+        if !engine.conns[slot].outbox.has_room(frame.len(), config.out_high_water) {
             return engine.dropped(DropReason::SlowClient, 1);
         }
         engine.counters.im_notifications += 1;
@@ -287,9 +287,9 @@ impl<'a> Fan<'a> {
             return frame.clone();
         }
         if wire.gzip {
-            self.body.pack(self.config.im.gzip_min as usize, gzip);
+            self.body.pack(self.config.gzip_min as usize, gzip);
         }
-        let command = self.config.im.commands.cr_notify;
+        let command = self.config.commands.cr_notify;
         let frame = Frame::new(notification(wire, command, &self.body));
         self.frames.push((wire, frame.clone()));
         frame

@@ -177,7 +177,7 @@ impl super::Netsvr {
             *input = &[];
             return Asked::default();
         }
-        let (worker, task) = (&engine.config.netsvr.worker, &engine.config.netsvr.task);
+        let (worker, task) = (&self.config.worker, &self.config.task);
         let own = worker.commands == WorkerCommands::Own;
         let (is_worker, peer) = (business.worker, business.peer);
         let (limit, heartbeat) = match is_worker {
@@ -249,13 +249,13 @@ impl super::Netsvr {
         body: Bytes,
     ) -> (Vec<Command>, bool) {
         engine.counters.commands += 1;
-        let wide = engine.config.netsvr.cluster && engine.mesh.is_some();
+        let wide = self.config.cluster && engine.mesh.is_some();
         if wide && cmd.is_one_way() {
             self.carry_abroad(engine, cmd, &body);
         }
         // A second hold on a frame costs an allocation.
         let question = if wide && !cmd.is_one_way() { body.clone() } else { Bytes::new() };
-        match commands::request(cmd, body, &engine.uniq_ids, engine.config.netsvr.generation) {
+        match commands::request(cmd, body, &engine.uniq_ids, self.config.generation) {
             BackendRequest::Commands(commands) => return (commands, wide),
             BackendRequest::GuestKickLater { delay_s, command } => {
                 engine.later(delay_s, Job { node: None, command });
@@ -325,7 +325,7 @@ impl super::Netsvr {
 
     /// The answer to Register is on its way: events wait until it has had its time.
     fn registered(&mut self, engine: &mut Engine, slot: u32) {
-        let delay_ms = engine.config.netsvr.worker.register_delay.as_millis() as u64;
+        let delay_ms = self.config.worker.register_delay.as_millis() as u64;
         let settled_ms = engine.now.ms + delay_ms;
         if let Some(business) = self.business(engine, slot) {
             business.registering = None;

@@ -14,12 +14,13 @@ pub mod rules;
 pub mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::model::WorkerFull;
+use crate::config::model::{Netsvr as Config, WorkerFull};
 use crate::engine::Engine;
 use crate::engine::Job;
 use crate::engine::LEFT_SPARE;
@@ -77,6 +78,7 @@ pub(crate) struct Rows {
 /// What a shard has for all connections of netsvr together.
 #[derive(Debug)]
 pub(crate) struct Netsvr {
+    config: Arc<Config>,
     pub(crate) rows: Rows,
     clients: Slots<Client>,
     openings: Slots<Opening>,
@@ -88,10 +90,8 @@ pub(crate) struct Netsvr {
 }
 
 impl Rows {
-    fn new(engine: &mut Engine) -> Rows {
-        let config = engine.config.clone();
-        let (customer, outbox_bytes_max) =
-            (&config.netsvr.customer, config.runtime.outbox_bytes_max);
+    fn new(engine: &mut Engine, config: &Config) -> Rows {
+        let (customer, outbox_bytes_max) = (&config.customer, engine.settings.outbox_bytes_max);
         let (message_bytes_max, silence) =
             (customer.receive_pack_limit, customer.heartbeat_interval);
         let client = Manners {
@@ -110,7 +110,7 @@ impl Rows {
             life: Life::Own,
             ..Manners::new(message_bytes_max, BUSINESS_ANSWER_BYTES_MAX as u32, write, read)
         };
-        let (worker, task) = (&config.netsvr.worker, &config.netsvr.task);
+        let (worker, task) = (&config.worker, &config.task);
         Rows {
             opening: engine.add_row(opening),
             client: engine.add_row(client),
@@ -122,11 +122,19 @@ impl Rows {
 
 impl Netsvr {
     /// Nobody is connected.
-    pub fn new(engine: &mut Engine) -> Netsvr {
+    pub fn new(engine: &mut Engine, config: Arc<Config>) -> Netsvr {
         let (clients, openings, backends) = Default::default();
         let asks = Asks::new(engine.mail.len(), engine.seed as u64);
-        let callbacks = Callbacks::new(&engine.config.netsvr.customer);
-        Netsvr { rows: Rows::new(engine), clients, openings, backends, asks, callbacks }
+        let callbacks = Callbacks::new(&config.customer);
+        Netsvr {
+            rows: Rows::new(engine, &config),
+            config,
+            clients,
+            openings,
+            backends,
+            asks,
+            callbacks,
+        }
     }
 
     /// A letter of another thread.
@@ -171,7 +179,7 @@ impl Netsvr {
         let Some(opening) = self.openings.of(engine.index(slot, kind::OPENING)) else { return };
         let id = engine.conns.id(slot);
         let uniq_id = engine.uniq_ids.encode(id);
-        let generation = engine.config.netsvr.generation;
+        let generation = self.config.generation;
         let body = wire::conn_open_body(generation, &uniq_id, &opening.info);
         self.callbacks.open(id, body);
         if self.callbacks.opens() > 2 * engine.conns.len() + LEFT_SPARE {
@@ -182,7 +190,7 @@ impl Netsvr {
 
     /// Sends data to a netsvr client, or one that is not let in.
     fn push(&mut self, engine: &mut Engine, slot: u32, data: Bytes) {
-        let (payload, customer) = (Payload::new(data), &engine.config.netsvr.customer);
+        let (payload, customer) = (Payload::new(data), &self.config.customer);
         let frame = match engine.conns[slot].form {
             numbers::NETSVR_DEFLATE => push::deflated(&payload, customer, engine.deflater.as_mut()),
             _ => push::plain(&payload, customer),
@@ -225,7 +233,7 @@ impl Netsvr {
     /// Opens the connection, now or when a worker has room for the event.
     pub(crate) fn try_open(&mut self, engine: &mut Engine, slot: u32) {
         let id = engine.conns.id(slot);
-        let wait = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        let wait = engine.settings.workers.on_full == WorkerFull::Wait;
         if wait && !engine.links.ready(EventKind::Open, id, None) {
             return engine.wait_for_room(slot);
         }
@@ -243,14 +251,14 @@ impl Netsvr {
         }
         engine.conns[slot].active_ms = engine.now.ms;
         engine.rearm(slot);
-        let generation = engine.config.netsvr.generation;
+        let generation = self.config.generation;
         let uniq_ids = engine.uniq_ids.encode(id);
         engine.event(slot, EventKind::Open, |_| wire::conn_open(generation, &uniq_ids, &info));
         engine.read_on(slot);
     }
 
     fn forward(&mut self, engine: &mut Engine, slot: u32, data: &[u8]) {
-        let worker = &engine.config.netsvr.worker;
+        let worker = &self.config.worker;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
         let uniq_id = engine.uniq_ids.encode(engine.conns.id(slot));
         engine.event(slot, EventKind::Message, |hub| {
@@ -271,7 +279,7 @@ impl Netsvr {
         let (user, session) = (&departed.user, &departed.session);
         let frame = conn_close(&uniq_id, user, session, topics);
         let event = Event { kind: EventKind::Close, client: id, frame };
-        if engine.config.netsvr.customer.on_close_callback_api.is_some() {
+        if self.config.customer.on_close_callback_api.is_some() {
             // The body of the callback is the frame without its header.
             let body = event.frame.slice(HEADER..);
             if let Err(event) = self.callbacks.close(engine.id, body, event, worker) {
@@ -309,8 +317,7 @@ impl Netsvr {
         let named = |(_, ids): &&(u16, UniqIds)| ids.occur_in(body);
         let named: Vec<_> = mesh.uniq_ids.iter().filter(named).cloned().collect();
         for (node, ids) in named {
-            let request =
-                commands::request(cmd, body.clone(), &ids, engine.config.netsvr.generation);
+            let request = commands::request(cmd, body.clone(), &ids, self.config.generation);
             match request {
                 commands::BackendRequest::Commands(commands) => {
                     let named =
@@ -335,7 +342,7 @@ impl Netsvr {
         body: &Bytes,
     ) -> Vec<(Option<u16>, Query)> {
         let Some(mesh) = &engine.mesh else { return Vec::new() };
-        let generation = engine.config.netsvr.generation;
+        let generation = self.config.generation;
         let named = mesh.uniq_ids.iter().filter(|(_, ids)| ids.occur_in(body));
         let asks = named.filter_map(|(node, ids)| {
             match commands::request(cmd, body.clone(), ids, generation) {
@@ -351,7 +358,7 @@ impl Tenant for Netsvr {
     fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let online = engine.shared.online.fetch_add(1, Ordering::Relaxed);
         engine.conns[slot].flags.set(Flags::ONLINE);
-        if online >= engine.config.netsvr.customer.max_online {
+        if online >= self.config.customer.max_online {
             return self.refuse(engine, slot, RATE_LIMITED);
         }
         if !engine.shared.open_limiter.take(engine.now.ms.saturating_mul(1_000_000)) {
@@ -372,7 +379,7 @@ impl Tenant for Netsvr {
         let deflate = deflate && engine.deflater.is_some();
         engine.conns[slot].form =
             if deflate { numbers::NETSVR_DEFLATE } else { numbers::NETSVR_PLAIN };
-        match engine.config.netsvr.customer.on_open_callback_api {
+        match self.config.customer.on_open_callback_api {
             Some(_) => self.ask_callback(engine, slot),
             None => self.try_open(engine, slot),
         }
@@ -382,7 +389,7 @@ impl Tenant for Netsvr {
     /// the client is blocked until there is some.
     fn ready(&mut self, engine: &mut Engine, slot: u32) -> bool {
         let conn = &engine.conns[slot];
-        let waits = engine.config.netsvr.worker.on_full == WorkerFull::Wait;
+        let waits = engine.settings.workers.on_full == WorkerFull::Wait;
         if waits
             && !conn.flags.has(Flags::CLOSING)
             && !engine.links.ready(EventKind::Message, engine.conns.id(slot), conn.worker())
@@ -395,7 +402,7 @@ impl Tenant for Netsvr {
 
     /// One WebSocket message.
     fn message(&mut self, engine: &mut Engine, slot: u32, _: Opcode, data: &[u8]) {
-        let customer = &engine.config.netsvr.customer;
+        let customer = &self.config.customer;
         let window = WindowRules {
             zero_window_max: customer.limit_zero_window_max_requests,
             max: customer.limit_window_max_requests,

@@ -348,7 +348,7 @@ impl super::Netsvr {
             }
         };
         let Some(About::Rates(rates)) = self.asks.add(number, merge) else { return };
-        let items = engine.config.netsvr.metrics_items.iter().filter_map(|&item| {
+        let items = self.config.metrics_items.iter().filter_map(|&item| {
             let rate = rates.item(item)?;
             Some(MetricItem {
                 item: item as i32,

@@ -43,7 +43,7 @@ impl super::Xxim {
         if engine.conns[slot].flags.has(Flags::GONE | Flags::CLOSING) || engine.conns[slot].goes() {
             return;
         }
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let now_ms = engine.now.ms;
         let Some(conn) = self.xxim(engine, slot).filter(|conn| conn.number == number) else {
             return;

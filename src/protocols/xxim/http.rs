@@ -144,7 +144,7 @@ impl super::Xxim {
         machine: &mut Machine,
         rest: &mut &'a [u8],
     ) -> Piece<'a> {
-        let body_bytes_max = engine.config.xxim.message_bytes_max as usize;
+        let body_bytes_max = self.config.xxim.message_bytes_max as usize;
         if !self.http_goes_on(engine, slot, machine, rest) {
             return Piece::None;
         }
@@ -204,7 +204,7 @@ impl super::Xxim {
         request: &http::Request<'_>,
         machine: &mut Machine,
     ) {
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(peer) = self.http(engine, slot).map(|conn| conn.peer) else { return };
         let manner = request.manner();
         if let Some(conn) = self.http(engine, slot) {
@@ -259,7 +259,7 @@ impl super::Xxim {
     /// A request is complete.
     fn http_request(&mut self, engine: &mut Engine, slot: u32, plan: Plan, body: &[u8]) {
         engine.counters.xxim_requests += 1;
-        let config = engine.config.clone();
+        let config = self.config.clone();
         if let Some(conn) = self.http(engine, slot) {
             conn.since_ms = None;
         }
@@ -348,7 +348,7 @@ impl super::Xxim {
 
     /// Hands a request to its upstream, or to a worker.
     fn http_forward(&mut self, engine: &mut Engine, slot: u32, plan: Plan, request: CommonReq) {
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let upstreams = &config.xxim_upstreams;
         if wire::local_method(&plan.method, config.xxim.legacy_paths).is_some() {
             return self.http_answer(engine, slot, &plan.form, success(Bytes::new()));
@@ -447,7 +447,7 @@ impl super::Xxim {
         };
         let Some(mut pending) = conn.pending.take() else { return false };
         self.with_workers -= 1;
-        let too_large = answer.data.len() > engine.config.xxim.response_bytes_max as usize;
+        let too_large = answer.data.len() > self.config.xxim.response_bytes_max as usize;
         let answer = if too_large { failure(code::INTERNAL, text::BUSY) } else { answer };
         self.http_answer(engine, slot, pending.form(), answer);
         self.http_resume(engine, slot);
@@ -491,7 +491,7 @@ impl super::Xxim {
             }
         };
         self.under_way -= 1;
-        let too_large = result.data.len() > engine.config.xxim.response_bytes_max as usize;
+        let too_large = result.data.len() > self.config.xxim.response_bytes_max as usize;
         let answer = match result.code {
             code::SUCCESS if too_large => failure(code::INTERNAL, text::BUSY),
             code::SUCCESS => success(result.data.clone()),
@@ -526,8 +526,8 @@ impl super::Xxim {
         let Some(conn) = self.https.of(engine.index(slot, kind::XXIM_HTTP)) else {
             return u64::MAX;
         };
-        let request_ms = engine.config.runtime.handshake_timeout.as_millis() as u64;
-        let idle_ms = engine.config.xxim.http_idle_timeout.as_millis() as u64;
+        let request_ms = engine.settings.handshake_timeout.as_millis() as u64;
+        let idle_ms = self.config.xxim.http_idle_timeout.as_millis() as u64;
         match (conn.since_ms, &conn.pending) {
             (_, Some(Pending::WithWorker(_, until_ms))) => *until_ms,
             // Verifier and upstream have time limits of their own.

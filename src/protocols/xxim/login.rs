@@ -107,7 +107,7 @@ impl super::Xxim {
     ) {
         let number = self.ask(engine, slot);
         let (id, now_ms, rules) =
-            (engine.conns.id(slot), engine.now.ms, turn_rules(&engine.config.xxim.crypto));
+            (engine.conns.id(slot), engine.now.ms, turn_rules(&self.config.xxim.crypto));
         let Some(conn) = self.xxim(engine, slot) else { return };
         // As far as proxies tell it; what they say was read as an address.
         let ip = conn.client.identity().ip.parse().unwrap_or(conn.peer.ip());
@@ -123,7 +123,7 @@ impl super::Xxim {
 
     /// Hands on whose turn it is.
     pub(crate) fn next_unwrap(&mut self, engine: &mut Engine) {
-        let crypto = &engine.config.xxim.crypto;
+        let crypto = &self.config.xxim.crypto;
         let rules = turn_rules(crypto);
         while self.unwraps.under_way < crypto.under_way_max {
             let conns = &engine.conns;
@@ -148,7 +148,7 @@ impl super::Xxim {
         engine.counters.xxim_unwraps_failed += u64::from(seeds.is_none());
         self.next_unwrap(engine);
         let Some(slot) = self.asked(engine, id, number) else { return };
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(conn) = self.xxim(engine, slot) else { return };
         let step = conn.client.unwrapped(seeds.as_deref(), &config.xxim);
         self.step(engine, slot, step);
@@ -178,7 +178,7 @@ impl super::Xxim {
         }
         let id = engine.conns.id(slot);
         let Some(slot) = self.asked(engine, id, number) else { return };
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(conn) = self.xxim(engine, slot) else { return };
         let step = conn.client.verified(verdict, &config.xxim);
         self.step(engine, slot, step);
@@ -343,11 +343,11 @@ impl super::Xxim {
 
     /// Tells the hooks that a client has come, and that the user it was before has gone.
     fn announce(&mut self, engine: &mut Engine, slot: u32, identity: Arc<Identity>) {
-        if engine.config.xxim_upstreams.hooks.url.is_none() {
+        if self.config.xxim_upstreams.hooks.url.is_none() {
             return;
         }
         let now_ms = engine.now.unix_ms;
-        let pod = *engine.config.netsvr.advertise.ip();
+        let pod = *engine.settings.advertise.ip();
         let conn = engine.conns.id(slot);
         let Some(own) = self.xxim(engine, slot) else { return };
         let before = own.announced.replace((identity.clone(), now_ms));
@@ -365,7 +365,7 @@ impl super::Xxim {
         conn: ConnId,
         (identity, since_ms): (Arc<Identity>, u64),
     ) {
-        let pod = *engine.config.netsvr.advertise.ip();
+        let pod = *engine.settings.advertise.ip();
         let body = after_disconnect(&identity, pod, since_ms, engine.now.unix_ms);
         self.outgoing.push_back(ServiceRequest::Hook {
             conn,

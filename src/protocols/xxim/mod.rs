@@ -48,7 +48,7 @@ use crate::wire::websocket::{self, Opcode};
 
 pub use http::{HttpConn, Piece};
 pub use push::{is_large, make};
-pub use requests::Xxim;
+pub use requests::{Sections, Xxim};
 
 /// Pings without an answer after which a client is gone (section 1.6).
 const MISSED_MAX: u8 = 2;
@@ -143,7 +143,7 @@ impl Xxim {
     ) {
         let order = engine.shared.next_in_order(engine.now.unix_ms);
         identity.accepted_unix_ms = i64::try_from(order / 1000).unwrap_or(i64::MAX);
-        let seed = (greet && engine.config.xxim.crypto.server_iv).then(seal::server_seed);
+        let seed = (greet && self.config.xxim.crypto.server_iv).then(seal::server_seed);
         let greeting = seed.as_ref().map(|seed| seal::after_connect(seed));
         let mut conn = Conn::with(peer, Client::new(identity, seed));
         conn.order = order;
@@ -177,7 +177,7 @@ impl Xxim {
     /// If a blocked connection could not go on for want of room among the requests of the shard, it
     /// waits for that.
     fn await_room(&mut self, engine: &mut Engine, slot: u32) {
-        if self.under_way < engine.config.xxim.shard_requests_max {
+        if self.under_way < self.config.xxim.shard_requests_max {
             return;
         }
         let id = engine.conns.id(slot);
@@ -193,7 +193,7 @@ impl Xxim {
 
     fn can_go_on(&self, engine: &Engine, slot: u32) -> bool {
         let Some(conn) = self.conns.of(engine.index(slot, kind::XXIM)) else { return true };
-        let config = &engine.config.xxim;
+        let config = &self.config.xxim;
         !conn.client.at_barrier()
             && conn.check.is_none()
             && conn.in_flight.len() < config.requests_max as usize
@@ -300,7 +300,7 @@ impl Xxim {
     pub(crate) fn rearm(&mut self, engine: &mut Engine, slot: u32) {
         let conn = &engine.conns[slot];
         let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return };
-        let config = &engine.config.xxim;
+        let config = &self.config.xxim;
         let mut due_ms = u64::MAX;
         let mut by = |from_ms: u64, time: Duration| {
             if !time.is_zero() {
@@ -334,7 +334,7 @@ impl Xxim {
         own.unanswered += 1;
         own.pinged_ms = engine.now.ms;
         let ping = websocket::ping();
-        if conn.outbox.has_room(ping.len(), engine.config.runtime.outbox_bytes_max) {
+        if conn.outbox.has_room(ping.len(), engine.settings.outbox_bytes_max) {
             engine.push(slot, ping);
         }
         self.rearm(engine, slot);
@@ -357,7 +357,7 @@ impl Tenant for Xxim {
         let ip = peer.ip().to_canonical().to_string();
         self.enter(engine, slot, peer, Identity { ip, ..Identity::default() }, true);
         self.over_tcp += 1;
-        if self.over_tcp > engine.config.xxim.tcp.connections_max {
+        if self.over_tcp > self.config.xxim.tcp.connections_max {
             engine.counters.opens_refused += 1;
             engine.linger(slot);
         }
@@ -365,7 +365,7 @@ impl Tenant for Xxim {
 
     /// A WebSocket connection was upgraded; the answer is queued.
     fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
-        let config = &engine.config.xxim;
+        let config = &self.config.xxim;
         let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
         let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
         let mut identity = Identity {
@@ -381,7 +381,7 @@ impl Tenant for Xxim {
         // A client that logs in by its query gets no greeting, and so no seed (section 3.7).
         self.enter(engine, slot, peer, identity, login.is_none());
         let Some((user, token)) = login else { return };
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(conn) = self.xxim(engine, slot) else { return };
         let step = conn.client.query_login(&user, &token, &config.xxim);
         self.step(engine, slot, step);
@@ -413,7 +413,7 @@ impl Tenant for Xxim {
             return false;
         }
         let may_read = engine.takes(slot) && self.ready(engine, slot);
-        let bytes_max = engine.config.xxim.tcp.message_bytes_max;
+        let bytes_max = self.config.xxim.tcp.message_bytes_max;
         let Some(conn) = self.xxim(engine, slot) else { return false };
         if !may_read {
             conn.reader.stash(input);
@@ -487,7 +487,7 @@ impl Tenant for Xxim {
         }
         let now_ms = engine.now.ms;
         let Some(own) = self.conns.of(engine.index(slot, kind::XXIM)) else { return };
-        let config = &engine.config.xxim;
+        let config = &self.config.xxim;
         let over = |from_ms: u64, time: Duration| {
             !time.is_zero() && from_ms + time.as_millis() as u64 <= now_ms
         };
@@ -558,7 +558,7 @@ impl Tenant for Xxim {
     fn turn_ends(&mut self, engine: &mut Engine) {
         let most = self.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
         for _ in 0..most {
-            if self.under_way >= engine.config.xxim.shard_requests_max {
+            if self.under_way >= self.config.xxim.shard_requests_max {
                 return;
             }
             let Some(id) = self.waiting.pop_front() else { return };
@@ -571,13 +571,13 @@ impl Tenant for Xxim {
         }
     }
 
-    fn is_busy(&self, engine: &Engine) -> bool {
+    fn is_busy(&self, _: &Engine) -> bool {
         // A client that waits for room among the requests of the shard could have it.
-        !self.waiting.is_empty() && self.under_way < engine.config.xxim.shard_requests_max
+        !self.waiting.is_empty() && self.under_way < self.config.xxim.shard_requests_max
     }
 
-    fn next_ms(&self, engine: &Engine) -> Option<u64> {
-        self.unwraps.next_ms(&engine.config.xxim.crypto)
+    fn next_ms(&self, _: &Engine) -> Option<u64> {
+        self.unwraps.next_ms(&self.config.xxim.crypto)
     }
 
     fn report(&self, gauges: &mut Gauges) {

@@ -85,7 +85,7 @@ impl super::Xxim {
     ) -> PushResult {
         let slots = self.select(engine, filter);
         let mut pushed = PushResult::default();
-        let wraps = event == EVENT_NOTICE && engine.config.xxim.v1_notice_wrap;
+        let wraps = event == EVENT_NOTICE && self.config.xxim.v1_notice_wrap;
         let plain = Push { event, data, wrapped: false };
         let wrapped = Push { event, data, wrapped: true };
         if plain.size() > COMMON_MESSAGE_BYTES {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::model::{Config, XximMode, XximRoute, XximTarget};
+use crate::config::model::{Xxim as Rules, XximMode, XximRoute, XximTarget, XximUpstreams};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;
@@ -28,9 +28,17 @@ use crate::protocols::xxim::rules::{Client, Close, Holders, Step, refuse};
 use crate::protocols::xxim::wire::{self, Body, Malformed, Response, code, text};
 use crate::wire::worker;
 
+/// What xxim needs to know of the configuration.
+#[derive(Debug)]
+pub struct Sections {
+    pub xxim: Rules,
+    pub xxim_upstreams: XximUpstreams,
+}
+
 /// What a shard keeps for all its xxim clients together.
 #[derive(Debug)]
 pub struct Xxim {
+    pub(super) config: Arc<Sections>,
     /// How clients behave that speak xxim's own protocol, and those over HTTP.
     pub(crate) row: u16,
     pub(crate) http_row: u16,
@@ -57,8 +65,8 @@ pub struct Xxim {
 
 impl Xxim {
     /// Nobody is connected.
-    pub fn new(engine: &mut Engine) -> Xxim {
-        let (rules, runtime) = (&engine.config.xxim, &engine.config.runtime);
+    pub fn new(engine: &mut Engine, config: Arc<Sections>) -> Xxim {
+        let rules = &config.xxim;
         let message_bytes_max = rules.message_bytes_max;
         let too_large = format!("read limited at {} bytes", u64::from(message_bytes_max) + 1);
         let write = rules.write_timeout;
@@ -66,7 +74,12 @@ impl Xxim {
             // Its requests have time limits of their own.
             drains: false,
             held_bytes_max: XXIM_HELD_BYTES_MAX,
-            ..Manners::new(message_bytes_max, runtime.outbox_bytes_max, write, Duration::ZERO)
+            ..Manners::new(
+                message_bytes_max,
+                engine.settings.outbox_bytes_max,
+                write,
+                Duration::ZERO,
+            )
         };
         let manners = Manners {
             drains: true,
@@ -77,6 +90,7 @@ impl Xxim {
             ..http.clone()
         };
         Xxim {
+            config: config.clone(),
             row: engine.add_row(manners),
             http_row: engine.add_row(http),
             conns: Slots::default(),
@@ -127,10 +141,10 @@ impl Xxim {
             }
         };
         let encrypted = conn.client.cipher().is_some();
-        let asks = engine.config.xxim_upstreams.hooks.before_request;
+        let asks = self.config.xxim_upstreams.hooks.before_request;
         let asks = asks && engine.now.ms >= conn.permitted_ms;
         let step = match plain {
-            Some(plain) => read(&mut conn.client, plain, &engine.config, asks),
+            Some(plain) => read(&mut conn.client, plain, &self.config, asks),
             None => Step::Close(Close::PROTOCOL),
         };
         engine.counters.xxim_requests += 1;
@@ -156,7 +170,7 @@ impl Xxim {
         slot: u32,
         request: &wire::ClientRequest<'_>,
     ) {
-        let config = engine.config.clone();
+        let config = self.config.clone();
         let Some(conn) = self.xxim(engine, slot) else { return };
         let (head, req_id) = wire::head(request.req_id, request.method);
         let refused = |code, msg| refuse(head.clone(), code, msg, None);
@@ -222,7 +236,7 @@ impl Xxim {
             return code::RETRY;
         }
         let message = wire::request_body(request.req_id, request.method, body);
-        let worker = &engine.config.netsvr.worker;
+        let worker = &engine.settings.workers;
         let (with_session, with_topics) = (worker.transfer_session, worker.transfer_topics);
         let uniq_id = engine.uniq_ids.encode(id);
         engine.counters.xxim_forwarded += 1;
@@ -272,7 +286,7 @@ impl Xxim {
             }
             let own = (conn.kind == kind::XXIM).then_some(conn.index);
             let Some(own) = self.conns.of(own) else { continue };
-            let most = engine.config.xxim.requests_max as usize;
+            let most = self.config.xxim.requests_max as usize;
             assert!(own.in_flight.len() <= most, "requests of {:?}", own.peer);
             let ending = conn.flags.has(Flags::CLOSING);
             let blocked = conn.flags.has(Flags::BLOCKED);
@@ -309,7 +323,7 @@ impl Xxim {
         if engine.conns[slot].flags.has(Flags::CLOSING | Flags::GONE) {
             return;
         }
-        let bytes_max = engine.config.xxim.response_bytes_max;
+        let bytes_max = self.config.xxim.response_bytes_max;
         let too_large = data.len() > bytes_max as usize;
         let error = too_large.then(|| wire::common_resp(code::INTERNAL, Some(text::BUSY)));
         let response = match &error {
@@ -320,7 +334,7 @@ impl Xxim {
         engine.counters.xxim_large += u64::from(size > COMMON_MESSAGE_BYTES);
         // Its requests are not taken any more once the outbox is full, so what comes beyond that
         // are the answers to those that were.
-        let room = engine.config.runtime.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
+        let room = engine.settings.outbox_bytes_max.max(2 * bytes_max.min(u32::MAX / 4));
         if engine.conns[slot].charge() > room {
             return engine.too_slow(slot);
         }
@@ -332,7 +346,7 @@ impl Xxim {
 pub(crate) fn read<'a>(
     client: &mut Client,
     plain: &'a [u8],
-    config: &Config,
+    config: &Sections,
     asks: bool,
 ) -> Step<'a> {
     let upstreams = &config.xxim_upstreams;

@@ -246,7 +246,7 @@ fn node(envelope: &Envelope, hello: &Hello) -> Result<Node, MeshError> {
         started_ms: hello.started_ms,
         version: hello.program_version.as_str().into(),
         addresses: addresses.collect(),
-        netsvr: SocketAddrV4::new(Ipv4Addr::from(hello.netsvr_ip), port),
+        advertise: SocketAddrV4::new(Ipv4Addr::from(hello.netsvr_ip), port),
         shards,
         slots_max: hello.slots_max,
         ids_start: hello.ids_start,
