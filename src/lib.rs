@@ -38,6 +38,7 @@ pub mod log;
 pub mod machine;
 pub mod mail;
 pub mod metrics;
+pub mod outside;
 pub mod patience;
 pub mod pem;
 pub mod protocols;

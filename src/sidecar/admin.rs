@@ -27,9 +27,9 @@ use crate::life::Life;
 use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::metrics::Registry;
+use crate::outside::origin::is_foreign;
+use crate::outside::places::{Place, Places, Tracked};
 use crate::rsa_keys::RsaKey;
-use crate::sidecar::origin::is_foreign;
-use crate::sidecar::places::{Place, Places, Tracked};
 
 const INDEX: &str = "Ringway\n\n/metrics  Prometheus metrics\n/healthz  the process is alive\n\
                      /readyz   the process takes clients\n";

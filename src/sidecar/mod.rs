@@ -6,20 +6,10 @@
 //! Costs: a task per request; no system call for a shard unless the sidecar sleeps.
 
 mod admin;
-mod calls;
-mod dispatch;
-mod hooks;
-mod large;
-mod login;
+pub(crate) mod login;
 pub mod mesh;
-mod origin;
-mod places;
-pub mod push;
-mod shards;
 #[cfg(test)]
 mod tests;
-mod unwrap;
-mod upstream;
 mod workers;
 
 use std::io;
@@ -37,21 +27,22 @@ use crate::life::{Heart, Life, peer};
 use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::{Registry, rows};
+use crate::outside::places::Places;
+use crate::outside::shards::Shards;
 use crate::protocols::connmix::letters as connmix;
+use crate::protocols::connmix::service::Calls;
 use crate::protocols::netsvr::letters as netsvr;
+use crate::protocols::netsvr::service::large::Maker;
 use crate::protocols::xxim::letters as xxim;
+use crate::protocols::xxim::service::dispatch::Dispatch;
+pub use crate::protocols::xxim::service::hooks::Callbacks;
+use crate::protocols::xxim::service::hooks::Hooks;
+use crate::protocols::xxim::service::push;
+use crate::protocols::xxim::service::unwrap::Unwrapper;
 use crate::rsa_keys::RsaKey;
 
 pub use admin::{Phase, Readiness};
-use calls::Calls;
-use dispatch::Dispatch;
-pub use hooks::Callbacks;
-use hooks::Hooks;
-use large::Maker;
 use login::Logins;
-use places::Places;
-use shards::Shards;
-use unwrap::Unwrapper;
 use workers::Workers;
 
 /// Name of the thread, and of all if there are several; metrics show their CPU time under it.

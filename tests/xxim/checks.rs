@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Config, XximHooks};
+use ringway::protocols::xxim::service::push::service::im_service_server::{
+    ImService, ImServiceServer,
+};
 use ringway::protocols::xxim::wire::proto as pb;
-use ringway::sidecar::push::service::im_service_server::{ImService, ImServiceServer};
 use tonic::service::Routes;
 use tonic::{Response, Status};
 

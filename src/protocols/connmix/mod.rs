@@ -11,6 +11,7 @@ pub mod http;
 pub mod letters;
 pub mod requests;
 pub mod rules;
+pub mod service;
 pub mod wire;
 
 pub(crate) mod calls;

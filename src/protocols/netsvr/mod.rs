@@ -11,6 +11,7 @@ pub mod letters;
 pub mod push;
 pub mod queries;
 pub mod rules;
+pub mod service;
 pub mod wire;
 
 use std::net::SocketAddr;

@@ -16,6 +16,7 @@ mod push;
 mod requests;
 pub mod rules;
 mod seal;
+pub mod service;
 pub mod wire;
 
 use std::net::SocketAddr;

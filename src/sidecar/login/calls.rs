@@ -19,10 +19,10 @@ use tonic::{Code, Request};
 use super::{REFUSED, refused};
 use crate::hub::login::{Login, Profile, Verdict};
 use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX, LOGIN_TAGS_MAX};
+use crate::outside::http_client::{self, HttpClient};
+use crate::protocols::xxim::service::dispatch::grpc;
 use crate::protocols::xxim::wire::proto::{BeforeConnectReq, BeforeConnectResp, ConnParam};
 use crate::protocols::xxim::wire::text::LOGGED_IN_ELSEWHERE as ELSEWHERE;
-use crate::sidecar::dispatch::grpc;
-use crate::sidecar::upstream::{self, Upstream};
 use crate::wire::json::{self, push_texts};
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -60,7 +60,7 @@ fn told(message: &str) -> Verdict {
 
 /// POST of a BeforeConnectReq to url/beforeConnect.
 pub(super) async fn http(
-    client: &Upstream,
+    client: &HttpClient,
     url: &Url,
     login: &Login,
     timeout: Duration,
@@ -73,7 +73,7 @@ pub(super) async fn http(
         Err(failure) => return Verdict::Unavailable(failure.to_string()),
     };
     match response.status().as_u16() {
-        200 => match upstream::body(response, CALLBACK_ANSWER_BYTES_MAX).await {
+        200 => match http_client::body(response, CALLBACK_ANSWER_BYTES_MAX).await {
             Ok(answer) => verdict(answer),
             Err(failure) => Verdict::Unavailable(failure.to_string()),
         },
@@ -102,7 +102,7 @@ pub(super) async fn grpc(channel: Channel, login: &Login, timeout: Duration) -> 
 
 /// POST of JSON; 200 with `{"ok": true}` accepts.
 pub(super) async fn json(
-    client: &Upstream,
+    client: &HttpClient,
     url: &Url,
     login: &Login,
     timeout: Duration,
@@ -113,11 +113,11 @@ pub(super) async fn json(
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
     let call = client.post(url.clone(), headers, Bytes::from(body), timeout);
     let response = match call.await {
-        Ok(response) if upstream::is_ok(&response) => response,
-        Ok(_) | Err(upstream::Failure::Timeout) => return refused(REFUSED),
+        Ok(response) if http_client::is_ok(&response) => response,
+        Ok(_) | Err(http_client::Failure::Timeout) => return refused(REFUSED),
         Err(failure) => return Verdict::Unavailable(failure.to_string()),
     };
-    let Ok(answer) = upstream::body(response, CALLBACK_ANSWER_BYTES_MAX).await else {
+    let Ok(answer) = http_client::body(response, CALLBACK_ANSWER_BYTES_MAX).await else {
         return refused(REFUSED);
     };
     let answer = json::tree(&answer).unwrap_or_default();

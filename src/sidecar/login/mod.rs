@@ -17,10 +17,10 @@ use tonic::transport::Channel;
 use self::jwt::Tokens;
 use crate::config::model::{LoginSettings, Sidecar, Verifier};
 use crate::hub::login::{Login, Question, Verdict};
+use crate::outside::http_client::{self, HttpClient};
+use crate::protocols::xxim::service::dispatch::grpc;
 use crate::protocols::xxim::wire::code;
 use crate::protocols::xxim::wire::text::AUTH_FAILED as REFUSED;
-use crate::sidecar::dispatch::grpc;
-use crate::sidecar::upstream::{self, Upstream};
 
 /// What a client is told whose token was good.
 const EXPIRED: &str = "登录已过期";
@@ -36,7 +36,7 @@ enum Way {
     Open,
     Static(HashMap<String, Vec<String>>),
     Jwt(Box<Tokens>),
-    Http(Upstream, reqwest::Url),
+    Http(HttpClient, reqwest::Url),
     Grpc(Channel),
 }
 
@@ -53,7 +53,7 @@ impl Logins {
                 Way::Static(table)
             }
             Verifier::Jwt(jwt) => Way::Jwt(Box::new(Tokens::new(jwt)?)),
-            Verifier::Http(url) => Way::Http(Upstream::new(sidecar)?, upstream::url(url)?),
+            Verifier::Http(url) => Way::Http(HttpClient::new(sidecar)?, http_client::url(url)?),
             Verifier::Grpc(url) => Way::Grpc(grpc::channel(url, settings.timeout)?),
         };
         Ok(Logins { way, timeout: settings.timeout, json_timeout: settings.json_timeout })
@@ -87,7 +87,7 @@ fn refused(message: &str) -> Verdict {
 }
 
 /// Compares without telling how far two secrets agree.
-pub(super) fn same(a: &str, b: &str) -> bool {
+pub(crate) fn same(a: &str, b: &str) -> bool {
     let differences = a.bytes().zip(b.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
     a.len() == b.len() && differences == 0
 }

@@ -20,7 +20,7 @@ use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
 
 /// Lets the sidecars of all other nodes answer; gives the answers that came in time.
-pub(in crate::sidecar) async fn call(
+pub(crate) async fn call(
     mesh: &UnboundedSender<MeshRequest>,
     method: &'static str,
     body: Bytes,

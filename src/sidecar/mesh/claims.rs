@@ -43,8 +43,8 @@ use crate::lists::letters::{Mail, MeshRequest, Reach};
 use crate::log::target;
 use crate::mail::UnboundedSender;
 use crate::protocols::xxim::letters::Letter;
+use crate::protocols::xxim::service::push::cluster as push;
 use crate::protocols::xxim::wire::proto as pb;
-use crate::sidecar::push::cluster as push;
 
 /// Tasks; the claims of one key are in one of them, in order.
 const LANES: usize = 16;

@@ -15,12 +15,13 @@ use super::Pushes;
 use crate::config::model::XximPushService;
 use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
+use crate::outside::shards::Shards;
 use crate::protocols::xxim::wire::proto as pb;
-use crate::sidecar::{Shards, mesh};
+use crate::sidecar::mesh;
 
 /// Methods of the calls.
 pub(super) const SEND: &str = "xxim/sendMsg";
-pub(in crate::sidecar) const GET: &str = "xxim/getUserConn";
+pub(crate) const GET: &str = "xxim/getUserConn";
 pub(super) const KICK: &str = "xxim/kickUserConn";
 
 /// Calls of other nodes that are under way.
@@ -69,7 +70,7 @@ impl Pushes {
 
 /// Answers the calls of other nodes until the mesh ends. `settings` are those of the push service
 /// here, if there is one.
-pub(in crate::sidecar) async fn serve(
+pub(crate) async fn serve(
     mut calls: mpsc::Receiver<MeshCall>,
     mesh: UnboundedSender<MeshRequest>,
     settings: Option<XximPushService>,

@@ -32,11 +32,11 @@ use crate::hub::ConnId;
 use crate::hub::login::Permission;
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
+use crate::outside::http_client::{self, HttpClient};
 use crate::protocols::netsvr::wire::Verdict;
 use crate::protocols::xxim::letters::HookKind;
+use crate::protocols::xxim::service::dispatch::{self, grpc};
 use crate::protocols::xxim::wire::Identity;
-use crate::sidecar::dispatch::{self, grpc};
-use crate::sidecar::upstream::{self, Upstream};
 use crate::spare;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -64,7 +64,7 @@ enum Failure {
     #[error("no address is configured")]
     Unset,
     #[error(transparent)]
-    Upstream(#[from] upstream::Failure),
+    Upstream(#[from] http_client::Failure),
     #[error("status {0} instead of 200")]
     Status(StatusCode),
     #[error("gRPC status {0:?}")]
@@ -76,7 +76,7 @@ enum Failure {
 }
 
 /// The hooks of one process.
-pub(super) struct Hooks {
+pub(crate) struct Hooks {
     open: Hook,
     close: Hook,
     before_request: Hook,
@@ -116,7 +116,7 @@ struct Hook {
 
 enum Target {
     Unset,
-    Http(Upstream, Url),
+    Http(HttpClient, Url),
     Grpc(Channel, PathAndQuery),
 }
 
@@ -127,7 +127,7 @@ const REASONS: [&str; 7] =
 impl Hooks {
     /// Fails if an address is not a URL, or if there is no entropy for TLS. Needs the context of a
     /// runtime.
-    pub(super) fn new(
+    pub(crate) fn new(
         callbacks: Callbacks,
         hooks: &XximHooks,
         sidecar: Sidecar,
@@ -135,7 +135,7 @@ impl Hooks {
     ) -> io::Result<Hooks> {
         let urls = [&callbacks.on_open, &callbacks.on_close, &hooks.url];
         let client = match urls.iter().any(|url| url.is_some()) {
-            true => Some(Upstream::new(sidecar)?),
+            true => Some(HttpClient::new(sidecar)?),
             false => None,
         };
         let http = |name: &str, url: &str| Target::http(name, url, client.as_ref());
@@ -184,7 +184,7 @@ impl Hooks {
 
     /// Asks whether the client may enter (netsvr section 7.1). `body` is a `ConnOpen`. `None`: it
     /// failed.
-    pub(super) async fn on_open(&self, body: Bytes) -> Option<Box<Verdict>> {
+    pub(crate) async fn on_open(&self, body: Bytes) -> Option<Box<Verdict>> {
         match self.ask(body).await {
             Ok(verdict) => Some(Box::new(verdict)),
             Err(failure) => {
@@ -196,7 +196,7 @@ impl Hooks {
 
     /// Tells that a client has gone (netsvr section 7.2). `body` is a `ConnClose`. Any answer will
     /// do.
-    pub(super) async fn on_close(&self, body: Bytes) {
+    pub(crate) async fn on_close(&self, body: Bytes) {
         match self.close.attempt(body).await {
             Ok(()) | Err(Failure::Status(_)) => {}
             Err(failure) => self.close.failed(&failure),
@@ -205,7 +205,7 @@ impl Hooks {
 
     /// Tells that an xxim client has logged in or left, as often as it takes within the limits; of
     /// one connection in order. Returns at once. Needs the context of a runtime.
-    pub(super) fn tell(&self, conn: ConnId, kind: HookKind, body: Bytes) {
+    pub(crate) fn tell(&self, conn: ConnId, kind: HookKind, body: Bytes) {
         let hook = self.told.hook(kind);
         if matches!(hook.target, Target::Unset) {
             return;
@@ -224,7 +224,7 @@ impl Hooks {
     }
 
     /// Asks whether an xxim client may call a method (xxim section 4.1, step 6).
-    pub(super) async fn before_request(&self, identity: &Identity, method: &str) -> Permission {
+    pub(crate) async fn before_request(&self, identity: &Identity, method: &str) -> Permission {
         let hook = &self.before_request;
         match checks::ask(&hook.target, identity, method, hook.deadline).await {
             Ok(permission) => permission,
@@ -239,10 +239,10 @@ impl Hooks {
         let Target::Http(upstream, url) = &self.open.target else { return Err(Failure::Unset) };
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF), (ACCEPT, PROTOBUF)]);
         let response = upstream.post(url.clone(), headers, body, self.deadline).await?;
-        if !upstream::is_ok(&response) {
+        if !http_client::is_ok(&response) {
             return Err(Failure::Status(response.status()));
         }
-        let answer = upstream::body(response, self.answer_bytes_max).await?;
+        let answer = http_client::body(response, self.answer_bytes_max).await?;
         Verdict::decode(&answer).map_err(|error| Failure::Undecodable(error.to_string()))
     }
 }
@@ -276,9 +276,9 @@ impl Told {
 }
 
 impl Target {
-    fn http(name: &str, url: &str, client: Option<&Upstream>) -> io::Result<Target> {
+    fn http(name: &str, url: &str, client: Option<&HttpClient>) -> io::Result<Target> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
-        let url = upstream::url(url).map_err(named)?;
+        let url = http_client::url(url).map_err(named)?;
         Ok(client.map_or(Target::Unset, |client| Target::Http(client.clone(), url)))
     }
 }
@@ -336,16 +336,16 @@ impl Hook {
                     Request::new(body),
                     crate::limits::CALLBACK_ANSWER_BYTES_MAX,
                 );
-                let timeout = |_| Failure::Upstream(upstream::Failure::Timeout);
+                let timeout = |_| Failure::Upstream(http_client::Failure::Timeout);
                 let reply = tokio::time::timeout(self.deadline, call).await.map_err(timeout)?;
                 match reply {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(status)) => Err(Failure::Grpc(status.code())),
                     Err(dispatch::Failure::Unreachable(text)) => {
-                        Err(Failure::Upstream(upstream::Failure::Unreachable(text)))
+                        Err(Failure::Upstream(http_client::Failure::Unreachable(text)))
                     }
                     Err(failure) => {
-                        Err(Failure::Upstream(upstream::Failure::Transport(failure.to_string())))
+                        Err(Failure::Upstream(http_client::Failure::Transport(failure.to_string())))
                     }
                 }
             }
@@ -376,13 +376,13 @@ impl Failure {
     fn number(&self) -> usize {
         match self {
             Failure::Unset => 0,
-            Failure::Upstream(upstream::Failure::Timeout) => 1,
-            Failure::Upstream(upstream::Failure::Unreachable(_)) => 2,
-            Failure::Upstream(upstream::Failure::Transport(_) | upstream::Failure::Nonsense(_)) => {
-                3
-            }
+            Failure::Upstream(http_client::Failure::Timeout) => 1,
+            Failure::Upstream(http_client::Failure::Unreachable(_)) => 2,
+            Failure::Upstream(
+                http_client::Failure::Transport(_) | http_client::Failure::Nonsense(_),
+            ) => 3,
             Failure::Status(_) | Failure::Grpc(_) => 4,
-            Failure::Upstream(upstream::Failure::TooLong(_)) | Failure::Undecodable(_) => 5,
+            Failure::Upstream(http_client::Failure::TooLong(_)) | Failure::Undecodable(_) => 5,
             Failure::NoRoom => 6,
         }
     }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
-use super::Shards;
 use crate::hub::ConnId;
 use crate::life::{Gone, Heart, Life, Phase};
 use crate::lists::letters::Mail;
 use crate::log::target;
+use crate::outside::shards::Shards;
 use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::wire::cipher::Seeds;
 use crate::rsa_keys::RsaKey;
@@ -32,14 +32,14 @@ struct Job {
 
 /// The way to the threads; they end with it.
 #[derive(Debug)]
-pub(super) struct Unwrapper {
+pub(crate) struct Unwrapper {
     jobs: Sender<Job>,
     gone: Gone,
 }
 
 impl Unwrapper {
     /// Starts the threads; none without a key.
-    pub(super) fn start(
+    pub(crate) fn start(
         key: Option<Arc<RsaKey>>,
         threads: u32,
         shards: &Shards,
@@ -56,7 +56,7 @@ impl Unwrapper {
     }
 
     /// Hands a client's ciphertexts over. Without a key no shard asks.
-    pub(super) fn begin(&self, conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes>) {
+    pub(crate) fn begin(&self, conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes>) {
         if self.jobs.send(Job { conn, number, key, iv }).is_err() {
             self.gone.notice();
         }

@@ -7,7 +7,7 @@
 //! of an upstream whose circuit is open costs none of them.
 
 mod breaker;
-pub(super) mod grpc;
+pub(crate) mod grpc;
 mod head;
 mod http1;
 mod other;
@@ -29,10 +29,10 @@ use crate::config::model::{Sidecar, XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
 use crate::lists::letters::Mail;
 use crate::metrics::Registry;
+use crate::outside::shards::Shards;
 use crate::protocols::xxim::letters::{Letter, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire::Identity;
 use crate::protocols::xxim::wire::code::{INTERNAL, REQUEST, RETRY};
-use crate::sidecar::Shards;
 use crate::spare;
 
 /// Why a call brought no reply. The texts are for the log and never name a URL.
@@ -49,7 +49,7 @@ pub enum Failure {
 }
 
 /// All upstreams, and the calls that are under way.
-pub(super) struct Dispatch {
+pub(crate) struct Dispatch {
     upstreams: Vec<Arc<Upstream>>,
     routes: Vec<XximRoute>,
     calls: Mutex<HashMap<ConnId, Calls>>,
@@ -67,7 +67,7 @@ struct Calls {
 
 impl Dispatch {
     /// Fails if an upstream has no usable URL. Needs the context of a runtime.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &XximUpstreams,
         sidecar: Sidecar,
         shards: Shards,
@@ -84,7 +84,7 @@ impl Dispatch {
     }
 
     /// Begins a call. Needs the context of a runtime.
-    pub(super) fn begin(self: &Arc<Self>, conn: ConnId, number: u32, call: Box<UpstreamCall>) {
+    pub(crate) fn begin(self: &Arc<Self>, conn: ConnId, number: u32, call: Box<UpstreamCall>) {
         let answer = Answer { shards: self.shards.clone(), conn, number, given: false };
         let route = self.routes.get(usize::from(call.route));
         let Some((route, upstream)) = route.and_then(|route| match route.to {
@@ -128,7 +128,7 @@ impl Dispatch {
     }
 
     /// The connection has gone: gives up those of its calls that do not go on without it.
-    pub(super) fn cancel(&self, conn: ConnId) {
+    pub(crate) fn cancel(&self, conn: ConnId) {
         let calls = {
             let mut all = self.calls();
             let calls = all.remove(&conn);

@@ -35,22 +35,22 @@ pub enum Failure {
 
 /// The client. Clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct HttpClient {
     client: Client,
 }
 
-impl Upstream {
+impl HttpClient {
     /// A client that trusts the certificates of the system. If the system has none, calls over
     /// `https` will fail, plain ones work.
-    pub fn new(settings: Sidecar) -> io::Result<Upstream> {
-        match Upstream::build(client_builder(settings)) {
-            Ok(upstream) => Ok(upstream),
+    pub fn new(settings: Sidecar) -> io::Result<HttpClient> {
+        match HttpClient::build(client_builder(settings)) {
+            Ok(client) => Ok(client),
             Err(error) => {
                 tracing::warn!(
                     target: target::SIDECAR,
                     %error, "no certificates of the system: https calls will fail"
                 );
-                Upstream::with_certificates(settings, [])
+                HttpClient::with_certificates(settings, [])
             }
         }
     }
@@ -59,8 +59,8 @@ impl Upstream {
     fn with_certificates(
         settings: Sidecar,
         certificates: impl IntoIterator<Item = Certificate>,
-    ) -> io::Result<Upstream> {
-        Upstream::build(client_builder(settings).tls_certs_only(certificates))
+    ) -> io::Result<HttpClient> {
+        HttpClient::build(client_builder(settings).tls_certs_only(certificates))
     }
 
     /// Makes a POST. `deadline` covers the answer's body too, until the response is dropped.
@@ -75,29 +75,25 @@ impl Upstream {
         request.send().await.map_err(Failure::from)
     }
 
-    fn build(builder: ClientBuilder) -> io::Result<Upstream> {
+    fn build(builder: ClientBuilder) -> io::Result<HttpClient> {
         // reqwest panics without a provider. Fails if there is one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = builder.build().map_err(|error| io::Error::other(causes(error)))?;
-        Ok(Upstream { client })
+        Ok(HttpClient { client })
     }
 }
 
 /// A client for calls whose replies are all that matters: it follows no redirect. `http2`: speak
 /// HTTP/2 without negotiation. Deadlines are the caller's.
-pub(super) fn calls(
-    settings: Sidecar,
-    http2: bool,
-    connect_time_max: Duration,
-) -> io::Result<Client> {
+pub fn calls(settings: Sidecar, http2: bool, connect_time_max: Duration) -> io::Result<Client> {
     let builder = || {
         let builder = client_builder(settings)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(connect_time_max);
         if http2 { builder.http2_prior_knowledge() } else { builder }
     };
-    let client = Upstream::build(builder());
-    let client = client.or_else(|_| Upstream::build(builder().tls_certs_only([])))?;
+    let client = HttpClient::build(builder());
+    let client = client.or_else(|_| HttpClient::build(builder().tls_certs_only([])))?;
     Ok(client.client)
 }
 
@@ -147,7 +143,7 @@ impl From<reqwest::Error> for Failure {
 }
 
 /// Whether an error of a transport says that the peer is there and breaks the protocol.
-pub(super) fn is_nonsense(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn is_nonsense(error: &(dyn std::error::Error + 'static)) -> bool {
     // HTTP/2 tells what it has found itself from what the peer says of it in words only.
     const FOUND: [&str; 2] = ["connection error detected: ", "stream error detected: "];
     let mut cause = Some(error);
@@ -203,7 +199,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    fn post(upstream: &Upstream, url: &str) -> Result<Bytes, Failure> {
+    fn post(upstream: &HttpClient, url: &str) -> Result<Bytes, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let call =
@@ -242,7 +238,7 @@ mod tests {
     #[test]
     fn https_works_with_a_trusted_certificate() {
         let (port, certificate) = tls_server();
-        let upstream = Upstream::with_certificates(Sidecar::default(), [certificate]).unwrap();
+        let upstream = HttpClient::with_certificates(Sidecar::default(), [certificate]).unwrap();
         let answer = post(&upstream, &format!("https://localhost:{port}/")).unwrap();
         assert_eq!(answer, "sealed");
     }
@@ -250,7 +246,7 @@ mod tests {
     #[test]
     fn an_unknown_certificate_is_a_failure_that_does_not_show_the_url() {
         let (port, _) = tls_server();
-        let upstream = Upstream::new(Sidecar::default()).unwrap();
+        let upstream = HttpClient::new(Sidecar::default()).unwrap();
         let failure = post(&upstream, &format!("https://localhost:{port}/?token=5ecr3t"));
         let text = failure.unwrap_err().to_string();
         assert!(text.contains("certificate") && !text.contains("5ecr3t"), "{text}");
@@ -265,7 +261,7 @@ mod tests {
             assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain").unwrap();
         });
-        let upstream = Upstream::with_certificates(Sidecar::default(), []).unwrap();
+        let upstream = HttpClient::with_certificates(Sidecar::default(), []).unwrap();
         assert_eq!(post(&upstream, &format!("http://{address}/")).unwrap(), "plain");
         let (port, _) = tls_server();
         assert!(post(&upstream, &format!("https://localhost:{port}/")).is_err());

@@ -12,7 +12,7 @@ use reqwest::Url;
 use super::result::{CodeHeader, Reply};
 use super::{Failure, headers, reply};
 use crate::config::model::{Sidecar, XximUpstream};
-use crate::sidecar::upstream;
+use crate::outside::http_client;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
@@ -27,7 +27,7 @@ pub(super) struct Other {
 impl Other {
     /// Fails if there is no entropy for TLS.
     pub(super) fn new(upstream: &XximUpstream, sidecar: Sidecar, url: Url) -> io::Result<Other> {
-        let client = upstream::calls(sidecar, upstream.http2, upstream.connect_timeout)?;
+        let client = http_client::calls(sidecar, upstream.http2, upstream.connect_timeout)?;
         Ok(Other { client, url, reply_bytes_max: upstream.reply_bytes_max as usize })
     }
 
@@ -46,25 +46,25 @@ impl Other {
         headers.insert(CONTENT_TYPE, PROTOBUF);
         headers.insert(ACCEPT, PROTOBUF);
         let call = self.client.post(url).headers(headers).body(body);
-        let response = call.send().await.map_err(upstream::Failure::from)?;
+        let response = call.send().await.map_err(http_client::Failure::from)?;
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).map(HeaderValue::as_bytes);
         let protobuf = header("content-type").is_some_and(reply::is_protobuf);
         let codes = response.headers().get_all("x-xxim-code").iter().map(HeaderValue::as_bytes);
         let code = codes.fold(CodeHeader::Absent, CodeHeader::and);
-        let body = upstream::body(response, self.reply_bytes_max).await?;
+        let body = http_client::body(response, self.reply_bytes_max).await?;
         Ok(Reply { status, protobuf, code, body })
     }
 }
 
-impl From<upstream::Failure> for Failure {
-    fn from(failure: upstream::Failure) -> Failure {
+impl From<http_client::Failure> for Failure {
+    fn from(failure: http_client::Failure) -> Failure {
         match failure {
-            upstream::Failure::Timeout => Failure::Timeout,
-            upstream::Failure::Unreachable(text) => Failure::Unreachable(text),
-            upstream::Failure::Transport(text) => Failure::Transport(text),
-            upstream::Failure::Nonsense(text) => Failure::Nonsense(text),
-            upstream::Failure::TooLong(_) => Failure::Nonsense(failure.to_string()),
+            http_client::Failure::Timeout => Failure::Timeout,
+            http_client::Failure::Unreachable(text) => Failure::Unreachable(text),
+            http_client::Failure::Transport(text) => Failure::Transport(text),
+            http_client::Failure::Nonsense(text) => Failure::Nonsense(text),
+            http_client::Failure::TooLong(_) => Failure::Nonsense(failure.to_string()),
         }
     }
 }

@@ -18,9 +18,9 @@ use super::result;
 use crate::config::model::{Sidecar, XximMode, XximUpstream};
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
+use crate::outside::http_client::url;
 use crate::protocols::xxim::letters::{UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire as xxim;
-use crate::sidecar::upstream::url;
 
 const LOG_INTERVAL_MS: u64 = 1000;
 

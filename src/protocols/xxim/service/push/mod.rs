@@ -7,7 +7,7 @@
 //! answer of each.
 
 mod answers;
-pub(super) mod cluster;
+pub(crate) mod cluster;
 mod http;
 mod server;
 
@@ -19,15 +19,15 @@ use tokio::sync::{Mutex, mpsc};
 use tonic::{Request, Response, Status};
 
 use self::answers::Telling;
-pub(super) use self::cluster::serve as serve_mesh;
+pub(crate) use self::cluster::serve as serve_mesh;
 pub use self::server::Certificates;
-pub(super) use self::server::serve;
+pub(crate) use self::server::serve;
 use crate::config::model::XximPushService;
 use crate::lists::letters::{Mail, MeshRequest};
 use crate::mail::UnboundedSender;
+use crate::outside::shards::Shards;
 use crate::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult};
 use crate::protocols::xxim::wire::proto as pb;
-use crate::sidecar::Shards;
 
 /// The generated service and client.
 #[allow(missing_docs)]
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What backends may ask for.
 #[derive(Clone)]
-pub(super) struct Pushes {
+pub(crate) struct Pushes {
     shards: Shards,
     settings: Arc<XximPushService>,
     telling: Arc<Telling>,
@@ -52,7 +52,7 @@ pub(super) struct Pushes {
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("getUserConnReq is missing")]
     NoFilter,
     #[error("an empty filter would mean everybody; xxim.push.allow_broadcast permits it")]
@@ -73,7 +73,7 @@ impl From<Refusal> for Status {
 }
 
 impl Pushes {
-    pub(super) fn new(
+    pub(crate) fn new(
         shards: Shards,
         settings: XximPushService,
         pod: Ipv4Addr,

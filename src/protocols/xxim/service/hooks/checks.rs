@@ -14,11 +14,11 @@ use tonic::{Code, Request};
 use super::{Failure, PROTOBUF, Target};
 use crate::hub::login::Permission;
 use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX};
+use crate::outside::http_client;
+use crate::protocols::xxim::service::dispatch::{self, grpc};
 use crate::protocols::xxim::wire::proto::{BeforeRequestReq, BeforeRequestResp, CommonReq};
 use crate::protocols::xxim::wire::text::AUTH_FAILED;
 use crate::protocols::xxim::wire::{Identity, common_req};
-use crate::sidecar::dispatch::{self, grpc};
-use crate::sidecar::upstream;
 
 /// Asks.
 pub(super) async fn ask(
@@ -34,7 +34,7 @@ pub(super) async fn ask(
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF), (ACCEPT, PROTOBUF)]);
             let response = client.post(url.clone(), headers, body, time_max).await?;
             match response.status().as_u16() {
-                200 => permission(upstream::body(response, CALLBACK_ANSWER_BYTES_MAX).await?),
+                200 => permission(http_client::body(response, CALLBACK_ANSWER_BYTES_MAX).await?),
                 401 => Ok(Permission::Banned(AUTH_FAILED.to_owned())),
                 _ => Err(Failure::Status(response.status())),
             }
@@ -43,7 +43,7 @@ pub(super) async fn ask(
             let request = Request::new(body);
             let call =
                 grpc::unary(channel.clone(), path.clone(), request, CALLBACK_ANSWER_BYTES_MAX);
-            let timeout = |_| Failure::Upstream(upstream::Failure::Timeout);
+            let timeout = |_| Failure::Upstream(http_client::Failure::Timeout);
             match tokio::time::timeout(time_max, call).await.map_err(timeout)? {
                 Ok(Ok(answer)) => permission(answer),
                 Ok(Err(status)) if status.code() == Code::Unauthenticated => {
@@ -55,9 +55,9 @@ pub(super) async fn ask(
                 }
                 Ok(Err(status)) => Err(Failure::Grpc(status.code())),
                 Err(dispatch::Failure::Unreachable(text)) => {
-                    Err(upstream::Failure::Unreachable(text).into())
+                    Err(http_client::Failure::Unreachable(text).into())
                 }
-                Err(failure) => Err(upstream::Failure::Transport(failure.to_string()).into()),
+                Err(failure) => Err(http_client::Failure::Transport(failure.to_string()).into()),
             }
         }
     }

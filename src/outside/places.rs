@@ -37,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOG_INTERVAL_MS: u64 = 10_000;
 
 /// The places of one server.
-pub(super) struct Places {
+pub struct Places {
     max: usize,
     head_time: Duration,
     body_time: Duration,
@@ -59,7 +59,7 @@ struct Seat {
 }
 
 /// The place of one connection; dropping it gives it back.
-pub(super) struct Place {
+pub struct Place {
     seat: Arc<Seat>,
     places: Arc<Places>,
 }
@@ -176,7 +176,7 @@ impl Drop for Place {
 
 /// A service that knows when the gateway works for a connection.
 #[derive(Clone)]
-pub(super) struct Tracked {
+pub struct Tracked {
     router: Router,
     seat: Arc<Seat>,
     places: Arc<Places>,

@@ -8,7 +8,7 @@ use axum::http::header;
 use crate::wire::origin::Origins;
 
 /// Whether the request is one of such a page.
-pub(super) fn is_foreign(request: &Request) -> bool {
+pub fn is_foreign(request: &Request) -> bool {
     let lines = request.headers().get_all(header::ORIGIN);
     let origin = lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
     let host = request.headers().get(header::HOST).map(|host| host.as_bytes());

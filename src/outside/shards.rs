@@ -20,7 +20,7 @@ const BATCH: usize = 64;
 
 /// The mailboxes of all shards.
 #[derive(Clone, Debug)]
-pub(crate) struct Shards(Arc<[Way]>);
+pub struct Shards(Arc<[Way]>);
 
 /// The ways to one shard.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct Way {
 
 impl Shards {
     /// Starts the tasks that carry answers. Needs the context of a runtime.
-    pub(super) fn start(mailboxes: Vec<MailSender<Mail>>) -> Shards {
+    pub fn start(mailboxes: Vec<MailSender<Mail>>) -> Shards {
         let ways = mailboxes.into_iter().map(|mailbox| {
             let (answers, receiver) = mpsc::unbounded_channel();
             tokio::spawn(carry(receiver, mailbox.clone()));
@@ -41,12 +41,12 @@ impl Shards {
     }
 
     /// The number of every shard.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = u8> + use<> {
+    pub fn numbers(&self) -> impl Iterator<Item = u8> + use<> {
         (0..=u8::MAX).take(self.0.len())
     }
 
     /// Puts an answer into a mailbox, together with others that come now.
-    pub(super) fn post(&self, shard: u8, mail: Mail) {
+    pub fn post(&self, shard: u8, mail: Mail) {
         if let Some(way) = self.way(shard) {
             // Fails only when the runtime ends, and the process with it.
             let _ = way.answers.send(mail);
@@ -55,14 +55,14 @@ impl Shards {
 
     /// Puts a message into a mailbox; for threads that have nothing better to do than to wait for
     /// room.
-    pub(super) fn hand_over(&self, shard: u8, mail: Mail) {
+    pub fn hand_over(&self, shard: u8, mail: Mail) {
         if let Some(way) = self.way(shard) {
             way.mailbox.send_blocking(mail);
         }
     }
 
     /// Puts a message into a mailbox, now or as soon as there is room.
-    pub(super) async fn deliver(&self, shard: u8, mut mail: Mail) {
+    pub async fn deliver(&self, shard: u8, mut mail: Mail) {
         let Some(way) = self.way(shard) else { return };
         while let Err(returned) = way.mailbox.send(mail) {
             mail = returned;

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 
 use super::{Failure, headers};
 use crate::config::model::XximUpstream;
-use crate::sidecar::upstream;
+use crate::outside::http_client;
 
 /// One upstream.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ pub async fn unary(
         }
         Err(status) => match std::error::Error::source(&status) {
             None => Ok(Err(status)),
-            Some(error) if upstream::is_nonsense(error) => Err(Failure::Nonsense(text(error))),
+            Some(error) if http_client::is_nonsense(error) => Err(Failure::Nonsense(text(error))),
             Some(error) => Err(Failure::Transport(text(error))),
         },
     }

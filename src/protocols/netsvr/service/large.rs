@@ -7,10 +7,10 @@ use std::io;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::Shards;
 use crate::life::{Gone, Heart, Life, Phase};
 use crate::lists::letters::Mail;
 use crate::log::target;
+use crate::outside::shards::Shards;
 use crate::protocols::netsvr::large::Job;
 use crate::protocols::netsvr::letters::Letter;
 
@@ -20,14 +20,14 @@ const PRIORITY: i32 = 5;
 
 /// The way to the thread; it ends with it.
 #[derive(Debug)]
-pub(super) struct Maker {
+pub(crate) struct Maker {
     jobs: Sender<Box<Job>>,
     gone: Gone,
 }
 
 impl Maker {
     /// Starts the thread.
-    pub(super) fn start(shards: &Shards, life: &Life) -> io::Result<Maker> {
+    pub(crate) fn start(shards: &Shards, life: &Life) -> io::Result<Maker> {
         let (sender, jobs) = crossbeam_channel::unbounded();
         let shards = shards.clone();
         life.spawn(THREAD, &[], move |heart| run(&jobs, &shards, &heart))?;
@@ -35,7 +35,7 @@ impl Maker {
     }
 
     /// Hands over what a shard has found.
-    pub(super) fn begin(&self, job: Box<Job>) {
+    pub(crate) fn begin(&self, job: Box<Job>) {
         if self.jobs.send(job).is_err() {
             self.gone.notice();
         }

@@ -16,8 +16,8 @@ use reqwest::{Client, Method, StatusCode};
 use crate::config::model::Sidecar;
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
+use crate::outside::http_client::{self, Failure as HttpFailure};
 use crate::protocols::connmix::letters::HttpCall;
-use crate::sidecar::upstream::{self, Failure as Upstream};
 
 /// Time for the connection alone: no limit, as the rule's timeout covers everything.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -32,13 +32,13 @@ enum Failure {
     #[error("the URL or content type that the rule makes is not valid")]
     Request,
     #[error(transparent)]
-    Upstream(#[from] Upstream),
+    Http(#[from] HttpFailure),
     #[error("status {0}")]
     Status(StatusCode),
 }
 
 /// The client for requests of rules.
-pub(super) struct Calls {
+pub(crate) struct Calls {
     client: Client,
     failures: [Counter; REASONS.len()],
     log: Mutex<Every>,
@@ -49,7 +49,7 @@ impl Calls {
     /// Fails if there is no entropy for TLS.
     pub fn new(settings: Sidecar, registry: &Registry) -> io::Result<Calls> {
         Ok(Calls {
-            client: upstream::calls(settings, false, CONNECT_TIME_MAX)?,
+            client: http_client::calls(settings, false, CONNECT_TIME_MAX)?,
             failures: REASONS
                 .map(|reason| registry.counter(&rows::RULE_CALL_FAILURES, &[("reason", reason)])),
             log: Mutex::new(Every::new(LOG_INTERVAL_MS)),
@@ -70,18 +70,18 @@ impl Calls {
 
     async fn answer(&self, call: HttpCall) -> Result<Bytes, Failure> {
         let method = Method::from_bytes(call.method.as_bytes()).map_err(|_| Failure::Request)?;
-        let url = upstream::url(&call.url).map_err(|_| Failure::Request)?;
+        let url = http_client::url(&call.url).map_err(|_| Failure::Request)?;
         let kind = HeaderValue::from_str(&call.content_type).map_err(|_| Failure::Request)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
         let request = self.client.request(method, url).headers(headers).body(call.body);
-        let response = request.timeout(call.timeout).send().await.map_err(Upstream::from)?;
+        let response = request.timeout(call.timeout).send().await.map_err(HttpFailure::from)?;
         if !response.status().is_success() {
             return Err(Failure::Status(response.status()));
         }
         if call.answer_bytes_max == 0 {
             return Ok(Bytes::new());
         }
-        Ok(upstream::body(response, call.answer_bytes_max).await?)
+        Ok(http_client::body(response, call.answer_bytes_max).await?)
     }
 
     fn failed(&self, failure: &Failure) {
@@ -101,10 +101,10 @@ impl Failure {
     fn number(&self) -> usize {
         match self {
             Failure::Request => 0,
-            Failure::Upstream(Upstream::Timeout) => 1,
-            Failure::Upstream(Upstream::Unreachable(_)) => 2,
-            Failure::Upstream(
-                Upstream::Transport(_) | Upstream::Nonsense(_) | Upstream::TooLong(_),
+            Failure::Http(HttpFailure::Timeout) => 1,
+            Failure::Http(HttpFailure::Unreachable(_)) => 2,
+            Failure::Http(
+                HttpFailure::Transport(_) | HttpFailure::Nonsense(_) | HttpFailure::TooLong(_),
             ) => 3,
             Failure::Status(_) => 4,
         }

@@ -1,0 +1,3 @@
+//! What netsvr has done away from the shards.
+
+pub(crate) mod large;
