@@ -11,7 +11,8 @@ use ringway::life::{Gone, Life};
 use ringway::lists::letters::SidecarRequest;
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::{Counters, Gauges, Registry};
-use ringway::sidecar::{self, Callbacks, Phase, Readiness, SidecarSettings};
+use ringway::protocols::netsvr::service::CallbackSettings;
+use ringway::sidecar::{self, Phase, Readiness, SidecarSettings};
 
 /// Nothing here takes that long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +38,7 @@ impl Admin {
             readiness: readiness.clone(),
             life: Life::default(),
             sidecar: ringway::config::model::Sidecar::default(),
-            callbacks: Callbacks::default(),
+            callbacks: CallbackSettings::default(),
             login: LoginSettings::default(),
             upstreams: XximUpstreams::default(),
             push: None,

@@ -14,9 +14,7 @@ use prost::Message;
 use ringway::config::model::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 use ringway::hub::login::{Login, Profile, Question, Verdict};
 use ringway::lists::letters::{Mail, SidecarRequest};
-use ringway::protocols::xxim::service::push::service::im_service_server::{
-    ImService, ImServiceServer,
-};
+use ringway::protocols::xxim::service::grpc::im_service_server::{ImService, ImServiceServer};
 use ringway::protocols::xxim::wire::proto as pb;
 use serde_json::{Value, json};
 use sidecar::*;

@@ -48,17 +48,23 @@ fn every_file_says_what_it_is_for() {
 #[test]
 fn imports_go_one_way() {
     check_each(rules::imports);
+    let all = all();
+    let files: Vec<&str> =
+        all.iter().filter_map(|source| source.path.strip_prefix("src/")).collect();
     for (place, _) in rules::IMPORTS {
-        let path = root().join("src").join(place);
-        // A protocol is one file or one folder.
-        let other = path.with_extension(if path.extension().is_some() { "" } else { "rs" });
-        assert!(path.exists() || other.exists(), "src/{place} has a row in IMPORTS but is gone");
+        let stands = files.iter().any(|path| rules::is_at(path, place));
+        assert!(stands, "src/{place} has a row in IMPORTS but is gone");
     }
 }
 
 #[test]
 fn no_protocol_knows_another_one() {
     check_each(house::aside);
+}
+
+#[test]
+fn services_are_asked_by_letters() {
+    check_each(house::services);
 }
 
 #[test]
@@ -174,6 +180,11 @@ const SAMPLES: &[Sample] = &[
     (rules::imports, "src/wire/worker/a.rs", "use crate::hub::{ConnId, push};\n", &[1]),
     (rules::imports, "src/sidecar/a.rs", "use crate::lists::letters::Mail;\n", &[]),
     (rules::imports, "src/sidecar/a.rs", "use crate::shard::mail;\n", &[1]),
+    (rules::imports, "src/outside/a.rs", "use crate::protocols::im;\n", &[1]),
+    (rules::imports, "src/protocols/im/service.rs", "use crate::outside::grpc;\n", &[]),
+    (rules::imports, "src/protocols/im/service/a.rs", "use crate::engine::Engine;\n", &[1]),
+    (rules::imports, "src/protocols/im/service/a.rs", "use crate::sidecar::mesh;\n", &[1]),
+    (rules::imports, "src/protocols/im/mod.rs", "use crate::outside::grpc;\n", &[1]),
     (rules::imports, "src/mail/a.rs", "use crate::lists::letters::Mail;\n", &[1]),
     (rules::imports, "src/mail/a.rs", "use crate::life::{Gone, Life};\n", &[1]),
     (rules::imports, "src/gateway/a.rs", "use crate::shard::driver;\n", &[]),

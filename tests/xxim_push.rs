@@ -20,7 +20,7 @@ use ringway::config::xxim::Network;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
 use ringway::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult, PushedConn};
-use ringway::protocols::xxim::service::push::service::conn_service_client::ConnServiceClient;
+use ringway::protocols::xxim::service::grpc::conn_service_client::ConnServiceClient;
 use ringway::protocols::xxim::wire::Identity as Client;
 use ringway::protocols::xxim::wire::proto as pb;
 use ringway::sidecar::SidecarSettings;

@@ -14,8 +14,9 @@ use crate::config::model::{Config, XximKey};
 use crate::limits;
 use crate::lists::letters::{MeshCall, SidecarRequest};
 use crate::mail::BoundedSender;
+use crate::protocols::netsvr::service::CallbackSettings;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
-use crate::sidecar::{self, Callbacks, SidecarSettings};
+use crate::sidecar::{self, SidecarSettings};
 use crate::tls_files::TlsFilesError;
 
 struct Sidecar {
@@ -59,9 +60,9 @@ pub(super) fn start(
     Ok(Some(Box::new(Sidecar { way: ways.sidecar.clone(), thread, certificates })))
 }
 
-fn callbacks(config: &Config) -> Callbacks {
+fn callbacks(config: &Config) -> CallbackSettings {
     let customer = &config.netsvr.customer;
-    Callbacks {
+    CallbackSettings {
         on_open: customer.on_open_callback_api.clone(),
         on_close: customer.on_close_callback_api.clone(),
         deadline: customer.callback_api_deadline,

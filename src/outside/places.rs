@@ -64,6 +64,12 @@ pub struct Place {
     places: Arc<Places>,
 }
 
+/// Takes over a listener that was bound before the runtime existed. Needs the runtime's context.
+pub fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
 impl Places {
     /// `max` places; `head_time` is from accept to the end of the first head.
     pub fn new(max: usize, head_time: Duration, body_time: Duration) -> Arc<Places> {

@@ -70,6 +70,13 @@ impl Shards {
         }
     }
 
+    /// Works on an answer beside all else; it goes into the mailbox as soon as there is room. Needs
+    /// the context of a runtime.
+    pub fn answer(&self, shard: u8, work: impl Future<Output = Mail> + Send + 'static) {
+        let shards = self.clone();
+        tokio::spawn(async move { shards.deliver(shard, work.await).await });
+    }
+
     fn way(&self, shard: u8) -> Option<&Way> {
         let way = self.0.get(usize::from(shard));
         debug_assert!(way.is_some(), "a request from shard {shard} of {}", self.0.len());
@@ -93,8 +100,7 @@ async fn carry(mut answers: mpsc::UnboundedReceiver<Mail>, mailbox: MailSender<M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocols::netsvr::letters::Letter;
-
+    use crate::hub::ConnId;
     use crate::life::Gone;
     use crate::mail::Mailbox;
 
@@ -104,14 +110,15 @@ mod tests {
     async fn answers_pass_a_full_mailbox_in_order() {
         let (sender, mailbox) = Mailbox::new(2, Gone::default()).expect("an eventfd");
         let shards = Shards::start(vec![sender]);
-        for number in 0..200 {
-            shards.post(0, Mail::Netsvr(Letter::ClosedCallback { number }));
+        let worker = ConnId::new(0, 1, 1);
+        for count in 0..200 {
+            shards.post(0, Mail::EventsWritten { worker, count });
         }
         let mut next = 0;
         while next < 200 {
             match mailbox.take() {
-                Some(Mail::Netsvr(Letter::ClosedCallback { number })) => {
-                    assert_eq!(number, next);
+                Some(Mail::EventsWritten { count, .. }) => {
+                    assert_eq!(count, next);
                     next += 1;
                 }
                 Some(other) => panic!("nobody sent {other:?}"),

@@ -9,7 +9,6 @@
 //! always answer. What a page of another origin asks for is refused. Costs: nothing between
 //! requests.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -91,12 +90,6 @@ pub(super) async fn serve(listener: TcpListener, facts: Facts, places: Arc<Place
         });
     };
     places.serve(listener, "admin server", begin).await;
-}
-
-/// Takes over a listener that was bound before the runtime existed. Needs the runtime's context.
-pub(super) fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 /// What goes wrong on one connection concerns nobody else and is not worth a line.

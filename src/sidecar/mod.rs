@@ -1,4 +1,5 @@
 //! The sidecar: one tokio thread for what is not the data path and for which good libraries exist.
+//! It starts the services of the protocols and hands them what shards ask of them.
 //!
 //! It has no connection state. Shards send a [`SidecarRequest`] and get the answer as [`Mail`];
 //! neither side ever blocks on the other: the channel to the sidecar has room for every request
@@ -6,7 +7,7 @@
 //! Costs: a task per request; no system call for a shard unless the sidecar sleeps.
 
 mod admin;
-pub(crate) mod login;
+mod login;
 pub mod mesh;
 #[cfg(test)]
 mod tests;
@@ -23,23 +24,15 @@ use tokio::sync::mpsc;
 
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
-use crate::life::{Heart, Life, peer};
+use crate::life::{Heart, Life};
 use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
-use crate::metrics::{Registry, rows};
-use crate::outside::places::Places;
+use crate::metrics::Registry;
+use crate::outside::Outside;
+use crate::outside::places::{Places, listener};
 use crate::outside::shards::Shards;
-use crate::protocols::connmix::letters as connmix;
-use crate::protocols::connmix::service::Calls;
-use crate::protocols::netsvr::letters as netsvr;
-use crate::protocols::netsvr::service::large::Maker;
-use crate::protocols::xxim::letters as xxim;
-use crate::protocols::xxim::service::dispatch::Dispatch;
-pub use crate::protocols::xxim::service::hooks::Callbacks;
-use crate::protocols::xxim::service::hooks::Hooks;
-use crate::protocols::xxim::service::push;
-use crate::protocols::xxim::service::unwrap::Unwrapper;
-use crate::rsa_keys::RsaKey;
+use crate::protocols::{connmix, netsvr, xxim};
+pub use crate::rsa_keys::RsaKey;
 
 pub use admin::{Phase, Readiness};
 use login::Logins;
@@ -72,7 +65,7 @@ pub struct SidecarSettings {
     pub admin_connections_max: usize,
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
-    pub callbacks: Callbacks,
+    pub callbacks: netsvr::service::CallbackSettings,
     /// What xxim clients encrypt their seeds for, and how many threads decrypt them.
     pub key: Option<Arc<RsaKey>>,
     pub key_threads: u32,
@@ -81,7 +74,7 @@ pub struct SidecarSettings {
     pub login: LoginSettings,
     pub upstreams: XximUpstreams,
     /// The push service's socket and certificates. `None`: no push service.
-    pub push: Option<(TcpListener, push::Certificates)>,
+    pub push: Option<(TcpListener, xxim::service::push::Certificates)>,
     /// The address under which this node is known to xxim backends, or unspecified.
     pub pod: Ipv4Addr,
     /// The way to other nodes and what they ask. `None`: no mesh.
@@ -150,13 +143,10 @@ async fn beat(heart: Heart, mut others: Workers) {
 
 /// What carries requests.
 struct Services {
-    hooks: Arc<Hooks>,
     logins: Arc<Logins>,
-    dispatch: Arc<Dispatch>,
-    calls: Arc<Calls>,
-    registry: Arc<Registry>,
-    unwrapper: Unwrapper,
-    maker: Maker,
+    netsvr: netsvr::service::Service,
+    xxim: xxim::service::Service,
+    connmix: connmix::service::Service,
     shards: Shards,
 }
 
@@ -168,54 +158,32 @@ impl Services {
         registry: Arc<Registry>,
     ) -> io::Result<Services> {
         let (shards, life) = (Shards::start(shards), settings.life);
-        let peers = |service| {
-            let panics = registry.counter(&rows::PEER_PANICS, &[("service", service)]);
-            peer::Peers::new(service, panics)
+        let outside = Outside { settings: settings.sidecar, shards, life, registry };
+        let netsvr = netsvr::service::Service::start(settings.callbacks, &outside)?;
+        let logins = Logins::new(&settings.login, settings.sidecar)?;
+        let connmix = connmix::service::Service::start(&outside)?;
+        let xxim = xxim::service::Settings {
+            key: settings.key.clone(),
+            key_threads: settings.key_threads,
+            upstreams: settings.upstreams,
+            push: settings.push,
+            pod: settings.pod,
+            mesh: settings.mesh,
         };
-        let (upstreams, sidecar) = (settings.upstreams, settings.sidecar);
-        let hooks = Hooks::new(settings.callbacks, &upstreams.hooks, sidecar, &registry)?;
-        let logins = Logins::new(&settings.login, sidecar)?;
-        let calls = Calls::new(sidecar, &registry)?;
-        let unwrapper =
-            Unwrapper::start(settings.key.clone(), settings.key_threads, &shards, &life)?;
-        let maker = Maker::start(&shards, &life)?;
-        let dispatch = Dispatch::new(&upstreams, sidecar, shards.clone(), &registry)?;
-        let mesh = settings.mesh.as_ref().map(|(mesh, _)| mesh.clone());
-        if let Some((mesh, calls)) = settings.mesh {
-            let push = upstreams.push.clone();
-            tokio::spawn(push::serve_mesh(calls, mesh, push, settings.pod, shards.clone()));
-        }
-        if let (Some((listener, tls)), Some(push)) = (settings.push, upstreams.push) {
-            let listener = admin::listener(listener)?;
-            let pushes = push::Pushes::new(shards.clone(), push, settings.pod, mesh);
-            tokio::spawn(push::serve(listener, tls, pushes, peers("push")));
-        }
-        if let Some(listener) = settings.admin {
-            let listener = admin::listener(listener)?;
-            let places = Places::new(
-                settings.admin_connections_max,
-                settings.admin_time_max,
-                settings.admin_time_max,
-            );
-            let shown = settings.key.filter(|_| settings.key_shown);
+        let xxim = xxim::service::Service::start(xxim, &outside)?;
+        if let Some(socket) = settings.admin {
+            let time_max = settings.admin_time_max;
+            let places = Places::new(settings.admin_connections_max, time_max, time_max);
             let facts = admin::Facts {
-                registry: registry.clone(),
+                registry: outside.registry.clone(),
                 readiness: settings.readiness,
-                life: life.clone(),
-                key: shown,
+                life: outside.life.clone(),
+                key: settings.key.filter(|_| settings.key_shown),
             };
-            tokio::spawn(admin::serve(listener, facts, places, peers("admin")));
+            tokio::spawn(admin::serve(listener(socket)?, facts, places, outside.peers("admin")));
         }
-        Ok(Services {
-            hooks: Arc::new(hooks),
-            logins: Arc::new(logins),
-            dispatch: Arc::new(dispatch),
-            calls: Arc::new(calls),
-            registry,
-            unwrapper,
-            maker,
-            shards,
-        })
+        let (logins, shards) = (Arc::new(logins), outside.shards);
+        Ok(Services { logins, netsvr, xxim, connmix, shards })
     }
 
     /// Begins to carry a request. False: it is the end.
@@ -223,83 +191,16 @@ impl Services {
         match request {
             SidecarRequest::Verify { conn, number, login } => {
                 let logins = self.logins.clone();
-                self.answer(conn.shard(), async move {
+                self.shards.answer(conn.shard(), async move {
                     Mail::Verified { conn, number, verdict: logins.verify(&login).await }
                 });
             }
-            SidecarRequest::Netsvr(request) => self.begin_netsvr(request),
-            SidecarRequest::Xxim(request) => self.begin_xxim(request),
-            SidecarRequest::Connmix(request) => self.begin_connmix(request),
+            SidecarRequest::Netsvr(request) => self.netsvr.begin(request),
+            SidecarRequest::Xxim(request) => self.xxim.begin(request),
+            SidecarRequest::Connmix(request) => self.connmix.begin(request),
             SidecarRequest::Stop => return false,
         }
         true
-    }
-
-    fn begin_netsvr(&self, request: netsvr::ServiceRequest) {
-        use netsvr::{Letter, ServiceRequest};
-        match request {
-            ServiceRequest::OnOpen { conn, body } => {
-                let hooks = self.hooks.clone();
-                self.answer(conn.shard(), async move {
-                    let verdict = hooks.on_open(body).await;
-                    Mail::Netsvr(Letter::Opened { conn, verdict })
-                });
-            }
-            ServiceRequest::OnClose { shard, number, body } => {
-                let hooks = self.hooks.clone();
-                self.answer(shard, async move {
-                    hooks.on_close(body).await;
-                    Mail::Netsvr(Letter::ClosedCallback { number })
-                });
-            }
-            ServiceRequest::Make(job) => self.maker.begin(job),
-        }
-    }
-
-    fn begin_xxim(&self, request: xxim::ServiceRequest) {
-        use xxim::{Letter, ServiceRequest};
-        match request {
-            ServiceRequest::Check { conn, number, identity, method } => {
-                let hooks = self.hooks.clone();
-                self.answer(conn.shard(), async move {
-                    let permission = hooks.before_request(&identity, &method).await;
-                    Mail::Xxim(Letter::Checked { conn, number, permission })
-                });
-            }
-            ServiceRequest::Upstream { conn, number, call } => {
-                self.dispatch.begin(conn, number, call);
-            }
-            ServiceRequest::CancelUpstream { conn } => self.dispatch.cancel(conn),
-            ServiceRequest::Hook { conn, kind, body } => self.hooks.tell(conn, kind, body),
-            ServiceRequest::Unwrap { conn, number, key, iv } => {
-                self.unwrapper.begin(conn, number, key, iv);
-            }
-        }
-    }
-
-    fn begin_connmix(&self, request: connmix::ServiceRequest) {
-        use connmix::{Letter, ServiceRequest};
-        match request {
-            ServiceRequest::HttpCall { conn, call } => {
-                let calls = self.calls.clone();
-                self.answer(conn.shard(), async move {
-                    let answer = calls.call(*call).await;
-                    Mail::Connmix(Letter::HttpCalled { conn, answer })
-                });
-            }
-            ServiceRequest::Metrics { shard, number } => {
-                let registry = self.registry.clone();
-                self.answer(shard, async move {
-                    Mail::Connmix(Letter::Rendered { number, text: registry.render() })
-                });
-            }
-        }
-    }
-
-    /// Works on a request beside the others; what comes of it goes to the shard.
-    fn answer(&self, shard: u8, work: impl Future<Output = Mail> + Send + 'static) {
-        let shards = self.shards.clone();
-        tokio::spawn(async move { shards.deliver(shard, work.await).await });
     }
 }
 

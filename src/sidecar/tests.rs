@@ -12,11 +12,11 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::config::model::XximHooks;
 use crate::hub::ConnId;
 use crate::life::Gone;
 use crate::mail::Mailbox;
 use crate::protocols::netsvr::letters::{Letter, ServiceRequest};
+use crate::protocols::netsvr::service::CallbackSettings;
 use crate::protocols::netsvr::wire::Verdict;
 
 /// netsvr section 12, V38.
@@ -123,29 +123,33 @@ struct Gateway {
     registry: Arc<Registry>,
 }
 
+fn settings(callbacks: CallbackSettings) -> SidecarSettings {
+    SidecarSettings {
+        sidecar: Sidecar::default(),
+        login: LoginSettings::default(),
+        upstreams: XximUpstreams::default(),
+        push: None,
+        pod: std::net::Ipv4Addr::UNSPECIFIED,
+        mesh: None,
+        admin: None,
+        admin_time_max: Duration::from_secs(1),
+        admin_connections_max: 64,
+        readiness: Arc::default(),
+        life: Life::default(),
+        callbacks,
+        key: None,
+        key_threads: 1,
+        key_shown: false,
+    }
+}
+
 impl Gateway {
     fn start(on_open: Option<String>, on_close: Option<String>, deadline: Duration) -> Gateway {
         let (senders, mailboxes): (Vec<_>, Vec<_>) =
             (0..2).map(|_| Mailbox::new(2, Gone::default()).unwrap()).unzip();
         let registry = Arc::new(Registry::new(2));
         let answer_bytes_max = ANSWER_BYTES_MAX;
-        let settings = SidecarSettings {
-            sidecar: Sidecar::default(),
-            login: LoginSettings::default(),
-            upstreams: XximUpstreams::default(),
-            push: None,
-            pod: std::net::Ipv4Addr::UNSPECIFIED,
-            mesh: None,
-            admin: None,
-            admin_time_max: Duration::from_secs(1),
-            admin_connections_max: 64,
-            readiness: Arc::default(),
-            life: Life::default(),
-            callbacks: Callbacks { on_open, on_close, deadline, answer_bytes_max },
-            key: None,
-            key_threads: 1,
-            key_shown: false,
-        };
+        let settings = settings(CallbackSettings { on_open, on_close, deadline, answer_bytes_max });
         let (sender, requests) = super::channel(64, &settings.life);
         let thread = start(settings, requests, senders, registry.clone()).unwrap();
         Gateway { sender, thread: Some(thread), mailboxes, registry }
@@ -434,10 +438,11 @@ fn a_stop_does_not_wait_for_callbacks() {
 #[test]
 fn a_bad_address_is_an_error_that_does_not_repeat_it() {
     for bad in ["/onopen", "ftp://user:secret@host/", "http://", "secret host"] {
-        let callbacks = Callbacks { on_open: Some(bad.to_owned()), ..Callbacks::default() };
-        let Err(error) =
-            Hooks::new(callbacks, &XximHooks::default(), Sidecar::default(), &Registry::new(0))
-        else {
+        let callbacks =
+            CallbackSettings { on_open: Some(bad.to_owned()), ..CallbackSettings::default() };
+        let settings = settings(callbacks);
+        let (_sender, requests) = super::channel(1, &settings.life);
+        let Err(error) = start(settings, requests, Vec::new(), Arc::new(Registry::new(0))) else {
             panic!("{bad}")
         };
         let text = error.to_string();

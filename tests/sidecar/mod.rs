@@ -22,9 +22,10 @@ use ringway::life::{Gone, Life};
 use ringway::lists::letters::{Mail, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
+use ringway::protocols::netsvr::service::CallbackSettings;
 use ringway::protocols::xxim::letters::{Letter, ServiceRequest, UpstreamCall, UpstreamResult};
 use ringway::protocols::xxim::wire::Identity;
-use ringway::sidecar::{self, Callbacks, SidecarSettings};
+use ringway::sidecar::{self, SidecarSettings};
 
 /// Nothing takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -196,7 +197,7 @@ pub fn settings() -> SidecarSettings {
         admin_time_max: Duration::from_secs(1),
         admin_connections_max: 64,
         readiness: Arc::default(),
-        callbacks: Callbacks { deadline: PATIENCE, ..Callbacks::default() },
+        callbacks: CallbackSettings { deadline: PATIENCE, ..CallbackSettings::default() },
         login: LoginSettings::default(),
         upstreams: XximUpstreams::default(),
         push: None,

@@ -75,6 +75,32 @@ pub fn whole_configuration(source: &Source) -> Vec<String> {
     found.map(|(index, _)| source.at(index, message)).collect()
 }
 
+/// Services of protocols that others than they themselves and those who start them know: a tenant
+/// asks them by letters.
+pub fn services(source: &Source) -> Vec<String> {
+    const STARTERS: [&str; 2] = ["src/sidecar", "src/gateway"];
+    let own = part(source);
+    let inside = own.is_some_and(|(_, part)| part == "service");
+    if inside || !source.is_in("src") || STARTERS.iter().any(|place| source.is_in(place)) {
+        return Vec::new();
+    }
+    let message = "services are started by the sidecar and asked by letters";
+    let mut found = Vec::new();
+    for (index, import) in crate_paths(source) {
+        let mut names = import.split("::");
+        if names.next() == Some("protocols") && names.nth(1) == Some("service") {
+            found.push(source.at(index, &format!("crate::{import}: {message}")));
+        }
+    }
+    // As a tenant would say it without `crate::`.
+    for (index, _) in source.words("service::").filter(|_| own.is_some()) {
+        if !source.code[index].contains("crate::") {
+            found.push(source.at(index, message));
+        }
+    }
+    found
+}
+
 /// Codecs, rules, letters and other pure parts of protocols that know more than bytes, the hub and
 /// their configuration.
 pub fn pure_parts(source: &Source) -> Vec<String> {
@@ -187,6 +213,18 @@ fn who_reaches_aside_is_found() {
     assert_eq!(aside("src/protocols/echo.rs", "use super::im;\n"), 1);
     assert_eq!(aside("src/protocols/echo.rs", "mod tests {\n    use super::*;\n}\n"), 0);
     assert_eq!(aside("src/shard/dispatch.rs", "use crate::protocols::{echo, im};\n"), 0);
+}
+
+#[test]
+fn who_knows_services_is_found() {
+    let services = |path: &str, code: &str| services(&Source::new(path, code)).len();
+    assert_eq!(services("src/protocols/im/mod.rs", "pub mod service;\n"), 0);
+    assert_eq!(services("src/protocols/im/mod.rs", "use service::Service;\n"), 1);
+    assert_eq!(services("src/protocols/im/a.rs", "use super::{b, service::Service};\n"), 1);
+    assert_eq!(services("src/protocols/im/a.rs", "use crate::protocols::im::service;\n"), 1);
+    assert_eq!(services("src/shard/a.rs", "use crate::protocols::{im::service::A, xxim};\n"), 1);
+    assert_eq!(services("src/protocols/im/service.rs", "use self::service::A;\n"), 0);
+    assert_eq!(services("src/sidecar/mod.rs", "use crate::protocols::im::service;\n"), 0);
 }
 
 #[test]

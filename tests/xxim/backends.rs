@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use prost::Message;
 use ringway::config::model::{TlsFiles, XximHooks, XximPushService, XximUpstream, XximUpstreams};
 use ringway::demo::xxim as demo;
-use ringway::protocols::xxim::service::push::service::conn_service_client::ConnServiceClient;
+use ringway::protocols::xxim::service::grpc::conn_service_client::ConnServiceClient;
 use ringway::protocols::xxim::wire::proto as pb;
 use tokio::runtime::Runtime;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{Config, XximHooks};
-use ringway::protocols::xxim::service::push::service::im_service_server::{
-    ImService, ImServiceServer,
-};
+use ringway::protocols::xxim::service::grpc::im_service_server::{ImService, ImServiceServer};
 use ringway::protocols::xxim::wire::proto as pb;
 use tonic::service::Routes;
 use tonic::{Response, Status};

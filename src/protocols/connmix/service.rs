@@ -1,11 +1,12 @@
-//! Requests that connmix rules make (connmix section 7.4, `http`).
+//! What connmix has done away from the shards: requests that its rules make (connmix section 7.4,
+//! `http`), and the metrics as text.
 //!
 //! A good answer has a status of 200 to 299. Failures are counted by reason and logged (one line a
 //! second at the most, without the URL); the rule says what the client is told.
 //! Costs: a task per request, and the answer's body if somebody wants it.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,10 +15,13 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 
 use crate::config::model::Sidecar;
+use crate::lists::letters::Mail;
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
+use crate::outside::Outside;
 use crate::outside::http_client::{self, Failure as HttpFailure};
-use crate::protocols::connmix::letters::HttpCall;
+use crate::outside::shards::Shards;
+use crate::protocols::connmix::letters::{HttpCall, Letter, ServiceRequest};
 
 /// Time for the connection alone: no limit, as the rule's timeout covers everything.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -37,8 +41,45 @@ enum Failure {
     Status(StatusCode),
 }
 
+/// What carries requests.
+pub struct Service {
+    calls: Arc<Calls>,
+    registry: Arc<Registry>,
+    shards: Shards,
+}
+
+impl Service {
+    /// Fails if there is no entropy for TLS.
+    pub fn start(outside: &Outside) -> io::Result<Service> {
+        Ok(Service {
+            calls: Arc::new(Calls::new(outside.settings, &outside.registry)?),
+            registry: outside.registry.clone(),
+            shards: outside.shards.clone(),
+        })
+    }
+
+    /// Begins to carry a request. Needs the context of a runtime.
+    pub fn begin(&self, request: ServiceRequest) {
+        match request {
+            ServiceRequest::HttpCall { conn, call } => {
+                let calls = self.calls.clone();
+                self.shards.answer(conn.shard(), async move {
+                    let answer = calls.call(*call).await;
+                    Mail::Connmix(Letter::HttpCalled { conn, answer })
+                });
+            }
+            ServiceRequest::Metrics { shard, number } => {
+                let registry = self.registry.clone();
+                self.shards.answer(shard, async move {
+                    Mail::Connmix(Letter::Rendered { number, text: registry.render() })
+                });
+            }
+        }
+    }
+}
+
 /// The client for requests of rules.
-pub(crate) struct Calls {
+struct Calls {
     client: Client,
     failures: [Counter; REASONS.len()],
     log: Mutex<Every>,
@@ -47,7 +88,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     /// Fails if there is no entropy for TLS.
-    pub fn new(settings: Sidecar, registry: &Registry) -> io::Result<Calls> {
+    fn new(settings: Sidecar, registry: &Registry) -> io::Result<Calls> {
         Ok(Calls {
             client: http_client::calls(settings, false, CONNECT_TIME_MAX)?,
             failures: REASONS
@@ -58,7 +99,7 @@ impl Calls {
     }
 
     /// Makes a request; the body of a good answer, empty if nobody wants it.
-    pub async fn call(&self, call: HttpCall) -> Option<Bytes> {
+    async fn call(&self, call: HttpCall) -> Option<Bytes> {
         match self.answer(call).await {
             Ok(body) => Some(body),
             Err(failure) => {

@@ -104,7 +104,7 @@ pub struct PushFilter {
     pub devices: Vec<Box<str>>,
 }
 
-/// What an xxim backend asks for; checked by the sidecar against xxim section 6.
+/// What an xxim backend asks for; checked by the push service against xxim section 6.
 #[derive(Debug)]
 pub enum PushRequest {
     /// Send `PushBody { event, data }`.

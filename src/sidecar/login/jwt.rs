@@ -16,12 +16,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::{EXPIRED, REFUSED, refused, same};
+use super::{EXPIRED, REFUSED, refused};
 use crate::config::choice::Choice;
 use crate::config::model::{Jwt, JwtAlgorithm};
 use crate::hub::login::{Login, Profile, Verdict};
 use crate::limits::LOGIN_TAGS_MAX;
 use crate::log::{Every, target};
+use crate::outside::secrets::same;
 use crate::pem::{self, Wanted};
 use crate::wire::json;
 

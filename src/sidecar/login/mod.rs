@@ -17,8 +17,9 @@ use tonic::transport::Channel;
 use self::jwt::Tokens;
 use crate::config::model::{LoginSettings, Sidecar, Verifier};
 use crate::hub::login::{Login, Question, Verdict};
+use crate::outside::grpc;
 use crate::outside::http_client::{self, HttpClient};
-use crate::protocols::xxim::service::dispatch::grpc;
+use crate::outside::secrets::same;
 use crate::protocols::xxim::wire::code;
 use crate::protocols::xxim::wire::text::AUTH_FAILED as REFUSED;
 
@@ -84,12 +85,6 @@ impl Logins {
 
 fn refused(message: &str) -> Verdict {
     Verdict::Refused { code: code::AUTH, message: message.to_owned() }
-}
-
-/// Compares without telling how far two secrets agree.
-pub(crate) fn same(a: &str, b: &str) -> bool {
-    let differences = a.bytes().zip(b.bytes()).fold(0, |all, (a, b)| all | (a ^ b));
-    a.len() == b.len() && differences == 0
 }
 
 #[cfg(test)]

@@ -13,23 +13,10 @@ use tokio::sync::oneshot;
 use super::Mesh;
 use super::codec::Lane;
 use crate::limits::{MESH_REQUEST_TIME, MESH_REQUESTS_MAX};
-use crate::lists::letters::{MeshCall, MeshRequest};
+use crate::lists::letters::MeshCall;
 use crate::log::target;
-use crate::mail::UnboundedSender;
 use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, MeshError, proto};
-
-/// Lets the sidecars of all other nodes answer; gives the answers that came in time.
-pub(crate) async fn call(
-    mesh: &UnboundedSender<MeshRequest>,
-    method: &'static str,
-    body: Bytes,
-) -> Vec<Bytes> {
-    let (answer, answers) = oneshot::channel();
-    mesh.send(MeshRequest::Call { method, body, answer });
-    // Fails only when the process ends.
-    answers.await.unwrap_or_default()
-}
 
 /// Calls of this node that wait for answers.
 #[derive(Debug, Default)]

@@ -42,6 +42,7 @@ use crate::limits::{MESH_LOGINS_INTERVAL, MESH_REQUEST_TIME};
 use crate::lists::letters::{Mail, MeshRequest, Reach};
 use crate::log::target;
 use crate::mail::UnboundedSender;
+use crate::outside::nodes;
 use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::service::push::cluster as push;
 use crate::protocols::xxim::wire::proto as pb;
@@ -302,7 +303,7 @@ async fn abroad(mesh: &UnboundedSender<MeshRequest>, login: &[Box<str>; 3]) -> V
         platforms: list(platform),
         devices: list(device),
     };
-    let answers = super::call(mesh, push::GET, request.encode_to_vec().into()).await;
+    let answers = nodes::call(mesh, push::GET, request.encode_to_vec().into()).await;
     let answers = answers.into_iter().filter_map(|body| pb::GetUserConnResp::decode(body).ok());
     let found = answers.flat_map(|answer| answer.conn_params);
     found.map(|conn| u64::try_from(conn.timestamp).unwrap_or(0)).collect()

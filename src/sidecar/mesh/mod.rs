@@ -75,7 +75,6 @@ use crate::spare::Look;
 use crate::wire::mesh::{self as wire, Body, Envelope, Hello, Subjects};
 use asks::Asks;
 use calls::Calls;
-pub(crate) use calls::call;
 use claims::{Claims, Recheck};
 use link::{Link, Sources};
 use members::Members;

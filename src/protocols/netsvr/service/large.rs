@@ -7,9 +7,10 @@ use std::io;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::life::{Gone, Heart, Life, Phase};
+use crate::life::{Gone, Heart, Phase};
 use crate::lists::letters::Mail;
 use crate::log::target;
+use crate::outside::Outside;
 use crate::outside::shards::Shards;
 use crate::protocols::netsvr::large::Job;
 use crate::protocols::netsvr::letters::Letter;
@@ -20,22 +21,22 @@ const PRIORITY: i32 = 5;
 
 /// The way to the thread; it ends with it.
 #[derive(Debug)]
-pub(crate) struct Maker {
+pub(super) struct Maker {
     jobs: Sender<Box<Job>>,
     gone: Gone,
 }
 
 impl Maker {
     /// Starts the thread.
-    pub(crate) fn start(shards: &Shards, life: &Life) -> io::Result<Maker> {
+    pub(super) fn start(outside: &Outside) -> io::Result<Maker> {
         let (sender, jobs) = crossbeam_channel::unbounded();
-        let shards = shards.clone();
+        let (shards, life) = (outside.shards.clone(), &outside.life);
         life.spawn(THREAD, &[], move |heart| run(&jobs, &shards, &heart))?;
         Ok(Maker { jobs: sender, gone: life.gone(THREAD) })
     }
 
     /// Hands over what a shard has found.
-    pub(crate) fn begin(&self, job: Box<Job>) {
+    pub(super) fn begin(&self, job: Box<Job>) {
         if self.jobs.send(job).is_err() {
             self.gone.notice();
         }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::hub::ConnId;
-use crate::life::{Gone, Heart, Life, Phase};
+use crate::life::{Gone, Heart, Phase};
 use crate::lists::letters::Mail;
 use crate::log::target;
+use crate::outside::Outside;
 use crate::outside::shards::Shards;
 use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::wire::cipher::Seeds;
@@ -32,31 +33,30 @@ struct Job {
 
 /// The way to the threads; they end with it.
 #[derive(Debug)]
-pub(crate) struct Unwrapper {
+pub(super) struct Unwrapper {
     jobs: Sender<Job>,
     gone: Gone,
 }
 
 impl Unwrapper {
     /// Starts the threads; none without a key.
-    pub(crate) fn start(
+    pub(super) fn start(
         key: Option<Arc<RsaKey>>,
         threads: u32,
-        shards: &Shards,
-        life: &Life,
+        outside: &Outside,
     ) -> io::Result<Unwrapper> {
         let (sender, jobs) = crossbeam_channel::unbounded();
         for number in 0..threads {
             let Some(key) = key.clone() else { break };
-            let (jobs, shards) = (jobs.clone(), shards.clone());
+            let (jobs, shards) = (jobs.clone(), outside.shards.clone());
             let name = format!("xxim-rsa-{number}");
-            life.spawn(&name, &[], move |heart| run(&jobs, &key, &shards, &heart))?;
+            outside.life.spawn(&name, &[], move |heart| run(&jobs, &key, &shards, &heart))?;
         }
-        Ok(Unwrapper { jobs: sender, gone: life.gone("xxim-rsa") })
+        Ok(Unwrapper { jobs: sender, gone: outside.life.gone("xxim-rsa") })
     }
 
     /// Hands a client's ciphertexts over. Without a key no shard asks.
-    pub(crate) fn begin(&self, conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes>) {
+    pub(super) fn begin(&self, conn: ConnId, number: u32, key: Option<Bytes>, iv: Option<Bytes>) {
         if self.jobs.send(Job { conn, number, key, iv }).is_err() {
             self.gone.notice();
         }

@@ -1,21 +1,19 @@
 //! gRPC upstreams: unary calls with the bytes as they are (xxim sections 4.2 and 4.4).
 //!
-//! Invariant: no message is decoded here; the codec is the identity. Costs: per call a header map
-//! and what HTTP/2 costs; all calls of an upstream share one connection.
+//! Invariant: no message is decoded here. Costs: per call a header map and what HTTP/2 costs; all
+//! calls of an upstream share one connection.
 
 use std::borrow::Cow;
 use std::io;
 
-use bytes::{Buf, BufMut, Bytes};
-use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use bytes::Bytes;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use super::{Failure, headers};
 use crate::config::model::XximUpstream;
-use crate::outside::http_client;
+use crate::outside::grpc::{self, channel, unary};
 
 /// One upstream.
 #[derive(Clone, Debug)]
@@ -48,63 +46,19 @@ impl GrpcUpstream {
         let path = http::uri::PathAndQuery::try_from(&*path).ok()?;
         let metadata = MetadataMap::from_headers(headers(identity, Some(req_id)));
         let request = Request::from_parts(metadata, tonic::Extensions::default(), body);
-        Some(unary(self.channel.clone(), path, request, self.reply_bytes_max).await)
+        let reply = unary(self.channel.clone(), path, request, self.reply_bytes_max).await;
+        Some(reply.map_err(Failure::from))
     }
 }
 
-/// A channel that connects when it is used. Needs the context of a runtime.
-pub fn channel(url: &str, connect_time_max: std::time::Duration) -> io::Result<Channel> {
-    let wrong = |error: tonic::transport::Error| io::Error::other(error.to_string());
-    let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(wrong)?;
-    if url.starts_with("https://") {
-        let tls = ClientTlsConfig::new().with_native_roots();
-        endpoint = endpoint.tls_config(tls).map_err(wrong)?;
-    }
-    Ok(endpoint.connect_timeout(connect_time_max).tcp_nodelay(true).connect_lazy())
-}
-
-/// One unary call with raw bytes.
-pub async fn unary(
-    channel: Channel,
-    path: http::uri::PathAndQuery,
-    request: Request<Bytes>,
-    reply_bytes_max: usize,
-) -> Result<Result<Bytes, Status>, Failure> {
-    let mut client = Grpc::new(channel).max_decoding_message_size(reply_bytes_max);
-    let failed = |error: &dyn std::error::Error| Failure::Unreachable(error.to_string());
-    client.ready().await.map_err(|error| failed(&error))?;
-    match client.unary(request, path, BytesCodec).await {
-        Ok(response) => Ok(Ok(response.into_inner())),
-        // What the other side did not say is of the transport.
-        Err(status) if status.code() == Code::Unavailable => {
-            Err(Failure::Unreachable(status.message().to_owned()))
+impl From<grpc::Failure> for Failure {
+    fn from(failure: grpc::Failure) -> Failure {
+        match failure {
+            grpc::Failure::Unreachable(text) => Failure::Unreachable(text),
+            grpc::Failure::Transport(text) => Failure::Transport(text),
+            grpc::Failure::Nonsense(text) => Failure::Nonsense(text),
         }
-        Err(status) if status.code() == Code::OutOfRange && is_too_long(&status) => {
-            Err(Failure::Nonsense(status.message().to_owned()))
-        }
-        Err(status) => match std::error::Error::source(&status) {
-            None => Ok(Err(status)),
-            Some(error) if http_client::is_nonsense(error) => Err(Failure::Nonsense(text(error))),
-            Some(error) => Err(Failure::Transport(text(error))),
-        },
     }
-}
-
-/// An error of the transport and what led to it, in one line.
-fn text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
-/// tonic refuses messages above its limit with this status, which upstreams may use as well.
-fn is_too_long(status: &Status) -> bool {
-    status.message().contains("decoded message length too large")
 }
 
 /// Methods of section 4.2 whose service calls them otherwise.
@@ -236,44 +190,6 @@ fn path(method: &str, generic: bool) -> Option<Cow<'static, str>> {
     let (first, rest) = own.split_at_checked(1)?;
     let plain = !rest.contains('/');
     plain.then(|| Cow::Owned(format!("/pb.{service}/{}{rest}", first.to_ascii_uppercase())))
-}
-
-/// Bytes in, the same bytes out.
-#[derive(Clone, Copy, Debug, Default)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = BytesCodec;
-    type Decoder = BytesCodec;
-
-    fn encoder(&mut self) -> BytesCodec {
-        BytesCodec
-    }
-
-    fn decoder(&mut self) -> BytesCodec {
-        BytesCodec
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, input: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(input.copy_to_bytes(input.remaining())))
-    }
 }
 
 #[cfg(test)]

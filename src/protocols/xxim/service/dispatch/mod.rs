@@ -7,7 +7,7 @@
 //! of an upstream whose circuit is open costs none of them.
 
 mod breaker;
-pub(crate) mod grpc;
+mod grpc;
 mod head;
 mod http1;
 mod other;
@@ -25,10 +25,10 @@ use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
-use crate::config::model::{Sidecar, XximRoute, XximTarget, XximUpstreams};
+use crate::config::model::{XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
 use crate::lists::letters::Mail;
-use crate::metrics::Registry;
+use crate::outside::Outside;
 use crate::outside::shards::Shards;
 use crate::protocols::xxim::letters::{Letter, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire::Identity;
@@ -37,7 +37,7 @@ use crate::spare;
 
 /// Why a call brought no reply. The texts are for the log and never name a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub(super) enum Failure {
     #[error("no reply in time")]
     Timeout,
     #[error("can not connect: {0}")]
@@ -49,7 +49,7 @@ pub enum Failure {
 }
 
 /// All upstreams, and the calls that are under way.
-pub(crate) struct Dispatch {
+pub(super) struct Dispatch {
     upstreams: Vec<Arc<Upstream>>,
     routes: Vec<XximRoute>,
     calls: Mutex<HashMap<ConnId, Calls>>,
@@ -67,24 +67,20 @@ struct Calls {
 
 impl Dispatch {
     /// Fails if an upstream has no usable URL. Needs the context of a runtime.
-    pub(crate) fn new(
-        settings: &XximUpstreams,
-        sidecar: Sidecar,
-        shards: Shards,
-        registry: &Registry,
-    ) -> io::Result<Dispatch> {
-        let upstream = |settings| Upstream::new(settings, sidecar, registry).map(Arc::new);
+    pub(super) fn new(settings: &XximUpstreams, outside: &Outside) -> io::Result<Dispatch> {
+        let Outside { settings: sidecar, registry, shards, .. } = outside;
+        let upstream = |settings| Upstream::new(settings, *sidecar, registry).map(Arc::new);
         let upstreams = settings.upstreams.iter().map(upstream);
         Ok(Dispatch {
             upstreams: upstreams.collect::<io::Result<_>>()?,
             routes: settings.routes.clone(),
             calls: Mutex::default(),
-            shards,
+            shards: shards.clone(),
         })
     }
 
     /// Begins a call. Needs the context of a runtime.
-    pub(crate) fn begin(self: &Arc<Self>, conn: ConnId, number: u32, call: Box<UpstreamCall>) {
+    pub(super) fn begin(self: &Arc<Self>, conn: ConnId, number: u32, call: Box<UpstreamCall>) {
         let answer = Answer { shards: self.shards.clone(), conn, number, given: false };
         let route = self.routes.get(usize::from(call.route));
         let Some((route, upstream)) = route.and_then(|route| match route.to {
@@ -128,7 +124,7 @@ impl Dispatch {
     }
 
     /// The connection has gone: gives up those of its calls that do not go on without it.
-    pub(crate) fn cancel(&self, conn: ConnId) {
+    pub(super) fn cancel(&self, conn: ConnId) {
         let calls = {
             let mut all = self.calls();
             let calls = all.remove(&conn);

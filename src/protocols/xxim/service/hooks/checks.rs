@@ -4,62 +4,48 @@
 //! ends the connection, and everything else means that nobody could say. One attempt. Costs: one
 //! call.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use prost::Message;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
-use tonic::{Code, Request};
+use tonic::Code;
 
-use super::{Failure, PROTOBUF, Target};
 use crate::hub::login::Permission;
 use crate::limits::{CALLBACK_ANSWER_BYTES_MAX, LOGIN_MESSAGE_CHARS_MAX};
+use crate::outside::callback::{Callback, Failure, PROTOBUF, Target};
 use crate::outside::http_client;
-use crate::protocols::xxim::service::dispatch::{self, grpc};
 use crate::protocols::xxim::wire::proto::{BeforeRequestReq, BeforeRequestResp, CommonReq};
 use crate::protocols::xxim::wire::text::AUTH_FAILED;
 use crate::protocols::xxim::wire::{Identity, common_req};
 
 /// Asks.
 pub(super) async fn ask(
-    target: &Target,
+    hook: &Callback,
     identity: &Identity,
     method: &str,
-    time_max: Duration,
 ) -> Result<Permission, Failure> {
     let body = question(identity, method);
-    match target {
+    match &hook.target {
         Target::Unset => Err(Failure::Unset),
         Target::Http(client, url) => {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, PROTOBUF), (ACCEPT, PROTOBUF)]);
-            let response = client.post(url.clone(), headers, body, time_max).await?;
+            let response = client.post(url.clone(), headers, body, hook.deadline).await?;
             match response.status().as_u16() {
                 200 => permission(http_client::body(response, CALLBACK_ANSWER_BYTES_MAX).await?),
                 401 => Ok(Permission::Banned(AUTH_FAILED.to_owned())),
                 _ => Err(Failure::Status(response.status())),
             }
         }
-        Target::Grpc(channel, path) => {
-            let request = Request::new(body);
-            let call =
-                grpc::unary(channel.clone(), path.clone(), request, CALLBACK_ANSWER_BYTES_MAX);
-            let timeout = |_| Failure::Upstream(http_client::Failure::Timeout);
-            match tokio::time::timeout(time_max, call).await.map_err(timeout)? {
-                Ok(Ok(answer)) => permission(answer),
-                Ok(Err(status)) if status.code() == Code::Unauthenticated => {
-                    let told = match status.message() {
-                        "" => AUTH_FAILED,
-                        message => message,
-                    };
-                    Ok(Permission::Banned(told.chars().take(LOGIN_MESSAGE_CHARS_MAX).collect()))
-                }
-                Ok(Err(status)) => Err(Failure::Grpc(status.code())),
-                Err(dispatch::Failure::Unreachable(text)) => {
-                    Err(http_client::Failure::Unreachable(text).into())
-                }
-                Err(failure) => Err(http_client::Failure::Transport(failure.to_string()).into()),
+        Target::Grpc(channel, path) => match hook.call(channel, path, body).await? {
+            Ok(answer) => permission(answer),
+            Err(status) if status.code() == Code::Unauthenticated => {
+                let told = match status.message() {
+                    "" => AUTH_FAILED,
+                    message => message,
+                };
+                Ok(Permission::Banned(told.chars().take(LOGIN_MESSAGE_CHARS_MAX).collect()))
             }
-        }
+            Err(status) => Err(Failure::Grpc(status.code())),
+        },
     }
 }
 

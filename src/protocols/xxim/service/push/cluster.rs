@@ -15,9 +15,9 @@ use super::Pushes;
 use crate::config::model::XximPushService;
 use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
+use crate::outside::nodes;
 use crate::outside::shards::Shards;
 use crate::protocols::xxim::wire::proto as pb;
-use crate::sidecar::mesh;
 
 /// Methods of the calls.
 pub(super) const SEND: &str = "xxim/sendMsg";
@@ -43,7 +43,7 @@ impl Pushes {
         body: Bytes,
     ) -> Vec<R> {
         let Some(mesh) = &self.mesh else { return Vec::new() };
-        let answers = mesh::call(mesh, method, body).await;
+        let answers = nodes::call(mesh, method, body).await;
         answers.into_iter().filter_map(|body| R::decode(body).ok()).collect()
     }
 
@@ -70,7 +70,7 @@ impl Pushes {
 
 /// Answers the calls of other nodes until the mesh ends. `settings` are those of the push service
 /// here, if there is one.
-pub(crate) async fn serve(
+pub(in crate::protocols::xxim::service) async fn serve(
     mut calls: mpsc::Receiver<MeshCall>,
     mesh: UnboundedSender<MeshRequest>,
     settings: Option<XximPushService>,

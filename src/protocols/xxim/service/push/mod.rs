@@ -19,28 +19,22 @@ use tokio::sync::{Mutex, mpsc};
 use tonic::{Request, Response, Status};
 
 use self::answers::Telling;
-pub(crate) use self::cluster::serve as serve_mesh;
 pub use self::server::Certificates;
-pub(crate) use self::server::serve;
+pub(super) use self::server::serve;
 use crate::config::model::XximPushService;
 use crate::lists::letters::{Mail, MeshRequest};
 use crate::mail::UnboundedSender;
 use crate::outside::shards::Shards;
 use crate::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult};
+use crate::protocols::xxim::service::grpc;
 use crate::protocols::xxim::wire::proto as pb;
-
-/// The generated service and client.
-#[allow(missing_docs)]
-pub mod service {
-    include!(concat!(env!("OUT_DIR"), "/grpc/pb.rs"));
-}
 
 /// Shards answer within a turn, unless the process ends.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What backends may ask for.
 #[derive(Clone)]
-pub(crate) struct Pushes {
+pub(super) struct Pushes {
     shards: Shards,
     settings: Arc<XximPushService>,
     telling: Arc<Telling>,
@@ -52,7 +46,7 @@ pub(crate) struct Pushes {
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(super) enum Refusal {
     #[error("getUserConnReq is missing")]
     NoFilter,
     #[error("an empty filter would mean everybody; xxim.push.allow_broadcast permits it")]
@@ -73,7 +67,7 @@ impl From<Refusal> for Status {
 }
 
 impl Pushes {
-    pub(crate) fn new(
+    pub(super) fn new(
         shards: Shards,
         settings: XximPushService,
         pod: Ipv4Addr,
@@ -161,7 +155,7 @@ fn filter(request: pb::GetUserConnReq) -> PushFilter {
 }
 
 #[tonic::async_trait]
-impl service::conn_service_server::ConnService for Pushes {
+impl grpc::conn_service_server::ConnService for Pushes {
     async fn kick_user_conn(
         &self,
         request: Request<pb::KickUserConnReq>,

@@ -28,7 +28,6 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::service::Routes;
 
-use super::service::conn_service_server::ConnServiceServer;
 use super::{Pushes, http};
 use crate::config::model::{PushBounds, XximPushService};
 use crate::config::{push_connections_max, raise_nofile};
@@ -36,8 +35,9 @@ use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::outside::origin::is_foreign;
 use crate::outside::places::{Place, Places, Tracked};
+use crate::outside::secrets::same;
+use crate::protocols::xxim::service::grpc::conn_service_server::ConnServiceServer;
 use crate::protocols::xxim::wire::code;
-use crate::sidecar::login::same;
 
 /// How often an HTTP/2 backend that is silent is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -46,7 +46,12 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub type Certificates = Option<watch::Receiver<Arc<ServerConfig>>>;
 
 /// Serves until it is dropped. A connection has the certificates of the moment at which it came.
-pub(crate) async fn serve(listener: TcpListener, tls: Certificates, pushes: Pushes, peers: Peers) {
+pub(in crate::protocols::xxim::service) async fn serve(
+    listener: TcpListener,
+    tls: Certificates,
+    pushes: Pushes,
+    peers: Peers,
+) {
     let bounds = pushes.settings.bounds;
     let doors = Doors::new(pushes);
     let max = push_connections_max(bounds.connections_max, raise_nofile()) as usize;
