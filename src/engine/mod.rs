@@ -387,6 +387,7 @@ impl Engine {
     }
 
     /// Charge of what waits to be written to a backend but for events: its answers.
+    #[inline]
     pub(crate) fn own_bytes(&mut self, slot: u32) -> usize {
         self.conns[slot].flight().map_or(0, |flight| flight.own_bytes())
     }

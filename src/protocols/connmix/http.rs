@@ -127,6 +127,7 @@ impl super::api::Api {
     }
 
     /// Handles the next piece of a request. `None`: there is none, or the connection must wait.
+    #[inline]
     pub(crate) fn next(
         &mut self,
         engine: &mut Engine,
@@ -158,6 +159,7 @@ impl super::api::Api {
 
     /// What has come was handled, but for so many bytes at its end. True: the connection is a
     /// WebSocket now, whose decoder has what is left.
+    #[inline]
     pub(crate) fn end(
         &mut self,
         engine: &mut Engine,

@@ -224,6 +224,7 @@ impl super::Netsvr {
         engine.linger(slot);
     }
 
+    #[inline]
     pub(crate) fn business(&mut self, engine: &Engine, slot: u32) -> Option<&mut Business> {
         self.backends.of_mut(engine.index(slot, kind::BUSINESS))
     }

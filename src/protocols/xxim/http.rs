@@ -430,14 +430,18 @@ impl super::Xxim {
 
     /// A backend casts to these connections: for those whose request a worker has it is the
     /// answer. Returns how many these were.
+    #[inline]
     pub(crate) fn http_cast(&mut self, engine: &mut Engine, conns: &[ConnId], data: &Bytes) -> u64 {
-        let mut answered = 0;
-        if self.with_workers > 0 {
-            for slot in conns.iter().filter_map(|&id| engine.conns.slot(id)).collect::<Vec<_>>() {
-                answered += u64::from(self.http_end_cast(engine, slot, success(data.clone())));
-            }
+        match self.with_workers {
+            0 => 0,
+            _ => self.http_end_casts(engine, conns, data),
         }
-        answered
+    }
+
+    fn http_end_casts(&mut self, engine: &mut Engine, conns: &[ConnId], data: &Bytes) -> u64 {
+        let slots: Vec<u32> = conns.iter().filter_map(|&id| engine.conns.slot(id)).collect();
+        let ended = |slot| self.http_end_cast(engine, slot, success(data.clone()));
+        slots.into_iter().map(ended).filter(|ended| *ended).count() as u64
     }
 
     /// Answers a request that a worker has; false: it has none of this connection.
