@@ -62,7 +62,9 @@ pub trait Tenant {
     fn message(&mut self, _engine: &mut Engine, _slot: u32, _opcode: Opcode, _data: &[u8]) {}
 
     /// Handles the next frame of a bare stream. False: there is none, or the connection must wait.
+    /// A protocol that is spoken without a WebSocket has to say how.
     fn next(&mut self, _engine: &mut Engine, _slot: u32, _input: &mut &[u8]) -> bool {
+        debug_assert!(false, "no bare stream");
         false
     }
 

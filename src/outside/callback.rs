@@ -38,7 +38,7 @@ pub enum Failure {
     Grpc(Code),
     #[error("the answer makes no sense: {0}")]
     Undecodable(String),
-    #[error("too many hooks wait")]
+    #[error("too many calls wait")]
     NoRoom,
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP client of the process, shared by everything that calls an application.
+//! The HTTP client for everything that calls an application; each service has one.
 //!
 //! It keeps connections alive, follows redirects where that makes sense (301, 302 and 303 turn a
 //! POST into a GET, 307 and 308 repeat it) and reads no more of an answer than it is told to. One

@@ -1,4 +1,4 @@
-//! Pages of strangers at the ports of the sidecar that ask for no credentials: whoever works on the
+//! Pages of strangers at ports that ask for no credentials: whoever works on the
 //! machine has a browser that reaches them for every page that tells it to ([`Origins::trust`]).
 //! There is no list, for no page has a use for them.
 

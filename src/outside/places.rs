@@ -1,5 +1,5 @@
-//! Connections of peers to an HTTP server of the sidecar: how many there are, and how long each may
-//! let the gateway wait.
+//! Connections of peers to an HTTP server beside the shards: how many there are, and how long each
+//! may let the gateway wait.
 //!
 //! Invariants: at most so many at once, and so many descriptors are kept free for them; whoever
 //! comes finds a place, unless the gateway works for all that are there: of those that are waited

@@ -1,6 +1,6 @@
 //! The protocols, a folder each: their messages (`wire`), their decisions as data (`rules`), and
 //! what a shard does with their connections (the tenant, `mod`). No protocol knows another one, nor
-//! the shard; deleting one is deleting its folder and its lines in the lists.
+//! the shard.
 
 pub mod connmix;
 pub mod echo;

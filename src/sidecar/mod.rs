@@ -32,7 +32,7 @@ use crate::outside::Outside;
 use crate::outside::places::{Places, listener};
 use crate::outside::shards::Shards;
 use crate::protocols::{connmix, netsvr, xxim};
-pub use crate::rsa_keys::RsaKey;
+use crate::rsa_keys::RsaKey;
 
 pub use admin::{Phase, Readiness};
 use login::Logins;
@@ -46,7 +46,7 @@ const WORKERS: &str = "sidecar-workers";
 const BEAT: Duration = Duration::from_secs(1);
 /// Threads for name lookups, which the C library does blocking.
 const LOOKUP_THREADS_MAX: usize = 4;
-/// Room in the channel for [`SidecarRequest::Stop`] beside the callbacks.
+/// Room in the channel for [`SidecarRequest::Stop`] beside the requests.
 const STOPS_MAX: usize = 4;
 /// Requests that are taken out of the channel at a time.
 const BATCH: usize = 64;

@@ -63,13 +63,13 @@ pub fn aside(source: &Source) -> Vec<String> {
     found
 }
 
-/// Who has the whole configuration and is not to: the engine, and protocols but for their services.
+/// Who has the whole configuration and is not to: the engine and the protocols.
 pub fn whole_configuration(source: &Source) -> Vec<String> {
-    let service = part(source).is_some_and(|(_, part)| part == "service");
-    if !(source.is_in("src/engine") || source.path.starts_with(FOLDER)) || service {
+    const WHOLE: [&str; 4] = ["config", "config::Config", "config::model", "config::model::Config"];
+    if !(source.is_in("src/engine") || source.path.starts_with(FOLDER)) {
         return Vec::new();
     }
-    let whole = |(_, import): &(usize, String)| import == "config::model::Config";
+    let whole = |(_, import): &(usize, String)| WHOLE.contains(&import.as_str());
     let message = "the whole configuration; it is given its own part when it is made";
     let found = crate_paths(source).into_iter().filter(whole);
     found.map(|(index, _)| source.at(index, message)).collect()
@@ -254,10 +254,9 @@ fn who_has_the_whole_configuration_is_found() {
     let whole = |path: &str, code: &str| whole_configuration(&Source::new(path, code)).len();
     let code = "use crate::config::model::{Config, Im};\n";
     assert_eq!((whole("src/engine/mod.rs", code), whole("src/protocols/im/mod.rs", code)), (1, 1));
-    assert_eq!(
-        (whole("src/shard/mod.rs", code), whole("src/protocols/im/service/a.rs", code)),
-        (0, 0)
-    );
+    assert_eq!(whole("src/shard/mod.rs", code), 0);
+    assert_eq!(whole("src/engine/mod.rs", "use crate::config::{Config, model};\n"), 2);
+    assert_eq!(whole("src/engine/mod.rs", "use crate::config::*;\n"), 1);
     assert_eq!(whole("src/engine/mod.rs", "use crate::config::model::Im as Config;\n"), 0);
 }
 

@@ -63,7 +63,21 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lists/numbers.rs", &["engine::conns::Kind", "engine::forms", "hub::push::Format"]),
-    ("lists", &["lists", "protocols", "engine", "wire", "hub", "config", "metrics"]),
+    (
+        "lists",
+        &[
+            "lists",
+            "protocols::connmix::letters",
+            "protocols::im::letters",
+            "protocols::netsvr::letters",
+            "protocols::xxim::letters",
+            "engine",
+            "wire",
+            "hub",
+            "config",
+            "metrics",
+        ],
+    ),
     (
         "outside",
         &[
