@@ -60,7 +60,7 @@ fn world(seed: u64, shards: usize, config: Config, weather: Weather) -> (World, 
 }
 
 const FAIR: Weather = Weather {
-    answer_piece: ringway::limits::ANSWER_PIECE,
+    answer_piece: ringway::protocols::netsvr::limits::ANSWER_PIECE,
     read_on: 3,
     mailbox_messages_max: 1000,
     socket_bytes_max: 1 << 30,
@@ -220,7 +220,7 @@ impl Story {
             config.im.room_burst = 1_000_000;
         }
         let weather = Weather {
-            answer_piece: ringway::limits::ANSWER_PIECE,
+            answer_piece: ringway::protocols::netsvr::limits::ANSWER_PIECE,
             read_on: 3,
             mailbox_messages_max: *pick(&mut rng, &[1, 3, 100]),
             socket_bytes_max: *pick(&mut rng, &[30, 500, 100_000]),

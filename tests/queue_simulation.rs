@@ -108,7 +108,7 @@ impl Story {
             })
             .collect();
         let weather = Weather {
-            answer_piece: ringway::limits::ANSWER_PIECE,
+            answer_piece: ringway::protocols::netsvr::limits::ANSWER_PIECE,
             read_on: 3,
             mailbox_messages_max: [1, 4, 1000][rng.usize(..3)],
             socket_bytes_max: [100, 700, 20_000][rng.usize(..3)],

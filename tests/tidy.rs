@@ -71,6 +71,7 @@ fn services_are_asked_by_letters() {
 fn protocols_and_their_parts_know_what_they_need() {
     check_each(house::pure_parts);
     check_each(house::whole_configuration);
+    check_each(house::lists);
 }
 
 #[test]
@@ -269,6 +270,9 @@ fn what_nobody_counts_keeps_or_uses_is_found() {
                 );\nrow(\n    \"a.b.idle\",\n);\n";
     let config = "fn a() {\n    table.number(\"b.read\", USED_MAX);\n}\n";
     let files = [Source::new("src/limits/a.rs", rows), Source::new("src/config/a.rs", config)];
+    assert_eq!(lines_of(&counted::limits(&files)), [2, 7]);
+    let own = "src/protocols/a/limits.rs";
+    let files = [Source::new(own, rows), Source::new("src/protocols/a/config/b.rs", config)];
     assert_eq!(lines_of(&counted::limits(&files)), [2, 7]);
 
     let table = "table! {\n    USED = \"ringway::used\",\n    FREE = \"ringway::free\",\n}\n";

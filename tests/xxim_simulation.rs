@@ -134,7 +134,7 @@ impl Story {
         }
         let requests_max = config.xxim.requests_max as usize;
         let weather = Weather {
-            answer_piece: ringway::limits::ANSWER_PIECE,
+            answer_piece: ringway::protocols::netsvr::limits::ANSWER_PIECE,
             read_on: 3,
             mailbox_messages_max: *pick(&mut rng, &[1, 3, 100]),
             socket_bytes_max: *pick(&mut rng, &[30, 500, 100_000]),

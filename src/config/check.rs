@@ -12,7 +12,8 @@ use super::machine::{Machine, push_connections_max};
 use super::model::*;
 use super::settings::{Settings, allowed};
 use super::{connmix, connmix_server, im, log_filter, login, mesh, origins, xxim, xxim_upstream};
-use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX, default};
+use crate::limits::all::default;
+use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
 
 /// A default of connections below this is worth a warning.
 const CONNECTIONS_FEW: u32 = 1000;

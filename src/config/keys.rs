@@ -271,7 +271,7 @@ pub(super) const fn flag(key: &'static str, what: &'static str) -> Key {
 pub(super) fn kind(key: &str) -> Option<ValueType> {
     match find(key) {
         Some(row) => Some(row.kind),
-        None => limits::find(key).map(|limit| match limit.unit {
+        None => limits::all::find(key).map(|limit| match limit.unit {
             Unit::Milliseconds => ValueType::Duration,
             _ => ValueType::Number,
         }),
@@ -280,7 +280,7 @@ pub(super) fn kind(key: &str) -> Option<ValueType> {
 
 /// How much of the value of a key may be repeated; `None` if there is no such key.
 pub(super) fn shown(key: &str) -> Option<Shown> {
-    find(key).map(|row| row.shown).or(limits::find(key).map(|_| Shown::All))
+    find(key).map(|row| row.shown).or(limits::all::find(key).map(|_| Shown::All))
 }
 
 /// The rows of every area, in the order of the reference.
@@ -307,7 +307,7 @@ pub(super) fn find(key: &str) -> Option<&'static Key> {
 /// Every configuration key, those of [`crate::limits`] included, each once.
 pub fn all() -> impl Iterator<Item = &'static str> {
     let known = |key: &str| find(key).is_some();
-    let limits = limits::all().map(|limit| limit.key);
+    let limits = limits::all::rows().map(|limit| limit.key);
     let rest = limits.filter(move |key| *key != limits::FIXED && !known(key));
     rows().map(|row| row.key).chain(rest)
 }
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn every_key_says_what_it_is_for_and_what_is_allowed() {
         for key in rows() {
-            let limit = limits::find(key.key);
+            let limit = limits::all::find(key.key);
             assert_ne!(key.what.is_empty(), limit.is_none(), "{}", key.key);
             let explained = limit.is_some() || !key.allowed.is_empty();
             let by_kind = matches!(key.kind, ValueType::Choice(_) | ValueType::Flag);

@@ -65,7 +65,7 @@ pub fn reference() -> String {
     }
     out.push_str("#### Limits that can not be configured\n\n");
     out.push_str("| limit | what | when it is reached |\n|---|---|---|\n");
-    for limit in limits::all().filter(|limit| limit.key == FIXED) {
+    for limit in limits::all::rows().filter(|limit| limit.key == FIXED) {
         let (value, unit) = (limit.unit.show(limit.max), limit.unit.name());
         let _ = writeln!(out, "| {value} {unit} | {} | {} |", limit.what, limit.when_hit);
     }
@@ -73,7 +73,7 @@ pub fn reference() -> String {
 }
 
 fn row(out: &mut String, key: &str, table: &str) {
-    let limit: Option<&Limit> = limits::find(key);
+    let limit: Option<&Limit> = limits::all::find(key);
     let row = keys::find(key);
     let default = match (row, limit) {
         (Some(row), _) => row.default.to_owned(),
@@ -106,7 +106,7 @@ mod tests {
         let reference = reference();
         let rows = |line: &&str| line.starts_with("| ") && !line.starts_with("| key");
         let count = reference.lines().filter(rows).filter(|l| !l.starts_with("| limit")).count();
-        let fixed = limits::all().filter(|limit| limit.key == FIXED).count();
+        let fixed = limits::all::rows().filter(|limit| limit.key == FIXED).count();
         assert_eq!(count, keys::all().count() + fixed);
         assert!(reference.contains("| `max_online` | `100000` | 1 to 16000000 connections |"));
     }

@@ -303,7 +303,7 @@ impl Settings {
         match keys::find(&key) {
             Some(row) if row.default.is_empty() => Value::Text(String::new()),
             Some(row) => env::toml_value(row.default),
-            None => match limits::find(&key) {
+            None => match limits::all::find(&key) {
                 Some(limit) => env::toml_value(&limit.unit.show(limit.default)),
                 None => Value::Text(String::new()),
             },
@@ -337,7 +337,7 @@ impl Settings {
 /// What may be written for a key; the words that errors and reference use.
 pub(super) fn allowed(key: &str) -> String {
     let row = keys::find(key);
-    match (row.map(|row| row.kind), limits::find(key)) {
+    match (row.map(|row| row.kind), limits::all::find(key)) {
         (Some(ValueType::Choice(names)), _) => {
             names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ")
         }
@@ -355,7 +355,7 @@ fn allowed_at(path: &str) -> String {
 }
 
 fn limit_of(path: &str) -> Option<&'static Limit> {
-    key_of(path).and_then(|key| limits::find(&key))
+    key_of(path).and_then(|key| limits::all::find(&key))
 }
 
 fn bounds(limit: &Limit) -> String {

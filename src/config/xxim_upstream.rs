@@ -14,7 +14,9 @@ use super::keys::{self, Key, choice, flag, text};
 use super::model::XximPushService;
 use super::settings::Settings;
 use super::xxim_push;
-use crate::limits::{XXIM_ROUTES_MAX as ROUTES_MAX, XXIM_UPSTREAMS_MAX as UPSTREAMS_MAX};
+use crate::protocols::xxim::limits::{
+    XXIM_ROUTES_MAX as ROUTES_MAX, XXIM_UPSTREAMS_MAX as UPSTREAMS_MAX,
+};
 
 /// Name of the upstream that stands for the netsvr workers.
 pub const WORKER: &str = "worker";

@@ -60,7 +60,6 @@ use crate::hub::client_id::ClientIds;
 use crate::hub::login::Login;
 use crate::hub::push::Command;
 use crate::hub::{ConnId, Hub};
-use crate::limits::{GUEST_KICKS_WAITING_MAX, XXIM_SEAL_BYTES_PER_TURN};
 use crate::lists::letters::Mail;
 use crate::log::{Every, target};
 use crate::metrics::{Counters, DropReason, Meters, SendTimes};
@@ -238,7 +237,7 @@ impl Engine {
         debug_assert!(now.ms >= self.now.ms, "the process clock never goes back");
         self.now = now;
         self.counters.turns += 1;
-        self.seal_left = XXIM_SEAL_BYTES_PER_TURN;
+        self.seal_left = self.settings.seal_bytes_per_turn;
         self.reading_left = self.reading_max;
         self.meters.tick(now.ms, &self.counters.items());
     }
@@ -438,11 +437,12 @@ impl Engine {
 
     /// Keeps a command for later (`ForceOfflineGuest` with a delay).
     pub(crate) fn later(&mut self, delay_s: u32, job: Job) {
-        if self.jobs.len() >= GUEST_KICKS_WAITING_MAX {
+        let jobs_max = self.settings.jobs_max;
+        if self.jobs.len() >= jobs_max {
             if let Some(unsaid) = self.complaints.allow(self.now.ms) {
                 tracing::warn!(
                     target: target::SHARD,
-                    GUEST_KICKS_WAITING_MAX, unsaid, "too many delayed kicks; dropped"
+                    jobs_max, unsaid, "too many delayed kicks; dropped"
                 );
             }
             return self.dropped(DropReason::TooManyJobs, 1);

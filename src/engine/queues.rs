@@ -7,7 +7,7 @@
 //! a consumer that dies loses nothing that was not yet written to it.
 //!
 //! With `full = "block"` a pusher's shard may have so many messages per topic under way that the
-//! home has not accepted ([`UNACCEPTED_MAX`]); beyond that each client can push one more and is
+//! home has not accepted (`unaccepted_max`); beyond that each client can push one more and is
 //! then not read until there is room.
 //!
 //! With `scope = "cluster"` messages come to their home from JetStream; see `cluster`.
@@ -28,7 +28,6 @@ use crate::hub::ConnId;
 use crate::hub::queues::{
     Full, Homes, Outcome, Push, PushError, Pushed, QueueLimits, Queues, Waiter, Window,
 };
-use crate::limits::CONNMIX_UNACCEPTED_MAX as UNACCEPTED_MAX;
 use crate::lists::letters::{Mail, QueueRequest};
 use crate::metrics::DropReason;
 use crate::spare::Look;
@@ -285,7 +284,7 @@ impl Engine {
             return Pushed::Queued;
         };
         unaccepted.messages += 1;
-        if unaccepted.messages <= UNACCEPTED_MAX {
+        if unaccepted.messages <= self.settings.unaccepted_max {
             return Pushed::Queued;
         }
         unaccepted.waiting.push_back(client);
@@ -296,7 +295,7 @@ impl Engine {
     pub(crate) fn pushes_accepted(&mut self, topic: &str, count: u32) {
         let Some(unaccepted) = self.queueing.unaccepted.get_mut(topic) else { return };
         unaccepted.messages = unaccepted.messages.saturating_sub(count as usize);
-        let room = UNACCEPTED_MAX.saturating_sub(unaccepted.messages);
+        let room = self.settings.unaccepted_max.saturating_sub(unaccepted.messages);
         let goes_on = room.min(unaccepted.waiting.len());
         let clients: Vec<ConnId> = unaccepted.waiting.drain(..goes_on).collect();
         if unaccepted.messages == 0 && unaccepted.waiting.is_empty() {

@@ -29,6 +29,13 @@ pub struct Settings {
     pub queues: QueueLimits,
     /// Bytes of one event of a queue topic.
     pub queue_event_bytes_max: usize,
+    /// Messages per queue topic under way to a home that makes its pushers wait; beyond that each
+    /// client may push one more.
+    pub unaccepted_max: usize,
+    /// Commands that may wait for their time.
+    pub jobs_max: usize,
+    /// Plain bytes that are encrypted for pushes in one turn.
+    pub seal_bytes_per_turn: usize,
     /// Rooms have limits, so their members are counted.
     pub counts_rooms: bool,
 }

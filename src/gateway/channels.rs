@@ -12,6 +12,8 @@ use crate::life::{Life, shard_name};
 use crate::limits;
 use crate::lists::letters::{Mail, MeshCall, MeshRequest, QueueRequest, SidecarRequest};
 use crate::mail::{Mailbox, UnboundedSender};
+use crate::protocols::netsvr::limits::LARGE_ANSWERS_MAX;
+use crate::protocols::xxim::limits::XXIM_REQUESTS_SENT;
 use crate::shard::driver::Ways;
 use crate::sidecar::mesh::{self, queues};
 
@@ -54,8 +56,8 @@ pub(super) fn open(
 fn requests_max(config: &Config) -> usize {
     let each = config.netsvr.customer.callbacks_max as usize
         + config.login.under_way_max as usize
-        + limits::XXIM_REQUESTS_SENT
+        + XXIM_REQUESTS_SENT
         + config.connmix.rules.http_calls_max as usize
-        + limits::LARGE_ANSWERS_MAX;
+        + LARGE_ANSWERS_MAX;
     each * config.runtime.cpus.len()
 }

@@ -188,7 +188,7 @@ impl Output {
                 _ => Err(old.wrong(entry, "netsvr knows 1 (text) and 2 (binary)")),
             };
         }
-        match limits::find(target) {
+        match limits::all::find(target) {
             Some(limit) if target.ends_with("metrics_items") => self.items(old, entry, limit),
             Some(limit) if limit.unit == Unit::Milliseconds => self.duration(old, entry, limit),
             Some(_) if target.ends_with("heartbeat_message") => text(old, entry).map(Value::from),

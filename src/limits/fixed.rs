@@ -1,4 +1,5 @@
-//! Limits that can not be configured: constants that the code uses, and a row for each.
+//! Limits of no protocol that can not be configured: constants that the code uses, and a row for
+//! each.
 
 use std::time::Duration;
 
@@ -26,31 +27,13 @@ pub const WEBSOCKET_MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// other connection shares (the counts and the handle of its bytes 48, the smallest allocation of
 /// an allocator 16, its places in a vector that doubles 16, and some to spare).
 pub const FRAME_CHARGE_BYTES: usize = 96;
+/// Bytes of the context of one connection as JSON. Its row is in the limits of connmix.
+pub const CONTEXT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are kept of a client whose messages wait, before its socket is not read any more,
+/// unless its protocol says otherwise. Its row is in the limits of connmix.
+pub const HELD_BYTES_MAX: usize = 64 * 1024;
 /// What may wait for one connection, in bytes charged, before only its newest pong waits as well.
 pub const PONG_CHARGE_MAX: u32 = 64 * 1024;
-/// Queries of one backend connection that may be under way at the same time.
-pub const BUSINESS_QUERIES_MAX: usize = 64;
-/// Bytes of answers that may wait for one backend connection before it is not read any more.
-pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Bytes of answers that wait for all backend connections of a shard, before it makes no further
-/// answer of those that take more than one piece ([`ANSWER_PIECE`]).
-pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What a shard finds, puts together and writes for answers in one turn: connections, users, topics
-/// and members. With topics a turn took 0.1 ms of CPU on average (`protocols/netsvr/answers.rs`).
-pub const ANSWER_PIECE: usize = 4096;
-/// Answers of more than one piece that a shard has put together at the same time.
-pub const LARGE_ANSWERS_MAX: usize = 1;
-/// Messages per queue topic that a shard may have under way to the topic's home, where a full
-/// topic makes its pushers wait; beyond that each client may push one more.
-pub const CONNMIX_UNACCEPTED_MAX: usize = 64;
-/// Requests of one connmix API connection that may be under way at the same time.
-pub const CONNMIX_REQUESTS_MAX: usize = 256;
-/// Bytes of answers that may wait for one connmix API connection before it is not read any more.
-pub const CONNMIX_ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Requests for `/metrics` that one shard may have under way.
-pub const METRICS_REQUESTS_MAX: usize = 4;
-/// Delayed kicks (`ForceOfflineGuest` with a delay) that may wait on one shard.
-pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 /// Bytes of the answer to an HTTP callback.
 pub const CALLBACK_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Connections that may wait to be accepted, per listener and shard; the kernel caps it at
@@ -69,20 +52,6 @@ pub const RING_SUBMISSION_ENTRIES: u32 = 1024;
 pub const RING_COMPLETION_ENTRIES: u32 = 8192;
 /// Completions that may wait for each receive buffer, if that is more.
 pub const RING_COMPLETIONS_PER_BUFFER: u32 = 4;
-/// Tags of a user that a verifier tells.
-pub const LOGIN_TAGS_MAX: usize = 64;
-/// Characters of a verifier's message that a client is told.
-pub const LOGIN_MESSAGE_CHARS_MAX: usize = 512;
-/// Tables [[connmix.server]].
-pub const CONNMIX_SERVERS_MAX: usize = 64;
-/// Tables [[xxim.upstream]].
-pub const XXIM_UPSTREAMS_MAX: usize = 64;
-/// Tables [[xxim.route]].
-pub const XXIM_ROUTES_MAX: usize = 256;
-/// Bytes of the head of a request to an upstream.
-pub const UPSTREAM_HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of the head of an upstream's reply.
-pub const UPSTREAM_REPLY_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Shards of a process.
 pub const SHARDS_MAX: usize = 256;
 /// Connections of a shard.
@@ -95,50 +64,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// Further descriptors kept free per shard.
 pub const DESCRIPTORS_RESERVED_PER_SHARD: u64 = 64;
 
-/// The rows.
-pub(super) const ROWS: &[Limit] = &[
-    fixed(
-        Unit::Bytes,
-        UPSTREAM_HEAD_BYTES_MAX as i64,
-        "Head of a request to an upstream of xxim.",
-        "The request is answered with code 3.",
-    ),
-    fixed(
-        Unit::Bytes,
-        UPSTREAM_REPLY_HEAD_BYTES_MAX as i64,
-        "Head of a reply of an upstream of xxim.",
-        "The request is answered with code 2.",
-    ),
-    fixed(
-        Unit::Count("tags"),
-        LOGIN_TAGS_MAX as i64,
-        "Tags of a user that a verifier or token tells.",
-        "The rest is left out.",
-    ),
-    fixed(
-        Unit::Count("characters"),
-        LOGIN_MESSAGE_CHARS_MAX as i64,
-        "Message of a backend that refuses a login or request, as a client is told it.",
-        "The rest is cut.",
-    ),
-    fixed(
-        Unit::Count("servers"),
-        CONNMIX_SERVERS_MAX as i64,
-        "Tables `[[connmix.server]]` in a configuration.",
-        "The configuration is refused.",
-    ),
-    fixed(
-        Unit::Count("upstreams"),
-        XXIM_UPSTREAMS_MAX as i64,
-        "Upstreams of xxim in a configuration.",
-        "The configuration is refused.",
-    ),
-    fixed(
-        Unit::Count("routes"),
-        XXIM_ROUTES_MAX as i64,
-        "Routes of xxim in a configuration.",
-        "The configuration is refused.",
-    ),
+/// What is read of peers, and one send to a socket.
+pub(super) const PEERS: &[Limit] = &[
     fixed(
         Unit::Bytes,
         HTTP_HEAD_BYTES_MAX as i64,
@@ -181,36 +108,10 @@ pub(super) const ROWS: &[Limit] = &[
         "Frames of one send that are copied into one buffer.",
         "Larger sends gather the frames where they are.",
     ),
-    fixed(
-        Unit::Count("queries"),
-        BUSINESS_QUERIES_MAX as i64,
-        "Queries of one backend connection that are under way.",
-        "The connection is not read until one is answered.",
-    ),
-    fixed(
-        Unit::Bytes,
-        BUSINESS_ANSWER_BYTES_MAX as i64,
-        "Answers that wait for one backend connection, with the charge for each.",
-        "The connection is not read until it has taken some.",
-    ),
-    fixed(
-        Unit::Bytes,
-        ANSWERS_BYTES_MAX as i64,
-        "Answers that wait for all backend connections of one shard.",
-        "Large answers are made when some of it is taken, one at a time.",
-    ),
-    fixed(
-        Unit::Count("things"),
-        ANSWER_PIECE as i64,
-        "Connections, users, topics and their members that a shard finds for answers in one turn.",
-        "The answer is found in several turns, and put together by another thread.",
-    ),
-    fixed(
-        Unit::Count("answers"),
-        LARGE_ANSWERS_MAX as i64,
-        "Answers of more than one piece that a shard has put together at the same time.",
-        "The next one waits for its turn.",
-    ),
+];
+
+/// What waits for one connection, and answers of callbacks.
+pub(super) const WAITING: &[Limit] = &[
     fixed(
         Unit::Bytes,
         TLS_CHUNK_BYTES as i64,
@@ -241,36 +142,10 @@ pub(super) const ROWS: &[Limit] = &[
         "Answer of an HTTP callback.",
         "The callback counts as failed.",
     ),
-    fixed(
-        Unit::Count("commands"),
-        GUEST_KICKS_WAITING_MAX as i64,
-        "`ForceOfflineGuest` commands with a delay that wait on one shard.",
-        "The command is dropped, logged and counted.",
-    ),
-    fixed(
-        Unit::Count("messages"),
-        CONNMIX_UNACCEPTED_MAX as i64,
-        "Under way from one shard to a queue topic, with `connmix.queue.full = \"block\"`.",
-        "Each client may push one more and is then not read until there is room.",
-    ),
-    fixed(
-        Unit::Count("requests"),
-        CONNMIX_REQUESTS_MAX as i64,
-        "Requests of one connmix API connection that are under way.",
-        "The connection is not read until one is answered.",
-    ),
-    fixed(
-        Unit::Bytes,
-        CONNMIX_ANSWER_BYTES_MAX as i64,
-        "Answers that wait to be written to one connmix API connection, with the charge for each.",
-        "The connection is not read until it has taken some.",
-    ),
-    fixed(
-        Unit::Count("requests"),
-        METRICS_REQUESTS_MAX as i64,
-        "Requests for `/metrics` on the connmix API that one shard has under way.",
-        "503.",
-    ),
+];
+
+/// The process, its threads and rings.
+pub(super) const PROCESS: &[Limit] = &[
     fixed(
         Unit::Milliseconds,
         STILL_LOG_TIME.as_millis() as i64,

@@ -1,4 +1,7 @@
-//! The table of all limits: queues, buffers, batches, names, timeouts.
+//! Limits: queues, buffers, batches, names, timeouts.
+//!
+//! A protocol has its rows in its folder; [`all`] is the list of all tables, and nothing else here
+//! knows a protocol.
 //!
 //! One row per limit, and nothing else says what a limit is: the configuration parser takes default
 //! and bounds from here, the reference in the README is generated from it, and tests walk it. Rows
@@ -7,23 +10,16 @@
 //! Invariants: `min <= default <= max`; every key occurs once. Costs: none at run time, the table
 //! is read while the configuration is.
 
-mod connmix;
-mod connmix_server;
+pub mod all;
 mod fixed;
-mod im;
+mod login;
 mod mesh;
-mod netsvr;
 mod runtime;
-mod xxim;
-mod xxim_upstream;
+mod sidecar;
 
-pub use connmix_server::*;
 pub use fixed::*;
+pub use login::*;
 pub use mesh::*;
-pub use xxim::{
-    XXIM_GIVEN_PER_TURN, XXIM_HELD_BYTES_MAX, XXIM_PARAM_BYTES_MAX, XXIM_REQUESTS_SENT,
-    XXIM_SEAL_BYTES_PER_TURN, XXIM_TOKEN_BYTES_MAX,
-};
 
 /// One limit.
 #[derive(Clone, Copy, Debug)]
@@ -76,44 +72,13 @@ impl Unit {
 /// The key of limits that can not be configured.
 pub const FIXED: &str = "-";
 
-const SECOND: i64 = 1000;
-const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
-const KIB: i64 = 1024;
-const MIB: i64 = 1024 * KIB;
-const U32_MAX: i64 = u32::MAX as i64;
-
-/// The rows of every area, in the order of the reference.
-const AREAS: &[&[Limit]] = &[
-    runtime::ROWS,
-    netsvr::ROWS,
-    xxim::ROWS,
-    xxim_upstream::ROWS,
-    connmix::ROWS,
-    connmix_server::ROWS,
-    im::ROWS,
-    mesh::ROWS,
-    fixed::ROWS,
-];
-
-/// Every limit of the process.
-pub fn all() -> impl Iterator<Item = &'static Limit> + Clone {
-    AREAS.iter().flat_map(|rows| rows.iter())
-}
-
-/// The row of a configuration key.
-pub fn find(key: &str) -> Option<&'static Limit> {
-    all().find(|limit| limit.key == key && key != FIXED)
-}
-
-/// The default of a configuration key that is a limit.
-///
-/// # Panics
-/// If there is no such row.
-pub fn default(key: &str) -> i64 {
-    find(key).expect("the key of a row").default
-}
+pub(crate) const SECOND: i64 = 1000;
+pub(crate) const MINUTE: i64 = 60 * SECOND;
+pub(crate) const HOUR: i64 = 60 * MINUTE;
+pub(crate) const DAY: i64 = 24 * HOUR;
+pub(crate) const KIB: i64 = 1024;
+pub(crate) const MIB: i64 = 1024 * KIB;
+pub(crate) const U32_MAX: i64 = u32::MAX as i64;
 
 /// A number of milliseconds as the configuration writes it, in the largest unit that divides it.
 pub fn duration(milliseconds: i64) -> String {
@@ -127,7 +92,7 @@ pub fn duration(milliseconds: i64) -> String {
 }
 
 /// A configurable limit; the numbers are default, minimum and maximum.
-const fn row(
+pub(crate) const fn row(
     key: &'static str,
     unit: Unit,
     [default, min, max]: [i64; 3],
@@ -138,24 +103,18 @@ const fn row(
     Limit { key, unit, default, min, max, what, when_hit, reload: false }
 }
 
-const fn fixed(unit: Unit, value: i64, what: &'static str, when_hit: &'static str) -> Limit {
+pub(crate) const fn fixed(
+    unit: Unit,
+    value: i64,
+    what: &'static str,
+    when_hit: &'static str,
+) -> Limit {
     row(FIXED, unit, [value; 3], what, when_hit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_key_has_one_row() {
-        for (index, limit) in all().enumerate() {
-            let twin = all().take(index).find(|l| l.key == limit.key && l.key != FIXED);
-            assert!(twin.is_none(), "{} has two rows", limit.key);
-            assert!(limit.what.ends_with('.'), "{}: {}", limit.key, limit.what);
-        }
-        assert!(find(FIXED).is_none());
-        assert_eq!(find("node").map(|limit| limit.max), Some(1023));
-    }
 
     #[test]
     fn durations_are_written_in_their_largest_unit() {

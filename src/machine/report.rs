@@ -119,7 +119,7 @@ fn descriptors(config: &Config, facts: &Facts) -> Finding {
         "descriptors: RLIMIT_NOFILE is {limit} ({open} open), fs.nr_open {nr_open}; enough for \
          {connections} connections"
     );
-    let wanted = limits::all().find(|limit| limit.key == "runtime.connections_max");
+    let wanted = limits::all::rows().find(|limit| limit.key == "runtime.connections_max");
     let wanted = wanted.map_or(0, |limit| limit.default.unsigned_abs());
     if u64::from(connections) >= wanted.min(CONNECTIONS_MANY) {
         return good(text);

@@ -7,10 +7,9 @@ use std::collections::HashMap;
 use crate::engine::LEFT_SPARE;
 use crate::engine::conns::{Conn, Flags};
 use crate::engine::flight::{Flight, Source};
-use crate::limits::{
-    CONNMIX_ANSWER_BYTES_MAX, FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX,
-};
+use crate::limits::{FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::lists::numbers::{self, kind};
+use crate::protocols::connmix::limits::CONNMIX_ANSWER_BYTES_MAX;
 use crate::protocols::netsvr::business::Tally;
 use crate::shard::Shard;
 

@@ -7,6 +7,9 @@ use crate::config::model::Config;
 use crate::engine::Shared;
 use crate::engine::settings::{Settings, Workers};
 use crate::hub::queues::{Full, QueueLimits};
+use crate::protocols::connmix::limits::CONNMIX_UNACCEPTED_MAX;
+use crate::protocols::netsvr::limits::GUEST_KICKS_WAITING_MAX;
+use crate::protocols::xxim::limits::XXIM_SEAL_BYTES_PER_TURN;
 
 /// What the engine needs to know.
 pub(super) fn of_engine(config: &Config) -> Settings {
@@ -39,6 +42,9 @@ pub(super) fn of_engine(config: &Config) -> Settings {
             },
         },
         queue_event_bytes_max: config.connmix.api.event_bytes_max as usize,
+        unaccepted_max: CONNMIX_UNACCEPTED_MAX,
+        jobs_max: GUEST_KICKS_WAITING_MAX,
+        seal_bytes_per_turn: XXIM_SEAL_BYTES_PER_TURN,
         counts_rooms: config.im.max_room_members > 0 || config.im.room_rate > 0,
     }
 }

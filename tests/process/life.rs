@@ -159,7 +159,7 @@ fn a_thread_for_keys_that_stands_still_ends_the_process() {
 /// A gateway whose thread for large answers suffers this with the first one; a client that the
 /// answer is about.
 fn with_large_answer(settings: &str, fault: &str) -> (Binary, Client) {
-    const TOPICS: usize = 2 * ringway::limits::ANSWER_PIECE;
+    const TOPICS: usize = 2 * ringway::protocols::netsvr::limits::ANSWER_PIECE;
     let server = Binary::start(settings);
     server.order(&format!("answers work 1 {fault}"));
     let mut worker = server.worker(1);

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 use ringway::config::model::{MessageType, SlowClient, WorkerPick};
-use ringway::limits::ANSWER_PIECE;
 use ringway::metrics::{Counters, DropReason};
+use ringway::protocols::netsvr::limits::ANSWER_PIECE;
 use ringway::sim::Socket;
 use ringway::wire::worker::proto::{self, Cmd};
 

@@ -9,7 +9,7 @@ use ringway::config::model::{
     Config, Generation, Listener, MessageType, SlowClient, WorkerFull, WorkerPick,
 };
 use ringway::engine::ListenerSettings;
-use ringway::limits::ANSWER_PIECE;
+use ringway::protocols::netsvr::limits::ANSWER_PIECE;
 use ringway::protocols::netsvr::wire::Verdict;
 use ringway::sim::Weather;
 

@@ -49,7 +49,7 @@ impl Scene {
         let mut config = Config::demo();
         config.runtime.connections_max = 100;
         let mut weather = Weather {
-            answer_piece: ringway::limits::ANSWER_PIECE,
+            answer_piece: ringway::protocols::netsvr::limits::ANSWER_PIECE,
             read_on: 3,
             mailbox_messages_max: 100,
             socket_bytes_max: 100_000,
@@ -542,6 +542,9 @@ fn answers_that_nobody_reads_take_so_much_memory_and_no_more() {
     }
     let sizes = Sizes { frame_bytes_max: 1 << 20, piece_bytes_max: 1 << 20, workers_max: 1 };
     let held = scene.world.shards().map(|shard| shard.audit(sizes).answer_bytes).sum::<usize>();
-    assert!(held > ringway::limits::ANSWERS_BYTES_MAX, "{held}: some are made");
-    assert!(held < ringway::limits::ANSWERS_BYTES_MAX + 2 * answer_bytes, "{held}");
+    assert!(held > ringway::protocols::netsvr::limits::ANSWERS_BYTES_MAX, "{held}: some are made");
+    assert!(
+        held < ringway::protocols::netsvr::limits::ANSWERS_BYTES_MAX + 2 * answer_bytes,
+        "{held}"
+    );
 }

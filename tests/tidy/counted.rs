@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
+use super::house;
 use super::source::{Source, is_word};
 
 const METRICS: &str = "src/metrics/table.rs";
 const ROWS: &str = "src/metrics/rows.rs";
-const LIMITS: &str = "src/limits";
 const LOG: &str = "src/log.rs";
 
 /// Families of shards and reasons of drops that no code outside of the tables counts.
@@ -74,8 +74,10 @@ fn used_in(source: &Source, word: &str) -> bool {
 /// read.
 pub fn limits(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
-    let elsewhere = |source: &&Source| !source.is_in(LIMITS);
-    for source in sources.iter().filter(|source| source.is_in(LIMITS)) {
+    let is_table =
+        |source: &&Source| source.is_in("src/limits") || house::is_part(source, "limits");
+    let elsewhere = |source: &&Source| !is_table(source);
+    for source in sources.iter().filter(is_table) {
         for (index, rest) in source.words("pub const") {
             let name: String = rest.trim_start().chars().take_while(|c| is_word(*c)).collect();
             let is_type = !name.chars().all(|c| c.is_uppercase() || c.is_numeric() || c == '_');
@@ -90,7 +92,12 @@ pub fn limits(sources: &[Source]) -> Vec<String> {
             else {
                 continue;
             };
-            let configuration = || sources.iter().filter(|source| source.is_in("src/config"));
+            let configuration = || {
+                let is_one = |source: &&Source| {
+                    source.is_in("src/config") || house::is_part(source, "config")
+                };
+                sources.iter().filter(is_one)
+            };
             if before == "row(" && !configuration().any(|source| reads(source, key)) {
                 let message =
                     format!("the configuration never reads `{key}`; read it or remove it");

@@ -19,16 +19,21 @@ fn part(source: &Source) -> Option<(&str, &str)> {
     Some((parts.next()?, parts.next().unwrap_or_default()))
 }
 
+/// Whether a file belongs to this part of a protocol.
+pub fn is_part(source: &Source, wanted: &str) -> bool {
+    part(source).is_some_and(|(_, part)| part == wanted)
+}
+
 /// Whether a file is the codec of a protocol.
 pub fn is_codec(source: &Source) -> bool {
-    part(source).is_some_and(|(_, part)| part == "wire")
+    is_part(source, "wire")
 }
 
 /// Whether a file is pure: bytes and values in, messages and decisions out.
 fn is_pure(own: &str, part: &str) -> bool {
     matches!(
         (own, part),
-        (_, "wire" | "rules" | "letters")
+        (_, "wire" | "rules" | "letters" | "config" | "limits")
             | ("netsvr", "commands" | "large")
             | ("connmix", "requests")
     )
@@ -61,6 +66,46 @@ pub fn aside(source: &Source) -> Vec<String> {
     let out = leads_out(source, 2).into_iter();
     found.extend(out.map(|index| source.at(index, message)));
     found
+}
+
+/// The lists of the tables of all protocols, and who may know them; tests beside.
+const LISTS: [&str; 2] = ["config::all", "limits::all"];
+const KNOW_LISTS: [&str; 9] = [
+    "src/config",
+    "src/limits/all.rs",
+    "src/main.rs",
+    "src/gateway",
+    "src/sidecar",
+    "src/machine",
+    "src/import",
+    "src/shard",
+    "src/sim",
+];
+
+/// Who knows the list of all tables and is not to: what is machinery, and what is given its own
+/// table.
+pub fn lists(source: &Source) -> Vec<String> {
+    if !source.is_in("src") || KNOW_LISTS.iter().any(|place| source.is_in(place)) {
+        return Vec::new();
+    }
+    let below = |import: &str, list: &str| {
+        import.strip_prefix(list).is_some_and(|rest| !rest.starts_with(is_word))
+    };
+    let imports = crate_paths(source).into_iter();
+    let mut lines: BTreeSet<usize> = imports
+        .filter(|(_, import)| LISTS.iter().any(|list| below(import, list)))
+        .map(|(index, _)| index)
+        .collect();
+    // As one says it who has imported the folder, or stands in it.
+    lines.extend(LISTS.iter().flat_map(|list| source.words(list)).map(|(index, _)| index));
+    if source.is_in("src/config") || source.is_in("src/limits") {
+        let own = ["super::all", "self::all", "all::"].into_iter();
+        let own = own.flat_map(|name| source.words(name));
+        lines.extend(own.map(|(index, _)| index));
+    }
+    let message = "the list of all tables; whoever needs one is given it";
+    let found = lines.into_iter().filter(|index| source.module_around(*index) != Some("tests"));
+    found.map(|index| source.at(index, message)).collect()
 }
 
 /// Who has the whole configuration and is not to: the engine and the protocols.
@@ -102,24 +147,29 @@ pub fn services(source: &Source) -> Vec<String> {
 }
 
 /// Codecs, rules, letters and other pure parts of protocols that know more than bytes, the hub and
-/// their configuration.
+/// their configuration; and keys and limits of protocols that know more than what keys are.
 pub fn pure_parts(source: &Source) -> Vec<String> {
     let Some((own, part)) = part(source).filter(|(own, part)| is_pure(own, part)) else {
         return Vec::new();
     };
     let of = |part: &str| format!("protocols::{own}::{part}");
-    let mut allowed = vec![of("wire"), "wire".into(), "limits".into()];
+    let mut allowed = match part {
+        "limits" => vec!["limits".to_owned()],
+        _ => vec![of("wire"), of("limits"), "wire".into(), "limits".into()],
+    };
     let more: &[&str] = match part {
         "wire" => &["hub::ConnId", "hub::Rotation"],
         "letters" => &["hub", "metrics::Rates"],
+        "config" => &["config", "pem"],
+        "limits" => &[],
         _ => &["hub", "config", "spare"],
     };
     allowed.extend(more.iter().map(|place| (*place).to_owned()));
     match part {
-        "wire" => {}
-        "large" => allowed.push(of("commands")),
+        "wire" | "limits" => {}
+        "large" => allowed.extend([of("commands"), of("config")]),
         "letters" => allowed.extend([of("rules"), of("large")]),
-        _ => allowed.push(of(part)),
+        _ => allowed.extend([of(part), of("config")]),
     }
     let mut found = Vec::new();
     for (index, import) in crate_paths(source) {
@@ -247,6 +297,28 @@ fn codecs_and_rules_that_know_too_much_are_found() {
     assert_eq!(pure_parts(letters, "use crate::hub::ConnId;\n"), 0);
     assert_eq!(pure_parts(letters, "use crate::lists::letters::Mail;\n"), 1);
     assert_eq!(pure_parts("src/protocols/im/mod.rs", "use crate::engine::Engine;\n"), 0);
+    let limits = "src/protocols/im/limits.rs";
+    assert_eq!(pure_parts(limits, "use crate::limits::Limit;\n"), 0);
+    assert_eq!(pure_parts(limits, "use crate::protocols::im::wire::Header;\n"), 1);
+    let config = "src/protocols/im/config/mod.rs";
+    assert_eq!(pure_parts(config, "use crate::protocols::im::{limits, wire::Header};\n"), 0);
+    assert_eq!(pure_parts(config, "use crate::config::keys::Key;\n"), 0);
+    assert_eq!(pure_parts(config, "use crate::protocols::im::rules::Session;\n"), 1);
+    assert_eq!(pure_parts(config, "use super::rules::Session;\n"), 1);
+    assert_eq!(pure_parts(config, "use crate::engine::Engine;\n"), 1);
+}
+
+#[test]
+fn who_knows_the_lists_of_tables_is_found() {
+    let lists = |path: &str, code: &str| lists(&Source::new(path, code)).len();
+    assert_eq!(lists("src/engine/mod.rs", "use crate::limits::{all, FIXED};\n"), 1);
+    assert_eq!(lists("src/engine/mod.rs", "use crate::limits;\nlimits::all::find(key);\n"), 1);
+    assert_eq!(lists("src/protocols/im/config.rs", "use crate::config::all::Config;\n"), 1);
+    assert_eq!(lists("src/limits/fixed.rs", "use super::all;\n"), 1);
+    assert_eq!(lists("src/limits/fixed.rs", "use super::{all, file};\nall::keys();\n"), 1);
+    assert_eq!(lists("src/limits/fixed.rs", "mod tests {\n    use crate::config::all;\n}\n"), 0);
+    assert_eq!(lists("src/limits/fixed.rs", "keys::all();\ncrate::config::allowed();\n"), 0);
+    assert_eq!(lists("src/shard/mod.rs", "use crate::config::all::Config;\n"), 0);
 }
 
 #[test]

@@ -91,7 +91,7 @@ const API: usize = 2;
 const IM: usize = 3;
 
 const WEATHER: Weather = Weather {
-    answer_piece: ringway::limits::ANSWER_PIECE,
+    answer_piece: ringway::protocols::netsvr::limits::ANSWER_PIECE,
     read_on: 256,
     mailbox_messages_max: 1 << 20,
     socket_bytes_max: 1 << 30,

@@ -18,7 +18,7 @@ pub use self::model::*;
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, ValueType, choice, flag, secret, text};
 use super::settings::Settings;
-use crate::limits::CONNMIX_SERVERS_MAX as SERVERS_MAX;
+use crate::protocols::connmix::limits::CONNMIX_SERVERS_MAX as SERVERS_MAX;
 
 /// What rules are held to when they are read (`[connmix.rules]`).
 #[derive(Clone, Copy, Debug)]

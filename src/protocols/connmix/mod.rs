@@ -9,6 +9,7 @@
 pub mod api;
 pub mod http;
 pub mod letters;
+pub mod limits;
 pub mod requests;
 pub mod rules;
 pub mod service;

@@ -5,6 +5,7 @@
 //! response is one small allocation.
 
 pub mod letters;
+pub mod limits;
 pub mod rules;
 pub mod wire;
 

@@ -18,11 +18,11 @@ use crate::engine::Engine;
 use crate::engine::flight::Flight;
 use crate::hub::queries::{Answer, Query};
 use crate::hub::walk::{Cursor, Room};
-use crate::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
 use crate::lists::letters::{Mail, Reply, ReplyTo};
 use crate::lists::numbers::kind;
 use crate::protocols::netsvr::large::{Job, Made};
 use crate::protocols::netsvr::letters::ServiceRequest;
+use crate::protocols::netsvr::limits::{ANSWER_PIECE, ANSWERS_BYTES_MAX, LARGE_ANSWERS_MAX};
 use crate::protocols::netsvr::queries::{Asks, Question};
 use crate::spare::Look;
 

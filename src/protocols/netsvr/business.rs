@@ -20,12 +20,12 @@ use crate::engine::links::{EventKind, WorkerInfo};
 use crate::engine::outbox::charge;
 use crate::hub::ConnId;
 use crate::hub::push::Command;
-use crate::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::lists::letters::Mail;
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::protocols::netsvr::commands::{self, BackendRequest};
 use crate::protocols::netsvr::letters::Letter;
+use crate::protocols::netsvr::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::protocols::netsvr::wire::{self, RegisterCode};
 use crate::wire::worker::{Cmd, Frame as Inbound, FrameReader, conn_id};
 

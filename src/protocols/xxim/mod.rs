@@ -11,6 +11,7 @@ mod checks;
 mod http;
 mod http_answers;
 pub mod letters;
+pub mod limits;
 mod login;
 mod push;
 mod requests;
@@ -557,7 +558,7 @@ impl Tenant for Xxim {
 
     /// Lets clients go on that waited for room among the requests of the shard.
     fn turn_ends(&mut self, engine: &mut Engine) {
-        let most = self.waiting.len().min(crate::limits::XXIM_GIVEN_PER_TURN);
+        let most = self.waiting.len().min(crate::protocols::xxim::limits::XXIM_GIVEN_PER_TURN);
         for _ in 0..most {
             if self.under_way >= self.config.xxim.shard_requests_max {
                 return;

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 
 use crate::config::model::MessageType;
 use crate::hub::queues::Homes;
-use crate::limits::CHANNEL_BYTES_MAX;
+use crate::protocols::connmix::limits::CHANNEL_BYTES_MAX;
 
 /// Whom rules are about, and what has happened.
 #[derive(Clone, Copy, Debug)]

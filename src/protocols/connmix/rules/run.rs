@@ -17,7 +17,7 @@ use crate::config::model::{
     Test,
 };
 use crate::hub::context::{Context, ContextValue};
-use crate::limits::CHANNEL_BYTES_MAX;
+use crate::protocols::connmix::limits::CHANNEL_BYTES_MAX;
 use crate::spare::Look;
 use crate::wire::json::{self, Index, ValueKind};
 use crate::wire::path::has_dot_segment;

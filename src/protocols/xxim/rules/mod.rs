@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::config::model::Xxim;
 use crate::config::xxim::XximEra;
 use crate::hub::login::{Login, Permission, Question, Verdict};
-use crate::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
+use crate::protocols::xxim::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
 use crate::protocols::xxim::wire::cipher::{Cipher, Seeds};
 use crate::protocols::xxim::wire::{
     self as wire, ClientRequest, Identity, Leniency, LocalMethod, PLATFORMS, Params, UserParams,

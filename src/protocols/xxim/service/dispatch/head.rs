@@ -10,7 +10,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 
 use crate::hub::ConnId;
-use crate::limits::UPSTREAM_HEAD_BYTES_MAX;
+use crate::protocols::xxim::limits::UPSTREAM_HEAD_BYTES_MAX;
 use crate::protocols::xxim::wire::Identity;
 
 /// Bytes of a reqId that are shown; the whole of it returns to the client in any case.

@@ -9,7 +9,8 @@ use bytes::{Buf, BytesMut};
 use httparse::{EMPTY_HEADER, Response, Status, parse_chunk_size};
 
 use super::result::{CodeHeader, Reply};
-use crate::limits::{HTTP_HEADERS_MAX, UPSTREAM_REPLY_HEAD_BYTES_MAX};
+use crate::limits::HTTP_HEADERS_MAX;
+use crate::protocols::xxim::limits::UPSTREAM_REPLY_HEAD_BYTES_MAX;
 
 /// Bytes of one chunk's size line or of the trailers.
 const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;

@@ -1,9 +1,24 @@
-//! Limits of netsvr that can be configured (netsvr specification section 8).
+//! Limits of netsvr (netsvr specification section 8).
 
-use super::{DAY, HOUR, KIB, Limit, MIB, MINUTE, SECOND, U32_MAX, Unit, row};
+use crate::limits::{DAY, HOUR, KIB, Limit, MIB, MINUTE, SECOND, U32_MAX, Unit, fixed, row};
+
+/// Queries of one backend connection that may be under way at the same time.
+pub const BUSINESS_QUERIES_MAX: usize = 64;
+/// Bytes of answers that may wait for one backend connection before it is not read any more.
+pub const BUSINESS_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of answers that wait for all backend connections of a shard, before it makes no further
+/// answer of those that take more than one piece ([`ANSWER_PIECE`]).
+pub const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a shard finds, puts together and writes for answers in one turn: connections, users, topics
+/// and members. With topics a turn took 0.1 ms of CPU on average (`protocols/netsvr/answers.rs`).
+pub const ANSWER_PIECE: usize = 4096;
+/// Answers of more than one piece that a shard has put together at the same time.
+pub const LARGE_ANSWERS_MAX: usize = 1;
+/// Delayed kicks (`ForceOfflineGuest` with a delay) that may wait on one shard.
+pub const GUEST_KICKS_WAITING_MAX: usize = 65_536;
 
 /// The rows.
-pub(super) const ROWS: &[Limit] = &[
+pub(crate) const ROWS: &[Limit] = &[
     row(
         "netsvr.generation",
         Unit::Number,
@@ -187,3 +202,45 @@ pub(super) const ROWS: &[Limit] = &[
         "The message is dropped and counted (metric item 9).",
     ),
 ];
+
+/// Queries and answers to them.
+pub(crate) const ANSWERS: &[Limit] = &[
+    fixed(
+        Unit::Count("queries"),
+        BUSINESS_QUERIES_MAX as i64,
+        "Queries of one backend connection that are under way.",
+        "The connection is not read until one is answered.",
+    ),
+    fixed(
+        Unit::Bytes,
+        BUSINESS_ANSWER_BYTES_MAX as i64,
+        "Answers that wait for one backend connection, with the charge for each.",
+        "The connection is not read until it has taken some.",
+    ),
+    fixed(
+        Unit::Bytes,
+        ANSWERS_BYTES_MAX as i64,
+        "Answers that wait for all backend connections of one shard.",
+        "Large answers are made when some of it is taken, one at a time.",
+    ),
+    fixed(
+        Unit::Count("things"),
+        ANSWER_PIECE as i64,
+        "Connections, users, topics and their members that a shard finds for answers in one turn.",
+        "The answer is found in several turns, and put together by another thread.",
+    ),
+    fixed(
+        Unit::Count("answers"),
+        LARGE_ANSWERS_MAX as i64,
+        "Answers of more than one piece that a shard has put together at the same time.",
+        "The next one waits for its turn.",
+    ),
+];
+
+/// Commands that wait.
+pub(crate) const KICKS: &[Limit] = &[fixed(
+    Unit::Count("commands"),
+    GUEST_KICKS_WAITING_MAX as i64,
+    "`ForceOfflineGuest` commands with a delay that wait on one shard.",
+    "The command is dropped, logged and counted.",
+)];

@@ -1,9 +1,9 @@
 //! Limits of IM (IM specification section 15), and its numbers of commands and statuses.
 
-use super::{DAY, HOUR, KIB, Limit, MIB, SECOND, U32_MAX, Unit, row};
+use crate::limits::{DAY, HOUR, KIB, Limit, MIB, SECOND, U32_MAX, Unit, row};
 
 /// The rows.
-pub(super) const ROWS: &[Limit] = &[
+pub(crate) const ROWS: &[Limit] = &[
     row("im.versions", Unit::Number, [1, 0, 15], "Versions that clients may speak.", ""),
     row(
         "im.idle_timeout",
