@@ -11,7 +11,9 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use ringway::allocator;
-use ringway::config::{self, ConfigError, Loaded, model::Service};
+use ringway::config::all::Loaded;
+use ringway::config::model::Service;
+use ringway::config::{self, ConfigError};
 use ringway::demo::{self, Business};
 use ringway::engine::ring::PageAllocator;
 use ringway::gateway::Gateway;
@@ -135,9 +137,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve { config } => gateway(move || load(&config), false),
-        Command::Demo => gateway(|| Ok(config::demo_with_env()?), true),
+        Command::Demo => gateway(|| Ok(config::all::demo_with_env()?), true),
         Command::Check { print_reference: true, .. } => {
-            print!("{}", config::reference());
+            print!("{}", config::all::reference());
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { config, machine, .. } => check(config.as_deref(), machine),
@@ -169,7 +171,7 @@ fn load(path: &Path) -> Result<Loaded, Failure> {
     let unreadable = |error: &ConfigError| {
         error.is_about_the_file() && *error.file == *path.display().to_string()
     };
-    config::load(path).map_err(|error| match named && unreadable(&error) {
+    config::all::load(path).map_err(|error| match named && unreadable(&error) {
         true => format!("environment variable {variable} = {error}").into(),
         false => error.into(),
     })
@@ -180,7 +182,7 @@ fn load(path: &Path) -> Result<Loaded, Failure> {
 fn check(path: Option<&Path>, machine: bool) -> Result<ExitCode, Failure> {
     let loaded = match path {
         Some(path) => load(path)?,
-        None => config::demo_with_env()?,
+        None => config::all::demo_with_env()?,
     };
     loaded.warnings.iter().for_each(|warning| println!("warning: {warning}"));
     if let Some(path) = path {

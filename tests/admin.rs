@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringway::config::model::{LoginSettings, XximUpstreams};
+use ringway::config::model::LoginSettings;
+use ringway::config::xxim_upstream::XximUpstreams;
 use ringway::life::{Gone, Life};
 use ringway::lists::letters::SidecarRequest;
 use ringway::mail::{BoundedSender, Mailbox};

@@ -15,13 +15,17 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ringway::config::all::{Config, Loaded};
 use ringway::config::model::{
-    Admin, ClientProtocol, Config, Generation, Listener, Log, MessageType, Netsvr, NetsvrCustomer,
-    NetsvrLimit, NetsvrTask, NetsvrWorker, OriginMode, Origins, Route, Runtime, Service,
-    SlowClient, TlsFiles, WorkerCommands, WorkerFull, WorkerPick,
+    Admin, ClientProtocol, Listener, Log, MessageType, OriginMode, Origins, Route, Runtime,
+    Service, SlowClient, TlsFiles, WorkerFull, WorkerPick,
 };
-use ringway::config::{self, ConfigError, Loaded};
+use ringway::config::netsvr::{
+    Netsvr, NetsvrCustomer, NetsvrLimit, NetsvrTask, NetsvrWorker, WorkerCommands,
+};
+use ringway::config::{self, ConfigError};
 use ringway::limits::{self, Limit, Unit};
+use ringway::protocols::netsvr::wire::Generation;
 
 /// Listeners that a configuration can not do without.
 const LISTENERS: &str = r#"
@@ -43,7 +47,7 @@ fn root(file: &str) -> PathBuf {
 fn load_in(dir: &Path, text: &str, env: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
     let file = dir.join("ringway.toml");
     std::fs::write(&file, text).expect("the directory can be written");
-    config::load_with(&file, env.iter().map(|(name, value)| (name.into(), value.into())))
+    config::all::load_with(&file, env.iter().map(|(name, value)| (name.into(), value.into())))
 }
 
 fn load_env(text: &str, env: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
@@ -241,7 +245,7 @@ fn every_key_reaches_the_configuration() {
     let dir = tempfile::tempdir().expect("there is a directory for temporary files");
     let text = everything(dir.path());
     let here = ["node", "runtime.", "listener.", "netsvr.", "admin.", "log."];
-    for key in config::keys().filter(|key| here.iter().any(|area| key.starts_with(area))) {
+    for key in config::all::keys().filter(|key| here.iter().any(|area| key.starts_with(area))) {
         let name = key.rsplit('.').next().unwrap_or(key);
         assert!(text.contains(&format!("{name} = ")), "{key} is not in the text of this test");
     }
@@ -304,7 +308,7 @@ fn the_defaults_are_those_of_the_specification() {
     demo.im.forward = config.im.forward;
     demo.connmix_servers.clear();
     // For the connections of its push service the demo keeps descriptors free.
-    let of_push = config::push_connections_max(1024, config::raise_nofile()) as u32;
+    let of_push = config::xxim_push::push_connections_max(1024, config::raise_nofile()) as u32;
     demo.runtime.connections_max = (demo.runtime.connections_max + of_push).min(1_000_000);
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;
@@ -333,7 +337,7 @@ fn the_demo_listens_on_loopback_only() {
     assert_eq!(push.bind.to_string(), "127.0.0.1:6700");
     assert_eq!(binds, ports.map(|port| format!("127.0.0.1:{port}")));
     let variable = |name: &str, value: &str| [(OsString::from(name), OsString::from(value))];
-    let loaded = config::demo_with(variable("RINGWAY_LISTENER__0__BIND", "127.0.0.1:16060"));
+    let loaded = config::all::demo_with(variable("RINGWAY_LISTENER__0__BIND", "127.0.0.1:16060"));
     assert_eq!(loaded.expect("this is allowed").config.listeners[0].bind.port(), 16060);
     for (name, says) in [
         ("RINGWAY_LISTENER__0__BIND", "serve --config"),
@@ -341,7 +345,8 @@ fn the_demo_listens_on_loopback_only() {
         ("RINGWAY_ADMIN__BIND", "serve --config"),
         ("RINGWAY_XXIM__PUSH__BIND", "xxim.push.secret"),
     ] {
-        let error = config::demo_with(variable(name, "0.0.0.0:9000")).expect_err("not loopback");
+        let error =
+            config::all::demo_with(variable(name, "0.0.0.0:9000")).expect_err("not loopback");
         let text = error.to_string();
         assert!(text.contains(name) && text.contains(says), "{text}");
     }
@@ -560,7 +565,7 @@ fn the_example_names_every_key_with_its_default() {
         .collect();
     let config = |text| load(text).unwrap_or_else(|error| panic!("{error}")).config;
     assert_eq!(config(&spelled_out), config(&example));
-    for key in config::keys() {
+    for key in config::all::keys() {
         let name = key.rsplit('.').next().unwrap_or(key);
         assert!(example.contains(&format!("{name} = ")), "{key} is not in the example");
     }
@@ -574,7 +579,7 @@ fn the_readme_has_the_current_reference() {
         .and_then(|(_, rest)| rest.split_once("<!-- /reference -->"))
         .map(|(reference, _)| reference.trim());
     assert!(
-        between == Some(config::reference().trim()),
+        between == Some(config::all::reference().trim()),
         "run scripts/reference.sh: the README does not have what the code says"
     );
 }

@@ -16,7 +16,8 @@ mod texts;
 
 use std::net::SocketAddr;
 
-use ringway::config::model::{ConnmixServer, MessageType};
+use ringway::config::connmix_server::ConnmixServer;
+use ringway::config::model::MessageType;
 use ringway::config::{self, ConfigError};
 use ringway::hub::context::Context;
 use ringway::hub::queues::Homes;
@@ -34,7 +35,8 @@ pub fn read(server: &str) -> Result<ConnmixServer, ConfigError> {
         "[[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"connmix\"\n\
          [[connmix.server]]\nname = \"chat\"\n{server}"
     );
-    config::from_text(&text, "a.toml").map(|mut loaded| loaded.config.connmix_servers.remove(0))
+    config::all::from_text(&text, "a.toml")
+        .map(|mut loaded| loaded.config.connmix_servers.remove(0))
 }
 
 /// One connection of a server, and what its events led to.

@@ -26,7 +26,7 @@ mod workers;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use socket2::SockRef;
 
 /// Events (netsvr section 4.2).

@@ -13,7 +13,9 @@ mod digests;
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{Config, Forward, Listener, Service};
+use ringway::config::all::Config;
+use ringway::config::im::Forward;
+use ringway::config::model::{Listener, Service};
 use ringway::engine::ListenerSettings;
 use ringway::protocols::im::wire::proto::{ChatroomRequest, CrMessage, CrMessageResponse};
 use ringway::protocols::im::wire::{

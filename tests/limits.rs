@@ -46,14 +46,14 @@ const SOON: Duration = Duration::from_millis(500);
 fn gateway(settings: &str) -> Server {
     let admin = if settings.contains("[admin]") { "" } else { "admin.bind = \"\"\n" };
     let text = format!("{admin}{LISTENERS}{settings}");
-    let loaded = config::from_text(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+    let loaded = config::all::from_text(&text, "test").unwrap_or_else(|error| panic!("{error}"));
     let mut config = loaded.config;
     config.runtime.cpus.truncate(1);
     Server::start(config)
 }
 
 fn refusal(settings: &str) -> String {
-    match config::from_text(&format!("{LISTENERS}{settings}"), "test") {
+    match config::all::from_text(&format!("{LISTENERS}{settings}"), "test") {
         Ok(_) => panic!("{settings}"),
         Err(error) => error.to_string(),
     }
@@ -265,12 +265,12 @@ fn rules_are_held_to_what_the_configuration_permits() {
         let error = refusal(&format!("{rules}{}", values(key, value)));
         assert!(error.contains(&format!("connmix.rules.{key}")), "{error}");
         let text = format!("{LISTENERS}{rules}{}", values(key, enough));
-        config::from_text(&text, "test").unwrap_or_else(|error| panic!("{key}: {error}"));
+        config::all::from_text(&text, "test").unwrap_or_else(|error| panic!("{key}: {error}"));
     }
     // A default that is too long becomes the longest that is permitted.
     let wait = rule("{ wait = { key = \"a\" } }");
     let text = format!("{LISTENERS}{wait}{}", values("wait_max", "\"2s\""));
-    config::from_text(&text, "test").unwrap_or_else(|error| panic!("{error}"));
+    config::all::from_text(&text, "test").unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use ringway::engine::ListenerSettings;
 use ringway::engine::Now;
 use ringway::engine::ops::{Batch, Op};
@@ -54,7 +54,9 @@ do = [ { push = { topic = "${m.1}", include = ["frame"] } } ]
 fn config() -> Config {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
     file.write_all(TEXT.as_bytes()).expect("a file takes it");
-    ringway::config::load_with(file.path(), []).unwrap_or_else(|error| panic!("{error}")).config
+    ringway::config::all::load_with(file.path(), [])
+        .unwrap_or_else(|error| panic!("{error}"))
+        .config
 }
 
 /// Who pushes, and how much so far.

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ringway::config;
-use ringway::config::model::{TlsFiles, XximPushService, XximUpstreams};
+use ringway::config::model::TlsFiles;
 use ringway::config::xxim::Network;
+use ringway::config::xxim_push::XximPushService;
+use ringway::config::xxim_upstream::XximUpstreams;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
 use ringway::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult, PushedConn};
@@ -276,8 +278,8 @@ fn a_push_service_can_be_protected_by_networks() {
         let listener = "[[listener]]\nbind = \"127.0.0.1:6701\"\nprotocol = \"xxim-tcp\"\n";
         format!("{listener}[xxim.push]\nbind = \"0.0.0.0:6700\"\nallow_from = [{allow_from}]\n")
     };
-    let loaded =
-        config::from_text(&service("\"10.0.0.0/8\", \"fd00::/8\""), "test").expect("protected");
+    let loaded = config::all::from_text(&service("\"10.0.0.0/8\", \"fd00::/8\""), "test")
+        .expect("protected");
     let push = loaded.config.xxim_upstreams.push.expect("a push service");
     assert!(push.allow_from.iter().any(|network| network.contains([10, 1, 2, 3].into())));
     for (allow_from, says) in [
@@ -287,7 +289,7 @@ fn a_push_service_can_be_protected_by_networks() {
         ("\"::/0\"", "everybody"),
     ] {
         let error =
-            config::from_text(&service(allow_from), "test").expect_err(allow_from).to_string();
+            config::all::from_text(&service(allow_from), "test").expect_err(allow_from).to_string();
         assert!(error.contains(says), "{error}");
     }
 }
@@ -396,7 +398,8 @@ fn silent_peers_keep_nobody_from_pushing() {
     let half = KEEP_ALIVE.replace("Length: 0", "Length: 100") + "ab";
     for sent in ["", "P", "POST /v1/internal/conn", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &half, stay]
     {
-        let places = ringway::config::push_connections_max(1024, ringway::config::raise_nofile());
+        let places =
+            ringway::config::xxim_push::push_connections_max(1024, ringway::config::raise_nofile());
         let silent: Vec<TcpStream> = (0..places)
             .map(|_| {
                 let mut stream = TcpStream::connect(address).expect("it listens");

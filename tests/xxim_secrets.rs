@@ -11,7 +11,10 @@ mod vectors;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use ringway::config::model::{Config, Verifier, XximHooks, XximPushService};
+use ringway::config::all::Config;
+use ringway::config::model::Verifier;
+use ringway::config::xxim_push::XximPushService;
+use ringway::config::xxim_upstream::XximHooks;
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use tracing_subscriber::fmt::MakeWriter;
 

@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::config::model::{
-    ClientProtocol, Config, Listener, Service, XximKey, XximRoute, XximTarget,
-};
-use ringway::config::xxim::{Network, XximEra};
+use ringway::config::all::Config;
+use ringway::config::model::{ClientProtocol, Listener, Service};
+use ringway::config::xxim::{Network, XximEra, XximKey};
+use ringway::config::xxim_upstream::{XximRoute, XximTarget};
 use ringway::engine::ListenerSettings;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringway::config::Config;
+use ringway::config::all::Config;
 use ringway::hub::{ConnId, Hub};
 use ringway::protocols::im::rules::{Around, Session};
 use ringway::protocols::im::wire::{

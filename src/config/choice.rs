@@ -54,4 +54,4 @@ macro_rules! choice {
     };
 }
 
-pub(super) use {choice, words};
+pub(crate) use {choice, words};

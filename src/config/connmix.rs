@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Key, ValueType, choice, secret, text};
+use super::keys::{self, Key, Section, ValueType, choice, secret, text};
 use super::model::{Listener, Service};
 use super::origins;
 use super::settings::Settings;
 use crate::wire::origin::{OriginMode, Origins};
 
 /// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     origins::key(
         "connmix.allow_origin",
         "Origins of the web pages that may use the API. Empty: without users only pages of this \
@@ -72,7 +72,7 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference: name, title, what is said above it.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     ("connmix", "`[connmix]`", ""),
     ("connmix.api", "`[connmix.api]`", ""),
     (
@@ -83,6 +83,10 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ),
     ("connmix.queue", "`[connmix.queue]`", ""),
 ];
+
+/// The section of the tables.
+pub(crate) const SECTION: Section =
+    Section { keys: KEYS, lists: &["connmix.user"], titles: TITLES };
 
 /// `[connmix]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,7 +200,7 @@ pub enum QueueScope {
 words!(QueueScope { Node = "node", Cluster = "cluster" });
 
 /// Reads it.
-pub(super) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmix, ConfigError> {
+pub(crate) fn read(settings: &Settings, listeners: &[Listener]) -> Result<Connmix, ConfigError> {
     let api = api(settings)?;
     if api.users.is_empty() {
         refuse_strangers(settings, listeners)?;

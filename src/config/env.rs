@@ -13,14 +13,15 @@ use toml::de::DeValue;
 use super::FILE_VARIABLE;
 use super::error::{Complaint, ConfigError};
 use super::file;
-use super::keys::{self, ValueType};
-use super::settings::{Entry, Settings, Value, key_of};
+use super::keys::ValueType;
+use super::settings::{Entry, Settings, Value};
+use super::tables::Tables;
 
 const PREFIX: &str = "RINGWAY_";
 
 /// Puts the variables over what the settings say. Gives a warning if there are some with the prefix
 /// that mean nothing.
-pub(super) fn overlay(
+pub(crate) fn overlay(
     settings: &mut Settings,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Option<String>, ConfigError> {
@@ -30,7 +31,7 @@ pub(super) fn overlay(
         if name == FILE_VARIABLE || is_of_kubernetes(name) {
             continue;
         }
-        if !is_key(&name[PREFIX.len()..]) {
+        if !is_key(settings.tables, &name[PREFIX.len()..]) {
             unknown.push(name.to_owned());
             continue;
         }
@@ -38,7 +39,7 @@ pub(super) fn overlay(
         if path.split('.').any(|part| part.is_empty() || part.starts_with('_')) {
             return Err(misspelled(settings, name));
         }
-        let kind = key_of(&path).and_then(|key| keys::kind(&key));
+        let kind = settings.tables.key_of(&path).and_then(|key| settings.tables.kind(&key));
         let (value, is_text) = match value.into_string() {
             Ok(value) => (value, true),
             Err(value) => (value.to_string_lossy().into_owned(), false),
@@ -54,11 +55,11 @@ pub(super) fn overlay(
         }
     }
     unknown.sort();
-    Ok((!unknown.is_empty()).then(|| ignored(&unknown)))
+    Ok((!unknown.is_empty()).then(|| ignored(settings.tables, &unknown)))
 }
 
 /// A value as it would be written in a file. What is not TOML is a text.
-pub(super) fn toml_value(text: &str) -> Value {
+pub(crate) fn toml_value(text: &str) -> Value {
     match DeValue::parse(text) {
         Ok(value) => file::value(value.get_ref()),
         Err(_) => Value::Text(text.to_owned()),
@@ -66,8 +67,8 @@ pub(super) fn toml_value(text: &str) -> Value {
 }
 
 /// Whether the name, without prefix, has the form of a key.
-fn is_key(name: &str) -> bool {
-    name.contains("__") || keys::all().any(|key| key == name.to_lowercase())
+fn is_key(tables: &Tables, name: &str) -> bool {
+    name.contains("__") || tables.all().any(|key| key == name.to_lowercase())
 }
 
 /// Whether Kubernetes sets such a variable for a service.
@@ -82,10 +83,10 @@ fn is_of_kubernetes(name: &str) -> bool {
 }
 
 /// The warning about names that are no keys.
-fn ignored(names: &[String]) -> String {
+fn ignored(tables: &Tables, names: &[String]) -> String {
     let meant = |name: &String| {
         let plain = name[PREFIX.len()..].to_lowercase();
-        let key = keys::all().find(|key| key.replace('.', "_") == plain);
+        let key = tables.all().find(|key| key.replace('.', "_") == plain);
         match key {
             Some(key) => format!("{name} (is {} meant?)", variable_of(key)),
             None => name.clone(),
@@ -146,9 +147,10 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::all::TABLES;
 
     fn overlaid(variables: &[(&str, &str)]) -> Settings {
-        let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+        let mut settings = file::parse("node = 1\n", "a.toml", &TABLES).expect("this is TOML");
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         overlay(&mut settings, variables).expect("the variables are UTF-8");
         settings
@@ -179,7 +181,7 @@ mod tests {
     #[test]
     fn a_value_that_is_no_text_is_no_line_of_the_file() {
         use std::os::unix::ffi::OsStringExt;
-        let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+        let mut settings = file::parse("node = 1\n", "a.toml", &TABLES).expect("this is TOML");
         let variables = [("RINGWAY_NODE".into(), OsString::from_vec(vec![0xff]))];
         let error = overlay(&mut settings, variables).expect_err("not UTF-8");
         let text = error.to_string();
@@ -195,7 +197,7 @@ mod tests {
             "RINGWAY_ADMIN___BIND",
             "RINGWAY_ADMIN__",
         ] {
-            let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+            let mut settings = file::parse("node = 1\n", "a.toml", &TABLES).expect("this is TOML");
             let error = overlay(&mut settings, [(name.into(), "x".into())]).expect_err(name);
             let text = error.to_string();
             let start = format!("environment variable {name}: this is not the name");
@@ -204,7 +206,7 @@ mod tests {
     }
 
     fn warning(names: &[&str]) -> (usize, Option<String>) {
-        let mut settings = file::parse("node = 1\n", "a.toml").expect("this is TOML");
+        let mut settings = file::parse("node = 1\n", "a.toml", &TABLES).expect("this is TOML");
         let variables = names.iter().map(|name| (name.into(), "x".into()));
         let warning = overlay(&mut settings, variables).expect("the variables are UTF-8");
         (settings.entries.len(), warning)
@@ -244,10 +246,10 @@ mod tests {
 
     #[test]
     fn no_key_is_taken_for_a_variable_of_kubernetes() {
-        for key in keys::all() {
+        for key in TABLES.all() {
             let name = variable_of(key);
             assert!(!is_of_kubernetes(&name), "{name}");
-            assert!(is_key(&name[PREFIX.len()..]), "{name}");
+            assert!(is_key(&TABLES, &name[PREFIX.len()..]), "{name}");
         }
         // Nor are slips of the pen, which are errors.
         assert!(!is_of_kubernetes("RINGWAY_ADMIN__PORT"));

@@ -56,7 +56,7 @@ impl std::error::Error for ConfigError {}
 
 /// What is said about a value, before its place is known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     pub problem: String,
     pub allowed: String,
     pub to_do: String,

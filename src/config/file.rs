@@ -4,12 +4,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, ValueType};
-use super::settings::{Entry, Settings, Value, key_of};
+use super::keys::ValueType;
+use super::settings::{Entry, Settings, Value};
+use super::tables::Tables;
 
 /// Takes a document apart. `file` is what errors call it.
-pub(super) fn parse(text: &str, file: &str) -> Result<Settings, ConfigError> {
-    let mut settings = Settings { file: file.to_owned(), ..Settings::default() };
+pub(crate) fn parse(
+    text: &str,
+    file: &str,
+    tables: &'static Tables,
+) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::new(file, tables);
     let table = DeTable::parse(text).map_err(|error| {
         let complaint = Complaint::new(format!("not TOML: {}", error.message().trim()))
             .advise("See https://toml.io for what a configuration file looks like");
@@ -21,7 +26,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Settings, ConfigError> {
 }
 
 /// A value without its place.
-pub(super) fn value(value: &DeValue<'_>) -> Value {
+pub(crate) fn value(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Boolean(flag) => Value::Flag(*flag),
@@ -80,7 +85,8 @@ fn enter(
     text: &str,
     settings: &mut Settings,
 ) {
-    let is_free = key_of(&path).and_then(|key| keys::kind(&key)) == Some(ValueType::Free);
+    let is_free = settings.tables.key_of(&path).and_then(|key| settings.tables.kind(&key))
+        == Some(ValueType::Free);
     match element.get_ref() {
         whole if is_free => {
             let value = Value::Free(free(whole));
@@ -112,13 +118,14 @@ pub fn line_at(text: &str, offset: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::all::TABLES;
 
     #[test]
     fn every_value_has_its_path_and_its_line() {
         let text = "node = 0x7\n\n[[listener]]\n\
                     routes = [\n  { path = \"/a\" },\n  { path = \"/b\" },\n]\n\
                     [netsvr.customer]\nallow_origin = [\"x\", \"y\"]\nmax_online = 1_000\n";
-        let settings = parse(text, "a.toml").expect("this is TOML");
+        let settings = parse(text, "a.toml", &TABLES).expect("this is TOML");
         let seen: Vec<_> = settings
             .entries
             .iter()
@@ -137,9 +144,11 @@ mod tests {
 
     #[test]
     fn what_is_not_toml_is_refused_with_its_line() {
-        let error = parse("node = 1\n[runtime\n", "a.toml").expect_err("a bracket is missing");
+        let error =
+            parse("node = 1\n[runtime\n", "a.toml", &TABLES).expect_err("a bracket is missing");
         assert_eq!((&*error.file, error.line), ("a.toml", Some(2)));
-        let error = parse("node = 1\nnode = 2\n", "a.toml").expect_err("the key stands twice");
+        let error =
+            parse("node = 1\nnode = 2\n", "a.toml", &TABLES).expect_err("the key stands twice");
         assert_eq!(error.line, Some(2));
         assert!(error.to_string().starts_with("a.toml:2: not TOML: "), "{error}");
     }

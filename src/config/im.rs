@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::choice::{Choice, words};
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, ValueType, choice, flag, text};
+use super::keys::{Key, Section, ValueType, choice, flag, text};
 use super::settings::Settings;
 use crate::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
@@ -14,7 +14,7 @@ use crate::protocols::im::wire::{
 const QUEUE_TOPIC_BYTES_MAX: usize = 255;
 
 /// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     choice::<LenChoice>(
         "im.len_mode",
         "\"body\"",
@@ -64,12 +64,15 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference: name, title, what is said above it.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     ("im", "`[im]`", "Clients of the IM protocol. Room X is the topic `cr:X`."),
     ("im.commands", "`[im.commands]`", "For fleets of clients that were built with other numbers."),
     ("im.statuses", "`[im.statuses]`", "The same for the status codes."),
     ("im.login_fields", "`[im.login_fields]`", "The same for the fields in the body of a LOGIN."),
 ];
+
+/// The section of the tables.
+pub(crate) const SECTION: Section = Section { keys: KEYS, lists: &[], titles: TITLES };
 
 /// `[im]`. Rates of 0 are no limit.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +161,7 @@ const fn off(key: &'static str, what: &'static str) -> Key {
 }
 
 /// Reads it.
-pub(super) fn read(settings: &Settings) -> Result<Im, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<Im, ConfigError> {
     Ok(Im {
         len_mode: len_mode(settings)?,
         byte_order: settings.choice("im.byte_order")?,
@@ -210,7 +213,7 @@ fn len_mode(settings: &Settings) -> Result<LenRule, ConfigError> {
     // What is not used is checked as well.
     let Some(modes) = listed.and_then(|listed| Modes::of(&listed)) else {
         let complaint = Complaint::new("these are not two or three different modes")
-            .allowed(super::settings::allowed(AUTO))
+            .allowed(settings.allowed(AUTO))
             .advise("For clients of one kind set `im.len_mode` to what they count");
         return Err(settings.error(AUTO, complaint));
     };
@@ -239,7 +242,7 @@ fn queue(settings: &Settings) -> Result<String, ConfigError> {
     let topic = settings.text("im.queue")?;
     if topic.len() > QUEUE_TOPIC_BYTES_MAX {
         let complaint = Complaint::new("the name is too long for a queue topic")
-            .allowed(super::settings::allowed("im.queue"));
+            .allowed(settings.allowed("im.queue"));
         return Err(settings.error("im.queue", complaint));
     }
     Ok(topic)
@@ -249,7 +252,7 @@ fn versions(settings: &Settings) -> Result<Versions, ConfigError> {
     let listed: Vec<u8> = settings.numbers("im.versions")?;
     if listed.is_empty() {
         let complaint = Complaint::new("no client could log in")
-            .allowed(super::settings::allowed("im.versions"))
+            .allowed(settings.allowed("im.versions"))
             .advise("Name at least one, e.g. [0, 1]");
         return Err(settings.error("im.versions", complaint));
     }

@@ -1,19 +1,18 @@
 //! The listeners: addresses, protocols and routes, TLS files.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 
 use super::choice::words;
-use super::connmix_server;
 use super::error::{Complaint, ConfigError};
-use super::model::{ClientProtocol, ConnmixServer, Listener, Route, Service, TlsFiles};
+use super::keys::{Key, Section, choice, flag, text};
+use super::model::{ClientProtocol, Listener, Route, Service};
+use super::places::{address, tls};
 use super::settings::Settings;
 use crate::limits::LISTENERS_MAX;
-use crate::pem::{self, Problem, Wanted};
 
 /// What a listener speaks without HTTP.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum ListenerProtocol {
+pub(crate) enum ListenerProtocol {
     NetsvrWorker,
     NetsvrTask,
     XximTcp,
@@ -31,11 +30,90 @@ words!(ListenerProtocol {
     Im = "im",
 });
 
+const SERVER: &str = "name of a [[connmix.server]]; may be left out if there is one only";
+const PEM: &str = "path of a PEM file, relative to the working directory";
+
+/// The keys.
+const KEYS: &[Key] = &[
+    Key {
+        allowed: "`address:port`; a host name is resolved at start",
+        ..text(
+            "listener.bind",
+            "",
+            "Address of the listener. Worker and task listeners need IPv4. Port 0 lets the kernel \
+             choose one.",
+        )
+    },
+    choice::<ListenerProtocol>(
+        "listener.protocol",
+        "",
+        "What is spoken on this listener without a WebSocket. netsvr-worker, netsvr-task, \
+         connmix-api: backends; xxim-tcp, connmix, im: clients. Either this or `routes`.",
+    ),
+    Key {
+        allowed: "path that begins with `/`, without query",
+        ..text("listener.routes.path", "", "Request path of WebSocket clients.")
+    },
+    choice::<ClientProtocol>(
+        "listener.routes.protocol",
+        "",
+        "What clients of this path speak. echo: every message comes back.",
+    ),
+    Key {
+        allowed: SERVER,
+        ..text("listener.server", "", "Rules for clients of protocol \"connmix\".")
+    },
+    Key { allowed: SERVER, ..text("listener.routes.server", "", "The same for this path.") },
+    Key {
+        default: "false",
+        ..flag(
+            "listener.trusted",
+            "For netsvr-worker and netsvr-task, whose protocol has no passwords: serve outside of \
+             loopback without `tls.client_ca`, because only backends reach this address. Said in \
+             the log at every start.",
+        )
+    },
+    Key {
+        allowed: PEM,
+        reload: true,
+        ..text("listener.tls.cert", "", "Certificate chain; with it the listener speaks TLS only.")
+    },
+    Key { allowed: PEM, reload: true, ..text("listener.tls.key", "", "Key of the certificate.") },
+    Key {
+        allowed: PEM,
+        reload: true,
+        ..text(
+            "listener.tls.client_ca",
+            "",
+            "Authorities of client certificates; with it a client must show one (mutual TLS).",
+        )
+    },
+];
+
+/// The section of the tables.
+pub(crate) const SECTION: Section =
+    Section { keys: KEYS, lists: &["listener", "listener.routes"], titles: TITLES };
+
+const TITLES: &[(&str, &str, &str)] = &[
+    (
+        "listener",
+        "`[[listener]]`",
+        "One table per listener. In the environment the index is part of the name, e.g. \
+         `RINGWAY_LISTENER__0__BIND`.",
+    ),
+    ("listener.routes", "`routes` of a `[[listener]]`", "A list of tables, one per path."),
+    (
+        "listener.tls",
+        "`tls` of a `[[listener]]`",
+        "The files are read at start and again at SIGHUP.",
+    ),
+];
+
+/// The number of the rules that clients follow, which the key at a path names.
+pub(crate) type Server<'a> = &'a dyn Fn(&str) -> Result<u16, ConfigError>;
+
 /// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
-pub(super) fn listeners(
-    settings: &Settings,
-    servers: &[ConnmixServer],
-) -> Result<Vec<Listener>, ConfigError> {
+pub(crate) fn read(settings: &Settings, number: Server<'_>) -> Result<Vec<Listener>, ConfigError> {
     let count = settings.count("listener");
     let wanted = match count {
         0 => "there is no listener",
@@ -48,11 +126,11 @@ pub(super) fn listeners(
             .advise("ringway.example.toml shows one of each kind");
         return Err(settings.error("listener", complaint));
     }
-    (0..count).map(|index| listener(settings, &format!("listener.{index}"), servers)).collect()
+    (0..count).map(|index| listener(settings, &format!("listener.{index}"), number)).collect()
 }
 
 /// Refuses two sockets on one address. `admin` is that of the admin server.
-pub(super) fn check_overlap(
+pub(crate) fn check_overlap(
     settings: &Settings,
     listeners: &[Listener],
     admin: Option<SocketAddr>,
@@ -72,34 +150,13 @@ pub(super) fn check_overlap(
     Ok(())
 }
 
-/// Reads an address: literal or host name, and port. With `ipv4` an address of another family is
-/// refused, and of a name's addresses one that is not loopback is preferred (netsvr section 1).
-pub(super) fn address(
-    settings: &Settings,
-    path: &str,
-    ipv4: bool,
-) -> Result<SocketAddr, ConfigError> {
-    let text = settings.text(path)?;
-    let complaint = match resolve(&text, ipv4) {
-        Ok(address) if address.is_ipv4() || !ipv4 => return Ok(address),
-        Ok(_) => Complaint::new("this is not an IPv4 address")
-            .advise("uniqIds have four bytes for the address of the gateway; use IPv4 here"),
-        Err(complaint) => complaint,
-    };
-    Err(settings.error(path, complaint))
-}
-
-fn listener(
-    settings: &Settings,
-    path: &str,
-    servers: &[ConnmixServer],
-) -> Result<Listener, ConfigError> {
+fn listener(settings: &Settings, path: &str, number: Server<'_>) -> Result<Listener, ConfigError> {
     if !settings.has(path) {
         let complaint = Complaint::new("it is missing, but a later listener exists")
             .advise("Number the listeners without gaps, from 0");
         return Err(settings.error(path, complaint));
     }
-    let service = service(settings, path, servers)?;
+    let service = service(settings, path, number)?;
     refuse_server(settings, path, matches!(service, Service::Connmix { .. }))?;
     let trusted = trusted(settings, path, &service)?;
     // uniqIds and registration names have four bytes for the address.
@@ -135,11 +192,7 @@ fn trusted(settings: &Settings, path: &str, service: &Service) -> Result<bool, C
     Err(settings.error(&path, complaint.advise("Remove it; other protocols have credentials")))
 }
 
-fn service(
-    settings: &Settings,
-    path: &str,
-    servers: &[ConnmixServer],
-) -> Result<Service, ConfigError> {
+fn service(settings: &Settings, path: &str, number: Server<'_>) -> Result<Service, ConfigError> {
     let protocol = format!("{path}.protocol");
     let routes = settings.count(&format!("{path}.routes"));
     let complaint = match (settings.is_set(&protocol), routes) {
@@ -153,13 +206,13 @@ fn service(
                 ListenerProtocol::NetsvrTask => Service::NetsvrTask,
                 ListenerProtocol::XximTcp => Service::XximTcp,
                 ListenerProtocol::ConnmixApi => Service::ConnmixApi,
-                ListenerProtocol::Connmix => Service::Connmix {
-                    server: connmix_server::number(settings, &format!("{path}.server"), servers)?,
-                },
+                ListenerProtocol::Connmix => {
+                    Service::Connmix { server: number(&format!("{path}.server"))? }
+                }
                 ListenerProtocol::Im => Service::Im,
             });
         }
-        (false, _) => return self::routes(settings, path, routes, servers).map(Service::Http),
+        (false, _) => return self::routes(settings, path, routes, number).map(Service::Http),
         (true, _) => Complaint::new("this listener has both routes and a protocol")
             .advise("Make two listeners of it, on two ports"),
     };
@@ -170,7 +223,7 @@ fn routes(
     settings: &Settings,
     path: &str,
     count: usize,
-    servers: &[ConnmixServer],
+    number: Server<'_>,
 ) -> Result<Vec<Route>, ConfigError> {
     let mut routes: Vec<Route> = Vec::new();
     for index in 0..count {
@@ -187,7 +240,7 @@ fn routes(
             let connmix = matches!(protocol, ClientProtocol::Connmix { .. });
             refuse_server(settings, &route, connmix)?;
             if let ClientProtocol::Connmix { server } = &mut protocol {
-                *server = connmix_server::number(settings, &format!("{route}.server"), servers)?;
+                *server = number(&format!("{route}.server"))?;
             }
             routes.push(Route { path: request_path, protocol });
             continue;
@@ -211,73 +264,6 @@ fn refuse_server(settings: &Settings, path: &str, connmix: bool) -> Result<(), C
 fn is_request_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
     path.starts_with('/') && path.bytes().all(plain)
-}
-
-pub(super) fn tls(settings: &Settings, path: &str) -> Result<Option<TlsFiles>, ConfigError> {
-    let path = format!("{path}.tls");
-    if !settings.has(&path) {
-        return Ok(None);
-    }
-    let cert = pem(settings, &format!("{path}.cert"), Wanted::Certificates)?;
-    let key = pem(settings, &format!("{path}.key"), Wanted::PrivateKey)?;
-    let client_ca = format!("{path}.client_ca");
-    let client_ca = match settings.is_set(&client_ca) {
-        true => Some(pem(settings, &client_ca, Wanted::Certificates)?),
-        false => None,
-    };
-    Ok(Some(TlsFiles { cert, key, client_ca }))
-}
-
-/// The path of a PEM file that can be read and has what is wanted. Whether that is valid, and
-/// whether certificate and key belong together, is seen when they are used.
-pub(super) fn pem(settings: &Settings, path: &str, wanted: Wanted) -> Result<PathBuf, ConfigError> {
-    let file = PathBuf::from(settings.text(path)?);
-    let makes = match wanted {
-        Wanted::RsaKey => "`ringway keygen xxim` makes one",
-        _ => "scripts/make-cert.sh makes certificates for trials",
-    };
-    let complaint = if file.as_os_str().is_empty() {
-        Complaint::new("it is missing").allowed("path of a PEM file").advise(makes)
-    } else if file.as_os_str().as_encoded_bytes().contains(&b'\n') {
-        Complaint::new("this is not a path but the content of a file").allowed("path of a PEM file")
-    } else {
-        match pem::read(&file, wanted).map_err(|error| error.problem) {
-            Ok(_) => return Ok(file),
-            Err(problem @ Problem::Read(_)) => Complaint::new(problem.to_string()).advise(
-                "Check the path, which is relative to the working directory, and the permissions \
-                 of the user that ringway runs as",
-            ),
-            Err(problem) => Complaint::new(problem.to_string()).advise(makes),
-        }
-    };
-    Err(settings.error(path, complaint))
-}
-
-fn resolve(text: &str, ipv4: bool) -> Result<SocketAddr, Complaint> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let shape = |problem: String| {
-        Complaint::new(problem).allowed("address:port, e.g. \"0.0.0.0:6060\" or \"[::]:6060\"")
-    };
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| match text {
-        "" => shape("it is missing".to_owned()),
-        _ => shape("there is no port".to_owned()),
-    })?;
-    let port: u16 = port.parse().map_err(|_| shape(format!("{port:?} is not a port")))?;
-    if host.is_empty() || host.contains([':', '[', ']']) {
-        return Err(shape("there is no address before the port".to_owned()));
-    }
-    let found = (host, port).to_socket_addrs().map_err(|error| {
-        Complaint::new(format!("the host name can not be resolved: {error}"))
-            .advise("Use an IP address, or make the name known")
-    })?;
-    let found: Vec<_> = found.collect();
-    let preferred = |address: &&SocketAddr| address.is_ipv4() && !address.ip().is_loopback();
-    let best = found.iter().find(|address| ipv4 && preferred(address));
-    let second = found.iter().find(|address| ipv4 && address.is_ipv4());
-    let best = best.or(second).or(found.first());
-    best.copied().ok_or_else(|| Complaint::new("the host name has no address"))
 }
 
 /// Whether two sockets would get in each other's way. `::` takes IPv4 connections as well.

@@ -6,8 +6,8 @@
 use tracing_subscriber::EnvFilter;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::distance;
-use super::settings::{Settings, allowed};
+use super::settings::Settings;
+use super::tables::distance;
 use crate::log::target;
 
 const KEY: &str = "log.filter";
@@ -18,12 +18,12 @@ const OWN: &str = "ringway";
 const LIBRARIES: [&str; 6] = ["async_nats", "glommio", "h2", "hyper_util", "tonic", "tower"];
 
 /// Reads the filter.
-pub(super) fn read(settings: &Settings) -> Result<String, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<String, ConfigError> {
     let filter = settings.text(KEY)?;
     match problem(&filter) {
         None => Ok(filter),
         Some((problem, advice)) => {
-            let complaint = Complaint::new(problem).allowed(allowed(KEY)).advise(advice);
+            let complaint = Complaint::new(problem).allowed(settings.allowed(KEY)).advise(advice);
             Err(settings.error(KEY, complaint))
         }
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, ValueType, choice, secret, text, url};
-use super::listeners::pem;
+use super::keys::{Key, Section, ValueType, choice, secret, text, url};
 use super::model::{ClientProtocol, Listener, Service};
+use super::places::base;
+use super::places::pem;
 use super::settings::Settings;
-use super::xxim_upstream::base;
 use crate::pem::Wanted;
 
 /// `[login]`.
@@ -123,7 +123,7 @@ impl std::fmt::Debug for Jwt {
 }
 
 /// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     choice::<VerifierKind>(
         "login.verifier",
         "\"open\"",
@@ -183,15 +183,18 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference.
-pub(super) const TABLES: &[(&str, &str, &str)] =
+const TITLES: &[(&str, &str, &str)] =
     &[("login", "`[login]`", "For clients of xxim and IM."), ("login.jwt", "`[login.jwt]`", "")];
+
+/// The section of the tables.
+pub(crate) const SECTION: Section = Section { keys: KEYS, lists: &[], titles: TITLES };
 
 const fn claim(key: &'static str, default: &'static str, what: &'static str) -> Key {
     Key { allowed: "name of a claim, or empty", ..text(key, default, what) }
 }
 
 /// Reads it. The listeners tell whether it matters.
-pub(super) fn read(
+pub(crate) fn read(
     settings: &Settings,
     listeners: &[Listener],
 ) -> Result<LoginSettings, ConfigError> {
@@ -260,7 +263,7 @@ fn tokens(settings: &Settings) -> Result<Vec<(String, String)>, ConfigError> {
 }
 
 fn refused(settings: &Settings, key: &str, problem: &str) -> ConfigError {
-    let allowed = super::settings::allowed(key);
+    let allowed = settings.allowed(key);
     settings.error(key, Complaint::new(problem).allowed(allowed))
 }
 

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit};
 
 /// Facts about the machine and the limits of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// CPUs that the process may use, in order.
     pub cpus: Vec<usize>,
     /// Descriptors that the process may open.
@@ -33,12 +33,6 @@ pub fn raise_nofile() -> u64 {
         let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     }
     rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-/// Connections that the push service, configured for `max`, may have in a process that may open so
-/// many descriptors: these are kept free for them.
-pub fn push_connections_max(max: u32, descriptors_max: u64) -> u64 {
-    (descriptors_max / 8).clamp(1, u64::from(max.max(1)))
 }
 
 /// Makes the process's table of descriptors large enough for `count` of them, as far as the limit

@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, ValueType, secret, text, url};
-use super::listeners::pem;
+use super::keys::{Key, Section, ValueType, secret, text, url};
+use super::places::pem;
 use super::settings::Settings;
 use crate::pem::Wanted;
 
 /// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     Key {
         kind: ValueType::Texts,
         allowed: "list of `nats://host:port` or `tls://host:port` URLs",
@@ -52,7 +52,7 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference: name, title, what is said above it.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     (
         "mesh",
         "`[mesh]`",
@@ -60,6 +60,9 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ),
     ("mesh.tls", "`[mesh.tls]`", "Files for the connection to NATS."),
 ];
+
+/// The section of the tables.
+pub(crate) const SECTION: Section = Section { keys: KEYS, lists: &[], titles: TITLES };
 
 /// `[mesh]`.
 #[derive(Clone, Default, PartialEq)]
@@ -99,7 +102,7 @@ impl fmt::Debug for Mesh {
 }
 
 /// Reads it.
-pub(super) fn read(settings: &Settings) -> Result<Mesh, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<Mesh, ConfigError> {
     let nats = settings.texts("mesh.nats")?;
     if let Some(wrong) = nats.iter().position(|url| !is_server(url)) {
         let complaint =

@@ -1,47 +1,16 @@
-//! The typed configuration: what the rest of the program sees after the file, the environment and
-//! the defaults are merged and checked.
+//! The typed configuration of the process and its listeners: what the rest of the program sees
+//! after the file, the environment and the defaults are merged and checked. Protocols and paths are
+//! named by their words; what a protocol is configured to be is in its folder.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choice::{Choice, choice, words};
-pub use super::connmix::Connmix;
-pub use super::connmix_server::*;
-pub use super::im::{Forward, GzipServer, Im};
 use super::listeners::ListenerProtocol;
 pub use super::login::{Jwt, JwtAlgorithm, LoginSettings, Verifier};
 pub use super::mesh::Mesh;
-pub use super::xxim::{Xxim, XximKey};
-pub use super::xxim_push::{PushBounds, XximPushService};
-pub use super::xxim_upstream::{
-    Tags, XximHooks, XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
-};
-pub use crate::protocols::netsvr::wire::Generation;
 pub use crate::wire::origin::{OriginMode, Origins};
-
-/// Everything `ringway serve` needs to know. Built by [`crate::config::load`] or
-/// [`Config::demo`]; every value is within the bounds of [`crate::limits`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// Number of this machine in the mesh, 1..=1023; part of connmix client ids.
-    pub node: u16,
-    pub runtime: Runtime,
-    pub listeners: Vec<Listener>,
-    pub netsvr: Netsvr,
-    pub sidecar: Sidecar,
-    pub login: LoginSettings,
-    pub xxim: Xxim,
-    /// `[[xxim.upstream]]`, `[[xxim.route]]`, `[xxim.hooks]`, `[xxim.push]`.
-    pub xxim_upstreams: XximUpstreams,
-    pub connmix: Connmix,
-    /// `[[connmix.server]]`, in order.
-    pub connmix_servers: Vec<ConnmixServer>,
-    pub im: Im,
-    pub mesh: Mesh,
-    pub admin: Admin,
-    pub log: Log,
-}
 
 /// Threads, memory and the life of the process.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,9 +97,9 @@ pub struct TlsFiles {
 pub enum Service {
     /// HTTP upgrade to WebSocket; the path selects the protocol.
     Http(Vec<Route>),
-    /// netsvr business processes that register for events; see [`WorkerCommands`].
+    /// netsvr business processes that register for events; see `netsvr.worker.commands`.
     NetsvrWorker,
-    /// netsvr business processes that send commands and queries; see [`WorkerCommands`].
+    /// netsvr business processes that send commands and queries; see `netsvr.worker.commands`.
     NetsvrTask,
     /// xxim clients over TCP (xxim section 7.2).
     XximTcp,
@@ -183,59 +152,14 @@ choice! {
     pub enum ClientProtocol {
         Netsvr = "netsvr",
         Xxim = "xxim",
-        /// With the number of the [`ConnmixServer`] whose rules these clients follow.
+        /// With the number of the `[[connmix.server]]` whose rules these clients follow.
         Connmix { server: u16 = 0 } = "connmix",
         Im = "im",
         Echo = "echo",
     }
 }
 
-/// `[netsvr]`: netsvr specification section 8, with its defaults unless the document says
-/// otherwise.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Netsvr {
-    pub generation: Generation,
-    /// The address that uniqIds carry and SDKs are configured with: by default that of the task
-    /// listener (generation 6) or of the worker listener (generation 5).
-    pub advertise: SocketAddrV4,
-    pub customer: NetsvrCustomer,
-    pub worker: NetsvrWorker,
-    pub task: NetsvrTask,
-    pub limit: NetsvrLimit,
-    /// Commands reach the clients of every node of the mesh, and queries are about them.
-    pub cluster: bool,
-    /// Metric items (1..=13) that the `Metrics` command reports.
-    pub metrics_items: Vec<u8>,
-}
-
-/// Client side of netsvr.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NetsvrCustomer {
-    /// Pages whose clients may come in.
-    pub allow_origin: Origins,
-    /// A client that sends nothing for longer is closed with 1001.
-    pub heartbeat_interval: Duration,
-    pub heartbeat_message: Vec<u8>,
-    /// Accepted WebSocket connections of the process; more are refused with 1013.
-    pub max_online: u32,
-    /// Bytes of one client message, after inflating.
-    pub receive_pack_limit: u32,
-    pub send_message_type: MessageType,
-    /// -2..=9; 0 switches permessage-deflate off.
-    pub compression_level: i8,
-    pub on_open_callback_api: Option<String>,
-    pub on_close_callback_api: Option<String>,
-    pub callback_api_deadline: Duration,
-    /// Callbacks of one shard that may be under way at the same time; further ones wait.
-    pub callbacks_max: u32,
-    /// Closes of one shard that may wait for their callback; further ones go without.
-    pub close_callbacks_max: u32,
-    pub limit_window: Duration,
-    pub limit_window_max_requests: u32,
-    pub limit_zero_window_max_requests: u32,
-}
-
-/// Opcode of frames to netsvr clients.
+/// Opcode of messages to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageType {
     Text,
@@ -243,28 +167,6 @@ pub enum MessageType {
 }
 
 words!(MessageType { Text = "text", Binary = "binary" });
-
-/// Connections of business processes that register for events.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NetsvrWorker {
-    pub read_deadline: Duration,
-    pub send_deadline: Duration,
-    pub receive_pack_limit: u32,
-    pub heartbeat_message: Vec<u8>,
-    pub pick: WorkerPick,
-    pub on_full: WorkerFull,
-    pub commands: WorkerCommands,
-    /// Frames that may wait for one worker.
-    pub queue_frames_max: u32,
-    /// Bytes that may wait for one worker.
-    pub queue_bytes_max: u32,
-    /// Repeat the session in every Transfer (netsvr W12).
-    pub transfer_session: bool,
-    /// Repeat the topics in every Transfer (netsvr W12).
-    pub transfer_topics: bool,
-    /// Time after the answer to Register during which events wait (netsvr section 6.2).
-    pub register_delay: Duration,
-}
 
 /// Which worker gets an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,17 +179,6 @@ pub enum WorkerPick {
 
 words!(WorkerPick { RoundRobin = "round-robin", Sticky = "sticky" });
 
-/// Which commands the listeners for business processes take (netsvr section 3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkerCommands {
-    /// Each takes all.
-    Both,
-    /// A connection that sends the other listener's is closed.
-    Own,
-}
-
-words!(WorkerCommands { Both = "both", Own = "own" });
-
 /// What happens to events while every worker's queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerFull {
@@ -298,22 +189,6 @@ pub enum WorkerFull {
 }
 
 words!(WorkerFull { Wait = "wait", Drop = "drop" });
-
-/// Connections of business processes that send commands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NetsvrTask {
-    pub read_deadline: Duration,
-    pub send_deadline: Duration,
-    pub receive_pack_limit: u32,
-    pub heartbeat_message: Vec<u8>,
-}
-
-/// The two global limiters (netsvr section 6.8); 0 is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NetsvrLimit {
-    pub on_open: u32,
-    pub on_message: u32,
-}
 
 /// `/metrics`, `/healthz`, `/readyz`.
 #[derive(Clone, Debug, PartialEq)]

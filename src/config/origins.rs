@@ -9,7 +9,7 @@ use crate::wire::origin::{OriginError, OriginMode, Origins};
 words!(OriginMode { Origin = "origin", Contains = "contains" });
 
 /// The row of such a key.
-pub(super) const fn key(key: &'static str, what: &'static str) -> Key {
+pub(crate) const fn key(key: &'static str, what: &'static str) -> Key {
     Key { kind: ValueType::Texts, allowed: ALLOWED, ..text(key, "[]", what) }
 }
 
@@ -17,7 +17,7 @@ const ALLOWED: &str = "list of origins (\"https://example.com\") and hosts (\"ex
                        \".example.com\" with its subdomains)";
 
 /// Reads the list of this key.
-pub(super) fn read(
+pub(crate) fn read(
     settings: &Settings,
     key: &str,
     mode: OriginMode,

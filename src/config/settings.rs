@@ -1,7 +1,7 @@
 //! What file and environment say, by key, and typed access to it with defaults and bounds.
 //!
 //! A path is a key with its tables, joined by dots; the elements of lists of tables
-//! ([`keys::LISTS`]) have their index in it: `listener.0.routes.1.path`. Invariant: after
+//! (`Section::lists`) have their index in it: `listener.0.routes.1.path`. Invariant: after
 //! [`Settings::check_keys`] every path has a key that is known.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,13 @@ use std::time::Duration;
 use super::choice::Choice;
 use super::env;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Shown, ValueType};
-use crate::limits::{self, Limit};
+use super::keys::{Shown, ValueType};
+use super::tables::Tables;
+use crate::limits::Limit;
 
 /// A value, whatever its type.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Number(i64),
     Flag(bool),
     Text(String),
@@ -79,7 +80,7 @@ impl Value {
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub value: Value,
     /// Path of the file, or name of the environment variable.
     pub file: String,
@@ -87,17 +88,36 @@ pub(super) struct Entry {
 }
 
 /// Everything that was said, by path.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Settings {
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
     pub entries: BTreeMap<String, Entry>,
     /// What to name where a key is missing.
     pub file: String,
+    pub tables: &'static Tables,
 }
 
 /// Characters of a value that an error shows.
 const SHOWN_MAX: usize = 120;
 
 impl Settings {
+    /// Nothing is said yet.
+    pub fn new(file: &str, tables: &'static Tables) -> Settings {
+        Settings { entries: BTreeMap::new(), file: file.to_owned(), tables }
+    }
+
+    /// What may be written for a key; the words that errors and reference use.
+    pub fn allowed(&self, key: &str) -> String {
+        self.tables.allowed(key)
+    }
+
+    fn allowed_at(&self, path: &str) -> String {
+        self.allowed(&self.tables.key_of(path).unwrap_or_default())
+    }
+
+    fn limit_of(&self, path: &str) -> Option<&'static Limit> {
+        self.tables.key_of(path).and_then(|key| self.tables.limit(&key))
+    }
+
     /// Whether the key was given, rather than left to its default.
     pub fn is_set(&self, path: &str) -> bool {
         self.entries.contains_key(path)
@@ -149,7 +169,7 @@ impl Settings {
     /// nothing of one whose key nobody knows: it may be a secret behind a slip of the pen.
     pub fn error(&self, path: &str, complaint: Complaint) -> ConfigError {
         let entry = self.entries.get(path);
-        let shown = key_of(path).and_then(|key| keys::shown(&key));
+        let shown = self.tables.key_of(path).and_then(|key| self.tables.shown(&key));
         let value = entry.and_then(|entry| entry.value.repeat(shown?)).unwrap_or_default();
         ConfigError {
             file: self.origin(path).into(),
@@ -165,24 +185,29 @@ impl Settings {
     /// Refuses what no key knows.
     pub fn check_keys(&self) -> Result<(), ConfigError> {
         for (path, entry) in &self.entries {
-            let Some(key) = key_of(path) else {
+            let Some(key) = self.tables.key_of(path) else {
                 let complaint = Complaint::new("this is a list of tables")
-                    .allowed(format!("one element of it each time, e.g. [[{}]]", list_of(path)))
+                    .allowed(format!(
+                        "one element of it each time, e.g. [[{}]]",
+                        self.tables.list_of(path)
+                    ))
                     .advise("In the environment the index is part of the name: LISTENER__0__BIND");
                 return Err(self.error(path, complaint));
             };
             let is_empty = entry.value == Value::Table || entry.value == Value::List(Vec::new());
-            let complaint = match keys::kind(&key) {
+            let complaint = match self.tables.kind(&key) {
                 Some(_) if entry.value != Value::Table => continue,
-                None if keys::is_table(&key) && is_empty => continue,
-                None if !keys::is_table(&key) => {
-                    Complaint::new("there is no such key").advise(keys::advice(&key))
+                None if self.tables.is_table(&key) && is_empty => continue,
+                None if !self.tables.is_table(&key) => {
+                    Complaint::new("there is no such key").advise(self.tables.advice(&key))
                 }
                 None => {
                     Complaint::new(format!("{} where a table belongs", entry.value.type_name()))
-                        .allowed(members(&key))
+                        .allowed(self.tables.members(&key))
                 }
-                Some(_) => Complaint::new("a table where a value belongs").allowed(allowed(&key)),
+                Some(_) => {
+                    Complaint::new("a table where a value belongs").allowed(self.allowed(&key))
+                }
             };
             return Err(self.error(path, complaint));
         }
@@ -205,7 +230,7 @@ impl Settings {
         };
         let Some(milliseconds) = milliseconds(&text) else {
             let complaint = Complaint::new("this is not a duration")
-                .allowed(format!("{}; units are ms, s, m and h", allowed_at(path)))
+                .allowed(format!("{}; units are ms, s, m and h", self.allowed_at(path)))
                 .advise("Write a whole number and its unit, e.g. \"100ms\", \"5s\" or \"1m30s\"");
             return Err(self.error(path, complaint));
         };
@@ -219,7 +244,7 @@ impl Settings {
             Value::Text(text) => text,
             value => return Err(self.wrong_type(path, &value, "a text")),
         };
-        match limit_of(path) {
+        match self.limit_of(path) {
             Some(limit) => self.bounded(path, text.len() as i64, |_| Some(text)).map_err(|error| {
                 let limit = format!("{} to {} bytes", limit.min, limit.max);
                 ConfigError { allowed: limit.into(), ..error }
@@ -235,14 +260,14 @@ impl Settings {
             value => return Err(self.wrong_type(path, &value, "a text")),
         };
         debug_assert_eq!(
-            key_of(path).and_then(|key| keys::kind(&key)),
+            self.tables.key_of(path).and_then(|key| self.tables.kind(&key)),
             Some(ValueType::Choice(C::WORDS))
         );
         let found = C::WORDS.iter().position(|word| *word == text).map(|at| C::VALUES[at]);
         found.ok_or_else(|| {
             let problem =
                 if self.is_set(path) { "there is no such choice" } else { "it is missing" };
-            self.error(path, Complaint::new(problem).allowed(allowed_at(path)))
+            self.error(path, Complaint::new(problem).allowed(self.allowed_at(path)))
         })
     }
 
@@ -299,11 +324,11 @@ impl Settings {
         if let Some(entry) = self.entries.get(path) {
             return entry.value.clone();
         }
-        let key = key_of(path).unwrap_or_default();
-        match keys::find(&key) {
+        let key = self.tables.key_of(path).unwrap_or_default();
+        match self.tables.find(&key) {
             Some(row) if row.default.is_empty() => Value::Text(String::new()),
             Some(row) => env::toml_value(row.default),
-            None => match limits::all::find(&key) {
+            None => match self.tables.limit(&key) {
                 Some(limit) => env::toml_value(&limit.unit.show(limit.default)),
                 None => Value::Text(String::new()),
             },
@@ -316,7 +341,7 @@ impl Settings {
         number: i64,
         convert: impl FnOnce(i64) -> Option<T>,
     ) -> Result<T, ConfigError> {
-        let limit = limit_of(path);
+        let limit = self.limit_of(path);
         let (min, max) = limit.map_or((i64::MIN, i64::MAX), |limit| (limit.min, limit.max));
         if (min..=max).contains(&number)
             && let Some(value) = convert(number)
@@ -324,83 +349,14 @@ impl Settings {
             return Ok(value);
         }
         let problem = if number < min { "this is too small" } else { "this is too large" };
-        let complaint = Complaint::new(problem).allowed(allowed_at(path));
+        let complaint = Complaint::new(problem).allowed(self.allowed_at(path));
         Err(self.error(path, complaint.advise("Choose a value within these bounds")))
     }
 
     fn wrong_type(&self, path: &str, value: &Value, expected: &str) -> ConfigError {
         let problem = format!("{} where {expected} belongs", value.type_name());
-        self.error(path, Complaint::new(problem).allowed(allowed_at(path)))
+        self.error(path, Complaint::new(problem).allowed(self.allowed_at(path)))
     }
-}
-
-/// What may be written for a key; the words that errors and reference use.
-pub(super) fn allowed(key: &str) -> String {
-    let row = keys::find(key);
-    match (row.map(|row| row.kind), limits::all::find(key)) {
-        (Some(ValueType::Choice(names)), _) => {
-            names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ")
-        }
-        (Some(ValueType::Flag), _) => "true or false".to_owned(),
-        (Some(ValueType::Numbers), Some(limit)) => format!("list of numbers, {}", bounds(limit)),
-        (Some(_), Some(limit)) => format!("text of {}", bounds(limit)),
-        (None, Some(limit)) => bounds(limit),
-        (Some(_), None) => row.map_or("", |row| row.allowed).to_owned(),
-        (None, None) => String::new(),
-    }
-}
-
-fn allowed_at(path: &str) -> String {
-    allowed(&key_of(path).unwrap_or_default())
-}
-
-fn limit_of(path: &str) -> Option<&'static Limit> {
-    key_of(path).and_then(|key| limits::all::find(&key))
-}
-
-fn bounds(limit: &Limit) -> String {
-    let (min, max) = (limit.unit.show(limit.min), limit.unit.show(limit.max));
-    format!("{min} to {max} {}", limit.unit.name()).trim_end().to_owned()
-}
-
-/// The keys of a table, in words.
-fn members(table: &str) -> String {
-    let mut members: Vec<&str> = Vec::new();
-    for key in keys::all() {
-        let rest = key.strip_prefix(table).and_then(|rest| rest.strip_prefix('.'));
-        if let Some(member) = rest.and_then(|rest| rest.split('.').next())
-            && !members.contains(&member)
-        {
-            members.push(member);
-        }
-    }
-    format!("a table with {}", members.join(", "))
-}
-
-/// The key of a path: without the indices of lists of tables. `None` where one is missing.
-pub(super) fn key_of(path: &str) -> Option<String> {
-    let mut key = String::new();
-    let mut index_next = false;
-    for part in path.split('.') {
-        if index_next {
-            // Only one spelling, or `00` would be another element than `0`.
-            part.parse::<u16>().ok().filter(|index| index.to_string() == part)?;
-            index_next = false;
-            continue;
-        }
-        if !key.is_empty() {
-            key.push('.');
-        }
-        key.push_str(part);
-        index_next = keys::LISTS.contains(&&*key);
-    }
-    Some(key)
-}
-
-/// The longest list of tables that the path leads into.
-fn list_of(path: &str) -> &'static str {
-    let inside = |list: &&&str| path.replace(".0", "").starts_with(**list);
-    keys::LISTS.iter().filter(inside).max_by_key(|list| list.len()).copied().unwrap_or_default()
 }
 
 /// A URL without user, password and query, also if it is malformed: what is not surely scheme,
@@ -438,7 +394,7 @@ fn without_secrets(url: &str) -> String {
 }
 
 /// `"1m30s"` as milliseconds. `None` if it is not a duration or too long for the type.
-pub(super) fn milliseconds(text: &str) -> Option<i64> {
+pub(crate) fn milliseconds(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total: i64 = 0;
     while !rest.is_empty() {
@@ -511,17 +467,5 @@ mod tests {
         ] {
             assert_eq!(without_secrets(url), shown, "{url}");
         }
-    }
-
-    #[test]
-    fn a_path_without_the_index_of_a_list_of_tables_has_no_key() {
-        assert_eq!(key_of("node").as_deref(), Some("node"));
-        assert_eq!(key_of("listener.0.bind").as_deref(), Some("listener.bind"));
-        assert_eq!(key_of("listener.12.routes.3.path").as_deref(), Some("listener.routes.path"));
-        assert_eq!(key_of("listener.0.routes").as_deref(), Some("listener.routes"));
-        assert_eq!(key_of("listener.bind"), None);
-        assert_eq!(key_of("listener.00.bind"), None);
-        assert_eq!(key_of("listener.99999999999999999999.bind"), None);
-        assert_eq!(key_of("listener.0.routes.path"), None);
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, ValueType, choice, flag, text};
-use super::listeners::pem;
+use super::keys::{Key, Section, ValueType, choice, flag, text};
 use super::origins;
+use super::places::pem;
 use super::settings::Settings;
 use crate::pem::Wanted;
 use crate::wire::origin::{OriginMode, Origins};
@@ -186,7 +186,7 @@ const fn off(key: &'static str, what: &'static str) -> Key {
 }
 
 /// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     choice::<XximEra>(
         "xxim.era",
         "\"B\"",
@@ -258,14 +258,17 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference: name, title, what is said above it.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     ("xxim", "`[xxim]`", "xxim clients."),
     ("xxim.tcp", "`[xxim.tcp]`", "xxim clients over TCP."),
     ("xxim.crypto", "`[xxim.crypto]`", "Encryption of xxim clients."),
 ];
 
+/// The section of the tables.
+pub(crate) const SECTION: Section = Section { keys: KEYS, lists: &[], titles: TITLES };
+
 /// Reads it.
-pub(super) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
     let key = |name: &str| format!("xxim.{name}");
     Ok(Xxim {
         era: settings.choice(&key("era"))?,
@@ -325,7 +328,7 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
 }
 
 /// Reads a list of addresses and networks.
-pub(super) fn networks(settings: &Settings, key: &str) -> Result<Vec<Network>, ConfigError> {
+pub(crate) fn networks(settings: &Settings, key: &str) -> Result<Vec<Network>, ConfigError> {
     let texts = settings.texts(key)?;
     let read = |text: &String| {
         Network::parse(text).ok_or_else(|| {

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, ValueType, flag, secret, text};
-use super::listeners::{address, tls};
+use super::keys::{Key, Section, ValueType, flag, secret, text};
 use super::model::TlsFiles;
+use super::places::{address, tls};
 use super::settings::Settings;
 use super::xxim::{Network, networks};
 
@@ -70,7 +70,7 @@ impl fmt::Debug for XximPushService {
 }
 
 /// The keys that are not limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     Key {
         allowed: "`address:port`, or empty",
         ..text("xxim.push.bind", "\"\"", "Address of the push service. Empty: none.")
@@ -136,13 +136,16 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     ("xxim.push", "`[xxim.push]`", "gRPC `pb.connService` and the same over HTTP."),
     ("xxim.push.tls", "`tls` of `[xxim.push]`", ""),
 ];
 
+/// The section of the tables.
+pub(crate) const SECTION: Section = Section { keys: KEYS, lists: &[], titles: TITLES };
+
 /// Reads it; `None`: there is none.
-pub(super) fn read(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<Option<XximPushService>, ConfigError> {
     const BIND: &str = "xxim.push.bind";
     // What is not used is checked as well.
     let request_bytes_max = settings.number("xxim.push.request_bytes_max")?;
@@ -187,6 +190,21 @@ pub(super) fn read(settings: &Settings) -> Result<Option<XximPushService>, Confi
         request_bytes_max,
         bounds,
     }))
+}
+
+/// Connections that the push service, configured for `max`, may have in a process that may open so
+/// many descriptors: these are kept free for them.
+pub fn push_connections_max(max: u32, descriptors_max: u64) -> u64 {
+    (descriptors_max / 8).clamp(1, u64::from(max.max(1)))
+}
+
+/// Descriptors that are kept free for the push service.
+pub(crate) fn descriptors(settings: &Settings, descriptors_max: u64) -> Result<u64, ConfigError> {
+    if settings.text("xxim.push.bind")?.is_empty() {
+        return Ok(0);
+    }
+    let max = settings.number("xxim.push.connections_max")?;
+    Ok(push_connections_max(max, descriptors_max))
 }
 
 fn allow_from(settings: &Settings) -> Result<Vec<Network>, ConfigError> {

@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use super::check::url;
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
-use super::keys::{self, Key, choice, flag, text};
-use super::model::XximPushService;
+use super::keys::{self, Key, Section, choice, flag, text};
+use super::places::base;
 use super::settings::Settings;
 use super::xxim_push;
+use super::xxim_push::XximPushService;
 use crate::protocols::xxim::limits::{
     XXIM_ROUTES_MAX as ROUTES_MAX, XXIM_UPSTREAMS_MAX as UPSTREAMS_MAX,
 };
@@ -217,7 +217,7 @@ impl Default for XximHooks {
 }
 
 /// The keys that are not limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     Key {
         default: "false",
         ..flag(
@@ -304,14 +304,18 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     ("xxim.upstream", "`[[xxim.upstream]]`", "One table per backend."),
     ("xxim.route", "`[[xxim.route]]`", "One table per group of methods."),
     ("xxim.hooks", "`[xxim.hooks]`", ""),
 ];
 
+/// The section of the tables.
+pub(crate) const SECTION: Section =
+    Section { keys: KEYS, lists: &["xxim.upstream", "xxim.route"], titles: TITLES };
+
 /// Reads the tables.
-pub(super) fn read(settings: &Settings) -> Result<XximUpstreams, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<XximUpstreams, ConfigError> {
     let count = limited(settings, "xxim.upstream", UPSTREAMS_MAX)?;
     let mut upstreams: Vec<XximUpstream> = Vec::new();
     for index in 0..count {
@@ -330,18 +334,6 @@ pub(super) fn read(settings: &Settings) -> Result<XximUpstreams, ConfigError> {
         http_api: settings.flag("xxim.http_api")?,
         push: xxim_push::read(settings)?,
     })
-}
-
-/// A URL to which a path can be appended, without `/` at the end.
-pub(super) fn base(settings: &Settings, path: &str) -> Result<String, ConfigError> {
-    let complaint = match url(settings, path)? {
-        None => Complaint::new("it is missing"),
-        Some(url) if url.contains(['?', '#', '@']) => {
-            Complaint::new("a path must fit behind this URL, and it may not carry credentials")
-        }
-        Some(url) => return Ok(url.trim_end_matches('/').to_owned()),
-    };
-    Err(settings.error(path, complaint.allowed("http://host:port/path or https://host:port/path")))
 }
 
 fn limited(settings: &Settings, path: &str, max: usize) -> Result<usize, ConfigError> {

@@ -17,7 +17,7 @@ use super::link::{self, invalid};
 use super::replies::{self, Account, OK, REFUSED, Said, reply};
 use super::requests::{self as ask, Request, filled, listed, paired};
 use super::rooms;
-use crate::config::model::Generation;
+use crate::protocols::netsvr::wire::Generation;
 use crate::wire::worker::Cmd;
 use crate::wire::worker::proto as pb;
 

@@ -5,8 +5,8 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::Application;
-use crate::config::model::Generation;
 use crate::demo::link::{FRAME_BYTES_MAX, put};
+use crate::protocols::netsvr::wire::Generation;
 use crate::wire::worker::Cmd;
 use crate::wire::worker::proto as pb;
 

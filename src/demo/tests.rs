@@ -10,7 +10,7 @@ use prost::Message;
 use super::application::Application;
 use super::link::put;
 use super::{Business, Process, launch};
-use crate::config::model::Generation;
+use crate::protocols::netsvr::wire::Generation;
 use crate::wire::worker::Cmd;
 use crate::wire::worker::proto as pb;
 

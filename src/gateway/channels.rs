@@ -6,7 +6,7 @@ use std::io;
 use tokio::sync::mpsc;
 
 use super::StartError;
-use crate::config::model::Config;
+use crate::config::all::Config;
 use crate::engine::Shared;
 use crate::life::{Life, shard_name};
 use crate::limits;

@@ -24,7 +24,7 @@ use std::time::Instant;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config;
-use crate::config::model::Config;
+use crate::config::all::Config;
 use crate::engine::ListenerSettings;
 use crate::engine::Shared;
 use crate::engine::clock::Clock;

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::StartError;
-use crate::config::model::Config;
+use crate::config::all::Config;
 use crate::mail::UnboundedSender;
 use crate::tls_files::TlsFilesError;
 

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::service::{End, Service, Started};
 use super::sockets::listener_tls;
 use super::{Common, StartError};
-use crate::config::model::Config;
+use crate::config::all::Config;
 use crate::engine::ring::Settings;
 use crate::life::{Heart, ages, shard_name};
 use crate::lists::letters::Mail;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use super::StartError;
-use crate::config::model::{Config, Generation, Listener, Service};
+use crate::config::all::Config;
+use crate::config::model::{Listener, Service};
 use crate::engine::ListenerSettings;
 use crate::machine::sockets;
 use crate::patience::Patience;
+use crate::protocols::netsvr::wire::Generation;
 use crate::tls_files::{self, TlsFilesError};
 
 /// See the module.

@@ -101,7 +101,7 @@ pub fn netsvr(text: &str, file: &str) -> Result<String, ImportError> {
     }
     new.without(&mut old);
     let result = new.text;
-    match config::from_text(&result, file) {
+    match config::all::from_text(&result, file) {
         Ok(_) => Ok(result),
         Err(error) => Err(refused(text, two_ports, &old, &error)),
     }

@@ -1,13 +1,13 @@
 //! The list of all limits: the tables of the process and those of the protocols.
 
-use super::{FIXED, Limit, fixed, login, mesh, runtime, sidecar};
+use super::{Limit, fixed, login, mesh, runtime, sidecar};
 use crate::protocols::connmix::limits as connmix;
 use crate::protocols::im::limits as im;
 use crate::protocols::netsvr::limits as netsvr;
 use crate::protocols::xxim::limits as xxim;
 
 /// The rows of every area, in the order of the reference.
-const AREAS: &[&[Limit]] = &[
+pub(crate) const TABLES: &[&[Limit]] = &[
     runtime::ROWS,
     netsvr::ROWS,
     xxim::CLIENTS,
@@ -32,25 +32,18 @@ const AREAS: &[&[Limit]] = &[
 
 /// Every limit of the process.
 pub fn rows() -> impl Iterator<Item = &'static Limit> + Clone {
-    AREAS.iter().flat_map(|rows| rows.iter())
+    TABLES.iter().flat_map(|rows| rows.iter())
 }
 
 /// The row of a configuration key.
 pub fn find(key: &str) -> Option<&'static Limit> {
-    rows().find(|limit| limit.key == key && key != FIXED)
-}
-
-/// The default of a configuration key that is a limit.
-///
-/// # Panics
-/// If there is no such row.
-pub fn default(key: &str) -> i64 {
-    find(key).expect("the key of a row").default
+    super::find(TABLES, key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::FIXED;
 
     #[test]
     fn every_key_has_one_row() {

@@ -80,6 +80,12 @@ pub(crate) const KIB: i64 = 1024;
 pub(crate) const MIB: i64 = 1024 * KIB;
 pub(crate) const U32_MAX: i64 = u32::MAX as i64;
 
+/// The row of a configuration key in these tables.
+pub fn find(tables: &[&'static [Limit]], key: &str) -> Option<&'static Limit> {
+    let mut rows = tables.iter().copied().flatten();
+    rows.find(|limit| limit.key == key && key != FIXED)
+}
+
 /// A number of milliseconds as the configuration writes it, in the largest unit that divides it.
 pub fn duration(milliseconds: i64) -> String {
     match milliseconds {

@@ -9,7 +9,7 @@ use std::fmt;
 use rustix::process::{Resource, Rlimit};
 
 use super::MachineError;
-use crate::config::Config;
+use crate::config::all::Config;
 use crate::engine::ring::{Locked, Probe, Settings, SetupError};
 use crate::patience::Patience;
 use crate::shard::driver;

@@ -15,7 +15,8 @@ use std::io;
 
 use crossbeam_channel::Sender;
 
-use crate::config::{self, Config};
+use crate::config;
+use crate::config::all::Config;
 use crate::engine::ring::{Probe, SetupError};
 use crate::patience::Patience;
 

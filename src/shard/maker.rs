@@ -1,6 +1,6 @@
 //! Who makes a push in which form.
 
-use crate::config::model::Config;
+use crate::config::all::Config;
 use crate::engine::forms::{Forms, Made};
 use crate::hub::push::Payload;
 use crate::lists::numbers::*;

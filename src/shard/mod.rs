@@ -43,7 +43,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::config::model::{Config, Service};
+use crate::config::all::Config;
+use crate::config::model::Service;
 use crate::engine::Job;
 use crate::engine::forms::Forms;
 use crate::engine::manners::{LEAVING, Manners};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::config::all::Config;
 use crate::config::connmix::{QueueFull, QueueScope};
-use crate::config::model::Config;
 use crate::engine::Shared;
 use crate::engine::settings::{Settings, Workers};
 use crate::hub::queues::{Full, QueueLimits};

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::model::{ClientProtocol, Config};
+use crate::config::all::Config;
+use crate::config::model::ClientProtocol;
 use crate::engine::Engine;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;

@@ -9,7 +9,8 @@
 
 use std::borrow::Cow;
 
-use crate::config::model::{ClientProtocol, NetsvrCustomer, Route};
+use crate::config::model::{ClientProtocol, Route};
+use crate::config::netsvr::NetsvrCustomer;
 use crate::engine::tenant::Upgrade;
 use crate::wire::http::answer::{Answer, Manner};
 use crate::wire::http::date::Date;

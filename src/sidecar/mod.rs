@@ -23,7 +23,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::allocator;
-use crate::config::model::{LoginSettings, Sidecar, XximUpstreams};
+use crate::config::model::{LoginSettings, Sidecar};
+use crate::config::xxim_upstream::XximUpstreams;
 use crate::life::{Heart, Life};
 use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};

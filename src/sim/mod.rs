@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::config::model::Config;
+use crate::config::all::Config;
 use crate::engine::ListenerSettings;
 use crate::engine::Now;
 use crate::engine::Shared;

@@ -11,7 +11,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::model::{ClientProtocol, Config, Route, Service};
+use ringway::config::all::Config;
+use ringway::config::model::{ClientProtocol, Route, Service};
 use ringway::gateway::Gateway;
 use ringway::hub::ConnId;
 use ringway::wire::websocket::mask_frame;

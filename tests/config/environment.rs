@@ -38,7 +38,7 @@ fn the_environment_wins_over_the_file_and_is_named_in_errors() {
 #[test]
 fn a_complaint_about_a_value_of_a_variable_names_the_variable() {
     let mut complaints = 0;
-    for key in config::keys() {
+    for key in config::all::keys() {
         // One element of each list of tables is the next behind those that there are.
         let mut name = "RINGWAY".to_owned();
         let mut path = String::new();
@@ -65,7 +65,7 @@ fn a_complaint_about_a_value_of_a_variable_names_the_variable() {
             complaints += 1;
         }
     }
-    assert!(complaints > config::keys().count(), "{complaints}");
+    assert!(complaints > config::all::keys().count(), "{complaints}");
 }
 
 #[test]
@@ -88,6 +88,7 @@ fn a_warning_about_a_value_of_a_variable_names_the_variable() {
 
 #[test]
 fn a_file_that_can_not_be_read_is_named() {
-    let error = config::load_with(Path::new("/no/such/ringway.toml"), []).expect_err("no file");
+    let error =
+        config::all::load_with(Path::new("/no/such/ringway.toml"), []).expect_err("no file");
     assert!(error.to_string().starts_with("/no/such/ringway.toml: the configuration can not be"));
 }

@@ -2,8 +2,10 @@
 //! result is always one that Ringway takes.
 
 use proptest::prelude::*;
-use ringway::config::model::{Config, Generation, MessageType, Service};
+use ringway::config::all::Config;
+use ringway::config::model::{MessageType, Service};
 use ringway::import;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::origin::{OriginMode, Origins};
 
 use crate::load;

@@ -32,6 +32,6 @@ fn the_table_of_limits_agrees_with_the_code() {
         assert!(rows.iter().any(|rows| rows.lines().any(has)), "{name} has no row");
     }
     assert!(constants.contains(&"SHARDS_MAX") && constants.contains(&"ANSWER_PIECE"));
-    let keys: BTreeSet<_> = config::keys().collect();
-    assert_eq!(keys.len(), config::keys().count());
+    let keys: BTreeSet<_> = config::all::keys().collect();
+    assert_eq!(keys.len(), config::all::keys().count());
 }

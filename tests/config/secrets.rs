@@ -119,7 +119,7 @@ fn file(key: &str, value: &str) -> String {
 #[test]
 fn no_error_about_a_file_repeats_a_secret() {
     let mut errors = 0;
-    for key in config::secret_keys() {
+    for key in config::all::secret_keys() {
         for value in values() {
             check_file(&file(key, &value), &mut errors);
         }
@@ -128,7 +128,7 @@ fn no_error_about_a_file_repeats_a_secret() {
             check_file(&file(&format!("{key}s"), value), &mut errors);
         }
     }
-    assert!(errors > config::secret_keys().count() * values().len(), "{errors}");
+    assert!(errors > config::all::secret_keys().count() * values().len(), "{errors}");
 }
 
 /// Wherever a good file is cut, or a character of it is another one or gone.
@@ -153,7 +153,7 @@ fn no_damage_of_a_file_makes_an_error_repeat_a_secret() {
 #[test]
 fn no_error_about_a_variable_repeats_a_secret() {
     let mut errors = 0;
-    for key in config::secret_keys() {
+    for key in config::all::secret_keys() {
         let path = match key {
             key if key.starts_with("connmix.server.rule.") => {
                 key.replace("connmix.server.rule.", "connmix.server.0.rule.0.")
@@ -182,7 +182,7 @@ fn no_error_about_a_variable_repeats_a_secret() {
         check_variable(&format!("{name}S"), MARKER);
         check_variable(&format!("{name}__0"), MARKER);
     }
-    assert!(errors > config::secret_keys().count() * values().len(), "{errors}");
+    assert!(errors > config::all::secret_keys().count() * values().len(), "{errors}");
 }
 
 /// The tables of [`around`].

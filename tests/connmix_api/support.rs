@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use ringway::config::model::{Config, Listener, Service};
+use ringway::config::all::Config;
+use ringway::config::model::{Listener, Service};
 use ringway::hub::ConnId;
 use ringway::hub::client_id::ClientIds;
 use ringway::wire::websocket::mask_frame;
@@ -56,7 +57,7 @@ name = "chat"
     );
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("a file takes it");
-    let loaded = ringway::config::load_with(file.path(), []);
+    let loaded = ringway::config::all::load_with(file.path(), []);
     let mut config = loaded.unwrap_or_else(|error| panic!("{error}")).config;
     config.runtime.cpus = common::config().runtime.cpus;
     Api::start_with(config, 3)

@@ -58,7 +58,8 @@ impl Gateway {
     /// With these settings and rules of the server, and tables after it.
     pub fn start(rules: &str) -> Gateway {
         let text = format!("{LISTENERS}{rules}");
-        let mut config = config::from_text(&text, "test").expect("a good configuration").config;
+        let mut config =
+            config::all::from_text(&text, "test").expect("a good configuration").config;
         let first = config.runtime.cpus[0];
         let second = *config.runtime.cpus.last().expect("there is a first");
         config.runtime.cpus = vec![first, second];

@@ -237,7 +237,7 @@ fn a_listener_or_route_says_whose_rules_it_follows() {
     let tcp = "protocol = \"connmix\"";
     let route =
         |rest: &str| format!("routes = [ {{ path = \"/c\", protocol = \"connmix\"{rest} }} ]");
-    let good = |text: &str| drop(config::from_text(text, "a.toml").expect(text));
+    let good = |text: &str| drop(config::all::from_text(text, "a.toml").expect(text));
     good(&text(tcp, &["a"]));
     good(&text(&route(""), &["a"]));
     good(&text(&route(", server = \"b\""), &["a", "b"]));
@@ -255,7 +255,7 @@ fn a_listener_or_route_says_whose_rules_it_follows() {
         (tcp.to_owned(), &[""][..], ["connmix.server.0.name", "it is missing"]),
     ] {
         let text = text(&listener, servers);
-        let error = config::from_text(&text, "a.toml").expect_err(&text).to_string();
+        let error = config::all::from_text(&text, "a.toml").expect_err(&text).to_string();
         parts.iter().for_each(|part| assert!(error.contains(part), "{text}: {error}"));
     }
 }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{Config, Verifier};
+use ringway::config::all::Config;
+use ringway::config::model::Verifier;
 use ringway::protocols::im::wire::proto::{CrMessage, CrMessageResponse};
 use ringway::protocols::im::wire::{
     ByteOrder, HEADER_BYTES, LenMode, LenRule, LoginFields, Modes, NotifyBody, Wire, element,

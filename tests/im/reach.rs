@@ -5,7 +5,8 @@ use std::time::Duration;
 use base64::Engine;
 use prost::Message;
 use ringway::config::connmix::QueueFull;
-use ringway::config::model::{Forward, Service};
+use ringway::config::im::Forward;
+use ringway::config::model::Service;
 use ringway::protocols::im::wire::proto::CrMessage;
 use ringway::wire::worker::proto;
 
@@ -298,7 +299,7 @@ fn what_members_say_is_pushed_to_a_queue() {
     let mut config = config();
     config.im.queue = "im-messages".to_owned();
     let server = Server::start(config);
-    let listeners = ringway::config::model::Config::demo().listeners;
+    let listeners = ringway::config::all::Config::demo().listeners;
     let api = listeners.iter().position(|l| l.service == Service::ConnmixApi).expect("the demo's");
     let mut consumer = Client::open(server.address(api), "/ws/v1");
     consumer.send_text(r#"{"m":"queue.pop","p":{"t":["im-messages"]},"i":1}"#);
@@ -332,7 +333,7 @@ fn a_member_whose_queue_is_full_goes_on_when_there_is_room() {
     config.connmix.queue.full = QueueFull::Block;
     config.connmix.queue.topic_messages_max = 1;
     let server = Server::start(config);
-    let listeners = ringway::config::model::Config::demo().listeners;
+    let listeners = ringway::config::all::Config::demo().listeners;
     let api = listeners.iter().position(|l| l.service == Service::ConnmixApi).expect("the demo's");
     let mut user = Im::member(&server, "u1001", "room-7");
     (0..MESSAGES).for_each(|number| user.say("room-7", &number.to_string()));

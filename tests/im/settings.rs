@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ringway::config::model::{Config, Forward, GzipServer, Im};
+use ringway::config::all::Config;
+use ringway::config::im::{Forward, GzipServer, Im};
 use ringway::config::{self, ConfigError};
 use ringway::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
@@ -13,7 +14,7 @@ fn load(im: &str) -> Result<Config, ConfigError> {
     let file = directory.path().join("ringway.toml");
     let listener = "[[listener]]\nbind = \"127.0.0.1:0\"\nprotocol = \"im\"\n";
     std::fs::write(&file, format!("{listener}{im}")).expect("the directory is ours");
-    config::load_with(&file, []).map(|loaded| loaded.config)
+    config::all::load_with(&file, []).map(|loaded| loaded.config)
 }
 
 /// No value is the default.
@@ -78,7 +79,8 @@ user_id = 536870911
 
 #[test]
 fn every_key_is_in_the_text() {
-    let here = config::keys().filter(|key| key.starts_with("im.") && !key.contains("statuses"));
+    let here =
+        config::all::keys().filter(|key| key.starts_with("im.") && !key.contains("statuses"));
     for key in here {
         let name = key.rsplit('.').next().unwrap_or(key);
         assert!(EVERYTHING.contains(&format!("{name} = ")), "{key} is not in the text");

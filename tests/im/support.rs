@@ -6,7 +6,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{ClientProtocol, Config, Forward, Service, Verifier};
+use ringway::config::all::Config;
+use ringway::config::im::Forward;
+use ringway::config::model::{ClientProtocol, Service, Verifier};
 use ringway::protocols::im::wire::proto::{
     ChatroomRequest, CrMessage, CrMessageResponse, cr_message::UserInfo,
 };

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use prost::Message;
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use ringway::protocols::im::wire::proto::{CrMessage, CrMessageResponse};
 use ringway::protocols::im::wire::{
     ByteOrder, Gzip, HEADER_BYTES, Header, LenMode, LenRule, NotifyBody, Wire, element, kick,

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use prost::Message;
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use ringway::hub::ConnId;
 use ringway::hub::client_id::ClientIds;
 use ringway::wire::worker::proto;

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::model::{Config, Generation, WorkerCommands};
+use ringway::config::all::Config;
+use ringway::config::netsvr::WorkerCommands;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 
 use crate::common::*;

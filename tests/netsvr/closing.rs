@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use ringway::config::model::{Config, Generation};
+use ringway::config::all::Config;
 use ringway::gateway::Gateway;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 
 use crate::common::*;

@@ -1,7 +1,8 @@
 //! What business processes make of clients: every row of specification sections 6.0 and 6.3 to 6.5,
 //! with a client on each shard. ForceOffline is in `closing`.
 
-use ringway::config::model::{Generation, MessageType};
+use ringway::config::model::MessageType;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 
 use crate::common::*;

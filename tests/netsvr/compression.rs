@@ -2,7 +2,8 @@
 //! a client may send compressed.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use ringway::config::model::{Config, MessageType};
+use ringway::config::all::Config;
+use ringway::config::model::MessageType;
 use ringway::wire::worker::proto;
 
 use crate::common::*;

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
-use ringway::config::model::{Config, Generation, WorkerPick};
+use ringway::config::all::Config;
+use ringway::config::model::WorkerPick;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 
 use crate::common::*;

@@ -1,6 +1,7 @@
 //! Frames of clients: every row of specification section 2.5 through a socket.
 
-use ringway::config::model::{Config, NetsvrCustomer};
+use ringway::config::all::Config;
+use ringway::config::netsvr::NetsvrCustomer;
 
 use crate::common::*;
 use crate::support::*;

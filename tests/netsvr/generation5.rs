@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use ringway::config::model::{Config, Generation};
+use ringway::config::all::Config;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 
 use crate::common::*;

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringway::config::model::{Config, SlowClient, WorkerFull};
+use ringway::config::all::Config;
+use ringway::config::model::{SlowClient, WorkerFull};
 use ringway::wire::worker::proto;
 
 use crate::common::*;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway::config::model::Generation;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 
 use crate::common::*;
@@ -15,7 +15,7 @@ fn texts(names: &[&str]) -> BTreeSet<String> {
 
 /// Both clients have customer 42; the first has topics `room` and `news`, the second `room` and
 /// `sport`.
-fn stage(config: ringway::config::model::Config) -> Stage {
+fn stage(config: ringway::config::all::Config) -> Stage {
     let mut stage = Stage::new(config);
     stage.update(0, "first", "42", &["room", "news"]);
     stage.update(1, "second", "42", &["room", "sport"]);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use prost::Message;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
-use ringway::config::model::{Config, TlsFiles};
+use ringway::config::all::Config;
+use ringway::config::model::TlsFiles;
 use ringway::wire::worker::proto;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

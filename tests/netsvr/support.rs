@@ -11,7 +11,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::proto;
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use ringway::config::model::{Config, OriginMode, Origins};
+use ringway::config::all::Config;
+use ringway::config::model::{OriginMode, Origins};
 use ringway::wire::worker::proto;
 
 use crate::common::*;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use ringway::gateway::Gateway;
 use ringway::machine::memory::Need;
 use tempfile::TempDir;

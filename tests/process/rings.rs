@@ -110,7 +110,7 @@ fn start(
     arguments: &[&str],
     has_memory: impl Fn(usize) -> bool + Send + 'static,
 ) -> (Killed, File, Arc<AtomicUsize>) {
-    let cpu = ringway::config::Config::demo().runtime.cpus[0];
+    let cpu = ringway::config::all::Config::demo().runtime.cpus[0];
     let file = File::new(&format!("{LISTENERS}[runtime]\ncpus = \"{cpu}\"\n"));
     let mut command = Command::new(RINGWAY);
     command.args(arguments).arg("--config").arg(file.path());

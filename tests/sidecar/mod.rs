@@ -14,8 +14,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringway::config::model::{
-    LoginSettings, XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
+use ringway::config::model::LoginSettings;
+use ringway::config::xxim_upstream::{
+    XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
 use ringway::hub::ConnId;
 use ringway::life::{Gone, Life};

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use ringway::config::model::{
-    Config, Generation, Listener, MessageType, SlowClient, WorkerFull, WorkerPick,
-};
+use ringway::config::all::Config;
+use ringway::config::model::{Listener, MessageType, SlowClient, WorkerFull, WorkerPick};
 use ringway::engine::ListenerSettings;
 use ringway::protocols::netsvr::limits::ANSWER_PIECE;
-use ringway::protocols::netsvr::wire::Verdict;
+use ringway::protocols::netsvr::wire::{Generation, Verdict};
 use ringway::sim::Weather;
 
 /// Listeners of the demo, by number.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{Config, SlowClient, WorkerFull};
+use ringway::config::all::Config;
+use ringway::config::model::{SlowClient, WorkerFull};
 use ringway::engine::Now;
 use ringway::engine::ops::Op;
 use ringway::lists::letters::Mail;

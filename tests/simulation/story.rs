@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use fastrand::Rng;
 use prost::Message;
-use ringway::config::model::Generation;
 use ringway::lists::letters::Mail;
+use ringway::protocols::netsvr::wire::Generation;
 use ringway::sim::{Peer, World};
 use ringway::wire::worker::UniqIds;
 use ringway::wire::worker::proto::{Cmd, RegisterResp};

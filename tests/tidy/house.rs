@@ -71,7 +71,7 @@ pub fn aside(source: &Source) -> Vec<String> {
 /// The lists of the tables of all protocols, and who may know them; tests beside.
 const LISTS: [&str; 2] = ["config::all", "limits::all"];
 const KNOW_LISTS: [&str; 9] = [
-    "src/config",
+    "src/config/all.rs",
     "src/limits/all.rs",
     "src/main.rs",
     "src/gateway",
@@ -110,7 +110,7 @@ pub fn lists(source: &Source) -> Vec<String> {
 
 /// Who has the whole configuration and is not to: the engine and the protocols.
 pub fn whole_configuration(source: &Source) -> Vec<String> {
-    const WHOLE: [&str; 4] = ["config", "config::Config", "config::model", "config::model::Config"];
+    const WHOLE: [&str; 2] = ["config", "config::all"];
     if !(source.is_in("src/engine") || source.path.starts_with(FOLDER)) {
         return Vec::new();
     }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use ringway::config::model::{TlsFiles, XximHooks, XximPushService, XximUpstream, XximUpstreams};
+use ringway::config::model::TlsFiles;
+use ringway::config::xxim_push::XximPushService;
+use ringway::config::xxim_upstream::{XximHooks, XximUpstream, XximUpstreams};
 use ringway::demo::xxim as demo;
 use ringway::protocols::xxim::service::grpc::conn_service_client::ConnServiceClient;
 use ringway::protocols::xxim::wire::proto as pb;

@@ -1,6 +1,6 @@
 //! What clients send that they should not (sections 1.3, 1.8, 3.6 and 10.3).
 
-use ringway::config::model::Config;
+use ringway::config::all::Config;
 use ringway::config::xxim::XximEra;
 use ringway::wire::websocket::mask_frame;
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::config::model::{
-    ClientProtocol, Config, Service, XximKey, XximMode, XximRoute, XximTarget, XximUpstream,
-};
-use ringway::config::xxim::Network;
+use ringway::config::all::Config;
+use ringway::config::model::{ClientProtocol, Service};
+use ringway::config::xxim::{Network, XximKey};
+use ringway::config::xxim_upstream::{XximMode, XximRoute, XximTarget, XximUpstream};
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::proto::{
     PushBody, RequestBody, ResponseBody, SetCxnParamsReq, SetUserParamsReq,

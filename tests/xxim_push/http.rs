@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::XximPushService;
 use ringway::config::xxim::Network;
+use ringway::config::xxim_push::XximPushService;
 use ringway::protocols::xxim::wire::proto as pb;
 
 use crate::{SECRET, service, start};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway::config::model::{XximHooks, XximUpstreams};
+use ringway::config::xxim_upstream::{XximHooks, XximUpstreams};
 use ringway::hub::ConnId;
 use ringway::lists::letters::SidecarRequest;
 use ringway::protocols::xxim::letters::{HookKind, ServiceRequest};

@@ -161,7 +161,7 @@ impl Rig {
     fn new() -> Result<Rig> {
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile()?;
         file.write_all(CONFIG.as_bytes())?;
-        let config = ringway::config::load_with(file.path(), [])?.config;
+        let config = ringway::config::all::load_with(file.path(), [])?.config;
         let settings = |listener: &ringway::config::model::Listener| ListenerSettings {
             service: listener.service.clone(),
             address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use self::model::*;
 
 use super::error::{Complaint, ConfigError};
-use super::keys::{Key, ValueType, choice, flag, secret, text};
+use super::keys::{Key, Section, ValueType, choice, flag, secret, text};
 use super::settings::Settings;
 use crate::protocols::connmix::limits::CONNMIX_SERVERS_MAX as SERVERS_MAX;
 
@@ -51,7 +51,7 @@ impl Bounds {
 }
 
 /// The keys that are no plain limits.
-pub(super) const KEYS: &[Key] = &[
+const KEYS: &[Key] = &[
     Key {
         allowed: "text that no other server has",
         ..text("connmix.server.name", "", "What `server` of a route or listener says.")
@@ -123,7 +123,7 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The tables of the reference: name, title, what is said above it.
-pub(super) const TABLES: &[(&str, &str, &str)] = &[
+const TITLES: &[(&str, &str, &str)] = &[
     ("connmix.rules", "`[connmix.rules]`", "What rules may take, all servers alike."),
     (
         "connmix.server",
@@ -138,8 +138,12 @@ pub(super) const TABLES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// The section of the tables.
+pub(crate) const SECTION: Section =
+    Section { keys: KEYS, lists: &["connmix.server", "connmix.server.rule"], titles: TITLES };
+
 /// Reads all of them.
-pub(super) fn read(settings: &Settings) -> Result<Vec<ConnmixServer>, ConfigError> {
+pub(crate) fn read(settings: &Settings) -> Result<Vec<ConnmixServer>, ConfigError> {
     let bounds = Bounds::read(settings)?;
     let count = settings.count("connmix.server");
     if count > SERVERS_MAX {
@@ -162,7 +166,7 @@ pub(super) fn read(settings: &Settings) -> Result<Vec<ConnmixServer>, ConfigErro
 }
 
 /// The number of the server that a route or listener names with the key at `path`.
-pub(super) fn number(
+pub(crate) fn number(
     settings: &Settings,
     path: &str,
     servers: &[ConnmixServer],

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::state::{Chats, Outcome};
 pub use self::state::{GROUP, PASSWORD};
-use crate::config::model::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
+use crate::config::xxim_upstream::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
 use crate::log::target;
 use crate::protocols::xxim::wire::proto::SendMsgReq;
 

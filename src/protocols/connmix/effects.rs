@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::config::model::{MessageType, OnPushError};
+use crate::config::connmix_server::OnPushError;
+use crate::config::model::MessageType;
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::forms::Made;

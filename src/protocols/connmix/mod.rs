@@ -22,9 +22,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::model::{
-    ClientFraming, ClientProtocol, ConnmixServer, MessageType, On, Service,
-};
+use crate::config::connmix_server::{ClientFraming, ConnmixServer, On};
+use crate::config::model::{ClientProtocol, MessageType, Service};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::forms::{self, Made};
@@ -335,7 +334,7 @@ impl Tenant for Connmix {
         let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
         let rules = &self.config.connmix_servers[server as usize];
         let mut conn = Conn::new(peer, server, rules);
-        let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::model::Rule| {
+        let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::connmix_server::Rule| {
             rule.on == On::Open && rule.uses.head
         });
         if keeps || rules.rules.iter().any(on_open) {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::config::model::Forward;
+use crate::config::im::Forward;
 use crate::engine::links::EventKind;
 use crate::hub::queues::{Pushed, Waiter};
 use crate::protocols::im::wire::proto::CrMessage;

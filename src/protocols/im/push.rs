@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::rooms::Fan;
-use crate::config::model::Im as Config;
+use crate::config::im::Im as Config;
 use crate::engine::forms::Made;
 use crate::hub::push::Payload;
 use crate::lists::numbers::format;

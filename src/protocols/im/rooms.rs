@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::model::{Forward, Im as Config};
+use crate::config::im::{Forward, Im as Config};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::ops::Frame;

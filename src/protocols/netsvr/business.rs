@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::model::Service;
-use crate::config::model::WorkerCommands;
+use crate::config::netsvr::WorkerCommands;
 use crate::engine::Engine;
 use crate::engine::Job;
 use crate::engine::conns::Flags;

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::config::model::NetsvrCustomer;
+use crate::config::netsvr::NetsvrCustomer;
 use crate::engine::links::Event;
 use crate::hub::ConnId;
 use crate::protocols::netsvr::letters::ServiceRequest;

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::model::{Netsvr as Config, WorkerFull};
+use crate::config::model::WorkerFull;
+use crate::config::netsvr::Netsvr as Config;
 use crate::engine::Engine;
 use crate::engine::Job;
 use crate::engine::LEFT_SPARE;

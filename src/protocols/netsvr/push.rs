@@ -1,6 +1,7 @@
 //! Pushes as netsvr clients get them: one WebSocket message (netsvr section 2.6).
 
-use crate::config::model::{MessageType, NetsvrCustomer};
+use crate::config::model::MessageType;
+use crate::config::netsvr::NetsvrCustomer;
 use crate::engine::forms;
 use crate::engine::ops::Frame;
 use crate::hub::push::{Format, Payload};

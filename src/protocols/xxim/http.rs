@@ -20,7 +20,7 @@ use prost::Message;
 
 use super::http_answers::{Form, failure, success};
 use super::requests;
-use crate::config::model::{XximMode, XximTarget};
+use crate::config::xxim_upstream::{XximMode, XximTarget};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;

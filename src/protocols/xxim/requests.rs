@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::model::{Xxim as Rules, XximMode, XximRoute, XximTarget, XximUpstreams};
+use crate::config::xxim::Xxim as Rules;
+use crate::config::xxim_upstream::{XximMode, XximRoute, XximTarget, XximUpstreams};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;

@@ -12,10 +12,10 @@ use super::found::walk;
 use super::render::Style;
 use super::suspended::{Answer, Call, Kept, Place, Suspended};
 use super::{Event, Subject, is_channel};
-use crate::config::model::{
-    Action, ClientFraming, ConnmixServer, Content, Goodbye, Http, MessageType, On, Rule, Template,
-    Test,
+use crate::config::connmix_server::{
+    Action, ClientFraming, ConnmixServer, Content, Goodbye, Http, On, Rule, Template, Test,
 };
+use crate::config::model::MessageType;
 use crate::hub::context::{Context, ContextValue};
 use crate::protocols::connmix::limits::CHANNEL_BYTES_MAX;
 use crate::spare::Look;
@@ -475,7 +475,7 @@ impl<'a> Run<'a> {
     }
 
     /// Says whether what is behind it has to wait.
-    fn push(&mut self, push: &crate::config::model::Push, last: bool) -> Option<bool> {
+    fn push(&mut self, push: &crate::config::connmix_server::Push, last: bool) -> Option<bool> {
         let topic = self.name(&push.topic)?;
         let mut text = std::mem::take(&mut self.effects.text);
         let start = text.len();
@@ -488,7 +488,10 @@ impl<'a> Run<'a> {
         Some(waits)
     }
 
-    fn assign(&mut self, values: &[(Box<str>, crate::config::model::Assigned)]) -> Option<()> {
+    fn assign(
+        &mut self,
+        values: &[(Box<str>, crate::config::connmix_server::Assigned)],
+    ) -> Option<()> {
         let mut changes: Vec<ContextValue> = Vec::with_capacity(values.len());
         for (key, value) in values {
             let mut json = String::new();

@@ -18,7 +18,7 @@ use prost::Message;
 
 use self::errors::Errors;
 pub use self::login::{Entered, Who};
-use crate::config::model::{GzipServer, Im};
+use crate::config::im::{GzipServer, Im};
 use crate::hub::Hub;
 use crate::hub::limits::{Bucket, BucketRules};
 use crate::hub::push::CloseReason;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::model::XximHooks;
+use crate::config::xxim_upstream::XximHooks;
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
 use crate::outside::Outside;

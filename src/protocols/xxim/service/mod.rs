@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::config::model::XximUpstreams;
+use crate::config::xxim_upstream::XximUpstreams;
 use crate::lists::letters::{Mail, MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
 use crate::outside::Outside;

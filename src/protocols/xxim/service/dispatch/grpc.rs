@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::{Failure, headers};
-use crate::config::model::XximUpstream;
+use crate::config::xxim_upstream::XximUpstream;
 use crate::outside::grpc::{self, channel, unary};
 
 /// One upstream.

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
-use crate::config::model::{XximRoute, XximTarget, XximUpstreams};
+use crate::config::xxim_upstream::{XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
 use crate::lists::letters::Mail;
 use crate::outside::Outside;

@@ -12,7 +12,7 @@ use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Pushes;
-use crate::config::model::XximPushService;
+use crate::config::xxim_push::XximPushService;
 use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
 use crate::outside::nodes;

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use self::answers::Telling;
 pub use self::server::Certificates;
 pub(super) use self::server::serve;
-use crate::config::model::XximPushService;
+use crate::config::xxim_push::XximPushService;
 use crate::lists::letters::{Mail, MeshRequest};
 use crate::mail::UnboundedSender;
 use crate::outside::shards::Shards;

@@ -29,8 +29,8 @@ use tonic::Status;
 use tonic::service::Routes;
 
 use super::{Pushes, http};
-use crate::config::model::{PushBounds, XximPushService};
-use crate::config::{push_connections_max, raise_nofile};
+use crate::config::raise_nofile;
+use crate::config::xxim_push::{PushBounds, XximPushService, push_connections_max};
 use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::outside::origin::is_foreign;
