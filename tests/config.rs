@@ -20,11 +20,11 @@ use ringway::config::model::{
     Admin, ClientProtocol, Listener, Log, MessageType, OriginMode, Origins, Route, Runtime,
     Service, SlowClient, TlsFiles, WorkerFull, WorkerPick,
 };
-use ringway::config::netsvr::{
-    Netsvr, NetsvrCustomer, NetsvrLimit, NetsvrTask, NetsvrWorker, WorkerCommands,
-};
 use ringway::config::{self, ConfigError};
 use ringway::limits::{self, Limit, Unit};
+use ringway::protocols::netsvr::config::{
+    Netsvr, NetsvrCustomer, NetsvrLimit, NetsvrTask, NetsvrWorker, WorkerCommands,
+};
 use ringway::protocols::netsvr::wire::Generation;
 
 /// Listeners that a configuration can not do without.
@@ -308,7 +308,9 @@ fn the_defaults_are_those_of_the_specification() {
     demo.im.forward = config.im.forward;
     demo.connmix_servers.clear();
     // For the connections of its push service the demo keeps descriptors free.
-    let of_push = config::xxim_push::push_connections_max(1024, config::raise_nofile()) as u32;
+    let of_push =
+        ringway::protocols::xxim::config::push::push_connections_max(1024, config::raise_nofile())
+            as u32;
     demo.runtime.connections_max = (demo.runtime.connections_max + of_push).min(1_000_000);
     assert_eq!(config, demo);
     let customer = &config.netsvr.customer;

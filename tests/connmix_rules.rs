@@ -16,11 +16,11 @@ mod texts;
 
 use std::net::SocketAddr;
 
-use ringway::config::connmix_server::ConnmixServer;
 use ringway::config::model::MessageType;
 use ringway::config::{self, ConfigError};
 use ringway::hub::context::Context;
 use ringway::hub::queues::Homes;
+use ringway::protocols::connmix::config::server::ConnmixServer;
 use ringway::protocols::connmix::rules::{
     Effect, Effects, Event, Head, Resumed, Run, Subject, Suspended,
 };

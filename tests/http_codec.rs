@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ringway::config::model::{ClientProtocol, MessageType, OriginMode, Origins, Route};
-use ringway::config::netsvr::NetsvrCustomer;
 use ringway::engine::tenant::Upgrade;
+use ringway::protocols::netsvr::config::NetsvrCustomer;
 use ringway::shard::upgrade::{Refusal, upgrade};
 use ringway::wire::http::date::Date;
 use ringway::wire::http::fault::Fault;

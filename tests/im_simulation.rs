@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::all::Config;
-use ringway::config::im::Forward;
 use ringway::config::model::{Listener, Service};
 use ringway::engine::ListenerSettings;
+use ringway::protocols::im::config::Forward;
 use ringway::protocols::im::wire::proto::{ChatroomRequest, CrMessage, CrMessageResponse};
 use ringway::protocols::im::wire::{
     ByteOrder, HEADER_BYTES, Header, LenMode, LenRule, LoginFields, Modes,

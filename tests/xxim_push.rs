@@ -16,11 +16,11 @@ use prost::Message;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use ringway::config;
 use ringway::config::model::TlsFiles;
-use ringway::config::xxim::Network;
-use ringway::config::xxim_push::XximPushService;
-use ringway::config::xxim_upstream::XximUpstreams;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
+use ringway::protocols::xxim::config::Network;
+use ringway::protocols::xxim::config::push::XximPushService;
+use ringway::protocols::xxim::config::upstream::XximUpstreams;
 use ringway::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult, PushedConn};
 use ringway::protocols::xxim::service::grpc::conn_service_client::ConnServiceClient;
 use ringway::protocols::xxim::wire::Identity as Client;
@@ -398,8 +398,10 @@ fn silent_peers_keep_nobody_from_pushing() {
     let half = KEEP_ALIVE.replace("Length: 0", "Length: 100") + "ab";
     for sent in ["", "P", "POST /v1/internal/conn", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &half, stay]
     {
-        let places =
-            ringway::config::xxim_push::push_connections_max(1024, ringway::config::raise_nofile());
+        let places = ringway::protocols::xxim::config::push::push_connections_max(
+            1024,
+            ringway::config::raise_nofile(),
+        );
         let silent: Vec<TcpStream> = (0..places)
             .map(|_| {
                 let mut stream = TcpStream::connect(address).expect("it listens");

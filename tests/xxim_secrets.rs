@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 
 use ringway::config::all::Config;
 use ringway::config::model::Verifier;
-use ringway::config::xxim_push::XximPushService;
-use ringway::config::xxim_upstream::XximHooks;
+use ringway::protocols::xxim::config::push::XximPushService;
+use ringway::protocols::xxim::config::upstream::XximHooks;
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use tracing_subscriber::fmt::MakeWriter;
 

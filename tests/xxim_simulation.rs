@@ -24,12 +24,12 @@ use bytes::Bytes;
 use prost::Message;
 use ringway::config::all::Config;
 use ringway::config::model::{ClientProtocol, Listener, Service};
-use ringway::config::xxim::{Network, XximEra, XximKey};
-use ringway::config::xxim_upstream::{XximRoute, XximTarget};
 use ringway::engine::ListenerSettings;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
 use ringway::protocols::netsvr::wire::Verdict;
+use ringway::protocols::xxim::config::upstream::{XximRoute, XximTarget};
+use ringway::protocols::xxim::config::{Network, XximEra, XximKey};
 use ringway::protocols::xxim::letters::{
     Letter, PushFilter, PushRequest, PushResult, UpstreamResult,
 };

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::config::xxim_upstream::XximMode;
+use ringway::protocols::xxim::config::upstream::XximMode;
 use ringway::protocols::xxim::letters::UpstreamCall;
 use ringway::protocols::xxim::wire::proto::CommonResp;
 use ringway::protocols::xxim::wire::{Identity, common_req, inject, inject_send_msg_list};

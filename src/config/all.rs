@@ -5,25 +5,22 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::connmix::Connmix;
-use super::connmix_server::ConnmixServer;
 use super::error::{Complaint, ConfigError};
-use super::im::Im;
 use super::keys::Section;
 use super::login::LoginSettings;
 use super::machine::Machine;
 use super::mesh::Mesh;
 use super::model::{Admin, Listener, Log, Runtime, Service, Sidecar};
-use super::netsvr::Netsvr;
 use super::settings::Settings;
 use super::tables::Tables;
-use super::xxim::Xxim;
-use super::xxim_upstream::XximUpstreams;
-use super::{
-    connmix, connmix_server, env, file, im, listeners, login, mesh, netsvr, process, reference,
-    xxim, xxim_push, xxim_upstream,
-};
+use super::{env, file, listeners, login, mesh, process, reference};
 use crate::limits;
+use crate::protocols::connmix::config::server::{self as connmix_server, ConnmixServer};
+use crate::protocols::connmix::config::{self as connmix, Connmix};
+use crate::protocols::im::config::{self as im, Im};
+use crate::protocols::netsvr::config::{self as netsvr, Netsvr};
+use crate::protocols::xxim::config::upstream::{self as xxim_upstream, XximUpstreams};
+use crate::protocols::xxim::config::{self as xxim, Xxim, push as xxim_push};
 
 /// The sections, in the order of the reference.
 const SECTIONS: &[Section] = &[

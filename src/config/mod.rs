@@ -8,12 +8,9 @@
 
 pub mod all;
 pub mod choice;
-pub mod connmix;
-pub mod connmix_server;
 mod env;
 pub(crate) mod error;
 mod file;
-pub mod im;
 pub(crate) mod keys;
 pub(crate) mod listeners;
 mod log_filter;
@@ -21,16 +18,12 @@ mod login;
 pub(crate) mod machine;
 mod mesh;
 pub mod model;
-pub mod netsvr;
 pub(crate) mod origins;
 pub(crate) mod places;
 mod process;
 mod reference;
 pub(crate) mod settings;
 pub(crate) mod tables;
-pub mod xxim;
-pub mod xxim_push;
-pub mod xxim_upstream;
 
 pub use self::error::ConfigError;
 pub use self::file::{free as toml_value, line_at};

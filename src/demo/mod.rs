@@ -40,8 +40,8 @@ use tokio::time::{
 use self::application::Application;
 pub use self::application::PASSWORD;
 use self::link::{Link, invalid, put};
-use crate::config::netsvr::Netsvr;
 use crate::log::target;
+use crate::protocols::netsvr::config::Netsvr;
 use crate::wire::worker::Cmd;
 use crate::wire::worker::proto as pb;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::config::all::Config;
-use crate::config::connmix::{QueueFull, QueueScope};
 use crate::engine::Shared;
 use crate::engine::settings::{Settings, Workers};
 use crate::hub::queues::{Full, QueueLimits};
+use crate::protocols::connmix::config::{QueueFull, QueueScope};
 use crate::protocols::connmix::limits::CONNMIX_UNACCEPTED_MAX;
 use crate::protocols::netsvr::limits::GUEST_KICKS_WAITING_MAX;
 use crate::protocols::xxim::limits::XXIM_SEAL_BYTES_PER_TURN;

@@ -10,8 +10,8 @@
 use std::borrow::Cow;
 
 use crate::config::model::{ClientProtocol, Route};
-use crate::config::netsvr::NetsvrCustomer;
 use crate::engine::tenant::Upgrade;
+use crate::protocols::netsvr::config::NetsvrCustomer;
 use crate::wire::http::answer::{Answer, Manner};
 use crate::wire::http::date::Date;
 use crate::wire::http::fault::Fault;

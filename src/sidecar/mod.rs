@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar};
-use crate::config::xxim_upstream::XximUpstreams;
 use crate::life::{Heart, Life};
 use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
 use crate::mail::{BoundedSender, MailSender, UnboundedSender};
@@ -32,6 +31,7 @@ use crate::metrics::Registry;
 use crate::outside::Outside;
 use crate::outside::places::{Places, listener};
 use crate::outside::shards::Shards;
+use crate::protocols::xxim::config::upstream::XximUpstreams;
 use crate::protocols::{connmix, netsvr, xxim};
 use crate::rsa_keys::RsaKey;
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ringway::config::connmix::User;
+use ringway::protocols::connmix::config::User;
 use ringway::wire::websocket::mask_frame;
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! Pages in the browser of somebody who reaches the API (section 1.3).
 
-use ringway::config::connmix::User;
 use ringway::config::model::{OriginMode, Origins};
+use ringway::protocols::connmix::config::User;
 
 use crate::common::{Client, upgrade_request};
 use crate::support::{Api, config};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::im::GzipServer;
+use ringway::protocols::im::config::GzipServer;
 use ringway::protocols::im::wire::proto::LoginRequest;
 use ringway::protocols::im::wire::{Gzip, LenMode, LenRule, Modes};
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use prost::Message;
-use ringway::config::connmix::QueueFull;
-use ringway::config::im::Forward;
 use ringway::config::model::Service;
+use ringway::protocols::connmix::config::QueueFull;
+use ringway::protocols::im::config::Forward;
 use ringway::protocols::im::wire::proto::CrMessage;
 use ringway::wire::worker::proto;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ringway::config::all::Config;
-use ringway::config::im::{Forward, GzipServer, Im};
 use ringway::config::{self, ConfigError};
+use ringway::protocols::im::config::{Forward, GzipServer, Im};
 use ringway::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
 };

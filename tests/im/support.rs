@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::all::Config;
-use ringway::config::im::Forward;
 use ringway::config::model::{ClientProtocol, Service, Verifier};
+use ringway::protocols::im::config::Forward;
 use ringway::protocols::im::wire::proto::{
     ChatroomRequest, CrMessage, CrMessageResponse, cr_message::UserInfo,
 };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use ringway::config::all::Config;
-use ringway::config::netsvr::WorkerCommands;
+use ringway::protocols::netsvr::config::WorkerCommands;
 use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::worker::proto;
 

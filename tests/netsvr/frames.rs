@@ -1,7 +1,7 @@
 //! Frames of clients: every row of specification section 2.5 through a socket.
 
 use ringway::config::all::Config;
-use ringway::config::netsvr::NetsvrCustomer;
+use ringway::protocols::netsvr::config::NetsvrCustomer;
 
 use crate::common::*;
 use crate::support::*;

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::connmix::QueueScope;
 use ringway::life::{Failure, Fault, Life, Phase};
 use ringway::lists::letters::{Mail, MeshRequest, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox, UnboundedSender};
+use ringway::protocols::connmix::config::QueueScope;
 use ringway::protocols::xxim::wire::proto::{RequestBody, SetCxnParamsReq};
 use ringway::wire::websocket::mask_frame;
 use rustix::process::Signal;

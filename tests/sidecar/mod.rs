@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringway::config::model::LoginSettings;
-use ringway::config::xxim_upstream::{
-    XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
-};
 use ringway::hub::ConnId;
 use ringway::life::{Gone, Life};
 use ringway::lists::letters::{Mail, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
 use ringway::protocols::netsvr::service::CallbackSettings;
+use ringway::protocols::xxim::config::upstream::{
+    XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
+};
 use ringway::protocols::xxim::letters::{Letter, ServiceRequest, UpstreamCall, UpstreamResult};
 use ringway::protocols::xxim::wire::Identity;
 use ringway::sidecar::{self, SidecarSettings};

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use prost::Message;
 use ringway::config::model::TlsFiles;
-use ringway::config::xxim_push::XximPushService;
-use ringway::config::xxim_upstream::{XximHooks, XximUpstream, XximUpstreams};
 use ringway::demo::xxim as demo;
+use ringway::protocols::xxim::config::push::XximPushService;
+use ringway::protocols::xxim::config::upstream::{XximHooks, XximUpstream, XximUpstreams};
 use ringway::protocols::xxim::service::grpc::conn_service_client::ConnServiceClient;
 use ringway::protocols::xxim::wire::proto as pb;
 use tokio::runtime::Runtime;

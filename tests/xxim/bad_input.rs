@@ -1,7 +1,7 @@
 //! What clients send that they should not (sections 1.3, 1.8, 3.6 and 10.3).
 
 use ringway::config::all::Config;
-use ringway::config::xxim::XximEra;
+use ringway::protocols::xxim::config::XximEra;
 use ringway::wire::websocket::mask_frame;
 
 use crate::common::Server;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::all::Config;
-use ringway::config::xxim_upstream::XximHooks;
+use ringway::protocols::xxim::config::upstream::XximHooks;
 use ringway::protocols::xxim::service::grpc::im_service_server::{ImService, ImServiceServer};
 use ringway::protocols::xxim::wire::proto as pb;
 use tonic::service::Routes;

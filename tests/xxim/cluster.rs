@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use prost::Message;
 use ringway::config::model::Mesh;
-use ringway::config::xxim_push::XximPushService;
+use ringway::protocols::xxim::config::push::XximPushService;
 use ringway::protocols::xxim::wire::proto::{GetUserConnResp, KickUserConnReq};
 
 use crate::common::{Server, wait_until};

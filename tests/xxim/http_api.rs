@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::{OriginMode, Origins, Verifier};
-use ringway::config::xxim_upstream::{XximRoute, XximTarget};
+use ringway::protocols::xxim::config::upstream::{XximRoute, XximTarget};
 use ringway::protocols::xxim::wire::proto::{CommonReq, CommonResp, GetFriendListReq, RequestBody};
 use ringway::wire::worker::{Cmd, proto as netsvr};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use ringway::config::all::Config;
-use ringway::config::xxim_push::XximPushService;
+use ringway::protocols::xxim::config::push::XximPushService;
 use ringway::protocols::xxim::wire::proto::{
     GetUserConnReq, GetUserConnResp, KickUserConnReq, SendMsgReq, SendMsgResp,
 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prost::Message;
 use ringway::config::model::Verifier;
-use ringway::config::xxim_upstream::{XximRoute, XximTarget};
+use ringway::protocols::xxim::config::upstream::{XximRoute, XximTarget};
 use ringway::protocols::xxim::wire::proto::{CommonReq, GetFriendListReq, RequestBody};
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::{Cmd, proto as netsvr};

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use bytes::Bytes;
 use prost::Message;
-use ringway::config::xxim_upstream::{XximMode, XximRoute, XximTarget};
+use ringway::protocols::xxim::config::upstream::{XximMode, XximRoute, XximTarget};
 use ringway::protocols::xxim::wire::proto as pb;
 use ringway::wire::worker::{Cmd, proto as netsvr};
 

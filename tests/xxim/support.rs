@@ -11,8 +11,8 @@ use bytes::Bytes;
 use prost::Message;
 use ringway::config::all::Config;
 use ringway::config::model::{ClientProtocol, Service};
-use ringway::config::xxim::{Network, XximKey};
-use ringway::config::xxim_upstream::{XximMode, XximRoute, XximTarget, XximUpstream};
+use ringway::protocols::xxim::config::upstream::{XximMode, XximRoute, XximTarget, XximUpstream};
+use ringway::protocols::xxim::config::{Network, XximKey};
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::proto::{
     PushBody, RequestBody, ResponseBody, SetCxnParamsReq, SetUserParamsReq,

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::xxim::Network;
-use ringway::config::xxim_push::XximPushService;
+use ringway::protocols::xxim::config::Network;
+use ringway::protocols::xxim::config::push::XximPushService;
 use ringway::protocols::xxim::wire::proto as pb;
 
 use crate::{SECRET, service, start};

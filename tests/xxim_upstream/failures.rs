@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use ringway::config::xxim_upstream::{
+use ringway::lists::letters::SidecarRequest;
+use ringway::protocols::xxim::config::upstream::{
     XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
-use ringway::lists::letters::SidecarRequest;
 use ringway::protocols::xxim::letters::ServiceRequest;
 use ringway::protocols::xxim::wire::proto::CommonResp;
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringway::config::xxim_upstream::{XximHooks, XximUpstreams};
 use ringway::hub::ConnId;
 use ringway::lists::letters::SidecarRequest;
+use ringway::protocols::xxim::config::upstream::{XximHooks, XximUpstreams};
 use ringway::protocols::xxim::letters::{HookKind, ServiceRequest};
 
 use super::sidecar::*;

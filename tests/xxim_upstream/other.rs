@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Version};
 use axum::routing::post;
 use prost::Message;
-use ringway::config::xxim_upstream::{XximMode, XximUpstream};
+use ringway::protocols::xxim::config::upstream::{XximMode, XximUpstream};
 use ringway::protocols::xxim::service::grpc::im_service_server::{ImService, ImServiceServer};
 use ringway::protocols::xxim::wire::proto as pb;
 use tonic::service::Routes;

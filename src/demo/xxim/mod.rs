@@ -27,8 +27,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::state::{Chats, Outcome};
 pub use self::state::{GROUP, PASSWORD};
-use crate::config::xxim_upstream::{XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams};
 use crate::log::target;
+use crate::protocols::xxim::config::upstream::{
+    XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
+};
 use crate::protocols::xxim::wire::proto::SendMsgReq;
 
 /// Pushes that may wait; above, no more messages are accepted.

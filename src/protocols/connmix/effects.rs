@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::config::connmix_server::OnPushError;
 use crate::config::model::MessageType;
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
@@ -13,6 +12,7 @@ use crate::hub::queues::{Outcome, PushError, Pushed, Waiter};
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::metrics::DropReason;
+use crate::protocols::connmix::config::server::OnPushError;
 use crate::protocols::connmix::rules::{Answer, Effect, Effects, Event, Resumed, Run, Suspended};
 
 use super::{Conn, Connmix};

@@ -7,6 +7,7 @@
 //! queue allocates nothing but the frame of its event.
 
 pub mod api;
+pub mod config;
 pub mod http;
 pub mod letters;
 pub mod limits;
@@ -22,7 +23,6 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::connmix_server::{ClientFraming, ConnmixServer, On};
 use crate::config::model::{ClientProtocol, MessageType, Service};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
@@ -40,6 +40,7 @@ use crate::lists::letters::SidecarRequest;
 use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::metrics::Gauges;
+use crate::protocols::connmix::config::server::{ClientFraming, ConnmixServer, On};
 use crate::protocols::connmix::rules::{Effects, Event, Head, Resumed, Run, Subject, Suspended};
 use crate::spare::Look;
 use crate::wire::framing::{self, Framer, Framing};
@@ -134,7 +135,7 @@ impl Conn {
 /// What connmix and its API need to know of the configuration.
 #[derive(Debug)]
 pub struct Sections {
-    pub connmix: crate::config::connmix::Connmix,
+    pub connmix: crate::protocols::connmix::config::Connmix,
     pub connmix_servers: Vec<ConnmixServer>,
 }
 
@@ -334,9 +335,10 @@ impl Tenant for Connmix {
         let ClientProtocol::Connmix { server } = upgrade.protocol else { return };
         let rules = &self.config.connmix_servers[server as usize];
         let mut conn = Conn::new(peer, server, rules);
-        let (keeps, on_open) = (rules.keeps_head, |rule: &crate::config::connmix_server::Rule| {
-            rule.on == On::Open && rule.uses.head
-        });
+        let (keeps, on_open) =
+            (rules.keeps_head, |rule: &crate::protocols::connmix::config::server::Rule| {
+                rule.on == On::Open && rule.uses.head
+            });
         if keeps || rules.rules.iter().any(on_open) {
             let Upgrade { path, raw_query: query, headers, .. } = upgrade;
             conn.head = Some(Box::new(Head { path, query, headers }));

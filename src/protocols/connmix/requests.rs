@@ -11,9 +11,9 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::connmix::{Api, User};
 use crate::hub::ConnId;
 use crate::hub::push::{Call, Command, Outcome, Payload, PayloadKind, Target};
+use crate::protocols::connmix::config::{Api, User};
 use crate::protocols::connmix::wire::{self, Answer, ApiRequest, Code, Fault};
 use crate::wire::http::fault::Fault as HttpFault;
 use crate::wire::http::{Request as Http, accept_key};

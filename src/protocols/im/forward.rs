@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::config::im::Forward;
 use crate::engine::links::EventKind;
 use crate::hub::queues::{Pushed, Waiter};
+use crate::protocols::im::config::Forward;
 use crate::protocols::im::wire::proto::CrMessage;
 use crate::wire::json::quoted;
 use crate::wire::worker;

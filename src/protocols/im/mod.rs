@@ -4,6 +4,7 @@
 //! Costs: a connection is one entry of a slab besides its slot; one that waits holds no bytes. A
 //! response is one small allocation.
 
+pub mod config;
 pub mod letters;
 pub mod limits;
 pub mod rules;
@@ -19,7 +20,6 @@ use std::sync::Arc;
 use self::push::form_of;
 pub(crate) use self::push::{FORMS, make};
 pub(crate) use self::rooms::Fan;
-use crate::config::im::{Forward, Im as Config};
 use crate::config::model::WorkerFull;
 use crate::engine::Engine;
 use crate::engine::conns;
@@ -39,6 +39,7 @@ use crate::lists::numbers;
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::metrics::{DropReason, Gauges};
+use crate::protocols::im::config::{Forward, Im as Config};
 use crate::protocols::im::rules::{Around, End, Entered, Session, State, Step, Who};
 use crate::protocols::im::wire::{Answer, Gzip, Status, kick};
 use crate::spare::Look;

@@ -6,10 +6,10 @@
 use bytes::Bytes;
 
 use super::rooms::Fan;
-use crate::config::im::Im as Config;
 use crate::engine::forms::Made;
 use crate::hub::push::Payload;
 use crate::lists::numbers::format;
+use crate::protocols::im::config::Im as Config;
 use crate::protocols::im::wire::proto::{CrMessage, CrMessageType};
 use crate::protocols::im::wire::{
     ByteOrder, FRAME_BYTES_MAX, Gzip, HEADER_BYTES, LenMode, Wire, element,

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::im::{Forward, Im as Config};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::ops::Frame;
@@ -24,6 +23,7 @@ use crate::hub::rooms::{Batch, Bounds, home, room_of};
 use crate::lists::letters::Mail;
 use crate::lists::numbers::kind;
 use crate::metrics::DropReason;
+use crate::protocols::im::config::{Forward, Im as Config};
 use crate::protocols::im::letters::{Chat, Letter};
 use crate::protocols::im::rules::{Around, Say, State};
 use crate::protocols::im::wire::proto::{CrMessage, CrMessageType};

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::model::Service;
-use crate::config::netsvr::WorkerCommands;
 use crate::engine::Engine;
 use crate::engine::Job;
 use crate::engine::conns::Flags;
@@ -24,6 +23,7 @@ use crate::lists::letters::Mail;
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::protocols::netsvr::commands::{self, BackendRequest};
+use crate::protocols::netsvr::config::WorkerCommands;
 use crate::protocols::netsvr::letters::Letter;
 use crate::protocols::netsvr::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
 use crate::protocols::netsvr::wire::{self, RegisterCode};

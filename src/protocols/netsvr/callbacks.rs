@@ -10,9 +10,9 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::config::netsvr::NetsvrCustomer;
 use crate::engine::links::Event;
 use crate::hub::ConnId;
+use crate::protocols::netsvr::config::NetsvrCustomer;
 use crate::protocols::netsvr::letters::ServiceRequest;
 use crate::spare::Look;
 

@@ -1,10 +1,10 @@
 //! Pushes as netsvr clients get them: one WebSocket message (netsvr section 2.6).
 
 use crate::config::model::MessageType;
-use crate::config::netsvr::NetsvrCustomer;
 use crate::engine::forms;
 use crate::engine::ops::Frame;
 use crate::hub::push::{Format, Payload};
+use crate::protocols::netsvr::config::NetsvrCustomer;
 use crate::wire::deflate::Deflater;
 use crate::wire::websocket::{self, COMPRESS_ABOVE, Opcode};
 

@@ -20,13 +20,13 @@ use prost::Message;
 
 use super::http_answers::{Form, failure, success};
 use super::requests;
-use crate::config::xxim_upstream::{XximMode, XximTarget};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;
 use crate::hub::ConnId;
 use crate::hub::login::{Login, Question, Verdict};
 use crate::lists::numbers::kind;
+use crate::protocols::xxim::config::upstream::{XximMode, XximTarget};
 use crate::protocols::xxim::letters::{ServiceRequest, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::rules::{client_ip, cors, first_values};
 use crate::protocols::xxim::wire::proto::{CommonReq, CommonResp};

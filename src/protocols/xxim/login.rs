@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::config::xxim::XximCrypto;
 use crate::engine::Engine;
 use crate::engine::LEFT_SPARE;
 use crate::engine::conns::Flags;
@@ -24,6 +23,7 @@ use crate::limits::{MESH_LOGIN_SLOTS_MAX, MESH_LOGINS_MAX};
 use crate::lists::letters::{Mail, MeshRequest};
 use crate::lists::numbers::kind;
 use crate::log::target;
+use crate::protocols::xxim::config::XximCrypto;
 use crate::protocols::xxim::letters::{HookKind, Letter, ServiceRequest};
 use crate::protocols::xxim::rules::{Claimed, Close, Triple, TurnRules, Turns};
 use crate::protocols::xxim::wire::cipher::Seeds;

@@ -8,6 +8,7 @@
 //! its connection. Costs: one entry of a slab per connection; see the parts for messages.
 
 mod checks;
+pub mod config;
 mod http;
 mod http_answers;
 pub mod letters;

@@ -13,8 +13,6 @@ use bytes::Bytes;
 
 use super::COMMON_MESSAGE_BYTES;
 use super::login::Unwraps;
-use crate::config::xxim::Xxim as Rules;
-use crate::config::xxim_upstream::{XximMode, XximRoute, XximTarget, XximUpstreams};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;
@@ -23,6 +21,8 @@ use crate::engine::slots::Slots;
 use crate::hub::ConnId;
 use crate::lists::numbers::kind;
 use crate::log::target;
+use crate::protocols::xxim::config::Xxim as Rules;
+use crate::protocols::xxim::config::upstream::{XximMode, XximRoute, XximTarget, XximUpstreams};
 use crate::protocols::xxim::letters::{ServiceRequest, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::limits::XXIM_HELD_BYTES_MAX;
 use crate::protocols::xxim::rules::{Client, Close, Holders, Step, refuse};

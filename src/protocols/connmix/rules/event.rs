@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::found::inside;
 use super::run::Run;
-use crate::config::connmix_server::{Member, Push};
 use crate::config::model::MessageType;
+use crate::protocols::connmix::config::server::{Member, Push};
 use crate::wire::json::push_string;
 
 impl Run<'_> {

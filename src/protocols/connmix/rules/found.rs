@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use super::run::Run;
-use crate::config::connmix_server::{Condition, Literal, Pattern, Place, Source, Step, Test};
+use crate::protocols::connmix::config::server::{
+    Condition, Literal, Pattern, Place, Source, Step, Test,
+};
 use crate::wire::json::{self, Index, ValueKind};
 
 /// A value. There is no null: it counts as missing.

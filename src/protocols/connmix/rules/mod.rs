@@ -2,7 +2,7 @@
 //!
 //! Sans-io: [`Run`] takes an event of a connection and what is known about it, and fills
 //! [`Effects`], the list of what is to be done, in order. The rules were compiled when the
-//! configuration was read ([`crate::config::connmix_server::ConnmixServer`]).
+//! configuration was read ([`crate::protocols::connmix::config::server::ConnmixServer`]).
 //!
 //! Invariants: effects of one event are those of the first rule that fits, and of further ones only
 //! after `continue`; after an action that waits nothing follows until [`Run::resume`]. What a

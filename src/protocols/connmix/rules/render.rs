@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::found::Found;
 use super::run::Run;
-use crate::config::connmix_server::{Assigned, Filter, Piece, Reference, Template};
+use crate::protocols::connmix::config::server::{Assigned, Filter, Piece, Reference, Template};
 use crate::wire::json::{Index, ValueKind, push_string};
 
 /// How references are written.

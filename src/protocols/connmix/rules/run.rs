@@ -12,11 +12,11 @@ use super::found::walk;
 use super::render::Style;
 use super::suspended::{Answer, Call, Kept, Place, Suspended};
 use super::{Event, Subject, is_channel};
-use crate::config::connmix_server::{
-    Action, ClientFraming, ConnmixServer, Content, Goodbye, Http, On, Rule, Template, Test,
-};
 use crate::config::model::MessageType;
 use crate::hub::context::{Context, ContextValue};
+use crate::protocols::connmix::config::server::{
+    Action, ClientFraming, ConnmixServer, Content, Goodbye, Http, On, Rule, Template, Test,
+};
 use crate::protocols::connmix::limits::CHANNEL_BYTES_MAX;
 use crate::spare::Look;
 use crate::wire::json::{self, Index, ValueKind};
@@ -475,7 +475,11 @@ impl<'a> Run<'a> {
     }
 
     /// Says whether what is behind it has to wait.
-    fn push(&mut self, push: &crate::config::connmix_server::Push, last: bool) -> Option<bool> {
+    fn push(
+        &mut self,
+        push: &crate::protocols::connmix::config::server::Push,
+        last: bool,
+    ) -> Option<bool> {
         let topic = self.name(&push.topic)?;
         let mut text = std::mem::take(&mut self.effects.text);
         let start = text.len();
@@ -490,7 +494,7 @@ impl<'a> Run<'a> {
 
     fn assign(
         &mut self,
-        values: &[(Box<str>, crate::config::connmix_server::Assigned)],
+        values: &[(Box<str>, crate::protocols::connmix::config::server::Assigned)],
     ) -> Option<()> {
         let mut changes: Vec<ContextValue> = Vec::with_capacity(values.len());
         for (key, value) in values {

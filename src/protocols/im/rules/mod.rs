@@ -18,11 +18,11 @@ use prost::Message;
 
 use self::errors::Errors;
 pub use self::login::{Entered, Who};
-use crate::config::im::{GzipServer, Im};
 use crate::hub::Hub;
 use crate::hub::limits::{Bucket, BucketRules};
 use crate::hub::push::CloseReason;
 use crate::hub::rooms::{room_of, topic_of};
+use crate::protocols::im::config::{GzipServer, Im};
 use crate::protocols::im::wire::proto::{
     ChatroomRequest, CrMessage, CrMessageType, cr_message::UserInfo,
 };

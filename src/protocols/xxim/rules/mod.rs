@@ -21,8 +21,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use crate::config::xxim::{Xxim, XximEra};
 use crate::hub::login::{Login, Permission, Question, Verdict};
+use crate::protocols::xxim::config::{Xxim, XximEra};
 use crate::protocols::xxim::limits::{XXIM_PARAM_BYTES_MAX, XXIM_TOKEN_BYTES_MAX};
 use crate::protocols::xxim::wire::cipher::{Cipher, Seeds};
 use crate::protocols::xxim::wire::{

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::xxim::Network;
+use crate::protocols::xxim::config::Network;
 use crate::protocols::xxim::wire::Identity;
 use crate::wire::http;
 use crate::wire::origin::{self, Origins};

@@ -18,13 +18,13 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::xxim_upstream::XximHooks;
 use crate::hub::ConnId;
 use crate::hub::login::Permission;
 use crate::outside::Outside;
 use crate::outside::callback::{Callback, Failure, Target};
 use crate::outside::grpc;
 use crate::outside::http_client::HttpClient;
+use crate::protocols::xxim::config::upstream::XximHooks;
 use crate::protocols::xxim::letters::HookKind;
 use crate::protocols::xxim::wire::Identity;
 use crate::spare;

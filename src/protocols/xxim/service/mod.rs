@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::config::xxim_upstream::XximUpstreams;
 use crate::lists::letters::{Mail, MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
 use crate::outside::Outside;
 use crate::outside::places::listener;
 use crate::outside::shards::Shards;
+use crate::protocols::xxim::config::upstream::XximUpstreams;
 use crate::protocols::xxim::letters::{Letter, ServiceRequest};
 use crate::rsa_keys::RsaKey;
 

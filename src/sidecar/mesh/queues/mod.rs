@@ -38,7 +38,6 @@ use tokio::sync::mpsc;
 
 use super::shards::Shards;
 use super::{LOG_INTERVAL_MS, MAILBOX_PAUSE, MeshStartError};
-use crate::config::connmix::Queue;
 use crate::config::model;
 use crate::hub::queues::{Queues, Room};
 use crate::life::{Heart, Life, shard_name};
@@ -47,6 +46,7 @@ use crate::lists::letters::{Mail, QueueMail, QueueRequest};
 use crate::log::{Every, target};
 use crate::mail::MailSender;
 use crate::metrics::Registry;
+use crate::protocols::connmix::config::Queue;
 use crate::spare::Look;
 use meters::Meters;
 use names::{About, Names, Refusal, Stored, answer};

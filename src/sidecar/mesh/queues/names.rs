@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
-use crate::config::connmix::Queue;
 use crate::limits::{QUEUE_ACK_TIME, QUEUE_CONSUMER_TIME, QUEUE_PENDING_MAX, QUEUE_REPEAT_TIME};
+use crate::protocols::connmix::config::Queue;
 
 const MESSAGES_MAX: &str = "max_msgs_per_subject";
 const BYTES_MAX: &str = "max_bytes";
@@ -377,8 +377,8 @@ mod tests {
             topic_messages_max: 2000,
             topic_bytes_max: 1,
             topics_max: 1,
-            full: crate::config::connmix::QueueFull::Error,
-            scope: crate::config::connmix::QueueScope::Cluster,
+            full: crate::protocols::connmix::config::QueueFull::Error,
+            scope: crate::protocols::connmix::config::QueueScope::Cluster,
             cluster_bytes_max: 1 << 30,
             replicas: 1,
         };

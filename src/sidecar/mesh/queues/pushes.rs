@@ -22,10 +22,10 @@ use bytes::Bytes;
 use slab::Slab;
 
 use super::names::{Refusal, token};
-use crate::config::connmix::QueueFull;
 use crate::hub::ConnId;
 use crate::hub::queues::{Outcome, Push, PushError, Room, Waiter};
 use crate::limits::{QUEUE_ANSWER_TIME, QUEUE_PUSH_TIME, QUEUE_PUSHES_MAX};
+use crate::protocols::connmix::config::QueueFull;
 use crate::spare::Look;
 
 const PUSH_MS: u64 = QUEUE_PUSH_TIME.as_millis() as u64;

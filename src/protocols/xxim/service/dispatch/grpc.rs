@@ -12,8 +12,8 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::{Failure, headers};
-use crate::config::xxim_upstream::XximUpstream;
 use crate::outside::grpc::{self, channel, unary};
+use crate::protocols::xxim::config::upstream::XximUpstream;
 
 /// One upstream.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use super::reply::{Malformed, Parser};
 use super::result::Reply;
 use super::{Failure, head};
 use crate::config::model::Sidecar;
-use crate::config::xxim_upstream::XximUpstream;
+use crate::protocols::xxim::config::upstream::XximUpstream;
 
 /// Bodies up to this size are written together with their head.
 const JOINED_BYTES_MAX: usize = 64 * 1024;

@@ -25,11 +25,11 @@ use tokio::task::AbortHandle;
 
 use self::breaker::Admission;
 use self::upstream::{Carried, Upstream};
-use crate::config::xxim_upstream::{XximRoute, XximTarget, XximUpstreams};
 use crate::hub::ConnId;
 use crate::lists::letters::Mail;
 use crate::outside::Outside;
 use crate::outside::shards::Shards;
+use crate::protocols::xxim::config::upstream::{XximRoute, XximTarget, XximUpstreams};
 use crate::protocols::xxim::letters::{Letter, UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire::Identity;
 use crate::protocols::xxim::wire::code::{INTERNAL, REQUEST, RETRY};

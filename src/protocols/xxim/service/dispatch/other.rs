@@ -12,8 +12,8 @@ use reqwest::Url;
 use super::result::{CodeHeader, Reply};
 use super::{Failure, headers, reply};
 use crate::config::model::Sidecar;
-use crate::config::xxim_upstream::XximUpstream;
 use crate::outside::http_client;
+use crate::protocols::xxim::config::upstream::XximUpstream;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 

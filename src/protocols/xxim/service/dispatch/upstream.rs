@@ -16,10 +16,10 @@ use super::http1::Http1;
 use super::other::Other;
 use super::result;
 use crate::config::model::Sidecar;
-use crate::config::xxim_upstream::{XximMode, XximUpstream};
 use crate::log::{Every, target};
 use crate::metrics::{Registry, rows};
 use crate::outside::http_client::url;
+use crate::protocols::xxim::config::upstream::{XximMode, XximUpstream};
 use crate::protocols::xxim::letters::{UpstreamCall, UpstreamResult};
 use crate::protocols::xxim::wire as xxim;
 

@@ -12,11 +12,11 @@ use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Pushes;
-use crate::config::xxim_push::XximPushService;
 use crate::lists::letters::{MeshCall, MeshRequest};
 use crate::mail::UnboundedSender;
 use crate::outside::nodes;
 use crate::outside::shards::Shards;
+use crate::protocols::xxim::config::push::XximPushService;
 use crate::protocols::xxim::wire::proto as pb;
 
 /// Methods of the calls.

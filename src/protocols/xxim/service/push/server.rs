@@ -30,12 +30,12 @@ use tonic::service::Routes;
 
 use super::{Pushes, http};
 use crate::config::raise_nofile;
-use crate::config::xxim_push::{PushBounds, XximPushService, push_connections_max};
 use crate::life::peer::Peers;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::outside::origin::is_foreign;
 use crate::outside::places::{Place, Places, Tracked};
 use crate::outside::secrets::same;
+use crate::protocols::xxim::config::push::{PushBounds, XximPushService, push_connections_max};
 use crate::protocols::xxim::service::grpc::conn_service_server::ConnServiceServer;
 use crate::protocols::xxim::wire::code;
 

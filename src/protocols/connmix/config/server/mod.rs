@@ -15,9 +15,9 @@ use std::time::Duration;
 
 pub use self::model::*;
 
-use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Section, ValueType, choice, flag, secret, text};
-use super::settings::Settings;
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{Key, Section, ValueType, choice, flag, secret, text};
+use crate::config::settings::Settings;
 use crate::protocols::connmix::limits::CONNMIX_SERVERS_MAX as SERVERS_MAX;
 
 /// What rules are held to when they are read (`[connmix.rules]`).

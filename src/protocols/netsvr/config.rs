@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use super::choice::words;
-use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Section, ValueType, choice, flag, text, url as url_key};
-use super::machine::Machine;
-use super::model::{
+use crate::config::choice::words;
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{Key, Section, ValueType, choice, flag, text, url as url_key};
+use crate::config::machine::Machine;
+use crate::config::model::{
     ClientProtocol, Listener, MessageType, OriginMode, Origins, Route, Service, WorkerFull,
     WorkerPick,
 };
-use super::origins;
-use super::places::{address, url};
-use super::settings::Settings;
-use super::tables::Tables;
+use crate::config::origins;
+use crate::config::places::{address, url};
+use crate::config::settings::Settings;
+use crate::config::tables::Tables;
 use crate::protocols::netsvr::wire::Generation;
 
 /// `[netsvr]`: netsvr specification section 8, with its defaults unless the document says

@@ -1,15 +1,17 @@
 //! `[connmix]`: the API for backends, its users, and queues (connmix specification sections 1.3, 3,
 //! 8.1).
 
+pub mod server;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::choice::words;
-use super::error::{Complaint, ConfigError};
-use super::keys::{self, Key, Section, ValueType, choice, secret, text};
-use super::model::{Listener, Service};
-use super::origins;
-use super::settings::Settings;
+use crate::config::choice::words;
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{self, Key, Section, ValueType, choice, secret, text};
+use crate::config::model::{Listener, Service};
+use crate::config::origins;
+use crate::config::settings::Settings;
 use crate::wire::origin::{OriginMode, Origins};
 
 /// The keys that are no plain limits.

@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use super::choice::words;
-use super::error::{Complaint, ConfigError};
-use super::keys::{self, Key, Section, choice, flag, text};
-use super::places::base;
-use super::settings::Settings;
-use super::xxim_push;
-use super::xxim_push::XximPushService;
+use super::push;
+use super::push::XximPushService;
+use crate::config::choice::words;
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{self, Key, Section, choice, flag, text};
+use crate::config::places::base;
+use crate::config::settings::Settings;
 use crate::protocols::xxim::limits::{
     XXIM_ROUTES_MAX as ROUTES_MAX, XXIM_UPSTREAMS_MAX as UPSTREAMS_MAX,
 };
@@ -332,7 +332,7 @@ pub(crate) fn read(settings: &Settings) -> Result<XximUpstreams, ConfigError> {
         routes,
         hooks: hooks(settings)?,
         http_api: settings.flag("xxim.http_api")?,
-        push: xxim_push::read(settings)?,
+        push: push::read(settings)?,
     })
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::choice::{Choice, words};
-use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Section, ValueType, choice, flag, text};
-use super::settings::Settings;
+use crate::config::choice::{Choice, words};
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{Key, Section, ValueType, choice, flag, text};
+use crate::config::settings::Settings;
 use crate::protocols::im::wire::{
     ByteOrder, Commands, LenMode, LenRule, LoginFields, Modes, Status, Statuses, Versions,
 };

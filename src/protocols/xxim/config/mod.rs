@@ -1,15 +1,18 @@
 //! `[xxim]`: xxim clients (xxim specification section 0.5). Their backends are in `xxim_upstream`.
 
+pub mod push;
+pub mod upstream;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::words;
-use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Section, ValueType, choice, flag, text};
-use super::origins;
-use super::places::pem;
-use super::settings::Settings;
+use crate::config::choice::words;
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{Key, Section, ValueType, choice, flag, text};
+use crate::config::origins;
+use crate::config::places::pem;
+use crate::config::settings::Settings;
 use crate::pem::Wanted;
 use crate::wire::origin::{OriginMode, Origins};
 

@@ -6,12 +6,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::error::{Complaint, ConfigError};
-use super::keys::{Key, Section, ValueType, flag, secret, text};
-use super::model::TlsFiles;
-use super::places::{address, tls};
-use super::settings::Settings;
-use super::xxim::{Network, networks};
+use super::{Network, networks};
+use crate::config::error::{Complaint, ConfigError};
+use crate::config::keys::{Key, Section, ValueType, flag, secret, text};
+use crate::config::model::TlsFiles;
+use crate::config::places::{address, tls};
+use crate::config::settings::Settings;
 
 /// The push service (section 6.1).
 #[derive(Clone, PartialEq)]
