@@ -70,7 +70,6 @@ fn services_are_asked_by_letters() {
 #[test]
 fn protocols_and_their_parts_know_what_they_need() {
     check_each(house::pure_parts);
-    check_each(house::whole_configuration);
     check_each(house::lists);
 }
 

@@ -2,9 +2,11 @@
 //!
 //! [`all::load`] and [`all::demo_with_env`] give an [`all::Config`] in which every value is within
 //! the bounds of [`crate::limits`], or a [`ConfigError`] that says where which value is wrong, what
-//! is allowed and what to do. Invariant: a key is described in one place (the keys of its section or
-//! the limits), from which parser, error messages and [`all::reference()`] are made. What reads and
-//! checks knows no protocol; [`all`] lists their sections. Read once, at start.
+//! is allowed and what to do. Invariant: a key is described in one place (the keys of its section,
+//! or the limits), from which parser, error messages and [`all::reference()`] are made.
+//!
+//! A protocol has its section in its folder; [`all`] is the list of all sections, and nothing else
+//! here imports a protocol. Read once, at start.
 
 pub mod all;
 pub mod choice;

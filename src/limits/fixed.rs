@@ -110,7 +110,7 @@ pub(super) const PEERS: &[Limit] = &[
     ),
 ];
 
-/// What waits for one connection, and answers of callbacks.
+/// TLS, WebSocket, what waits for one connection, and answers of callbacks.
 pub(super) const WAITING: &[Limit] = &[
     fixed(
         Unit::Bytes,

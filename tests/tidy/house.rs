@@ -68,14 +68,14 @@ pub fn aside(source: &Source) -> Vec<String> {
     found
 }
 
-/// The lists of the tables of all protocols, and who may know them; tests beside.
+/// The lists of the tables of all protocols, the whole configuration among them, and who may know
+/// them; tests beside.
 const LISTS: [&str; 2] = ["config::all", "limits::all"];
-const KNOW_LISTS: [&str; 9] = [
+const KNOW_LISTS: [&str; 8] = [
     "src/config/all.rs",
     "src/limits/all.rs",
     "src/main.rs",
     "src/gateway",
-    "src/sidecar",
     "src/machine",
     "src/import",
     "src/shard",
@@ -93,7 +93,8 @@ pub fn lists(source: &Source) -> Vec<String> {
     };
     let imports = crate_paths(source).into_iter();
     let mut lines: BTreeSet<usize> = imports
-        .filter(|(_, import)| LISTS.iter().any(|list| below(import, list)))
+        // Who has the whole folder has the list.
+        .filter(|(_, import)| import == "config" || LISTS.iter().any(|list| below(import, list)))
         .map(|(index, _)| index)
         .collect();
     // As one says it who has imported the folder, or stands in it.
@@ -106,18 +107,6 @@ pub fn lists(source: &Source) -> Vec<String> {
     let message = "the list of all tables; whoever needs one is given it";
     let found = lines.into_iter().filter(|index| source.module_around(*index) != Some("tests"));
     found.map(|index| source.at(index, message)).collect()
-}
-
-/// Who has the whole configuration and is not to: the engine and the protocols.
-pub fn whole_configuration(source: &Source) -> Vec<String> {
-    const WHOLE: [&str; 2] = ["config", "config::all"];
-    if !(source.is_in("src/engine") || source.path.starts_with(FOLDER)) {
-        return Vec::new();
-    }
-    let whole = |(_, import): &(usize, String)| WHOLE.contains(&import.as_str());
-    let message = "the whole configuration; it is given its own part when it is made";
-    let found = crate_paths(source).into_iter().filter(whole);
-    found.map(|(index, _)| source.at(index, message)).collect()
 }
 
 /// Services of protocols that others than they themselves and those who start them know: a tenant
@@ -314,22 +303,15 @@ fn who_knows_the_lists_of_tables_is_found() {
     assert_eq!(lists("src/engine/mod.rs", "use crate::limits::{all, FIXED};\n"), 1);
     assert_eq!(lists("src/engine/mod.rs", "use crate::limits;\nlimits::all::find(key);\n"), 1);
     assert_eq!(lists("src/protocols/im/config.rs", "use crate::config::all::Config;\n"), 1);
+    assert_eq!(lists("src/protocols/im/mod.rs", "use crate::config::{self, model};\n"), 1);
+    assert_eq!(lists("src/engine/mod.rs", "use crate::config::*;\n"), 1);
+    assert_eq!(lists("src/engine/mod.rs", "use crate::config::model::Service;\n"), 0);
+    assert_eq!(lists("src/config/keys.rs", "use super::all::TABLES;\n"), 1);
     assert_eq!(lists("src/limits/fixed.rs", "use super::all;\n"), 1);
     assert_eq!(lists("src/limits/fixed.rs", "use super::{all, file};\nall::keys();\n"), 1);
     assert_eq!(lists("src/limits/fixed.rs", "mod tests {\n    use crate::config::all;\n}\n"), 0);
     assert_eq!(lists("src/limits/fixed.rs", "keys::all();\ncrate::config::allowed();\n"), 0);
     assert_eq!(lists("src/shard/mod.rs", "use crate::config::all::Config;\n"), 0);
-}
-
-#[test]
-fn who_has_the_whole_configuration_is_found() {
-    let whole = |path: &str, code: &str| whole_configuration(&Source::new(path, code)).len();
-    let code = "use crate::config::model::{Config, Im};\n";
-    assert_eq!((whole("src/engine/mod.rs", code), whole("src/protocols/im/mod.rs", code)), (1, 1));
-    assert_eq!(whole("src/shard/mod.rs", code), 0);
-    assert_eq!(whole("src/engine/mod.rs", "use crate::config::{Config, model};\n"), 2);
-    assert_eq!(whole("src/engine/mod.rs", "use crate::config::*;\n"), 1);
-    assert_eq!(whole("src/engine/mod.rs", "use crate::config::model::Im as Config;\n"), 0);
 }
 
 #[test]

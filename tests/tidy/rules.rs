@@ -32,22 +32,17 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("mail", &["mail", "life::Gone"]),
     ("life", &["life", "metrics", "limits", "log", "hub::ConnId"]),
     (
-        "config",
+        "config/all.rs",
         &[
             "config",
             "limits",
-            "log::target",
-            "pem",
-            "protocols::netsvr::wire::Generation",
-            "protocols::im::wire",
-            "protocols::connmix::limits",
-            "protocols::xxim::limits",
-            "wire::json",
-            "wire::origin",
-            "wire::path",
-            "wire::websocket",
+            "protocols::connmix::config",
+            "protocols::im::config",
+            "protocols::netsvr::config",
+            "protocols::xxim::config",
         ],
     ),
+    ("config", &["config", "limits", "log::target", "pem", "wire::origin"]),
     ("metrics", &["metrics", "limits"]),
     ("patience.rs", &[]),
     (
@@ -122,6 +117,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "spare",
         ],
     ),
+    ("protocols/*/limits", &["limits"]),
+    ("protocols/*/config", &["protocols", "wire", "config", "limits", "pem"]),
     (
         "protocols",
         &[

@@ -99,7 +99,7 @@ pub struct Connmix {
 }
 
 /// `[connmix.rules]`: what rules may take while they run. What the configuration itself is held to
-/// is in `connmix_server`.
+/// is in [`server`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleBounds {
     /// `http` actions of one shard that are under way.

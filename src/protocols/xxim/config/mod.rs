@@ -1,4 +1,4 @@
-//! `[xxim]`: xxim clients (xxim specification section 0.5). Their backends are in `xxim_upstream`.
+//! `[xxim]`: xxim clients (xxim specification section 0.5). Their backends are in [`upstream`].
 
 pub mod push;
 pub mod upstream;

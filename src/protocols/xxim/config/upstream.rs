@@ -1,5 +1,5 @@
 //! `[[xxim.upstream]]`, `[[xxim.route]]` and `[xxim.hooks]`: the backends of xxim clients (xxim
-//! sections 4.2 to 4.4 and 5.2). What they push is in `xxim_push`.
+//! sections 4.2 to 4.4 and 5.2). What they push is in [`super::push`].
 //!
 //! Invariants: routes are sorted by the length of their prefix, longest first, and each names an
 //! upstream that exists, so a lookup is one walk and its result needs no check. Costs: a lookup
