@@ -418,6 +418,18 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Stops a process without ending it, or lets it go on. All of its threads stand when this returns:
+/// the signal alone leaves one that runs on another CPU time for some more work.
+pub fn freeze(child: &std::process::Child, frozen: bool) {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+    let id = Pid::from_child(child);
+    kill_process(id, if frozen { Signal::STOP } else { Signal::CONT }).expect("it runs");
+    if frozen {
+        let stands = waitpid(Some(id), WaitOptions::UNTRACED).expect("it is our child");
+        assert!(stands.is_some_and(|(_, status)| status.stopped()), "it ended: {stands:?}");
+    }
+}
+
 /// Command numbers of netsvr section 4.1.
 pub mod cmd {
     pub const CONN_OPEN: u32 = 900001001;

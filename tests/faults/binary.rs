@@ -171,6 +171,11 @@ impl Binary {
         rustix::process::kill_process(self.id(), signal).expect("it is running");
     }
 
+    /// See [`freeze`].
+    pub fn freeze(&self, frozen: bool) {
+        freeze(&self.child, frozen);
+    }
+
     fn ended(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_some()
     }

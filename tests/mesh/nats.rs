@@ -95,11 +95,7 @@ impl Nats {
 
     /// Stops it without ending it: its connections stay, and nothing comes through them.
     pub fn freeze(&self, frozen: bool) {
-        let signal =
-            if frozen { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
-        let child = self.child.as_ref().expect("it runs");
-        let id = rustix::process::Pid::from_child(child);
-        rustix::process::kill_process(id, signal).expect("it runs");
+        freeze(self.child.as_ref().expect("it runs"), frozen);
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use ringway::wire::worker::proto;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::*;
@@ -180,7 +179,7 @@ fn a_node_that_is_silent_is_left_out_and_named() {
     let nats = Nats::start();
     let mut nodes = cluster::<3>(&nats);
     let members = settled(&mut nodes);
-    nodes[2].binary.signal(Signal::STOP);
+    nodes[2].binary.freeze(true);
     let nothing = proto::TopicUniqIdListReq::default();
     let all: proto::UniqIdListResp = ask(&mut nodes[0], cmd::UNIQ_ID_LIST, &nothing);
     let there = members[..2].iter().map(|member| member.uniq_id.clone()).collect();
@@ -190,7 +189,7 @@ fn a_node_that_is_silent_is_left_out_and_named() {
     let log = nodes[0].binary.log();
     let is_it = |line: &&Value| line["message"].as_str().is_some_and(|t| t.starts_with(said));
     assert_eq!(log.iter().find(is_it).expect("just awaited")["nodes"], json!("[3]"));
-    nodes[2].binary.signal(Signal::CONT);
+    nodes[2].binary.freeze(false);
     wait_until("it answers again", || {
         let all: proto::UniqIdListResp = ask(&mut nodes[0], cmd::UNIQ_ID_LIST, &nothing);
         all.uniq_ids.len() == 3

@@ -147,13 +147,13 @@ fn a_node_that_stands_still_loses_its_messages_to_the_others() {
         let (consumer, event) = events.recv_timeout(PATIENCE).expect("more messages");
         seen.add(&event);
         if consumer == 1 && !std::mem::replace(&mut still, true) {
-            b.binary.signal(Signal::STOP);
+            b.binary.freeze(true);
         }
     }
     drop(pushing.join().expect("everything was pushed"));
     wait_until("nothing is left", || a.metric("messages") == 0);
     // What it had is delivered by it as well, and what it says of it changes nothing.
-    b.binary.signal(Signal::CONT);
+    b.binary.freeze(false);
     wait_until("it goes on", || b.metric("connected") == 1 && b.metric("held_messages") == 0);
     let mut client = a.client();
     client.send_text(&format!("t {EACH}"));

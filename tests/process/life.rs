@@ -296,10 +296,10 @@ fn a_sidecar_that_stands_still_ends_the_process() {
 #[test]
 fn a_process_that_was_stopped_is_not_taken_for_dead() {
     let server = Binary::start(IMPATIENT);
-    server.signal(Signal::STOP);
+    server.freeze(true);
     // Nothing can be waited for: what is shown is that this time does not count.
     std::thread::sleep(Duration::from_secs(5));
-    server.signal(Signal::CONT);
+    server.freeze(false);
     server.check_serves();
     assert!(lines(&server, "", "s").is_empty(), "{:?}", server.log());
     assert_eq!(page(&server, "/healthz").0, 200);
