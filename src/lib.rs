@@ -6,7 +6,7 @@
 //! # The life of a message
 //!
 //! A client's bytes land in a receive buffer of its shard's ring ([`engine::ring`]). The driver
-//! ([`shard::driver`]) hands them to the shard ([`shard::Shard`]), which decrypts them if the
+//! ([`engine::driver`]) hands them to the shard ([`shard::Shard`]), which decrypts them if the
 //! listener has TLS ([`wire::tls`]), cuts them into messages in place ([`wire::websocket`]) and
 //! lets the client's protocol decide ([`protocols`]). A message for a worker is encoded once
 //! ([`wire::worker`]), kept until it is written ([`engine::links`]) and put into the outbox of the

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use ringway::config::all::Config;
 use ringway::engine::ListenerSettings;
 use ringway::engine::Now;
+use ringway::engine::ops::Machine;
 use ringway::engine::ops::{Batch, Op};
 use ringway::lists::letters::Mail;
 use ringway::metrics::DropReason;

@@ -192,7 +192,7 @@ const SAMPLES: &[Sample] = &[
     (rules::imports, "src/protocols/im/mod.rs", "use crate::outside::grpc;\n", &[1]),
     (rules::imports, "src/mail/a.rs", "use crate::lists::letters::Mail;\n", &[1]),
     (rules::imports, "src/mail/a.rs", "use crate::life::{Gone, Life};\n", &[1]),
-    (rules::imports, "src/gateway/a.rs", "use crate::shard::driver;\n", &[]),
+    (rules::imports, "src/gateway/a.rs", "use crate::engine::driver;\n", &[]),
     (rules::purity, "src/wire/a.rs", "use std::time::Instant;\n// Instant\n", &[1]),
     (rules::purity, "src/wire/a.rs", "tracing::info!();\nlet x = \"tokio\";\n", &[1]),
     (rules::purity, "src/hub/a.rs", "mod tests {\n    use std::thread;\n}\n", &[]),

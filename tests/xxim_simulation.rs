@@ -25,6 +25,7 @@ use prost::Message;
 use ringway::config::all::Config;
 use ringway::config::model::{ClientProtocol, Listener, Service};
 use ringway::engine::ListenerSettings;
+use ringway::engine::ops::Machine;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
 use ringway::protocols::netsvr::wire::Verdict;
@@ -401,7 +402,11 @@ impl Story {
                 self.world.tell(call.conn.shard(), mail);
                 moved += 1;
             }
-            moved += self.world.shards().map(|shard| shard.xxim_keys_waiting()).sum::<usize>();
+            moved += self
+                .world
+                .shards()
+                .map(|shard| shard.report().1.xxim_keys_waiting as usize)
+                .sum::<usize>();
             // A client that has left is seen by nobody while it is asked about.
             moved += self.world.questions();
             self.world.pass(if moved == 0 { 300 } else { 100 });

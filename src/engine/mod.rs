@@ -8,6 +8,7 @@ pub mod buffers;
 pub mod clock;
 pub mod closing;
 pub mod conns;
+pub mod driver;
 pub mod due;
 pub mod events;
 pub mod flight;

@@ -1,20 +1,63 @@
-//! The contract between a shard (the state machine) and what drives it: the socket ring in
-//! production ([`crate::shard::driver`]), a seeded simulation in tests ([`crate::sim`]).
+//! The contract between the state machine of a core ([`Machine`]) and what drives it: the socket
+//! ring in production ([`crate::engine::driver`]), a seeded simulation in tests ([`crate::sim`]).
 //!
 //! One turn: `begin_turn(now)`, then any number of inputs (`accepted`, `received`, `ended`,
-//! `stalled`, `sent`, `closed`, `mail`), then `end_turn()`, after which the driver carries out
-//! everything in `ops` and hands over the outgoing mail.
+//! `broken`, `stalled`, `sent`, `closed`, `mail`), then `end_turn()`, after which the driver carries
+//! out everything in [`Engine::ops`] and hands over [`Engine::mail`] and what `next_outgoing` gives.
 //!
-//! Rules that both drivers keep and the shard relies on:
+//! Rules that both drivers keep and the machine relies on:
 //! * After `Op::Send` the whole batch is written before the next input of that connection, unless
-//!   the driver answers `stalled` first; then the shard sends nothing more on it until `sent`.
-//! * After `Op::Pause` input that was already on its way may still arrive; the shard keeps it.
+//!   the driver answers `stalled` first; then nothing more is sent on it until `sent`.
+//! * After `Op::Pause` input that was already on its way may still arrive; the machine keeps it.
 //! * After `Op::Close` nothing arrives for the slot but exactly one `closed`. Only then is the slot
 //!   free for another connection.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+
+use crate::engine::{Engine, Now};
+use crate::lists::letters::{Mail, Outgoing};
+use crate::metrics::{Counters, Gauges};
+
+/// One core as a state machine: inputs in, operations out, time as an argument.
+pub trait Machine {
+    /// Where its operations, its mail and its connections are.
+    fn engine(&mut self) -> &mut Engine;
+    /// Starts a turn: the clock moves and what is due happens.
+    fn begin_turn(&mut self, now: Now);
+    /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
+    fn accepted(&mut self, listener: usize, peer: SocketAddr) -> Option<u32>;
+    /// Bytes arrived. They may be changed in place (unmasked, decrypted).
+    fn received(&mut self, slot: u32, data: &mut [u8]);
+    /// The peer has ended its side: see [`Engine::ended`].
+    fn ended(&mut self, slot: u32);
+    /// The connection is broken: see [`Engine::broken`].
+    fn broken(&mut self, slot: u32);
+    /// A send has stalled after so many bytes: see [`Engine::stalled`].
+    fn stalled(&mut self, slot: u32, written: usize);
+    /// A stalled send is over, or failed after so many bytes: see [`Engine::sent`].
+    fn sent(&mut self, slot: u32, result: Result<(), usize>);
+    /// The socket of a slot is closed: see [`Engine::closed`].
+    fn closed(&mut self, slot: u32) {
+        self.engine().closed(slot);
+    }
+    /// A message from another thread.
+    fn mail(&mut self, mail: Mail);
+    /// Ends a turn: room that has come up is used, and everything queued becomes operations.
+    fn end_turn(&mut self);
+    /// What is to be said next to a thread that is no shard; to the sidecar only if it has room.
+    fn next_outgoing(&mut self, sidecar: bool) -> Option<Outgoing>;
+    /// Whether there is something to do in another turn without any input.
+    fn busy(&self) -> bool;
+    /// When the next turn must come at the latest, in milliseconds of the process clock.
+    fn next_ms(&self) -> Option<u64>;
+    /// Whether draining is over: no client is left and every event has been written to its worker.
+    fn drained(&self) -> bool;
+    /// The counters, and the gauges of this moment, for who publishes them.
+    fn report(&self) -> (Counters, Gauges);
+}
 
 /// Encoded bytes for a socket, shared by all connections of a shard that get them. The count is not
 /// atomic: a frame never leaves its shard; other shards get the `Bytes`.
@@ -79,7 +122,7 @@ impl Batch {
     }
 }
 
-/// What a shard asks of its driver.
+/// What a machine asks of its driver.
 #[derive(Debug)]
 pub enum Op {
     /// Write the batch to the socket in slot.

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 use super::StartError;
 use crate::config::all::Config;
 use crate::engine::Shared;
+use crate::engine::driver::Ways;
 use crate::life::{Life, shard_name};
 use crate::limits;
 use crate::lists::letters::{Mail, MeshCall, MeshRequest, QueueRequest, SidecarRequest};
 use crate::mail::{Mailbox, UnboundedSender};
 use crate::protocols::netsvr::limits::LARGE_ANSWERS_MAX;
 use crate::protocols::xxim::limits::XXIM_REQUESTS_SENT;
-use crate::shard::driver::Ways;
 use crate::sidecar::mesh::{self, queues};
 
 /// The ends of the ways, each for the service that reads it.

@@ -10,13 +10,13 @@ use super::service::{End, Service, Started};
 use super::sockets::listener_tls;
 use super::{Common, StartError};
 use crate::config::all::Config;
+use crate::engine::driver::{self, Notice, Parts};
 use crate::engine::ring::Settings;
 use crate::life::{Heart, ages, shard_name};
 use crate::lists::letters::Mail;
 use crate::log::target;
 use crate::mail::{MailSender, Mailbox};
 use crate::shard::Shard;
-use crate::shard::driver::{self, Notice, Parts};
 use crate::tls_files::TlsFilesError;
 
 /// How long new certificates wait for shards that take no mail.
@@ -62,7 +62,7 @@ fn parts(
     mailbox: Mailbox<Mail>,
     heart: Heart,
     notices: Sender<Notice>,
-) -> Parts {
+) -> Parts<Shard> {
     let Common { config, shared, ways, .. } = common;
     let count = ways.shards.len();
     let seed = fastrand::usize(..);
@@ -70,7 +70,7 @@ fn parts(
         cpu: config.runtime.cpus[number],
         clock: common.clock,
         ring: Settings::of(&config.runtime),
-        shard: Shard::new(number as u8, count, config, shared, common.listeners, seed),
+        machine: Shard::new(number as u8, count, config, shared, common.listeners, seed),
         listeners,
         mailbox,
         ways,
@@ -142,5 +142,35 @@ impl Service for Shards {
         if end.finished {
             self.threads.into_iter().for_each(|thread| _ = thread.join());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::Life;
+
+    /// What a shard's thread says at its end.
+    fn last_word(cpu: usize, make: impl FnOnce(Heart) -> Parts<Shard> + Send + 'static) -> String {
+        let (sender, notices) = crossbeam_channel::unbounded();
+        let life = Life::default();
+        let thread = driver::spawn(7, cpu, &life, sender, make).expect("a thread can be started");
+        let _ = thread.join();
+        match notices.recv() {
+            Ok(Notice::Failed(reason)) => reason,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_thread_that_can_not_have_its_executor_is_heard() {
+        let reason = last_word(100_000, |_| unreachable!("there is no such CPU"));
+        assert!(reason.contains("shard 7 can not be made on CPU 100000"), "{reason}");
+    }
+
+    #[test]
+    fn a_thread_that_ends_in_a_panic_is_heard() {
+        let reason = last_word(0, |_| panic!("on purpose"));
+        assert_eq!(reason, "the thread of shard 7 ended in a panic");
     }
 }

@@ -10,9 +10,9 @@ use rustix::process::{Resource, Rlimit};
 
 use super::MachineError;
 use crate::config::all::Config;
+use crate::engine::driver;
 use crate::engine::ring::{Locked, Probe, Settings, SetupError};
 use crate::patience::Patience;
-use crate::shard::driver;
 
 /// The user may not lock what the gateway needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

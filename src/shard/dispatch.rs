@@ -215,18 +215,6 @@ impl Shard {
         }
     }
 
-    /// Whether draining is over: no client is left and every event has been written to its worker.
-    pub fn drained(&self) -> bool {
-        let engine = &self.engine;
-        engine.is_draining()
-            && engine.links.queued().0 == 0
-            && engine.queueing.queues.under_way() == 0
-            && !engine.wants.has_readers()
-            && self.tenants.are_idle()
-            && engine.mail.iter().all(|queue| queue.is_empty())
-            && engine.conns.iter().all(|(slot, _)| engine.row(slot).backend)
-    }
-
     /// Closes every connection that is left, after what is queued for it.
     pub(super) fn stop(&mut self) {
         self.engine.stopping = true;

@@ -1,7 +1,7 @@
 //! The runtime of one core as a state machine: inputs in, operations out, time as an argument.
 //!
 //! A [`Shard`] owns its connections, its part of the users and topics, its timers and its counters.
-//! It is fed by a driver ([`driver`] on io_uring, [`crate::sim`] in tests) under the contract in
+//! It is fed by a driver ([`crate::engine::driver`] on io_uring, [`crate::sim`] in tests) under the contract in
 //! [`crate::engine::ops`] and never touches a socket, a clock or another thread itself. Other
 //! shards and the sidecar are reached through mail that the driver carries.
 //!
@@ -28,7 +28,6 @@
 pub mod audit;
 mod commands;
 mod dispatch;
-pub mod driver;
 mod fan_out;
 mod letters;
 mod maker;
@@ -48,6 +47,7 @@ use crate::config::model::Service;
 use crate::engine::Job;
 use crate::engine::forms::Forms;
 use crate::engine::manners::{LEAVING, Manners};
+use crate::engine::ops::Machine;
 use crate::engine::slots::Slots;
 use crate::engine::tenant::Tenant;
 use crate::engine::timers::Wheel;
@@ -114,8 +114,38 @@ impl Shard {
         }
     }
 
-    /// Starts a turn: the clock moves and what is due happens.
-    pub fn begin_turn(&mut self, now: Now) {
+    /// The protocol of its listener takes a connection that was accepted.
+    fn greet_with(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
+        let Shard { engine, tenants, .. } = self;
+        match engine.listeners[listener].service {
+            Service::Http(_) => {
+                let index = self.greetings.insert(Greeting::new(peer));
+                engine.turn_into(slot, kind::GREETING, index, self.greeting_row);
+                let time_ms = engine.settings.handshake_timeout.as_millis() as u64;
+                engine.set_due(slot, engine.now.ms + time_ms);
+            }
+            Service::NetsvrWorker | Service::NetsvrTask => {
+                tenants.netsvr.accepted(engine, slot, peer)
+            }
+            Service::XximTcp => tenants.xxim.accepted(engine, slot, peer),
+            Service::ConnmixApi => tenants.api.accepted(engine, slot, peer),
+            Service::Connmix { .. } => tenants.connmix.accepted(engine, slot, peer),
+            Service::Im => tenants.im.accepted(engine, slot, peer),
+        }
+    }
+
+    /// For tests: triples of xxim that are at home here.
+    pub fn xxim_held(&self) -> usize {
+        self.tenants.xxim.held()
+    }
+}
+
+impl Machine for Shard {
+    fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    fn begin_turn(&mut self, now: Now) {
         self.engine.begin_turn(now);
         self.engine.timers.advance(now.ms);
         while let Some(slot) = self.engine.timers.expired() {
@@ -136,8 +166,7 @@ impl Shard {
         self.settle_all();
     }
 
-    /// A peer has connected. Returns the slot for its socket; with `None` the driver closes it.
-    pub fn accepted(&mut self, listener: usize, peer: SocketAddr) -> Option<u32> {
+    fn accepted(&mut self, listener: usize, peer: SocketAddr) -> Option<u32> {
         let total = self.engine.shared.connections.fetch_add(1, Ordering::Relaxed);
         let full = total >= self.engine.settings.connections_max;
         let slot = match full || self.engine.is_draining() {
@@ -178,28 +207,7 @@ impl Shard {
         Some(slot)
     }
 
-    /// The protocol of its listener takes a connection that was accepted.
-    fn greet_with(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
-        let Shard { engine, tenants, .. } = self;
-        match engine.listeners[listener].service {
-            Service::Http(_) => {
-                let index = self.greetings.insert(Greeting::new(peer));
-                engine.turn_into(slot, kind::GREETING, index, self.greeting_row);
-                let time_ms = engine.settings.handshake_timeout.as_millis() as u64;
-                engine.set_due(slot, engine.now.ms + time_ms);
-            }
-            Service::NetsvrWorker | Service::NetsvrTask => {
-                tenants.netsvr.accepted(engine, slot, peer)
-            }
-            Service::XximTcp => tenants.xxim.accepted(engine, slot, peer),
-            Service::ConnmixApi => tenants.api.accepted(engine, slot, peer),
-            Service::Connmix { .. } => tenants.connmix.accepted(engine, slot, peer),
-            Service::Im => tenants.im.accepted(engine, slot, peer),
-        }
-    }
-
-    /// Bytes arrived. They may be changed in place (unmasked, decrypted).
-    pub fn received(&mut self, slot: u32, data: &mut [u8]) {
+    fn received(&mut self, slot: u32, data: &mut [u8]) {
         self.engine.counters.receives += 1;
         if self.engine.holds(slot, data) {
             return;
@@ -208,53 +216,32 @@ impl Shard {
         self.settle_all();
     }
 
-    /// The peer has ended its side: see [`Engine::ended`].
-    pub fn ended(&mut self, slot: u32) {
+    fn ended(&mut self, slot: u32) {
         self.engine.ended(slot);
         self.settle_all();
     }
 
-    /// The connection is broken: see [`Engine::broken`].
-    pub fn broken(&mut self, slot: u32) {
+    fn broken(&mut self, slot: u32) {
         self.engine.broken(slot);
         self.settle_all();
     }
 
-    /// A send has stalled: see [`Engine::stalled`].
-    pub fn stalled(&mut self, slot: u32, written: usize) {
+    fn stalled(&mut self, slot: u32, written: usize) {
         self.engine.stalled(slot, written);
         self.settle_all();
     }
 
-    /// A stalled send is over: see [`Engine::sent`].
-    pub fn sent(&mut self, slot: u32, result: Result<(), usize>) {
+    fn sent(&mut self, slot: u32, result: Result<(), usize>) {
         self.engine.sent(slot, result);
         self.settle_all();
     }
 
-    /// The socket of a slot is closed: see [`Engine::closed`].
-    pub fn closed(&mut self, slot: u32) {
-        self.engine.closed(slot);
-    }
-
-    /// A listener could not accept: see [`Engine::accept_failed`].
-    pub fn accept_failed(&mut self) {
-        self.engine.accept_failed();
-    }
-
-    /// Whether the shard has stopped: see [`Engine::stopped`].
-    pub fn stopped(&self) -> bool {
-        self.engine.stopped()
-    }
-
-    /// A message from another thread.
-    pub fn mail(&mut self, mail: Mail) {
+    fn mail(&mut self, mail: Mail) {
         self.open_mail(mail);
         self.settle_all();
     }
 
-    /// Ends a turn: room that has come up is used, and everything queued becomes operations.
-    pub fn end_turn(&mut self) {
+    fn end_turn(&mut self) {
         let mut unconfirmed = std::mem::take(&mut self.engine.unconfirmed);
         for slot in unconfirmed.drain(..) {
             self.engine.confirm(slot);
@@ -281,8 +268,7 @@ impl Shard {
         self.engine.tell_turns();
     }
 
-    /// What is to be said next to a thread that is no shard; to the sidecar only if it has room.
-    pub fn next_outgoing(&mut self, sidecar: bool) -> Option<Outgoing> {
+    fn next_outgoing(&mut self, sidecar: bool) -> Option<Outgoing> {
         let Shard { engine, tenants, config, .. } = self;
         if let Some(request) = engine.next_mesh() {
             return Some(Outgoing::Mesh(request));
@@ -298,18 +284,7 @@ impl Shard {
         request.map(Outgoing::Sidecar)
     }
 
-    /// For tests: xxim clients whose keys wait to be decrypted.
-    pub fn xxim_keys_waiting(&self) -> usize {
-        self.tenants.xxim.keys_waiting()
-    }
-
-    /// For tests: triples of xxim that are at home here.
-    pub fn xxim_held(&self) -> usize {
-        self.tenants.xxim.held()
-    }
-
-    /// Whether there is something to do in another turn without any input.
-    pub fn busy(&self) -> bool {
+    fn busy(&self) -> bool {
         !self.engine.touched.is_empty()
             || !self.engine.unconfirmed.is_empty()
             || self.engine.room_left
@@ -318,15 +293,24 @@ impl Shard {
             || self.tenants.are_busy(&self.engine)
     }
 
-    /// When the next turn must come at the latest, in milliseconds of the process clock.
-    pub fn next_ms(&self) -> Option<u64> {
+    fn next_ms(&self) -> Option<u64> {
         let wheels = [&self.engine.timers, &self.engine.job_timers];
         let timers = wheels.into_iter().filter_map(Wheel::next_ms);
         timers.chain(self.tenants.next_ms(&self.engine)).min()
     }
 
-    /// Feeds the counters and the gauges of this moment to whoever publishes them.
-    pub fn report(&self) -> (Counters, Gauges) {
+    fn drained(&self) -> bool {
+        let engine = &self.engine;
+        engine.is_draining()
+            && engine.links.queued().0 == 0
+            && engine.queueing.queues.under_way() == 0
+            && !engine.wants.has_readers()
+            && self.tenants.are_idle()
+            && engine.mail.iter().all(|queue| queue.is_empty())
+            && engine.conns.iter().all(|(slot, _)| engine.row(slot).backend)
+    }
+
+    fn report(&self) -> (Counters, Gauges) {
         let (event_frames, event_bytes) = self.engine.links.queued();
         let mut gauges = Gauges {
             connections: self.engine.conns.len() as u64,

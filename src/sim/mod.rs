@@ -22,7 +22,7 @@ use crate::engine::ListenerSettings;
 use crate::engine::Now;
 use crate::engine::Shared;
 use crate::engine::conns::Flags;
-use crate::engine::ops::Op;
+use crate::engine::ops::{Machine, Op};
 use crate::hub::ConnId;
 use crate::lists::letters::{Mail, Outgoing, SidecarRequest};
 use crate::protocols::netsvr::letters as netsvr;

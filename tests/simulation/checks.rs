@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 use ringway::config::model::{MessageType, SlowClient, WorkerPick};
+use ringway::engine::ops::Machine;
 use ringway::metrics::{Counters, DropReason};
 use ringway::protocols::netsvr::limits::ANSWER_PIECE;
 use ringway::sim::Socket;

@@ -8,6 +8,7 @@ use prost::Message;
 use ringway::config::all::Config;
 use ringway::config::model::{SlowClient, WorkerFull};
 use ringway::engine::Now;
+use ringway::engine::ops::Machine;
 use ringway::engine::ops::Op;
 use ringway::lists::letters::Mail;
 use ringway::metrics::{Counters, DropReason};

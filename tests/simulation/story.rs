@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use fastrand::Rng;
 use prost::Message;
+use ringway::engine::ops::Machine;
 use ringway::lists::letters::Mail;
 use ringway::protocols::netsvr::wire::Generation;
 use ringway::sim::{Peer, World};
@@ -467,7 +468,7 @@ impl Story {
             self.world.pass(250);
         }
         for shard in self.world.shards() {
-            assert!(shard.stopped(), "the gateway does not end");
+            assert!(shard.engine.stopped(), "the gateway does not end");
         }
         self.run_out();
     }

@@ -47,7 +47,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("patience.rs", &[]),
     (
         "machine",
-        &["machine", "engine::ring", "shard::driver", "config", "limits", "log", "patience"],
+        &["machine", "engine::ring", "engine::driver", "config", "limits", "log", "patience"],
     ),
     ("pem.rs", &[]),
     ("import", &["import", "config", "limits", "pem"]),
@@ -67,6 +67,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "log",
             "spare",
             "allocator",
+            "mail",
+            "patience",
         ],
     ),
     ("lists/numbers.rs", &["engine::conns::Kind", "engine::forms", "hub::push::Format"]),

@@ -1,5 +1,5 @@
 //! The production driver of a shard: a task on a pinned glommio executor that moves between the
-//! socket ring, the mailbox and the state machine.
+//! socket ring, the mailbox and the state machine ([`Machine`]).
 //!
 //! A turn collects completions, feeds them and the mail to the shard, carries out its operations
 //! and submits: one `io_uring_enter` per turn, whatever the number of connections. With nothing to
@@ -32,7 +32,7 @@ use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 
 use crate::allocator;
 use crate::engine::clock::Clock;
-use crate::engine::ops::Op;
+use crate::engine::ops::{Machine, Op};
 use crate::engine::ring::{Event, Locked, Ring, Settings, SetupError, ring_bytes};
 use crate::life::{Heart, Life, Phase, shard_name};
 use crate::limits;
@@ -42,7 +42,6 @@ use crate::log::{Every, target};
 use crate::mail::{BoundedSender, MailSender, Mailbox, UnboundedSender};
 use crate::metrics::Published;
 use crate::patience::Patience;
-use crate::shard::Shard;
 use crate::spare::{EVERY_MS, Look};
 
 /// Mail that is handled before the sockets get another look.
@@ -94,9 +93,9 @@ pub struct Ways {
     pub queues: Option<UnboundedSender<QueueRequest>>,
 }
 
-/// What a driver needs to run its shard.
-pub struct Parts {
-    pub shard: Shard,
+/// What a driver needs to run the machine of a shard.
+pub struct Parts<M> {
+    pub machine: M,
     pub cpu: usize,
     pub clock: Clock,
     pub ring: Settings,
@@ -145,12 +144,12 @@ impl Drop for LastWord {
 }
 
 /// Starts the thread of a shard, pinned to its CPU. Its first notice says whether it runs.
-pub fn spawn(
+pub fn spawn<M: Machine>(
     number: usize,
     cpu: usize,
     life: &Life,
     notices: crossbeam_channel::Sender<Notice>,
-    make: impl FnOnce(Heart) -> Parts + Send + 'static,
+    make: impl FnOnce(Heart) -> Parts<M> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let builder = move || {
         LocalExecutorBuilder::new(Placement::Fixed(cpu))
@@ -175,7 +174,7 @@ pub fn spawn(
 }
 
 /// Runs a shard to its end.
-async fn run(make: impl FnOnce() -> Parts, patience: Patience) -> Notice {
+async fn run<M: Machine>(make: impl FnOnce() -> Parts<M>, patience: Patience) -> Notice {
     let parts = make();
     let notices = parts.notices.clone();
     match Driver::new(parts, patience) {
@@ -194,8 +193,8 @@ async fn run(make: impl FnOnce() -> Parts, patience: Patience) -> Notice {
     }
 }
 
-struct Driver {
-    parts: Parts,
+struct Driver<M> {
+    parts: Parts<M>,
     ring: Ring,
     /// Input that waits because mail to another shard did not fit, or a turn had no time for it.
     held: VecDeque<Event>,
@@ -215,8 +214,8 @@ struct Driver {
     overflows: u64,
 }
 
-impl Driver {
-    fn new(mut parts: Parts, patience: Patience) -> Result<Driver, String> {
+impl<M: Machine> Driver<M> {
+    fn new(mut parts: Parts<M>, patience: Patience) -> Result<Driver<M>, String> {
         let ring = patience.retry(SetupError::is_memory, || Ring::new(&parts.ring));
         let mut ring = ring.map_err(|error| error.to_string())?;
         let describe = |error: io::Error| format!("the shard's eventfd can not be used: {error}");
@@ -245,7 +244,7 @@ impl Driver {
     fn run(&mut self) -> io::Result<()> {
         loop {
             let active = self.turn()?;
-            if self.parts.shard.stopped() {
+            if self.parts.machine.engine().stopped() {
                 self.publish(u64::MAX);
                 return Ok(());
             }
@@ -261,7 +260,7 @@ impl Driver {
     fn turn(&mut self) -> io::Result<bool> {
         let now = self.parts.clock.now();
         self.parts.heart.turn(now.ms, Phase::Receive);
-        self.parts.shard.begin_turn(now);
+        self.parts.machine.begin_turn(now);
         self.relisten(now.ms);
         self.look_for_spare(now.ms);
         let mut active = self.collect(now.ms);
@@ -272,32 +271,32 @@ impl Driver {
             active = true;
             // Each round of draining gets its answer.
             self.drained &= !matches!(mail, Mail::Drain);
-            self.parts.shard.mail(mail);
+            self.parts.machine.mail(mail);
             if self.parts.clock.us() >= until_us {
                 break;
             }
         }
         self.parts.heart.enter(Phase::Flush);
-        self.parts.shard.end_turn();
+        self.parts.machine.end_turn();
         // Before the sockets: who is answered may rely on what the answer says.
         self.carry_mail();
         self.carry_out();
         self.parts.heart.enter(Phase::Submit);
         self.ring.submit()?;
-        if self.parts.shard.engine.asks_for_time() {
-            self.parts.shard.engine.carried_out(self.parts.clock.us());
+        if self.parts.machine.engine().asks_for_time() {
+            self.parts.machine.engine().carried_out(self.parts.clock.us());
         }
         self.carry_outgoing();
         if now.ms.saturating_sub(self.published_ms) >= PUBLISH_MS {
             self.publish(now.ms);
         }
-        if !self.drained && self.parts.shard.drained() {
+        if !self.drained && self.parts.machine.drained() {
             self.drained = true;
             let _ = self.parts.notices.send(Notice::Drained);
         }
         // Input that was held back can be handled now that the mail is out, or that there is time.
         let released = !self.held.is_empty() && !self.congested;
-        Ok(active || released || self.parts.shard.busy() || self.ring.pending())
+        Ok(active || released || self.parts.machine.busy() || self.ring.pending())
     }
 
     /// When to go on with something else, if work begins now.
@@ -333,15 +332,15 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event, now_ms: u64) {
-        let shard = &mut self.parts.shard;
+        let machine = &mut self.parts.machine;
         match event {
             Event::Accepted { listener, socket, peer } => {
-                if let Some(slot) = shard.accepted(listener, peer) {
+                if let Some(slot) = machine.accepted(listener, peer) {
                     self.ring.adopt(slot, socket);
                 }
             }
             Event::AcceptFailed { listener, error } => {
-                shard.accept_failed();
+                machine.engine().accept_failed();
                 if let Some(unsaid) = self.complaints.allow(now_ms) {
                     tracing::warn!(
                         target: target::SHARD,
@@ -353,23 +352,23 @@ impl Driver {
                 }
             }
             Event::Received { slot, data } => {
-                let (conn, protocol) = shard.engine.in_hand(slot);
+                let (conn, protocol) = machine.engine().in_hand(slot);
                 self.parts.heart.hold(conn, protocol);
-                shard.received(slot, self.ring.data(&data));
+                machine.received(slot, self.ring.data(&data));
                 self.ring.give_back(data);
             }
-            Event::Ended { slot, error: None } => shard.ended(slot),
-            Event::Ended { slot, error: Some(_) } => shard.broken(slot),
-            Event::Stalled { slot, written } => shard.stalled(slot, written),
+            Event::Ended { slot, error: None } => machine.ended(slot),
+            Event::Ended { slot, error: Some(_) } => machine.broken(slot),
+            Event::Stalled { slot, written } => machine.stalled(slot, written),
             Event::Sent { slot, result } => {
-                shard.sent(slot, result.map_err(|(written, _)| written));
+                machine.sent(slot, result.map_err(|(written, _)| written));
             }
-            Event::Closed { slot } => shard.closed(slot),
+            Event::Closed { slot } => machine.closed(slot),
         }
     }
 
     fn carry_out(&mut self) {
-        for op in self.parts.shard.engine.ops.drain(..) {
+        for op in self.parts.machine.engine().ops.drain(..) {
             match op {
                 Op::Send { slot, batch } => self.ring.send(slot, batch),
                 Op::Pause { slot } => self.ring.pause(slot),
@@ -383,7 +382,7 @@ impl Driver {
 
     fn carry_mail(&mut self) {
         self.congested = false;
-        let queues = self.parts.shard.engine.mail.iter_mut().zip(&self.parts.ways.shards);
+        let queues = self.parts.machine.engine().mail.iter_mut().zip(&self.parts.ways.shards);
         for (queue, shard) in queues.filter(|(queue, _)| !queue.is_empty()) {
             while let Some(mail) = queue.pop_front() {
                 if let Err(mail) = shard.send(mail) {
@@ -399,9 +398,9 @@ impl Driver {
     /// Hands over what the shard has for other threads. A request that the sidecar has no room for
     /// waits here, in front of the others for it.
     fn carry_outgoing(&mut self) {
-        let Driver { parts: Parts { shard, ways, .. }, unsent, .. } = self;
+        let Driver { parts: Parts { machine, ways, .. }, unsent, .. } = self;
         *unsent = unsent.take().and_then(|request| ways.sidecar.send(request).err());
-        while let Some(outgoing) = shard.next_outgoing(unsent.is_none()) {
+        while let Some(outgoing) = machine.next_outgoing(unsent.is_none()) {
             match outgoing {
                 Outgoing::Mesh(request) => {
                     if let Some(mesh) = &ways.mesh {
@@ -451,12 +450,12 @@ impl Driver {
 
     fn publish(&mut self, now_ms: u64) {
         self.published_ms = now_ms;
-        let (mut counters, gauges) = self.parts.shard.report();
+        let (mut counters, gauges) = self.parts.machine.report();
         counters.sleeps = self.sleeps;
         counters.mail_overflowed = self.overflows;
         counters.receive_buffers_exhausted = self.ring.buffers_exhausted();
         self.parts.published.publish(&counters, &gauges);
-        if let Some(times) = self.parts.shard.engine.send_times() {
+        if let Some(times) = self.parts.machine.engine().send_times() {
             self.parts.published.publish_sends(times, self.parts.clock.ms());
         }
     }
@@ -480,41 +479,12 @@ impl Driver {
     /// The time until the shard has something to do by itself, if it will.
     fn due_in(&self) -> Option<Duration> {
         let now_ms = self.parts.clock.ms();
-        let mut due_ms = self.parts.shard.next_ms();
+        let mut due_ms = self.parts.machine.next_ms();
         let mut by = |ms: u64| due_ms = Some(due_ms.map_or(ms, |due_ms: u64| due_ms.min(ms)));
         if self.congested || self.unsent.is_some() {
             by(now_ms + RETRY_MS);
         }
         self.relisten_ms.iter().for_each(|&(_, ms)| by(ms));
         due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a shard's thread says at its end.
-    fn last_word(cpu: usize, make: impl FnOnce(Heart) -> Parts + Send + 'static) -> String {
-        let (sender, notices) = crossbeam_channel::unbounded();
-        let life = Life::default();
-        let thread = spawn(7, cpu, &life, sender, make).expect("a thread can be started");
-        let _ = thread.join();
-        match notices.recv() {
-            Ok(Notice::Failed(reason)) => reason,
-            other => panic!("no failure: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_thread_that_can_not_have_its_executor_is_heard() {
-        let reason = last_word(100_000, |_| unreachable!("there is no such CPU"));
-        assert!(reason.contains("shard 7 can not be made on CPU 100000"), "{reason}");
-    }
-
-    #[test]
-    fn a_thread_that_ends_in_a_panic_is_heard() {
-        let reason = last_word(0, |_| panic!("on purpose"));
-        assert_eq!(reason, "the thread of shard 7 ended in a panic");
     }
 }
