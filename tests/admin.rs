@@ -41,13 +41,8 @@ impl Admin {
             sidecar: ringway::config::model::Sidecar::default(),
             callbacks: CallbackSettings::default(),
             login: LoginSettings::default(),
-            upstreams: XximUpstreams::default(),
-            push: None,
-            pod: std::net::Ipv4Addr::UNSPECIFIED,
-            key: None,
-            key_threads: 1,
-            key_shown: false,
-            mesh: None,
+            xxim: Default::default(),
+            shown_key: None,
         };
         let (mailbox, _) = Mailbox::new(1, Gone::default()).unwrap();
         let (sidecar, requests) = sidecar::channel(1, &settings.life);

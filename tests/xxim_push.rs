@@ -18,6 +18,7 @@ use ringway::config;
 use ringway::config::model::TlsFiles;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
+use ringway::protocols::xxim;
 use ringway::protocols::xxim::config::Network;
 use ringway::protocols::xxim::config::push::XximPushService;
 use ringway::protocols::xxim::config::upstream::XximUpstreams;
@@ -53,7 +54,9 @@ fn start(service: XximPushService) -> (Sidecar, SocketAddr) {
     let address = listener.local_addr().expect("it is bound");
     let upstreams = XximUpstreams { push: Some(service), ..XximUpstreams::default() };
     let pod = [192, 0, 2, 7].into();
-    let settings = SidecarSettings { upstreams, push: Some((listener, None)), pod, ..settings() };
+    let push = Some((listener, None));
+    let xxim = xxim::service::Settings { upstreams, push, pod, ..Default::default() };
+    let settings = SidecarSettings { xxim, ..settings() };
     (Sidecar::start(settings), address)
 }
 
@@ -491,7 +494,9 @@ fn with_mutual_tls_only_backends_with_a_certificate_are_heard() {
     let tls = ringway::tls_files::load(&files, &[b"h2", b"http/1.1"]).expect("valid files");
     let upstreams = XximUpstreams { push: Some(service()), ..XximUpstreams::default() };
     let (certificates, tls) = tokio::sync::watch::channel(tls);
-    let settings = SidecarSettings { upstreams, push: Some((listener, Some(tls))), ..settings() };
+    let push = Some((listener, Some(tls)));
+    let xxim = xxim::service::Settings { upstreams, push, ..Default::default() };
+    let settings = SidecarSettings { xxim, ..settings() };
     let sidecar = Sidecar::start(settings);
     let runtime = runtime();
     let endpoint = |identity: Option<Identity>| {

@@ -233,7 +233,10 @@ fn several_threads_answer_every_call_once() {
     let backend = Backend::start(|seen| response("200 OK", &seen.body));
     let settings = ringway::sidecar::SidecarSettings {
         sidecar: ringway::config::model::Sidecar { threads: 3, ..Default::default() },
-        upstreams: only(upstream("im", backend.url(), XximMode::Raw)),
+        xxim: ringway::protocols::xxim::service::Settings {
+            upstreams: only(upstream("im", backend.url(), XximMode::Raw)),
+            ..Default::default()
+        },
         ..settings()
     };
     let sidecar = Sidecar::start(settings);

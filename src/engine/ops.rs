@@ -2,8 +2,8 @@
 //! ring in production ([`crate::engine::driver`]), a seeded simulation in tests ([`crate::sim`]).
 //!
 //! One turn: `begin_turn(now)`, then any number of inputs (`accepted`, `received`, `ended`,
-//! `broken`, `stalled`, `sent`, `closed`, `mail`), then `end_turn()`, after which the driver carries
-//! out everything in [`Engine::ops`] and hands over [`Engine::mail`] and what `next_outgoing` gives.
+//! `broken`, `stalled`, `sent`, `closed`, `mail`), then `end_turn()`. After it the driver carries
+//! out everything in `Engine::ops`, and hands over `Engine::mail` and what `next_outgoing` gives.
 //!
 //! Rules that both drivers keep and the machine relies on:
 //! * After `Op::Send` the whole batch is written before the next input of that connection, unless

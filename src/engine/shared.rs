@@ -11,6 +11,19 @@ use crate::hub::mesh::Interest;
 use crate::hub::queues::{Room, TopicCount};
 use crate::hub::rooms::RoomLimits;
 
+/// What holds for all shards of a process together.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedBounds {
+    /// Opens in a second; 0 is any number.
+    pub opens: u32,
+    /// Messages of clients in a second; 0 is any number.
+    pub messages: u32,
+    /// Bytes that may be on their way to other nodes; `None` without a mesh.
+    pub mesh_bytes_max: Option<usize>,
+    /// Bytes that may be on their way to JetStream; `None` if topics are those of this process.
+    pub queue_bytes_max: Option<usize>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Shared {
@@ -35,19 +48,12 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Nobody connected; `ids_start` is random, the limits are of events at open and of messages
-    /// per second, `mesh_bytes_max` and `queue_bytes_max` what may be on its way to other nodes and
-    /// to JetStream, where that is.
-    pub fn new(
-        limits: [u32; 2],
-        mesh_bytes_max: Option<usize>,
-        queue_bytes_max: Option<usize>,
-        ids_start: u32,
-    ) -> Arc<Shared> {
-        let [on_open, on_message] = limits;
+    /// Nobody connected; `ids_start` is random.
+    pub fn new(bounds: SharedBounds, ids_start: u32) -> Arc<Shared> {
+        let SharedBounds { opens, messages, mesh_bytes_max, queue_bytes_max } = bounds;
         Arc::new(Shared {
-            open_limiter: SharedLimiter::new(on_open),
-            message_limiter: SharedLimiter::new(on_message),
+            open_limiter: SharedLimiter::new(opens),
+            message_limiter: SharedLimiter::new(messages),
             online: AtomicU32::new(0),
             connections: AtomicU32::new(0),
             accepted: AtomicU64::new(0),

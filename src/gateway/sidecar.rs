@@ -15,6 +15,7 @@ use crate::limits;
 use crate::lists::letters::{MeshCall, SidecarRequest};
 use crate::mail::BoundedSender;
 use crate::protocols::netsvr::service::CallbackSettings;
+use crate::protocols::xxim;
 use crate::protocols::xxim::config::XximKey;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
 use crate::sidecar::{self, SidecarSettings};
@@ -37,6 +38,7 @@ pub(super) fn start(
 ) -> Started {
     let Common { config, ways, registry, .. } = common;
     let key = rsa_key(config)?;
+    let made = config.xxim.crypto.private_key == Some(XximKey::Made);
     let (certificates, receiver) = push_tls(config)?.map(watch::channel).unzip();
     let settings = SidecarSettings {
         life: common.life.clone(),
@@ -46,14 +48,16 @@ pub(super) fn start(
         admin_connections_max: config.admin.connections_max as usize,
         readiness: common.readiness.clone(),
         callbacks: callbacks(config),
-        key,
-        key_threads: config.xxim.crypto.threads,
-        key_shown: config.xxim.crypto.private_key == Some(XximKey::Made),
+        shown_key: key.clone().filter(|_| made),
         login: config.login.clone(),
-        upstreams: config.xxim_upstreams.clone(),
-        push: push.map(|socket| (socket, receiver)),
-        pod: *config.netsvr.advertise.ip(),
-        mesh: ways.mesh.clone().map(|mesh| (mesh, calls)),
+        xxim: xxim::service::Settings {
+            key,
+            key_threads: config.xxim.crypto.threads,
+            upstreams: config.xxim_upstreams.clone(),
+            push: push.map(|socket| (socket, receiver)),
+            pod: *config.netsvr.advertise.ip(),
+            mesh: ways.mesh.clone().map(|mesh| (mesh, calls)),
+        },
     };
     let thread = sidecar::start(settings, requests, ways.shards.clone(), registry.clone());
     let refused = |error| StartError::Service { what: "sidecar thread", error };

@@ -1,9 +1,9 @@
 //! The runtime of one core as a state machine: inputs in, operations out, time as an argument.
 //!
 //! A [`Shard`] owns its connections, its part of the users and topics, its timers and its counters.
-//! It is fed by a driver ([`crate::engine::driver`] on io_uring, [`crate::sim`] in tests) under the contract in
-//! [`crate::engine::ops`] and never touches a socket, a clock or another thread itself. Other
-//! shards and the sidecar are reached through mail that the driver carries.
+//! It is fed by a driver ([`crate::engine::driver`] on io_uring, [`crate::sim`] in tests) under the
+//! contract in [`crate::engine::ops`] and never touches a socket, a clock or another thread itself.
+//! Other shards and the sidecar are reached through mail that the driver carries.
 //!
 //! [`Engine`] is what the protocols have in common; it knows none of them. The protocols are
 //! tenants (`tenants`): each keeps what it knows of a connection in a slab of its own.

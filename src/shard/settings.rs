@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::all::Config;
-use crate::engine::Shared;
 use crate::engine::settings::{Settings, Workers};
+use crate::engine::shared::{Shared, SharedBounds};
 use crate::hub::queues::{Full, QueueLimits};
 use crate::protocols::connmix::config::{QueueFull, QueueScope};
 use crate::protocols::connmix::limits::CONNMIX_UNACCEPTED_MAX;
@@ -51,9 +51,13 @@ pub(super) fn of_engine(config: &Config) -> Settings {
 
 /// What the shards of a process share; `ids_start` is random.
 pub fn shared(config: &Config, ids_start: u32) -> Arc<Shared> {
-    let limits = [config.netsvr.limit.on_open, config.netsvr.limit.on_message];
-    let bytes_max = config.mesh.queue_bytes_max;
-    let mesh = config.mesh.is_on().then_some(bytes_max);
+    let (limit, bytes_max) = (&config.netsvr.limit, config.mesh.queue_bytes_max);
     let cluster = config.connmix.queue.scope == QueueScope::Cluster;
-    Shared::new(limits, mesh, cluster.then_some(bytes_max), ids_start)
+    let bounds = SharedBounds {
+        opens: limit.on_open,
+        messages: limit.on_message,
+        mesh_bytes_max: config.mesh.is_on().then_some(bytes_max),
+        queue_bytes_max: cluster.then_some(bytes_max),
+    };
+    Shared::new(bounds, ids_start)
 }

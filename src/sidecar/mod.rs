@@ -14,7 +14,7 @@ mod tests;
 mod workers;
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,8 +25,8 @@ use tokio::sync::mpsc;
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar};
 use crate::life::{Heart, Life};
-use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
-use crate::mail::{BoundedSender, MailSender, UnboundedSender};
+use crate::lists::letters::{Mail, SidecarRequest};
+use crate::mail::{BoundedSender, MailSender};
 use crate::metrics::Registry;
 use crate::outside::Outside;
 use crate::outside::places::{Places, listener};
@@ -67,19 +67,10 @@ pub struct SidecarSettings {
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
     pub callbacks: netsvr::service::CallbackSettings,
-    /// What xxim clients encrypt their seeds for, and how many threads decrypt them.
-    pub key: Option<Arc<RsaKey>>,
-    pub key_threads: u32,
-    /// Whether the public part of the key can be fetched.
-    pub key_shown: bool,
+    /// Its public part can be fetched from the admin server.
+    pub shown_key: Option<Arc<RsaKey>>,
     pub login: LoginSettings,
-    pub upstreams: XximUpstreams,
-    /// The push service's socket and certificates. `None`: no push service.
-    pub push: Option<(TcpListener, xxim::service::push::Certificates)>,
-    /// The address under which this node is known to xxim backends, or unspecified.
-    pub pod: Ipv4Addr,
-    /// The way to other nodes and what they ask. `None`: no mesh.
-    pub mesh: Option<(UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>)>,
+    pub xxim: xxim::service::Settings,
 }
 
 /// The way to the sidecar, for as many requests as all shards together have under way at the most,
@@ -163,15 +154,7 @@ impl Services {
         let netsvr = netsvr::service::Service::start(settings.callbacks, &outside)?;
         let logins = Logins::new(&settings.login, settings.sidecar)?;
         let connmix = connmix::service::Service::start(&outside)?;
-        let xxim = xxim::service::Settings {
-            key: settings.key.clone(),
-            key_threads: settings.key_threads,
-            upstreams: settings.upstreams,
-            push: settings.push,
-            pod: settings.pod,
-            mesh: settings.mesh,
-        };
-        let xxim = xxim::service::Service::start(xxim, &outside)?;
+        let xxim = xxim::service::Service::start(settings.xxim, &outside)?;
         if let Some(socket) = settings.admin {
             let time_max = settings.admin_time_max;
             let places = Places::new(settings.admin_connections_max, time_max, time_max);
@@ -179,7 +162,7 @@ impl Services {
                 registry: outside.registry.clone(),
                 readiness: settings.readiness,
                 life: outside.life.clone(),
-                key: settings.key.filter(|_| settings.key_shown),
+                key: settings.shown_key,
             };
             tokio::spawn(admin::serve(listener(socket)?, facts, places, outside.peers("admin")));
         }

@@ -127,19 +127,14 @@ fn settings(callbacks: CallbackSettings) -> SidecarSettings {
     SidecarSettings {
         sidecar: Sidecar::default(),
         login: LoginSettings::default(),
-        upstreams: XximUpstreams::default(),
-        push: None,
-        pod: std::net::Ipv4Addr::UNSPECIFIED,
-        mesh: None,
+        xxim: Default::default(),
         admin: None,
         admin_time_max: Duration::from_secs(1),
         admin_connections_max: 64,
         readiness: Arc::default(),
         life: Life::default(),
         callbacks,
-        key: None,
-        key_threads: 1,
-        key_shown: false,
+        shown_key: None,
     }
 }
 

@@ -21,6 +21,7 @@ use ringway::lists::letters::{Mail, SidecarRequest};
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::Registry;
 use ringway::protocols::netsvr::service::CallbackSettings;
+use ringway::protocols::xxim;
 use ringway::protocols::xxim::config::upstream::{
     XximMode, XximRoute, XximTarget, XximUpstream, XximUpstreams,
 };
@@ -200,13 +201,8 @@ pub fn settings() -> SidecarSettings {
         readiness: Arc::default(),
         callbacks: CallbackSettings { deadline: PATIENCE, ..CallbackSettings::default() },
         login: LoginSettings::default(),
-        upstreams: XximUpstreams::default(),
-        push: None,
-        pod: std::net::Ipv4Addr::UNSPECIFIED,
-        key: None,
-        key_threads: 1,
-        key_shown: false,
-        mesh: None,
+        xxim: xxim::service::Settings::default(),
+        shown_key: None,
     }
 }
 
@@ -231,7 +227,8 @@ impl Sidecar {
     }
 
     pub fn with(upstreams: XximUpstreams) -> Sidecar {
-        Sidecar::start(SidecarSettings { upstreams, ..settings() })
+        let xxim = xxim::service::Settings { upstreams, ..Default::default() };
+        Sidecar::start(SidecarSettings { xxim, ..settings() })
     }
 
     pub fn request(&self, request: SidecarRequest) {

@@ -108,11 +108,6 @@ impl Xxim {
         }
     }
 
-    /// Clients whose keys wait to be decrypted.
-    pub fn keys_waiting(&self) -> usize {
-        self.unwraps.waiting()
-    }
-
     /// Requests that upstreams have, or will have.
     pub fn under_way(&self) -> u32 {
         self.under_way

@@ -32,7 +32,8 @@ pub mod grpc {
     include!(concat!(env!("OUT_DIR"), "/grpc/pb.rs"));
 }
 
-/// What the services need to know.
+/// What the services need to know; by default there is nobody to call and nobody who pushes.
+#[derive(Debug)]
 pub struct Settings {
     /// What clients encrypt their seeds for, and how many threads decrypt them.
     pub key: Option<Arc<RsaKey>>,
@@ -44,6 +45,19 @@ pub struct Settings {
     pub pod: Ipv4Addr,
     /// The way to other nodes and what they ask. `None`: no mesh.
     pub mesh: Option<(UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>)>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            key: None,
+            key_threads: 1,
+            upstreams: XximUpstreams::default(),
+            push: None,
+            pod: Ipv4Addr::UNSPECIFIED,
+            mesh: None,
+        }
+    }
 }
 
 /// What carries requests.
