@@ -31,7 +31,6 @@ use crate::metrics::Registry;
 use crate::outside::Outside;
 use crate::outside::places::{Places, listener};
 use crate::outside::shards::Shards;
-use crate::protocols::xxim::config::upstream::XximUpstreams;
 use crate::protocols::{connmix, netsvr, xxim};
 use crate::rsa_keys::RsaKey;
 

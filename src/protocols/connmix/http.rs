@@ -216,10 +216,9 @@ impl super::api::Api {
         reading: &mut Reading,
         request: &Request<'_>,
     ) {
-        let config = self.config.clone();
         let Some(peer) = self.api(engine, slot).map(|conn| conn.peer.ip()) else { return };
         let manner = request.manner();
-        match requests::endpoint(request, peer, &config.connmix.api) {
+        match requests::endpoint(request, peer, &self.config.connmix.api) {
             Ok(endpoint) => reading.plan = Some(Plan { endpoint, manner }),
             Err(refusal) => {
                 // Nobody reads its body.

@@ -18,11 +18,10 @@ use crate::engine::in_order::InOrder;
 use crate::engine::links::{EventKind, WorkerInfo};
 use crate::engine::outbox::charge;
 use crate::hub::ConnId;
-use crate::hub::push::Command;
 use crate::lists::letters::Mail;
 use crate::lists::numbers::kind;
 use crate::log::target;
-use crate::protocols::netsvr::commands::{self, BackendRequest};
+use crate::protocols::netsvr::commands::{self, BackendRequest, Commands};
 use crate::protocols::netsvr::config::WorkerCommands;
 use crate::protocols::netsvr::letters::Letter;
 use crate::protocols::netsvr::limits::{BUSINESS_ANSWER_BYTES_MAX, BUSINESS_QUERIES_MAX};
@@ -60,7 +59,7 @@ pub(crate) struct Asked {
     /// There may be another one.
     pub more: bool,
     /// What it asks to be carried out.
-    pub commands: Vec<Command>,
+    pub commands: Commands,
     /// On every node.
     pub wide: bool,
 }
@@ -248,7 +247,7 @@ impl super::Netsvr {
         slot: u32,
         cmd: Cmd,
         body: Bytes,
-    ) -> (Vec<Command>, bool) {
+    ) -> (Commands, bool) {
         engine.counters.commands += 1;
         let wide = self.config.cluster && engine.mesh.is_some();
         if wide && cmd.is_one_way() {
@@ -286,7 +285,7 @@ impl super::Netsvr {
                 }
             }
         }
-        (Vec::new(), false)
+        (Commands::new(), false)
     }
 
     fn register(&mut self, engine: &mut Engine, slot: u32, events: i32) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use smallvec::{SmallVec, smallvec};
 
 use crate::hub::ConnId;
 use crate::hub::push::{Change, CloseReason, Command, Payload, Target, TopicChange};
@@ -19,6 +20,9 @@ use crate::protocols::netsvr::wire::requests::{
 use crate::protocols::netsvr::wire::{DecodeError, Generation, answers};
 use crate::wire::worker::{Cmd, Named, UniqId, UniqIds};
 
+/// What one frame asks to be carried out: nearly always one command.
+pub type Commands = SmallVec<[Command; 1]>;
+
 /// What a frame asks for.
 #[derive(Debug)]
 pub enum BackendRequest {
@@ -26,7 +30,7 @@ pub enum BackendRequest {
     Ignore(String),
     /// Carry these out, in order. Often none: a command that names nobody or has nothing to send is
     /// in order.
-    Commands(Vec<Command>),
+    Commands(Commands),
     /// Carry this out after so many seconds.
     GuestKickLater { delay_s: u32, command: Command },
     /// Ask all shards; [`answer`] makes the response.
@@ -241,7 +245,7 @@ fn one_way(
         Cmd::ForceOfflineGuest => return Ok(guest_kick(requests::guest_kick(body, ids)?)),
         _ => None,
     };
-    Ok(BackendRequest::Commands(Vec::from_iter(command)))
+    Ok(BackendRequest::Commands(Commands::from_iter(command)))
 }
 
 fn query(
@@ -337,7 +341,7 @@ fn bulk<T: Name>(
             .flatten()
             .filter(|_| !payloads.is_empty())
             .map(|name| Command::Push { target: target(vec![name]), payloads });
-        return BackendRequest::Commands(Vec::from_iter(command));
+        return BackendRequest::Commands(Commands::from_iter(command));
     }
     if n == 0 || n != m {
         return BackendRequest::Ignore(format!("{m} payloads for {n} targets"));
@@ -389,7 +393,7 @@ fn kick<T>(cast: Cast<T>, target: fn(Vec<T>) -> Target, reason: CloseReason) -> 
 
 fn guest_kick(kick: GuestKick) -> BackendRequest {
     if kick.targets.is_empty() {
-        return BackendRequest::Commands(Vec::new());
+        return BackendRequest::Commands(Commands::new());
     }
     let command = Command::Kick {
         target: Target::Conns(kick.targets),
@@ -399,7 +403,7 @@ fn guest_kick(kick: GuestKick) -> BackendRequest {
     };
     match u32::try_from(kick.delay) {
         Ok(delay_s @ 1..) => BackendRequest::GuestKickLater { delay_s, command },
-        _ => BackendRequest::Commands(vec![command]),
+        _ => BackendRequest::Commands(smallvec![command]),
     }
 }
 
