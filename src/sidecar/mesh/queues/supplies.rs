@@ -4,8 +4,9 @@
 //! While a home wants messages of a topic, one pull of the topic's consumer is open for them; when
 //! nobody consumes it here any more, the subscription for it ends and with it the pull. What
 //! comes is held until the home says that it is written, and is then acknowledged; the last of
-//! several acknowledgements asks to be confirmed, and until it is they are kept and repeated. What
-//! is held is reported as in progress, so that JetStream does not give it to another node; what
+//! several acknowledgements asks to be confirmed, and until it is they are kept and repeated. A
+//! confirmation is one of everything before only within one link: after a new one all of them are
+//! repeated first, and confirmations of before count no more. What is held is reported as in progress, so that JetStream does not give it to another node; what
 //! comes once more although it is held, or written and not confirmed, is not delivered again.
 //! Of a home that stands still nothing is reported as in progress, nothing is asked for it, and
 //! what still comes for it is given back: other nodes get it.
@@ -98,6 +99,8 @@ struct Topic {
     /// Written, in the order in which they were; their acknowledgements are not confirmed.
     done: VecDeque<Done>,
     done_ms: u64,
+    /// Nothing of that was said since there is this link.
+    unsaid: bool,
 }
 
 /// What is known of a topic's consumer in JetStream.
@@ -195,6 +198,10 @@ impl Supplies {
         if report.wanted > 0 {
             topic.active = true;
             topic.credit += report.wanted as usize;
+        }
+        if topic.unsaid && !report.written.is_empty() {
+            // What is confirmed next is behind these.
+            topic.repeat(None, out);
         }
         let last = report.written.last().copied();
         for number in report.written {
@@ -315,6 +322,11 @@ impl Supplies {
                 topic.credit += pull.left;
             }
             topic.done_ms = now_ms.saturating_sub(WORD_MS);
+            topic.unsaid = !topic.done.is_empty();
+            for done in &mut topic.done {
+                self.number += 1;
+                done.place = self.number;
+            }
         }
     }
 
@@ -389,6 +401,7 @@ impl Topic {
             held: BTreeMap::new(),
             done: VecDeque::new(),
             done_ms: 0,
+            unsaid: false,
         }
     }
 
@@ -419,11 +432,17 @@ impl Topic {
             return;
         }
         self.done_ms = now_ms;
-        let last = self.done.len() - 1;
-        for (index, Done { place, ack, .. }) in self.done.iter().enumerate() {
-            let about = About::Done(token.into(), *place);
-            let reply = (index == last).then(|| names.reply(&about));
-            out.push(Out::say(ack.clone(), reply, Bytes::from_static(ACK)));
+        let last = self.done.back().map(|done| About::Done(token.into(), done.place));
+        self.repeat(last.map(|last| names.reply(&last)), out);
+    }
+
+    /// Acknowledges once more what is not confirmed, in order; the last one goes with `reply`.
+    fn repeat(&mut self, mut reply: Option<String>, out: &mut Vec<Out>) {
+        self.unsaid = false;
+        let last = self.done.len().saturating_sub(1);
+        for (index, done) in self.done.iter().enumerate() {
+            let reply = reply.take_if(|_| index == last);
+            out.push(Out::say(done.ack.clone(), reply, Bytes::from_static(ACK)));
         }
     }
 }

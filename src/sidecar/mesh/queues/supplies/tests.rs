@@ -146,6 +146,28 @@ fn what_is_known_is_not_handed_over_again() {
 }
 
 #[test]
+fn a_confirmation_is_none_of_what_was_lost_with_an_earlier_link() {
+    let mut topic = Fixture::wanting(10);
+    topic.made();
+    assert_eq!(topic.delivered(&[1, 2, 3, 4], 1), [1, 2, 3, 4]);
+    let last = |topic: &Fixture| topic.supplies.topics[TOPIC].done.back().expect("one").place;
+    // It is said, and lost; what asks for its confirmation may have been said on the next link.
+    topic.report(written(&[1, 2]));
+    topic.said();
+    let before = last(&topic);
+    topic.supplies.linked(topic.now_ms);
+    topic.supplies.confirmed(TOPIC, before);
+    assert!(!topic.supplies.is_settled());
+    // The home is faster than the clock.
+    topic.report(written(&[3]));
+    assert_eq!(topic.said(), ["+ACK 1", "+ACK 2", "+ACK 3?", "CONSUMER.CREATE 0"]);
+    topic.report(written(&[4]));
+    assert_eq!(topic.said(), ["+ACK 4?"]);
+    topic.supplies.confirmed(TOPIC, last(&topic));
+    assert!(topic.supplies.is_settled());
+}
+
+#[test]
 fn what_is_held_is_in_progress_and_what_is_not_confirmed_is_repeated() {
     let mut topic = Fixture::wanting(10);
     topic.made();
