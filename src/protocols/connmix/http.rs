@@ -204,8 +204,9 @@ impl super::api::Api {
             engine.block(slot);
             return false;
         }
-        // Whether there is room for it depends on what the request before it left behind.
-        self.ready(engine, slot)
+        // Whether there is room for it depends on what the request before it left behind; of one
+        // that has begun that is known.
+        reading.plan.is_some() || self.ready(engine, slot)
     }
 
     /// A request begins; its body is to come.
