@@ -12,7 +12,6 @@ use ringway::lists::letters::SidecarRequest;
 use ringway::mail::{BoundedSender, Mailbox};
 use ringway::metrics::{Counters, Gauges, Registry};
 use ringway::protocols::netsvr::service::CallbackSettings;
-use ringway::protocols::xxim::config::upstream::XximUpstreams;
 use ringway::sidecar::{self, Phase, Readiness, SidecarSettings};
 
 /// Nothing here takes that long unless it is broken.
