@@ -6,8 +6,9 @@
 //! comes is held until the home says that it is written, and is then acknowledged; the last of
 //! several acknowledgements asks to be confirmed, and until it is they are kept and repeated. A
 //! confirmation is one of everything before only within one link: after a new one all of them are
-//! repeated first, and confirmations of before count no more. What is held is reported as in progress, so that JetStream does not give it to another node; what
-//! comes once more although it is held, or written and not confirmed, is not delivered again.
+//! repeated first, and confirmations of before count no more. What is held is reported as in
+//! progress, so that JetStream does not give it to another node; what comes once more although it
+//! is held, or written and not confirmed, is not delivered again.
 //! Of a home that stands still nothing is reported as in progress, nothing is asked for it, and
 //! what still comes for it is given back: other nodes get it.
 //!
