@@ -16,7 +16,7 @@ use ringway::config::model::Service;
 use ringway::config::{self, ConfigError};
 use ringway::demo::{self, Business};
 use ringway::engine::ring::PageAllocator;
-use ringway::gateway::Gateway;
+use ringway::gateway::{Gateway, supervisor};
 use ringway::import;
 use ringway::life::{self, panics};
 use ringway::log::{self, target};
@@ -212,15 +212,10 @@ fn gateway(
     };
     let Started { gateway, upstream, business, consumer } = started?;
     announce(&gateway);
+    runtime.spawn(supervisor::keep_informed(gateway.life().clone()));
+    supervisor::ready();
     runtime.block_on(signals.watch(&gateway));
-    tracing::info!(target: target::GATEWAY, "draining; a second signal ends the process at once");
-    let drained = runtime.block_on(async {
-        let drain = tokio::task::spawn_blocking(move || gateway.shut_down());
-        tokio::select! {
-            drained = drain => drained.unwrap_or(false),
-            () = signals.end() => false,
-        }
-    });
+    let drained = runtime.block_on(signals.drain(gateway));
     if drained {
         drop(consumer);
         drop(upstream);
@@ -308,11 +303,28 @@ fn start_consumer(gateway: &Gateway) -> Result<Option<demo::connmix::Worker>, Fa
     Ok(api.map(|(_, address)| demo::connmix::start(address)).transpose()?)
 }
 
+fn no_meaning(signal: &'static str) {
+    tracing::warn!(target: target::GATEWAY, signal, "this signal means nothing to the gateway");
+}
+
+fn reload(gateway: &Gateway) {
+    supervisor::reloading();
+    match gateway.reload_certificates() {
+        Ok(()) => tracing::info!(target: target::GATEWAY, "certificates reloaded"),
+        Err(error) => {
+            tracing::error!(target: target::GATEWAY, %error, "certificates not reloaded");
+        }
+    }
+    supervisor::ready();
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
     hangup: Signal,
+    /// They mean nothing, and their default action is the end.
+    user: [Signal; 2],
 }
 
 impl Signals {
@@ -322,6 +334,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
         })
     }
 
@@ -355,9 +368,34 @@ impl Signals {
         }
     }
 
+    /// Drains. Returns whether everything was. A signal has it hurry, a further one ends it.
+    async fn drain(&mut self, gateway: Gateway) -> bool {
+        let hurry = gateway.hurry();
+        tracing::info!(
+            target: target::GATEWAY,
+            "draining; a second signal hurries, and ends the process at once if nothing is left to \
+             hurry"
+        );
+        let mut drain = tokio::task::spawn_blocking(move || gateway.shut_down());
+        loop {
+            tokio::select! {
+                drained = &mut drain => return drained.unwrap_or(false),
+                () = self.end() => {}
+            }
+            if !hurry.hurry() {
+                return false;
+            }
+            tracing::info!(
+                target: target::GATEWAY,
+                "the drain hurries; a further signal ends the process at once"
+            );
+        }
+    }
+
     /// Waits for the end; SIGHUP reloads certificates meanwhile, and memory that is free goes back
     /// to the system.
     async fn watch(&mut self, gateway: &Gateway) {
+        let [first, second] = &mut self.user;
         let mut memory = tokio::time::interval(allocator::INTERVAL);
         memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -366,13 +404,9 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.quit.recv() => return,
-                _ = self.hangup.recv() => match gateway.reload_certificates() {
-                    Ok(()) => tracing::info!(target: target::GATEWAY, "certificates reloaded"),
-                    Err(error) => tracing::error!(
-                        target: target::GATEWAY,
-                        %error, "certificates not reloaded"
-                    ),
-                },
+                _ = first.recv() => no_meaning("SIGUSR1"),
+                _ = second.recv() => no_meaning("SIGUSR2"),
+                _ = self.hangup.recv() => reload(gateway),
             }
         }
     }

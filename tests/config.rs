@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ringway::config::all::{Config, Loaded};
 use ringway::config::model::{
-    Admin, ClientProtocol, Listener, Log, MessageType, OriginMode, Origins, Route, Runtime,
+    Admin, ClientProtocol, Drain, Listener, Log, MessageType, OriginMode, Origins, Route, Runtime,
     Service, SlowClient, TlsFiles, WorkerFull, WorkerPick,
 };
 use ringway::config::{self, ConfigError};
@@ -113,9 +113,11 @@ receive_buffer_bytes = 2048
 handshake_timeout = "3s"
 close_timeout = "500ms"
 shutdown_timeout = "1m30s"
+drain = { delay = "1s", spread = "2m", code = 4000, jitter = 10 }
 watchdog = "45s"
 [[listener]]
 bind = "[::1]:7000"
+socket = "web"
 tls = { cert = "PEM", key = "PEM", client_ca = "PEM" }
 routes = [
     { path = "/a", protocol = "netsvr" },
@@ -204,6 +206,7 @@ fn everything_else() -> (Runtime, NetsvrCustomer, NetsvrWorker) {
         handshake_timeout: seconds(3),
         close_timeout: Duration::from_millis(500),
         shutdown_timeout: seconds(90),
+        drain: Drain { delay: seconds(1), spread: seconds(120), code: 4000, jitter: 10 },
         watchdog: seconds(45),
     };
     let customer = NetsvrCustomer {
@@ -266,10 +269,16 @@ fn every_key_reaches_the_configuration() {
         listeners: vec![
             Listener {
                 bind: address("[::1]:7000"),
+                socket: Some("web".to_owned()),
                 tls: Some(tls),
                 service: Service::Http(routes),
             },
-            Listener { bind: address("127.0.0.1:0"), tls: None, service: Service::NetsvrWorker },
+            Listener {
+                bind: address("127.0.0.1:0"),
+                socket: None,
+                tls: None,
+                service: Service::NetsvrWorker,
+            },
         ],
         netsvr: Netsvr {
             generation: Generation::G5,
@@ -299,9 +308,12 @@ fn every_key_reaches_the_configuration() {
 fn the_defaults_are_those_of_the_specification() {
     let config = good("");
     let mut demo = Config::demo();
-    // What the demo has on purpose: its listeners, and compression to be seen.
+    // What the demo has on purpose: its listeners, compression to be seen, and a quick end.
     demo.listeners = config.listeners.clone();
     demo.netsvr.customer.compression_level = 0;
+    let seconds = Duration::from_secs;
+    let drain = Drain { delay: seconds(5), spread: seconds(30), code: 1001, jitter: 100 };
+    demo.runtime.drain = drain;
     demo.xxim.crypto.private_key = None;
     demo.xxim_upstreams.push = None;
     demo.im.announce_join = false;

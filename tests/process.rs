@@ -4,6 +4,8 @@ mod common;
 
 #[path = "faults/binary.rs"]
 mod binary;
+#[path = "process/drain.rs"]
+mod drain;
 #[cfg(debug_assertions)]
 #[path = "process/life.rs"]
 mod life;
@@ -15,6 +17,8 @@ mod rings;
 mod secrets;
 #[path = "process/start.rs"]
 mod start;
+#[path = "process/supervisor.rs"]
+mod supervisor;
 #[path = "process/tokens.rs"]
 mod tokens;
 
@@ -104,7 +108,7 @@ fn sigterm_under_load_says_goodbye_to_every_client_and_tells_the_worker() {
     assert_eq!(server.exit_code(), Some(0));
 }
 
-const DRAINING: &str = "draining; a second signal ends the process at once";
+const DRAINING: &str = "draining; a second signal";
 
 /// A gateway with events for a worker that reads none of them.
 fn stuck(settings: &str) -> (Binary, Business, Client) {

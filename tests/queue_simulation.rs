@@ -353,7 +353,7 @@ fn messages_that_the_end_of_the_process_finds_in_topics_are_counted_as_dropped()
     story.world.settle(10_000);
     let waiting: u64 = story.world.shards().map(|shard| shard.report().1.queue_messages).sum();
     assert!(waiting > 0, "nobody consumes them");
-    story.world.tell_all(|| Mail::Drain);
+    story.world.tell_all(|| Mail::Drain(Box::default()));
     story.world.settle(10_000);
     story.world.pass(60_000);
     story.world.settle(10_000);

@@ -15,6 +15,8 @@ mod checks;
 mod commands;
 #[path = "digests/mod.rs"]
 mod digests;
+#[path = "simulation/drains.rs"]
+mod drains;
 #[path = "simulation/half_closed.rs"]
 mod half_closed;
 #[path = "simulation/peers.rs"]

@@ -290,7 +290,7 @@ fn a_slow_handshake_with_an_old_gateway_is_waited_for() {
     let mut config = certificates.config();
     let xxim = config.listeners.len();
     let (bind, tls) = (config.listeners[0].bind, Some(certificates.files(false)));
-    config.listeners.push(Listener { bind, tls, service: Service::XximTcp });
+    config.listeners.push(Listener { bind, socket: None, tls, service: Service::XximTcp });
     config.xxim.params_timeout = Duration::from_millis(200);
     config.xxim.login_timeout = Duration::from_millis(200);
     let server = Server::start(config);

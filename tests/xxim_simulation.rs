@@ -478,7 +478,7 @@ impl Story {
         let served: Vec<_> = self.clients.iter().map(|client| self.is_served(client)).collect();
         let asked: Vec<_> =
             self.world.calls.iter().map(|call| (call.conn, call.call.req_id.clone())).collect();
-        self.world.tell_all(|| Mail::Drain);
+        self.world.tell_all(|| Mail::Drain(Box::default()));
         self.rest();
         for (client, served) in self.clients.iter().zip(served).filter(|_| self.patient) {
             let socket = self.world.socket(client.peer);

@@ -161,6 +161,11 @@ on = "message"
 type = "text"
 do = [ { push = { topic = "demo", event = "message", include = ["uid=ctx.uid", "frame"] } } ]
 
+# Whoever tries it out does not want to wait for its end.
+[runtime.drain]
+delay = "0s"
+spread = "0s"
+
 [netsvr.customer]
 compression_level = 1
 

@@ -31,6 +31,7 @@ words!(ListenerProtocol {
 });
 
 const SERVER: &str = "name of a [[connmix.server]]; may be left out if there is one only";
+const NAME: &str = "1 to 255 printable ASCII characters, no `:`; or empty";
 const PEM: &str = "path of a PEM file, relative to the working directory";
 
 /// The keys.
@@ -42,6 +43,16 @@ const KEYS: &[Key] = &[
             "",
             "Address of the listener. Worker and task listeners need IPv4. Port 0 lets the kernel \
              choose one.",
+        )
+    },
+    Key {
+        allowed: NAME,
+        ..text(
+            "listener.socket",
+            "",
+            "`FileDescriptorName` of the systemd socket unit that opens this listener, so that a \
+             restart refuses nobody; its address must be that of `bind`. Started without any such \
+             socket the gateway binds it itself.",
         )
     },
     choice::<ListenerProtocol>(
@@ -162,7 +173,8 @@ fn listener(settings: &Settings, path: &str, number: Server<'_>) -> Result<Liste
     // uniqIds and registration names have four bytes for the address.
     let ipv4 = matches!(service, Service::NetsvrWorker | Service::NetsvrTask);
     let bind = address(settings, &format!("{path}.bind"), ipv4)?;
-    let listener = Listener { bind, tls: tls(settings, path)?, service };
+    let socket = socket(settings, &format!("{path}.socket"))?;
+    let listener = Listener { bind, socket, tls: tls(settings, path)?, service };
     if is_netsvr(&listener.service) && listener.lets_everybody_in() && !trusted {
         let complaint = Complaint::new(
             "whoever can reach this address could read and control every client: the protocol of \
@@ -176,6 +188,17 @@ fn listener(settings: &Settings, path: &str, number: Server<'_>) -> Result<Liste
         return Err(settings.error(&format!("{path}.bind"), complaint));
     }
     Ok(listener)
+}
+
+/// The name of a socket that is passed on.
+fn socket(settings: &Settings, path: &str) -> Result<Option<String>, ConfigError> {
+    let name = settings.text(path)?;
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b':';
+    if name.len() > 255 || !name.bytes().all(plain) {
+        let complaint = Complaint::new("no socket unit can have this name");
+        return Err(settings.error(path, complaint.allowed(NAME)));
+    }
+    Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
 fn is_netsvr(service: &Service) -> bool {

@@ -33,10 +33,25 @@ pub struct Runtime {
     pub handshake_timeout: Duration,
     /// Time between a close frame and the end of the connection, if the peer does not answer.
     pub close_timeout: Duration,
-    /// Time that SIGTERM allows for draining; then the process exits with code 1.
+    /// Time for what is left when every client has been told to leave; then the process exits with
+    /// code 1.
     pub shutdown_timeout: Duration,
+    pub drain: Drain,
     /// How long a thread may stand still before the process ends itself; zero: for ever.
     pub watchdog: Duration,
+}
+
+/// `[runtime.drain]`: how clients are said goodbye to at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Between not being ready and the end of accepting.
+    pub delay: Duration,
+    /// Over which the closes are spread; zero: all at once.
+    pub spread: Duration,
+    /// Close code, one that an endpoint may send.
+    pub code: u16,
+    /// How much of the time to the next close one is put off, 0 to 100 percent.
+    pub jitter: u8,
 }
 
 /// `[sidecar]`: the threads beside the shards.
@@ -71,6 +86,8 @@ words!(SlowClient { Close = "close", Drop = "drop" });
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub bind: SocketAddr,
+    /// The name under which a supervisor passes its socket on, if one does.
+    pub socket: Option<String>,
     pub tls: Option<TlsFiles>,
     pub service: Service,
 }

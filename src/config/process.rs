@@ -7,7 +7,7 @@ use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Section, choice, flag, text};
 use super::log_filter;
 use super::machine::Machine;
-use super::model::{Admin, Log, Runtime, Sidecar, SlowClient};
+use super::model::{Admin, Drain, Log, Runtime, Sidecar, SlowClient};
 use super::places::address;
 use super::settings::Settings;
 use crate::limits::{DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED_PER_SHARD, SHARDS_MAX};
@@ -55,8 +55,17 @@ const OUTSIDE: &[Key] = &[
     Key { default: "false", ..flag("log.json", "Log JSON lines instead of text.") },
 ];
 
-const TITLES: &[(&str, &str, &str)] =
-    &[("", "Top of the file", ""), ("runtime", "`[runtime]`", ""), ("sidecar", "`[sidecar]`", "")];
+const TITLES: &[(&str, &str, &str)] = &[
+    ("", "Top of the file", ""),
+    ("runtime", "`[runtime]`", ""),
+    (
+        "runtime.drain",
+        "`[runtime.drain]`",
+        "How the gateway ends at SIGTERM. A supervisor has to allow `delay`, `spread` and \
+         `runtime.shutdown_timeout` together.",
+    ),
+    ("sidecar", "`[sidecar]`", ""),
+];
 
 /// The sections of the tables: the admin server and the log stand last in the reference.
 pub(crate) const FIRST: Section = Section { keys: KEYS, lists: &[], titles: TITLES };
@@ -100,7 +109,24 @@ pub(crate) fn runtime(
         handshake_timeout: settings.duration("runtime.handshake_timeout")?,
         close_timeout: settings.duration("runtime.close_timeout")?,
         shutdown_timeout: settings.duration("runtime.shutdown_timeout")?,
+        drain: drain(settings)?,
         watchdog: watchdog(settings)?,
+    })
+}
+
+fn drain(settings: &Settings) -> Result<Drain, ConfigError> {
+    const CODE: &str = "runtime.drain.code";
+    let code = settings.number(CODE)?;
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        let complaint = Complaint::new("no close frame may have this code");
+        let complaint = complaint.allowed("1000 to 1003, 1007 to 1014, 3000 to 4999");
+        return Err(settings.error(CODE, complaint.advise("1001 says that the server goes away")));
+    }
+    Ok(Drain {
+        delay: settings.duration("runtime.drain.delay")?,
+        spread: settings.duration("runtime.drain.spread")?,
+        code,
+        jitter: settings.number("runtime.drain.jitter")?,
     })
 }
 

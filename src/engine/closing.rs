@@ -10,7 +10,7 @@
 //! what the peer sent answers what came before that, too: data may follow the peer's close frame
 //! until ours is sent (RFC 6455 section 5.5.1), so ours waits for the answers that are under way
 //! (`says_last`), no longer than `runtime.close_timeout`. So does the goodbye of a kick and of a
-//! drain; a drain lets a client that waits be heard out before that, within the same time.
+//! drain; a drain lets a client that waits be heard out before that ([`super::drain`]).
 //!
 //! A client is in the hub until its end begins, however long its socket stays: when its close frame
 //! is queued, or, if there is none, when nothing more will be handled of it. From then on no push
@@ -301,9 +301,14 @@ impl Engine {
         }
     }
 
-    /// Whether draining has begun.
+    /// Whether the gateway ends: nobody is accepted any more.
     pub(crate) fn is_draining(&self) -> bool {
-        self.drain_due_ms.is_some()
+        self.drain.is_last()
+    }
+
+    /// Whether the gateway ends, and every client has had its turn.
+    pub(crate) fn is_emptied(&self) -> bool {
+        self.is_draining() && self.drain.waiting() == 0
     }
 
     /// Whether the shard has stopped: nothing is left.

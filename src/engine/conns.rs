@@ -125,6 +125,8 @@ impl Flags {
     pub const READS_ON: u32 = 1 << 19;
     /// Its protocol is told when what it was sent is written.
     pub const TELLS: u32 = 1 << 20;
+    /// Its turn in a drain has come: it is closed when it has been heard out.
+    pub const LEAVES: u32 = 1 << 21;
 
     /// Whether any of the bits is set.
     pub fn has(self, bits: u32) -> bool {

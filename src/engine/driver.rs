@@ -270,7 +270,7 @@ impl<M: Machine> Driver<M> {
             let Some(mail) = self.parts.mailbox.take() else { break };
             active = true;
             // Each round of draining gets its answer.
-            self.drained &= !matches!(mail, Mail::Drain);
+            self.drained &= !matches!(mail, Mail::Drain(_));
             self.parts.machine.mail(mail);
             if self.parts.clock.us() >= until_us {
                 break;

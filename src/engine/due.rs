@@ -3,10 +3,9 @@
 //! A connection that is ending has `runtime.close_timeout`. Any other must end its TLS handshake in
 //! time, take what it is sent (`write_ms` of its row), show life (`silence_ms`), and has what its
 //! protocol wants (`due_ms`). A client that is not being read can not show that it is alive, so its
-//! silence does not count. While the shard drains each client has the same time to be heard out.
+//! silence does not count.
 
 use crate::engine::Engine;
-use crate::engine::closing::SHUTDOWN;
 use crate::engine::conns::Flags;
 use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
@@ -49,7 +48,7 @@ impl Engine {
         } else {
             conn.due_ms.min(self.silence_due_ms(slot)).min(self.write_due_ms(slot))
         };
-        match deadline_ms.min(self.hears_until_ms(slot)) {
+        match deadline_ms {
             u64::MAX => self.timers.cancel(slot),
             deadline_ms => self.timers.arm(slot, deadline_ms),
         }
@@ -95,14 +94,6 @@ impl Engine {
         }
     }
 
-    /// While the shard drains: when a client that is heard out is said goodbye to, whatever it
-    /// waits for. Who waits for room in the queues of workers has more time.
-    fn hears_until_ms(&self, slot: u32) -> u64 {
-        let over = Flags::CLOSING | Flags::LINGER | Flags::HANG_UP | Flags::WAITING;
-        let heard = self.row(slot).drains && !self.conns[slot].flags.has(over);
-        self.drain_due_ms.filter(|_| heard).unwrap_or(u64::MAX)
-    }
-
     /// The timer of a connection has fired. What needs no protocol is done.
     pub(crate) fn due(&mut self, slot: u32) -> Due {
         let now_ms = self.now.ms;
@@ -128,8 +119,6 @@ impl Engine {
         }
         if conn.is_ending() {
             self.finish(slot);
-        } else if self.hears_until_ms(slot) <= now_ms {
-            self.close(slot, SHUTDOWN);
         } else if conn.is_handshaking() {
             match self.handshake_due_ms(slot) <= now_ms {
                 true => self.handshake_timed_out(slot),

@@ -19,7 +19,7 @@ pub struct Manners {
     pub backend: bool,
     /// What it asked before is answered although it is closing.
     pub heard_out: bool,
-    /// While the shard drains, it is heard out for a time and closed then.
+    /// When its turn in a drain has come, it is heard out for a time and closed then.
     pub drains: bool,
     /// Without a WebSocket the protocol runs on the bare stream, where no frame is a control frame.
     pub stream: bool,

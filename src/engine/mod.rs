@@ -8,6 +8,7 @@ pub mod buffers;
 pub mod clock;
 pub mod closing;
 pub mod conns;
+pub mod drain;
 pub mod driver;
 pub mod due;
 pub mod events;
@@ -44,6 +45,7 @@ use slab::Slab;
 use crate::config::model::Service;
 use crate::engine::conns::Conns;
 use crate::engine::conns::{Flags, Kind};
+use crate::engine::drain::Drain;
 use crate::engine::flight::{Flight, Source};
 use crate::engine::links::{LinkLimits, Links};
 use crate::engine::logins::Logins;
@@ -127,7 +129,7 @@ pub struct Engine {
     /// How connections behave, by [`Conn::row`](crate::engine::conns::Conn::row).
     pub(crate) rows: Vec<Manners>,
     pub(crate) wants: Wants,
-    /// Only decides where round-robin begins.
+    /// Only decides where round-robin begins, and how far goodbyes of a drain are put off.
     pub(crate) seed: usize,
     /// Messages that connections may still handle in this turn which read on.
     pub(crate) reading_left: usize,
@@ -165,9 +167,7 @@ pub struct Engine {
     pub(crate) workers: usize,
     /// Connections with a stalled send.
     pub(crate) stalls: usize,
-    /// Set while it drains: when a client is said goodbye to at the latest, whatever it waits for,
-    /// milliseconds of the process clock.
-    pub(crate) drain_due_ms: Option<u64>,
+    pub(crate) drain: Drain,
     pub(crate) stopping: bool,
 }
 
@@ -226,7 +226,7 @@ impl Engine {
             complaints: Every::new(1000),
             workers: 0,
             stalls: 0,
-            drain_due_ms: None,
+            drain: Drain::default(),
             stopping: false,
             shared,
             settings,

@@ -359,7 +359,7 @@ impl Engine {
 
     /// Tells JetStream what became of its messages, and asks for more.
     pub(crate) fn queue_reports(&mut self) {
-        let wants = !self.is_draining();
+        let wants = !self.is_emptied();
         let Some(cluster) = &mut self.queueing.cluster else { return };
         self.queueing.queues.take_reports(wants, |report| {
             cluster.out.push_back(QueueRequest::Report(report));

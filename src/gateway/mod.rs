@@ -9,17 +9,19 @@
 //! sentence that says what to do.
 
 mod channels;
+mod drain;
 mod mesh;
+mod passed;
 mod queues;
 mod service;
 mod shards;
 mod sidecar;
 mod sockets;
+pub mod supervisor;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -40,8 +42,11 @@ use crate::sidecar::mesh::MeshStartError;
 use crate::sidecar::{Phase, Readiness};
 use crate::tls_files::TlsFilesError;
 use channels::Ends;
-use service::{End, Service, Started};
+use drain::{Bell, End};
+use service::{Service, Started};
 use sockets::Sockets;
+
+pub use drain::Hurry;
 
 /// Descriptors beside those of connections that the table has room for from the start.
 const OWN_DESCRIPTORS: u32 = 1024;
@@ -53,6 +58,8 @@ pub enum StartError {
     Machine(#[from] MachineError),
     #[error("can not listen on {address} ({what}): {reason}")]
     Bind { address: SocketAddr, what: &'static str, reason: String },
+    #[error("the socket {name:?} can not be listened on: {problem}")]
+    Passed { name: String, problem: String },
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
     #[error(transparent)]
@@ -137,6 +144,7 @@ pub struct Gateway {
     admin: Option<SocketAddr>,
     push: Option<SocketAddr>,
     services: Vec<Box<dyn Service>>,
+    bell: Bell,
 }
 
 impl Gateway {
@@ -157,7 +165,8 @@ impl Gateway {
         let services = start_services(&common, ends, sockets);
         let services = services.inspect_err(|_| common.life.stop())?;
         common.readiness.set(Phase::Ready);
-        Ok(Gateway { common, admin, push, services })
+        let bell = Bell::new(&common.config.runtime);
+        Ok(Gateway { common, admin, push, services, bell })
     }
 
     /// The address of each listener, in the order of the configuration; with the real ports where
@@ -197,13 +206,18 @@ impl Gateway {
         &self.common.life
     }
 
-    /// Drains: stops accepting, says goodbye to clients, delivers their events, closes everything.
-    /// Returns whether that was finished within `runtime.shutdown_timeout`.
+    /// Has the drain that [`Gateway::shut_down`] begins hurry.
+    pub fn hurry(&self) -> Hurry {
+        self.bell.hurry()
+    }
+
+    /// Drains, as `runtime.drain` says: not ready any more, stops accepting, says goodbye to
+    /// clients, delivers their events, closes everything. Returns whether that was finished within
+    /// `runtime.shutdown_timeout` after the last goodbye was due.
     pub fn shut_down(self) -> bool {
-        let Gateway { common, services, .. } = self;
-        let deadline = Instant::now() + common.config.runtime.shutdown_timeout;
-        let mut end = End { deadline, finished: true };
+        let Gateway { common, services, bell, .. } = self;
         common.readiness.set(Phase::Draining);
+        let mut end = End::begin(&common.config.runtime, bell, common.registry.clone());
         services.iter().rev().for_each(|service| service.drain(&mut end));
         common.life.stop();
         services.into_iter().rev().for_each(|service| service.stop(&mut end));

@@ -1,9 +1,9 @@
 //! What the gateway consists of: parts with threads of their own.
 
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use super::StartError;
+use super::drain::End;
 use crate::config::all::Config;
 use crate::mail::UnboundedSender;
 use crate::tls_files::TlsFilesError;
@@ -29,14 +29,6 @@ pub(super) trait Service: Send + Sync {
 /// What starting a service comes to; `None`: there is none with this configuration, or it ends by
 /// itself.
 pub(super) type Started = Result<Option<Box<dyn Service>>, StartError>;
-
-/// The end of a gateway, as it goes.
-pub(super) struct End {
-    /// When nothing is waited for any more.
-    pub deadline: Instant,
-    /// Whether everything was done so far; if not, a thread that may never end is not waited for.
-    pub finished: bool,
-}
 
 /// A service of one thread that ends soon after its last message, however much it has to do.
 pub(super) struct Thread<M> {

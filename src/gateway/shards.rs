@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::service::{End, Service, Started};
+use super::drain::{End, LOOK_EVERY};
+use super::service::{Service, Started};
 use super::sockets::listener_tls;
 use super::{Common, StartError};
 use crate::config::all::Config;
@@ -94,15 +95,39 @@ impl Shards {
     }
 
     /// Asks all of them for this and waits until each has done it.
-    fn carry_out(&self, mail: fn() -> Mail, end: &mut End) {
+    fn carry_out(&self, mail: impl Fn() -> Mail, end: &mut End) {
         for shard in &self.mail {
             end.finished &= shard.send_until(mail(), end.deadline);
         }
-        end.finished &= self.mail.iter().all(|_| {
+        end.finished &= self.await_all(end);
+    }
+
+    /// Waits until each has done what it was asked. Returns whether that is so in time.
+    fn await_all(&self, end: &mut End) -> bool {
+        let mut missing = self.mail.len();
+        let rung = end.bell.rung().clone();
+        while missing > 0 {
             let patience = end.deadline.saturating_duration_since(Instant::now());
-            let notice = self.notices.recv_timeout(patience);
-            matches!(notice, Ok(Notice::Drained | Notice::Stopped))
-        });
+            crossbeam_channel::select! {
+                recv(self.notices) -> notice => match notice {
+                    Ok(Notice::Drained | Notice::Stopped) => missing -= 1,
+                    _ => return false,
+                },
+                recv(rung) -> _ => {
+                    end.hurries();
+                    for shard in &self.mail {
+                        shard.send_until(Mail::Hurry, end.deadline);
+                    }
+                },
+                default(patience.min(LOOK_EVERY)) => {
+                    if patience.is_zero() {
+                        return false;
+                    }
+                    end.tell();
+                },
+            }
+        }
+        true
     }
 }
 
@@ -133,8 +158,9 @@ impl Service for Shards {
     /// The first round ends when no shard has clients, the second when nothing is left of what they
     /// have told other shards at their end.
     fn drain(&self, end: &mut End) {
-        self.carry_out(|| Mail::Drain, end);
-        self.carry_out(|| Mail::Drain, end);
+        let order = Box::new(end.order.clone());
+        self.carry_out(|| Mail::Drain(order.clone()), end);
+        self.carry_out(|| Mail::Drain(order.clone()), end);
     }
 
     fn stop(self: Box<Self>, end: &mut End) {

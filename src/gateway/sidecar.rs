@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, watch};
 
-use super::service::{End, Service, Started};
+use super::drain::End;
+use super::service::{Service, Started};
 use super::sockets::push_tls;
 use super::{Common, StartError};
 use crate::config::all::Config;

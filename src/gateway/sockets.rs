@@ -1,4 +1,5 @@
-//! The sockets that the gateway listens on, bound before any thread starts, and their certificates.
+//! The sockets that the gateway listens on, bound or passed on before any thread starts, and their
+//! certificates.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use super::StartError;
+use super::passed::Passed;
 use crate::config::all::Config;
 use crate::config::model::{Listener, Service};
 use crate::engine::ListenerSettings;
@@ -28,11 +30,16 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds everything.
+    /// Binds everything that is not passed on.
     pub fn bind(config: &Config, patience: Patience) -> Result<Sockets, StartError> {
         let shards = config.runtime.cpus.len();
-        let bound = config.listeners.iter().map(|listener| bind(listener, shards, patience));
+        let mut passed = Passed::take();
+        let bound = config.listeners.iter().map(|listener| match passed.of(listener, shards)? {
+            Some(sockets) => Ok(sockets),
+            None => bind(listener, shards, patience),
+        });
         let (addresses, listeners) = bound.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        passed.complain();
         let alone = |address, what| {
             sockets::listen_alone(address, patience).map_err(|error| refused(address, what, &error))
         };

@@ -72,8 +72,40 @@ pub(super) const ROWS: &[Limit] = &[
         "runtime.shutdown_timeout",
         Unit::Milliseconds,
         [10 * SECOND, 100, HOUR],
-        "Time that SIGTERM allows for closing clients and delivering their last events.",
+        "Time that SIGTERM allows, behind that of `runtime.drain`, for the goodbyes of clients and \
+         the delivery of their last events.",
         "The process exits with code 1; what was not delivered is lost.",
+    ),
+    row(
+        "runtime.drain.delay",
+        Unit::Milliseconds,
+        [5 * SECOND, 0, HOUR],
+        "Time between `/readyz` saying 503 and the end of accepting: that in which load balancers \
+         notice.",
+        "The listeners are closed, and clients begin to be closed.",
+    ),
+    row(
+        "runtime.drain.spread",
+        Unit::Milliseconds,
+        [30 * SECOND, 0, HOUR],
+        "Time over which the closes of all clients are spread evenly, those first from whom \
+         nothing has come for the longest. 0s: all at once.",
+        "",
+    ),
+    row(
+        "runtime.drain.code",
+        Unit::Number,
+        [1001, 1000, 4999],
+        "Close code of a drain, for clients over WebSocket: 1000 to 1003, 1007 to 1014, 3000 to \
+         4999.",
+        "",
+    ),
+    row(
+        "runtime.drain.jitter",
+        Unit::Count("percent"),
+        [100, 0, 100],
+        "How much of the time to the next close each is put off by chance.",
+        "",
     ),
     row(
         "runtime.watchdog",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::engine::drain::Order;
 use crate::engine::links::WorkerInfo;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
@@ -91,8 +92,12 @@ pub enum Mail {
         listener: usize,
         config: Arc<ServerConfig>,
     },
-    /// Stop accepting, close clients with 1001, deliver their events.
-    Drain,
+    /// Say goodbye to clients, and deliver their events; if it is the end, accept no more.
+    Drain(Box<Order>),
+    /// Do so at once with those whose turn has not come.
+    Hurry,
+    /// Do not, as far as their turn has not come.
+    Stay,
     /// Close everything that is left and end the thread.
     Stop,
 }

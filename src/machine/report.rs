@@ -188,8 +188,9 @@ fn later(config: &Config, facts: &Facts) -> Vec<Finding> {
 }
 
 fn ports(config: &Config) -> Vec<Finding> {
-    let listeners =
-        config.listeners.iter().map(|listener| (listener.bind, listener.service.describe()));
+    // A supervisor may have opened the others.
+    let mine = config.listeners.iter().filter(|listener| listener.socket.is_none());
+    let listeners = mine.map(|listener| (listener.bind, listener.service.describe()));
     let admin = config.admin.bind.map(|bind| (bind, "admin"));
     let push = config.xxim_upstreams.push.as_ref().map(|push| (push.bind, "xxim push service"));
     let all = listeners.chain(admin).chain(push);

@@ -123,6 +123,11 @@ impl Registry {
             .sum()
     }
 
+    /// Clients of all shards whose turn in a drain has not come, as the shards last told.
+    pub fn drain_waiting(&self) -> u64 {
+        self.sum("ringway_drain_clients_waiting")
+    }
+
     /// A gauge over all shards.
     fn sum(&self, name: &str) -> u64 {
         let first = Counters::ROWS.len() + DropReason::ALL.len();

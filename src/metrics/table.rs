@@ -203,6 +203,8 @@ table! {
         "Connections closed because of what the peer sent"
     slow_client_closes "ringway_slow_clients_closed_total" Count
         "Clients closed because they did not read what was sent to them"
+    clients_drained "ringway_drain_clients_closed_total" Count
+        "Clients whose turn in a drain has come"
     pongs_dropped "ringway_pongs_dropped_total" Count
         "Pongs given up for a newer one because too much waited (RFC 6455 section 5.5.3)"
     messages_received "ringway_client_messages_received_total" Count
@@ -353,6 +355,8 @@ table! {
         "Clients that are not read until a worker's queue has room"
     connections_stalled "ringway_connections_stalled" Count
         "Connections whose peer does not take what is being sent"
+    drain_waiting "ringway_drain_clients_waiting" Count
+        "Clients whose turn in a drain has not come"
     connmix_clients "ringway_connmix_clients" Count
         "connmix clients"
     im_guests "ringway_im_guests" Count

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::config::model::WorkerPick;
 use crate::engine::closing::SHUTDOWN;
 use crate::engine::conns::Flags;
+use crate::engine::drain::Order;
 use crate::engine::due::Due;
 use crate::engine::ops::Op;
 use crate::engine::wants::Want;
@@ -72,10 +73,6 @@ impl Shard {
             return;
         }
         flags.clear(Flags::BLOCKED | Flags::WAITING | Flags::FULL);
-        if self.engine.is_draining() {
-            // It may have waited without a limit.
-            self.engine.rearm(slot);
-        }
         self.engine.reader = Some(slot);
         self.feed(slot, &mut []);
         let stops = Flags::BLOCKED | Flags::GONE;
@@ -92,8 +89,8 @@ impl Shard {
         if conn.flags.has(Flags::ENDED) {
             return self.engine.touch(slot);
         }
-        if self.engine.is_draining() && !self.engine.row(slot).backend {
-            self.engine.close(slot, SHUTDOWN);
+        if conn.flags.has(Flags::LEAVES) {
+            self.engine.close(slot, self.engine.drain.reason());
         }
         if self.engine.conns[slot].flags.clear(Flags::PAUSED) {
             self.engine.ops.push(Op::Resume { slot });
@@ -186,32 +183,59 @@ impl Shard {
         hook!(self.tenants, kind, silent(engine, slot), else engine.too_silent(slot));
     }
 
-    /// Stops accepting and closes every client; backend connections stay for the events.
-    pub(super) fn drain(&mut self) {
-        if self.engine.is_draining() {
+    /// A drain begins. Nothing follows the one with which the gateway ends.
+    pub(super) fn drain(&mut self, order: Order) {
+        let engine = &mut self.engine;
+        if engine.is_draining() {
             return;
         }
-        let close_ms = self.engine.settings.close_timeout.as_millis() as u64;
-        self.engine.drain_due_ms = Some(self.engine.now.ms + close_ms);
-        for listener in 0..self.engine.listeners.len() {
-            self.engine.ops.push(Op::Unlisten { listener });
+        if order.last {
+            let listeners = 0..engine.listeners.len();
+            engine.ops.extend(listeners.map(|listener| Op::Unlisten { listener }));
         }
-        for slot in self.engine.conns.iter().map(|(slot, _)| slot).collect::<Vec<_>>() {
-            let flags = self.engine.conns[slot].flags;
-            if self.engine.row(slot).backend || flags.has(Flags::GONE) {
-                continue;
-            }
-            let kind = self.engine.conns[slot].kind;
+        let stays = |slot| engine.row(slot).backend || engine.conns[slot].flags.has(Flags::GONE);
+        let clients = engine.conns.iter().filter(|(slot, _)| !stays(*slot));
+        let clients = clients.map(|(slot, conn)| (conn.active_ms, engine.conns.id(slot))).collect();
+        engine.drain.begin(order, clients, engine.now.ms, engine.seed as u64);
+        self.see_off();
+    }
+
+    /// Says goodbye to the clients whose turn has come. Backends stay for the events.
+    pub(super) fn see_off(&mut self) {
+        if !self.engine.drain.is_on() {
+            return;
+        }
+        let now_ms = self.engine.now.ms;
+        while let Some(slot) = self.engine.drain.leaver(&mut self.engine.conns, now_ms) {
+            let conn = &self.engine.conns[slot];
+            let (kind, waits) = (conn.kind, conn.flags.has(Flags::WAITING));
             let engine = &mut self.engine;
+            engine.counters.clients_drained += u64::from(kind != kind::GREETING);
             match kind {
                 kind::GREETING => engine.finish(slot),
                 _ if hook!(self.tenants, kind, drain(engine, slot), else false) => {}
                 // What it has sent comes first; it is closed when it has read on.
-                _ if flags.has(Flags::WAITING) => {}
-                _ if engine.keeps_input(slot) => engine.rearm(slot),
-                _ => engine.close(slot, SHUTDOWN),
+                _ if waits || engine.keeps_input(slot) => self.hear_out(slot),
+                _ => engine.close(slot, engine.drain.reason()),
             }
             self.settle();
+        }
+        while let Some(slot) = self.engine.drain.heard_out(&self.engine.conns, now_ms) {
+            // Who waits for room is heard when there is some.
+            match self.engine.conns[slot].flags.has(Flags::WAITING) {
+                true => self.hear_out(slot),
+                false => self.engine.close(slot, self.engine.drain.reason()),
+            }
+            self.settle();
+        }
+    }
+
+    /// A client whose turn has come has some time for what it still has to say.
+    fn hear_out(&mut self, slot: u32) {
+        let engine = &mut self.engine;
+        if engine.row(slot).drains {
+            let time_ms = engine.settings.close_timeout.as_millis() as u64;
+            engine.drain.hear_out(engine.conns.id(slot), engine.now.ms + time_ms);
         }
     }
 

@@ -44,7 +44,12 @@ impl Shard {
             Mail::Certificates { listener, config } => {
                 self.engine.listeners[listener].tls = Some(config);
             }
-            Mail::Drain => self.drain(),
+            Mail::Drain(order) => self.drain(*order),
+            Mail::Hurry => {
+                self.engine.drain.hurry();
+                self.see_off();
+            }
+            Mail::Stay => self.engine.drain.stay(),
             Mail::Stop => self.stop(),
         }
     }

@@ -161,6 +161,7 @@ impl Machine for Shard {
             }
             self.settle();
         }
+        self.see_off();
         self.look_for_spare();
         self.tenants.turn_begins(&mut self.engine);
         self.settle_all();
@@ -296,12 +297,12 @@ impl Machine for Shard {
     fn next_ms(&self) -> Option<u64> {
         let wheels = [&self.engine.timers, &self.engine.job_timers];
         let timers = wheels.into_iter().filter_map(Wheel::next_ms);
-        timers.chain(self.tenants.next_ms(&self.engine)).min()
+        timers.chain(self.tenants.next_ms(&self.engine)).chain(self.engine.drain.next_ms()).min()
     }
 
     fn drained(&self) -> bool {
         let engine = &self.engine;
-        engine.is_draining()
+        engine.is_emptied()
             && engine.links.queued().0 == 0
             && engine.queueing.queues.under_way() == 0
             && !engine.wants.has_readers()
@@ -327,6 +328,7 @@ impl Machine for Shard {
             queue_consumers: self.engine.queueing.queues.consumers() as u64,
             clients_waiting: self.engine.waiting.len() as u64,
             connections_stalled: self.engine.stalls as u64,
+            drain_waiting: self.engine.drain.waiting() as u64,
             timers: (self.engine.timers.len() + self.engine.job_timers.len()) as u64,
             ..Gauges::default()
         };

@@ -135,6 +135,10 @@ on_message = 50000
 
 [admin]
 bind = "127.0.0.1:$admin"
+
+[runtime.drain]
+delay = "0s"
+spread = "0s"
 TOML
 }
 

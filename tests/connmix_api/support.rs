@@ -19,7 +19,12 @@ pub fn config() -> (Config, usize) {
     let is_api = |listener: &Listener| listener.service == Service::ConnmixApi;
     if !config.listeners.iter().any(is_api) {
         let bind = "127.0.0.1:0".parse().expect("an address");
-        config.listeners.push(Listener { bind, tls: None, service: Service::ConnmixApi });
+        config.listeners.push(Listener {
+            bind,
+            socket: None,
+            tls: None,
+            service: Service::ConnmixApi,
+        });
     }
     let number = config.listeners.iter().rposition(is_api).expect("it is there");
     (config, number)

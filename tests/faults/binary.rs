@@ -38,6 +38,10 @@ bind = "127.0.0.1:0"
 
 [log]
 json = true
+
+[runtime.drain]
+delay = "0s"
+spread = "0s"
 "#;
 
 /// A configuration file in a directory of its own.

@@ -378,12 +378,12 @@ fn what_is_meant_for_nobody_is_noticed_unless_the_gateway_stops() {
         |life| {
             let (sender, mailbox) = Mailbox::new(1, life.gone("test")).expect("a descriptor");
             drop(mailbox);
-            assert!(sender.send(Mail::Drain).is_ok());
+            assert!(sender.send(Mail::Drain(Box::default())).is_ok());
         },
         |life| {
             let (sender, mailbox) = Mailbox::new(1, life.gone("test")).expect("a descriptor");
             drop(mailbox);
-            assert!(sender.send_all([Mail::Drain, Mail::Stop]).is_none());
+            assert!(sender.send_all([Mail::Drain(Box::default()), Mail::Stop]).is_none());
             sender.send_blocking(Mail::Stop);
             assert!(sender.send_until(Mail::Stop, Instant::now()));
         },

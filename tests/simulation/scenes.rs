@@ -132,7 +132,7 @@ fn dropped(counters: &Counters, reason: DropReason) -> u64 {
     counters.dropped[reason as usize]
 }
 
-fn close_frame(code: u16, text: &str) -> Frame {
+pub fn close_frame(code: u16, text: &str) -> Frame {
     Frame::Close([&code.to_be_bytes()[..], text.as_bytes()].concat())
 }
 
@@ -264,7 +264,7 @@ fn a_backend_that_waits_for_room_gets_nothing_but_answers_during_a_drain() {
         let bytes = task.pending.take_all();
         scene.world.write(task.peer, &bytes);
         (0..steps).for_each(|_| scene.world.step());
-        scene.world.tell_all(|| Mail::Drain);
+        scene.world.tell_all(|| Mail::Drain(Box::default()));
         scene.settle();
         if scene.world.socket(task.peer).closed {
             // The drain came before it was accepted.

@@ -450,7 +450,7 @@ impl Story {
 
     /// SIGTERM in the middle of it all (netsvr section 9.1).
     fn drain(&mut self) {
-        self.world.tell_all(|| Mail::Drain);
+        self.world.tell_all(|| Mail::Drain(Box::default()));
         let turns = self.rng.usize(..30);
         self.turns(turns);
         self.calm();

@@ -140,7 +140,7 @@ fn without_a_websocket_the_stream_ends_behind_the_answers() {
     let mut config = config(&upstream.url);
     config.runtime.close_timeout = PATIENCE;
     let bind = ([127, 0, 0, 1], 0).into();
-    config.listeners.push(Listener { bind, tls: None, service: Service::XximTcp });
+    config.listeners.push(Listener { bind, socket: None, tls: None, service: Service::XximTcp });
     let at = config.listeners.len() - 1;
     let server = Server::start(config);
     let framed =

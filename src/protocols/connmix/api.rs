@@ -373,7 +373,7 @@ impl Api {
     ) {
         let error = |code, message| Answer::Error { code, message };
         let shards = engine.mail.len();
-        let draining = engine.is_draining();
+        let draining = engine.is_emptied();
         let consumer = engine.conns.id(slot);
         let Some(conn) = self.api(engine, slot) else { return };
         if !matches!(conn.consuming, Consuming::No) {
