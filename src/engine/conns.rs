@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use crate::allocator;
 use crate::engine::flight::Flight;
 use crate::engine::forms::Made;
 use crate::engine::later::{Later, Seal};
@@ -152,6 +153,11 @@ impl Flags {
 // the ring's socket (32) an idle connection stays within 256 bytes.
 const _: () = assert!(size_of::<Conn>() <= 128);
 
+/// Fewer free slots behind the last one in use are kept.
+const GONE_MIN: usize = 512;
+/// What one look gives back, in a fraction of a millisecond.
+const GONE_MAX: usize = 16 * 1024;
+
 /// All connections of a shard.
 pub struct Conns {
     shard: u8,
@@ -194,6 +200,25 @@ impl Conns {
         self[slot] = Conn::free(self[slot].generation);
         self.set_seal(slot, None);
         self.free.push_back(slot);
+    }
+
+    /// Gives back the memory of the slots behind the last one in use, if they are many. Only while
+    /// nothing names a free slot. `unix` is the present: a slot that was born in this second stays,
+    /// so that none gets a generation twice.
+    pub fn give_back(&mut self, unix: u32) {
+        let needed = |conn: &Conn| conn.kind != Kind::FREE || conn.generation >= unix;
+        let end = self.slots.iter().rposition(needed).map_or(0, |last| last + 1);
+        let gone = (self.slots.len() - end).min(GONE_MAX);
+        if gone < GONE_MIN {
+            return;
+        }
+        self.slots.truncate(self.slots.len() - gone);
+        let end = self.slots.len();
+        self.free.retain(|&slot| (slot as usize) < end);
+        self.free.shrink_to(2 * self.free.len());
+        self.seals.truncate(end);
+        allocator::give_back_room(&mut self.slots);
+        allocator::give_back_room(&mut self.seals);
     }
 
     /// What encrypts a push to the connection now, if anything does.
@@ -414,6 +439,33 @@ mod tests {
             assert_eq!(conns.slot(id), Some(slot));
             conns.free(slot);
             assert_eq!(conns.slot(id), None);
+        }
+    }
+
+    #[test]
+    fn what_a_peak_took_goes_and_no_generation_comes_twice() {
+        const PEAK: u32 = 4000;
+        let mut conns = Conns::new(0, PEAK);
+        let mut seen = std::collections::HashSet::new();
+        let mut fill = |conns: &mut Conns, unix: u32| -> Vec<u32> {
+            let mut slots: Vec<u32> = (0..PEAK).filter_map(|_| conns.open(unix, 0, 0)).collect();
+            assert!(slots.iter().all(|&slot| seen.insert(conns.id(slot))));
+            slots.sort_unstable();
+            assert!(slots.iter().copied().eq(0..PEAK));
+            slots
+        };
+        for (unix, kept) in [(1000, 1), (1001, 700), (1002, 0)] {
+            let slots = fill(&mut conns, unix);
+            let ids: Vec<ConnId> = slots.iter().map(|&slot| conns.id(slot)).collect();
+            slots[kept..].iter().for_each(|&slot| conns.free(slot));
+            conns.give_back(unix);
+            assert_eq!(conns.slots(), PEAK, "they were born in this second");
+            conns.give_back(unix + 1);
+            assert_eq!((conns.slots() as usize, conns.len()), (kept, kept));
+            for (place, id) in ids.into_iter().enumerate() {
+                assert_eq!(conns.slot(id).is_some(), place < kept);
+            }
+            (0..kept as u32).for_each(|slot| conns.free(slot));
         }
     }
 

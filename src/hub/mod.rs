@@ -103,6 +103,7 @@ impl Hub {
 
     /// Gives back what a peak took, beside the users and topics, whose tables shrink by themselves.
     pub fn give_back(&mut self, look: &mut Look) {
+        self.members.give_back(look);
         if let Some(occupancy) = &mut self.occupancy {
             occupancy.give_back(look);
         }

@@ -123,6 +123,7 @@ impl<T: Default> Names<T> {
             assert_eq!(self.find(name), Some(index), "{name} is not found");
         }
         for table in &self.tables {
+            assert!(!table.is_empty() || table.capacity() == 0);
             assert!(table.capacity() <= TABLE_KEPT.max(8 * table.len()));
         }
     }
@@ -161,9 +162,12 @@ pub(super) fn give_back<T>(vec: &mut Vec<T>) {
     }
 }
 
-/// The same for a hash table, at an eighth.
+/// The same for a hash table, at an eighth. An empty one owns nothing: each of the many small ones
+/// that a peak leaves would lie in a page of its own.
 pub(super) fn give_back_table<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
-    if table.capacity() > TABLE_KEPT && table.len() < table.capacity() / 8 {
+    if table.is_empty() {
+        *table = HashTable::new();
+    } else if table.capacity() > TABLE_KEPT && table.len() < table.capacity() / 8 {
         table.shrink_to(2 * table.len(), hash);
     }
 }

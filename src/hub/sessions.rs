@@ -2,12 +2,13 @@
 //!
 //! Invariants: a bit of `live` is set exactly where a member is.
 //! Costs: 56 bytes per slot and one bit, plus the session's bytes. A lookup is one array access; a
-//! walk over all reads one bit per slot, in the order of the slots. The arrays stay as long as the
-//! highest slot that was ever registered, as the shard's slab does.
+//! walk over all reads one bit per slot, in the order of the slots. The arrays are as long as the
+//! highest slot that was registered since somebody has looked for room that nobody needs.
 
 use crate::hub::ConnId;
 use crate::hub::topics::Subscriptions;
 use crate::hub::users::UserSeat;
+use crate::spare::Look;
 
 /// One registered connection.
 pub(super) struct Member {
@@ -64,6 +65,15 @@ impl Members {
         self.live[at / 64] &= !(1 << (at % 64));
         self.len -= 1;
         Some(member)
+    }
+
+    /// Gives back what is behind the last member.
+    pub fn give_back(&mut self, look: &mut Look) {
+        let end = self.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        self.slots.truncate(end);
+        self.live.truncate(end.div_ceil(64));
+        look.at(&mut self.slots);
+        look.at(&mut self.live);
     }
 
     /// No member has this slot or a larger one.

@@ -1,6 +1,6 @@
 //! What a peak took and nobody needs any more, given back: all containers of a shard that outlive
 //! their peak, in one list. What is not in it gives its room back where it becomes empty, or stays:
-//! the places of connections, some 250 bytes for each of the most that there ever were at once.
+//! the places of connections below the last one in use, some 250 bytes each.
 
 use crate::shard::Shard;
 use crate::spare::{EVERY_MS, Look};
@@ -18,6 +18,9 @@ impl Shard {
         self.engine.inflater.give_back();
         self.engine.deflater.iter_mut().for_each(|deflater| deflater.give_back());
         self.engine.wants.give_back(look);
+        if self.engine.touched.is_empty() && self.engine.unconfirmed.is_empty() {
+            self.engine.conns.give_back(self.engine.now.unix);
+        }
         look.at(&mut self.engine.touched);
         look.at(&mut self.engine.unconfirmed);
         look.at(&mut self.engine.waiting);
