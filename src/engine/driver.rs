@@ -450,10 +450,11 @@ impl<M: Machine> Driver<M> {
 
     fn publish(&mut self, now_ms: u64) {
         self.published_ms = now_ms;
-        let (mut counters, gauges) = self.parts.machine.report();
+        let (mut counters, mut gauges) = self.parts.machine.report();
         counters.sleeps = self.sleeps;
         counters.mail_overflowed = self.overflows;
         counters.receive_buffers_exhausted = self.ring.buffers_exhausted();
+        gauges.receive_buffer_bytes = self.ring.buffer_bytes();
         self.parts.published.publish(&counters, &gauges);
         if let Some(times) = self.parts.machine.engine().send_times() {
             self.parts.published.publish_sends(times, self.parts.clock.ms());

@@ -394,9 +394,19 @@ impl Ring {
         self.buffers.give_back(received);
     }
 
-    /// Gives back memory that a peak took: half of what is kept for sends of several parts, and the
-    /// room of lists.
+    /// Bytes of receive buffers that may be resident.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.buffers.resident_bytes()
+    }
+
+    /// Gives back memory that a peak took: half of what is kept for sends of several parts,
+    /// receive buffers that were not needed since the last call, and the room of lists. To be
+    /// called about once a second, between turns.
     pub fn shrink(&mut self, look: &mut Look) {
+        self.collect();
+        if !self.queue.overflowed() {
+            self.buffers.rest();
+        }
         self.spare.truncate(self.spare.len() / 2);
         self.queue.give_back(look);
         look.at(&mut self.inline);

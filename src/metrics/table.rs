@@ -367,6 +367,8 @@ table! {
         "Rooms whose batch waits to be sent"
     xxim_keys_waiting "ringway_xxim_keys_waiting" Count
         "xxim clients whose keys wait for their turn to be decrypted"
+    receive_buffer_bytes "ringway_receive_buffer_bytes" Bytes
+        "Receive buffers that have been used lately and so take memory"
     timers "ringway_timers" Count
         "Armed timers"
 }

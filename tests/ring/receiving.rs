@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use ringway::engine::ring::{Event, Received, Settings};
+use ringway::spare::Look;
 
 use crate::support::*;
 
@@ -173,6 +174,57 @@ fn buffers_go_round() {
     for piece in bytes.chunks(1000) {
         peer.write_all(piece).unwrap();
         assert_same(&bench.receive(0, piece.len()), piece);
+    }
+}
+
+/// As many as a shard has by default.
+fn many_buffers() -> Bench {
+    Bench::with(Settings { buffers: 2048, buffer_bytes: 4096, ..settings() })
+}
+
+#[test]
+fn one_message_after_the_other_touches_few_buffers() {
+    let mut bench = many_buffers();
+    let mut peer = bench.connect(0);
+    for round in 0..5000_u64 {
+        let bytes = pattern(round, 0..10);
+        peer.write_all(&bytes).unwrap();
+        assert_same(&bench.receive(0, 10), &bytes);
+    }
+    let touched = bench.ring.buffer_bytes() / 4096;
+    assert!((1..=80).contains(&touched), "{touched} buffers");
+}
+
+/// More connections than the kernel has buffers at a time say something at once, twice; what that
+/// has touched is given back, and nothing is lost.
+#[test]
+fn what_a_burst_has_touched_is_given_back() {
+    const PEERS: u32 = 400;
+    let mut bench = many_buffers();
+    let mut peers: Vec<TcpStream> = (0..PEERS).map(|slot| bench.connect(slot)).collect();
+    bench.idle();
+    for round in 0..2 {
+        for (slot, peer) in (0_u64..).zip(&mut peers) {
+            peer.write_all(&pattern(slot + round, 0..100)).unwrap();
+        }
+        let mut held = Vec::new();
+        while held.len() < peers.len() {
+            match bench.event() {
+                Event::Received { slot, data } => held.push((slot, data)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(bench.ring.buffers_exhausted(), 0, "there are enough");
+        assert!(bench.ring.buffer_bytes() >= u64::from(PEERS) * 4096);
+        for (slot, data) in held {
+            // Nothing that is being looked at is given back.
+            bench.ring.shrink(&mut Look::default());
+            assert_same(&bench.take(data), &pattern(u64::from(slot) + round, 0..100));
+        }
+        bench.idle();
+        (0..20).for_each(|_| bench.ring.shrink(&mut Look::default()));
+        let touched = bench.ring.buffer_bytes() / 4096;
+        assert!(touched <= 64, "{touched} buffers");
     }
 }
 

@@ -93,7 +93,6 @@ impl Ring {
             libc::ENOBUFS => {
                 socket.receive = Receive::Starved;
                 self.starved.push_back((slot, tag.generation));
-                self.exhausted += 1;
                 None
             }
             // The first is the end of a pause, or of a request that the kernel gave up.

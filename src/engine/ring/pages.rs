@@ -6,14 +6,10 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 
-/// Size of a page.
-pub(super) fn page_bytes() -> usize {
-    // SAFETY: asks for a constant.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(bytes).unwrap_or(4096)
-}
+use crate::allocator::page_bytes;
 
 /// Anonymous memory, page-aligned and zero; resident only where it was touched.
 pub(crate) struct Mapping {
@@ -41,6 +37,23 @@ impl Mapping {
         // SAFETY: advice about a mapping that is ours. It fails where there are no huge pages.
         unsafe { libc::madvise(mapping.start.as_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
         Ok(mapping)
+    }
+
+    /// Gives the whole pages in a part of it back to the system. They are zero when they are used
+    /// again.
+    pub(crate) fn purge(&mut self, part: Range<usize>) {
+        let page = page_bytes();
+        let (start, end) = (part.start.next_multiple_of(page), part.end / page * page);
+        assert!(part.end <= self.bytes, "behind the end of the mapping");
+        if start >= end {
+            return;
+        }
+        // SAFETY: these pages are ours, and nobody looks into them now. It does not fail for
+        // anonymous memory that is not locked; then they stay.
+        unsafe {
+            let start_at = self.start.as_ptr().add(start);
+            libc::madvise(start_at.cast(), end - start, libc::MADV_DONTNEED);
+        }
     }
 
     /// Gives the memory up for good.
@@ -182,6 +195,31 @@ mod tests {
             assert!(bytes[64 << 10..].iter().all(|byte| *byte == 0));
             ALLOCATOR.dealloc(larger, new);
         }
+    }
+
+    #[test]
+    fn what_is_purged_has_no_memory_and_is_zero() {
+        let page = page_bytes();
+        let mut mapping = Mapping::new(4 * page).expect("memory");
+        let resident = |mapping: &Mapping| -> Vec<bool> {
+            let mut pages = vec![0_u8; 4];
+            let start = mapping.start.as_ptr().cast();
+            // SAFETY: the mapping is of four pages, and there is a byte for each.
+            let result = unsafe { libc::mincore(start, 4 * page, pages.as_mut_ptr()) };
+            assert_eq!(result, 0);
+            pages.into_iter().map(|page| page & 1 == 1).collect()
+        };
+        // SAFETY: nobody else has the mapping.
+        unsafe { mapping.start.as_ptr().write_bytes(7, 4 * page) };
+        assert_eq!(resident(&mapping), [true; 4]);
+        mapping.purge(page / 2..3 * page + 1);
+        assert_eq!(resident(&mapping), [true, false, false, true]);
+        mapping.purge(10..page);
+        assert_eq!(resident(&mapping), [true, false, false, true]);
+        // SAFETY: the mapping is initialised.
+        let bytes = unsafe { std::slice::from_raw_parts(mapping.start.as_ptr(), 4 * page) };
+        let zero = page..3 * page;
+        assert!((0..4 * page).all(|at| bytes[at] == if zero.contains(&at) { 0 } else { 7 }));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::io;
 use io_uring::opcode as op;
 use io_uring::register;
 
-use super::pages::{Mapping, page_bytes};
+use super::pages::Mapping;
 use super::queue::Queue;
 use super::setup::{
     self, ENTER, Locked, REGISTER, Settings, SetupError, System, explain, ring_bytes,
 };
+use crate::allocator::page_bytes;
 use crate::engine::buffers::Buffers;
 
 /// The operations that shards or executors use. glommio ends the process itself if one of its own

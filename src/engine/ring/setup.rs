@@ -14,9 +14,9 @@ use io_uring::types::BufRingEntry;
 use io_uring::{IoUring, types};
 use socket2::SockRef;
 
-use super::pages::page_bytes;
 use super::queue::Queue;
 use super::sockets::inline_entry;
+use crate::allocator::page_bytes;
 use crate::config::model::Runtime;
 use crate::engine::ops::Batch;
 use crate::limits;

@@ -122,16 +122,21 @@ impl Ring {
 
     /// Takes what is in the completion queue. Only failed inline sends complete.
     pub(super) fn collect(&mut self) {
-        let Ring { queue, buffers, completions, failed, .. } = self;
+        let Ring { queue, buffers, completions, failed, exhausted, .. } = self;
         queue.drain(|completion| match Tag::unpack(completion.data) {
             Some(Tag { kind: Operation::Inline, index, .. }) => {
                 failed.push((index, completion.result))
             }
-            _ => {
+            tag => {
                 buffers.count_lent(completion.flags);
+                let receives = |tag: Tag| tag.kind == Operation::Receive;
+                if completion.result == -libc::ENOBUFS && tag.is_some_and(receives) {
+                    *exhausted += u64::from(buffers.are_lent());
+                }
                 completions.push_back(completion);
             }
         });
+        buffers.drained();
     }
 
     /// The submission is consumed: what did not fail is written.
