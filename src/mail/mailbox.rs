@@ -1,30 +1,62 @@
 //! A bounded channel for a thread that waits in its ring, with the eventfd that wakes it.
 //!
 //! When a mailbox is full the message comes back to the sender, which keeps it and reads nothing
-//! that would make more until there is room. Costs: a slot per message that the mailbox may hold,
-//! taken when it is made, and those of the [`Waker`].
+//! that would make more until there is room. Costs: memory for the messages that wait, in blocks of
+//! some 30, however many may wait; two counts per message, and those of the [`Waker`].
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender};
 
 use super::Waker;
 use crate::life::Gone;
+
+/// How often who waits for room looks for it.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The messages that a mailbox has and may have. A channel of crossbeam with a bound of its own
+/// would take and touch the memory of all of them when it is made.
+#[derive(Debug)]
+struct Room {
+    taken: AtomicUsize,
+    /// Without a bound when the receiver is gone: who sends is to find out.
+    max: AtomicUsize,
+}
+
+impl Room {
+    /// Takes a place; false if there is none. The channel orders what is in the messages.
+    fn take(&self) -> bool {
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let free = before < self.max.load(Ordering::Relaxed);
+        if !free {
+            self.give_back();
+        }
+        free
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// The sending side; one clone per thread that writes to the receiver.
 #[derive(Debug)]
 pub struct MailSender<M> {
     sender: Sender<M>,
+    room: Arc<Room>,
     waker: Arc<Waker>,
     gone: Gone,
 }
 
 impl<M> Clone for MailSender<M> {
     fn clone(&self) -> MailSender<M> {
-        let MailSender { sender, waker, gone } = self;
-        MailSender { sender: sender.clone(), waker: waker.clone(), gone: gone.clone() }
+        let MailSender { sender, room, waker, gone } = self;
+        let (sender, room) = (sender.clone(), room.clone());
+        MailSender { sender, room, waker: waker.clone(), gone: gone.clone() }
     }
 }
 
@@ -32,49 +64,48 @@ impl<M> MailSender<M> {
     /// Puts a message into the mailbox and wakes the receiver if it waits. A full mailbox gives the
     /// message back.
     pub fn send(&self, mail: M) -> Result<(), M> {
-        match self.sender.try_send(mail) {
-            Ok(()) => self.waker.wake(),
-            Err(TrySendError::Full(mail)) => return Err(mail),
-            Err(TrySendError::Disconnected(_)) => self.gone.notice(),
-        }
+        self.put(mail)?;
+        self.waker.wake();
         Ok(())
     }
 
     /// Puts in messages while there is room and wakes the receiver once. The message that found
     /// none comes back; those behind it have not been asked for.
     pub fn send_all(&self, mails: impl IntoIterator<Item = M>) -> Option<M> {
-        let mut full = None;
-        for mail in mails {
-            match self.sender.try_send(mail) {
-                Ok(()) => {}
-                Err(TrySendError::Full(mail)) => {
-                    full = Some(mail);
-                    break;
-                }
-                Err(TrySendError::Disconnected(_)) => self.gone.notice(),
-            }
-        }
+        let full = mails.into_iter().find_map(|mail| self.put(mail).err());
         self.waker.wake();
         full
     }
 
     /// [`MailSender::send`] for threads that have nothing better to do than to wait for room
     /// (those that decrypt keys).
-    pub fn send_blocking(&self, mail: M) {
-        match self.sender.send(mail) {
-            Ok(()) => self.waker.wake(),
-            Err(_) => self.gone.notice(),
+    pub fn send_blocking(&self, mut mail: M) {
+        while let Err(full) = self.send(mail) {
+            mail = full;
+            thread::sleep(LOOK);
         }
     }
 
     /// The same, but no longer than until then; returns whether there was room.
-    pub fn send_until(&self, mail: M, deadline: Instant) -> bool {
-        match self.sender.send_deadline(mail, deadline) {
-            Ok(()) => self.waker.wake(),
-            Err(SendTimeoutError::Timeout(_)) => return false,
-            Err(SendTimeoutError::Disconnected(_)) => self.gone.notice(),
+    pub fn send_until(&self, mut mail: M, deadline: Instant) -> bool {
+        while let Err(full) = self.send(mail) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            mail = full;
+            thread::sleep(LOOK);
         }
         true
+    }
+
+    fn put(&self, mail: M) -> Result<(), M> {
+        if !self.room.take() {
+            return Err(mail);
+        }
+        if self.sender.send(mail).is_err() {
+            self.gone.notice();
+        }
+        Ok(())
     }
 }
 
@@ -82,20 +113,25 @@ impl<M> MailSender<M> {
 #[derive(Debug)]
 pub struct Mailbox<M> {
     receiver: Receiver<M>,
+    room: Arc<Room>,
     waker: Arc<Waker>,
 }
 
 impl<M> Mailbox<M> {
     /// A mailbox for `messages_max` messages. Fails if the process has no descriptor left.
     pub fn new(messages_max: usize, gone: Gone) -> io::Result<(MailSender<M>, Mailbox<M>)> {
-        let (sender, receiver) = crossbeam_channel::bounded(messages_max);
-        let waker = Waker::new()?;
-        Ok((MailSender { sender, waker: waker.clone(), gone }, Mailbox { receiver, waker }))
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let room =
+            Arc::new(Room { taken: AtomicUsize::new(0), max: AtomicUsize::new(messages_max) });
+        let mailbox = Mailbox { receiver, room: room.clone(), waker: Waker::new()? };
+        Ok((MailSender { sender, room, waker: mailbox.waker.clone(), gone }, mailbox))
     }
 
     /// The next message, if there is one.
     pub fn take(&self) -> Option<M> {
-        self.receiver.try_recv().ok()
+        let mail = self.receiver.try_recv().ok()?;
+        self.room.give_back();
+        Some(mail)
     }
 
     /// Whether nothing waits.
@@ -106,6 +142,12 @@ impl<M> Mailbox<M> {
     /// What wakes the receiver.
     pub fn waker(&self) -> &Arc<Waker> {
         &self.waker
+    }
+}
+
+impl<M> Drop for Mailbox<M> {
+    fn drop(&mut self) {
+        self.room.max.store(usize::MAX, Ordering::Relaxed);
     }
 }
 
@@ -146,6 +188,15 @@ mod tests {
         assert_eq!(mails.next(), Some(5));
         assert_eq!([mailbox.take(), mailbox.take(), mailbox.take()], [Some(2), Some(3), None]);
         assert!(mailbox.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_room_does_not_wait_for_a_receiver_that_is_gone() {
+        let (sender, mailbox) = mailbox(1);
+        assert_eq!([1, 2].map(|mail| sender.send(mail)), [Ok(()), Err(2)]);
+        let waits = std::thread::spawn(move || sender.send_blocking(2));
+        drop(mailbox);
+        waits.join().expect("it returns");
     }
 
     #[test]
