@@ -128,6 +128,7 @@ fn file_parser() -> impl TypedValueParser<Value = PathBuf> {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
+    allocator::avoid_huge_pages();
     run(Args::parse().command).unwrap_or_else(|error| {
         eprintln!("ringway: {error}");
         ExitCode::FAILURE

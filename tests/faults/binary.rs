@@ -192,15 +192,21 @@ impl Binary {
 
     /// Memory that the process occupies, in KiB.
     pub fn rss_kib(&self) -> u64 {
-        self.status_kib("VmRSS:")
+        self.status_number("VmRSS:")
     }
 
     /// The most that it ever occupied.
     pub fn peak_kib(&self) -> u64 {
-        self.status_kib("VmHWM:")
+        self.status_number("VmHWM:")
     }
 
-    fn status_kib(&self, name: &str) -> u64 {
+    /// The part of it that is neither the program nor shared.
+    pub fn own_kib(&self) -> u64 {
+        self.status_number("RssAnon:")
+    }
+
+    /// A number that the kernel shows of the process.
+    pub fn status_number(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("it is running");
         let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -26,6 +26,11 @@ const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 const TOPICS: usize = if cfg!(debug_assertions) { 200_000 } else { 1_000_000 };
 const TOPICS_EACH: usize = 1000;
 const SLOW_READERS: usize = 100;
+const IDLE: usize = 2000;
+/// A gateway without clients, in memory of its own, with debug assertions and some shards.
+const EMPTY_KIB: u64 = 12 * MIB_KIB;
+/// What clients may leave behind who have only been there.
+const LEFT_KIB: u64 = 2 * MIB_KIB;
 
 /// A gateway, and how large it is before anything has happened.
 struct Gateway {
@@ -103,6 +108,27 @@ fn messages_that_inflate_to_the_limit_cost_less_than_100_mib_and_only_for_a_mome
     assert_eq!(echo.first, 0xc2);
     assert!(echo.payload.len() > noise.len() / 2, "{} bytes", echo.payload.len());
     gateway.await_return();
+}
+
+#[test]
+fn idle_clients_cost_little_and_an_empty_gateway_not_much() {
+    // Everything is the default. What the program itself takes is none of it.
+    let server = Binary::start("");
+    let own_kib = || server.own_kib();
+    assert!(own_kib() < EMPTY_KIB, "{} KiB", own_kib());
+    assert_eq!(server.status_number("THP_enabled:"), 0, "of a huge page most would lie idle");
+    let mut client = Client::open(server.address(CLIENTS), "/echo");
+    client.send_text("once");
+    client.frame();
+    let before_kib = own_kib();
+    let clients: Vec<Client> =
+        (0..IDLE).map(|_| Client::open(server.address(CLIENTS), "/echo")).collect();
+    let most_kib = before_kib + IDLE as u64 * 2;
+    wait_until("2 KiB for each client", || own_kib() < most_kib);
+    drop(clients);
+    let connections = || server.metric("ringway_connections", "");
+    wait_until("their end", || connections() == 1);
+    wait_until("their memory", || own_kib() < before_kib + LEFT_KIB);
 }
 
 #[test]
