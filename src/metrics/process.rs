@@ -14,11 +14,21 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::{Row, rows};
 
+/// Kinds of resident memory, and what the kernel calls them.
+const MEMORY_KINDS: [(&str, &str); 3] =
+    [("own", "RssAnon:"), ("program", "RssFile:"), ("shared", "RssShmem:")];
+
 /// Appends all of it. `start` is the start of the process in Unix seconds.
 pub(super) fn render(out: &mut String, start: f64) {
     family(out, &rows::BUILD, [(Some(("version", env!("CARGO_PKG_VERSION"))), 1.0)]);
     family(out, &rows::START, [(None, start)]);
-    family(out, &rows::MEMORY, resident_bytes().map(|bytes| (None, bytes as f64)));
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |name| status_bytes(&status, name).map(|bytes| bytes as f64);
+    family(out, &rows::MEMORY, bytes("VmRSS:").map(|bytes| (None, bytes)));
+    let kinds = MEMORY_KINDS
+        .iter()
+        .filter_map(|(kind, name)| bytes(name).map(|bytes| (Some(("kind", *kind)), bytes)));
+    family(out, &rows::MEMORY_KINDS, kinds);
     family(out, &rows::DESCRIPTORS, open_descriptors().map(|count| (None, count as f64)));
     let limit = getrlimit(Resource::Nofile).current;
     family(out, &rows::DESCRIPTORS_MAX, limit.map(|count| (None, count as f64)));
@@ -49,9 +59,8 @@ fn family<'a>(
     out.push('\n');
 }
 
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn status_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -87,7 +96,11 @@ mod tests {
 
     #[test]
     fn the_kernel_answers() {
-        assert!(resident_bytes().unwrap() > 1 << 20);
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let [all, own, program, shared] = ["VmRSS:", "RssAnon:", "RssFile:", "RssShmem:"]
+            .map(|name| status_bytes(&status, name).unwrap());
+        assert!(own > 1 << 20 && program > 1 << 20);
+        assert_eq!(all, own + program + shared);
         let files: Vec<_> =
             (0..200).map(|_| fs::File::open("/proc/self/status").unwrap()).collect();
         assert!(open_descriptors().unwrap() >= 200);

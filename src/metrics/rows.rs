@@ -88,6 +88,8 @@ rows! {
         "When the process started, in seconds of Unix time"
     MEMORY "process_resident_memory_bytes" Gauge Bytes
         "Resident memory"
+    MEMORY_KINDS "ringway_resident_memory_bytes" Gauge Bytes
+        "The same by kind: its own, of the program and its libraries, shared"
     DESCRIPTORS "process_open_fds" Gauge Count
         "Open file descriptors"
     DESCRIPTORS_MAX "process_max_fds" Gauge Count
