@@ -171,6 +171,9 @@ pub struct Size {
     /// `idle`: connections at the first look; the slope is from there to `--clients`.
     #[arg(long)]
     pub first: Option<usize>,
+    /// `idle`: seconds after the clients have gone until the last look.
+    #[arg(long)]
+    pub rest: Option<f64>,
     /// Bytes of a message, at least 24.
     #[arg(long)]
     pub payload: Option<usize>,
@@ -185,7 +188,7 @@ pub struct Size {
     /// `room`, `xxim-flood`); publishes of the part at half load (`mesh`).
     #[arg(long)]
     pub rate: Option<f64>,
-    /// Topics of each client; of all members together (`mesh`).
+    /// Topics of each client (`idle`: of its own); of all members together (`mesh`).
     #[arg(long)]
     pub topics: Option<usize>,
     /// Members of the topic that is published to.

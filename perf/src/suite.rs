@@ -12,6 +12,7 @@ pub fn smoke(options: &Options) -> Result<Results> {
     let size = Size {
         clients: Some(60),
         first: Some(30),
+        rest: Some(0.5),
         members: Some(20),
         topics: Some(5),
         scale: Some(0.001),
@@ -67,7 +68,6 @@ pub fn suite(options: &Options) -> Result<Results> {
     let room = of(Scenario::Room, Size::default())?;
     let churn = of(Scenario::Churn, Size::default())?;
     let idle = of(Scenario::Idle, clients(19_000))?;
-    let session = of(Scenario::Idle, Size { session: Some(2048), ..clients(19_000) })?;
     let groupchat = of(Scenario::Groupchat, Size::default())?;
     let slow = of(Scenario::Slow, clients(1000))?;
     let api_send = of(Scenario::ApiSend, Size::default())?;
@@ -75,6 +75,7 @@ pub fn suite(options: &Options) -> Result<Results> {
     let queue = of(Scenario::Queue, Size::default())?;
     let flood = of(Scenario::XximFlood, Size::default())?;
     let [tls_echo, tls_broadcast] = encrypted(options, &mut results)?;
+    let memory = memory(options, &mut results)?;
     let table = Table { results: &results };
     table.head();
     table.floor("broadcast to 1,000, 128 B, ratio to the floor", broadcast, 1.10);
@@ -83,8 +84,7 @@ pub fn suite(options: &Options) -> Result<Results> {
     table.line("the same, against one per turn", table.over(ten, broadcast), 0.16);
     table.floor("echo, 1,000 connections, 64 B, ratio to the floor", echo, 1.15);
     table.line("user-space share in broadcast", table.value(broadcast, "user_share"), 0.06);
-    table.line("RSS per idle connection, bytes", table.value(idle, "rss_slope_bytes"), 512.0);
-    table.line("with a 2 KiB session, bytes", table.value(session, "rss_slope_bytes"), 2867.0);
+    table.memory(memory);
     table.line("topics against broadcast", table.over_by_floor(topics, broadcast), 1.10);
     table.line("roundtrip against echo", table.over_by_floor(roundtrip, echo), 2.2);
     table.line("cross-shard against same shard", table.value(cross, "cross_to_same_ratio"), 1.10);
@@ -117,6 +117,24 @@ fn encrypted(options: &Options, results: &mut Results) -> Result<[usize; 2]> {
     Ok([results.len() - 2, results.len() - 1])
 }
 
+/// What idle connections take: many, few, bound with a session, encrypted, in very many topics.
+fn memory(options: &Options, results: &mut Results) -> Result<[usize; 5]> {
+    let bare = |clients| Size { clients: Some(clients), bare: true, ..Size::default() };
+    let sessions = Size { bare: false, session: Some(2048), ..bare(19_000) };
+    let topics = Size { bare: false, topics: Some(1000), ..bare(1000) };
+    for (size, tls) in [
+        (bare(19_000), false),
+        (bare(1000), false),
+        (sessions, false),
+        (bare(19_000), true),
+        (topics, false),
+    ] {
+        let scenario = Scenario::Idle;
+        results.push(measure(&Options { scenario, size, tls, ..options.clone() })?);
+    }
+    Ok(std::array::from_fn(|number| results.len() - 5 + number))
+}
+
 struct Table<'a> {
     results: &'a Results,
 }
@@ -130,6 +148,19 @@ impl Table<'_> {
         let value = value.map_or("-".to_owned(), crate::report::number);
         let target = if target.is_nan() { "-".to_owned() } else { format!("<= {target}") };
         println!("| {name} | {value} | {target} |");
+    }
+
+    fn memory(&self, [many, few, sessions, tls, topics]: [usize; 5]) {
+        const MB: f64 = 1e6 / (1 << 20) as f64;
+        let whole = |result| self.value(result, "rss_whole_bytes");
+        let left = |result| self.value(result, "rss_left_mib");
+        self.line("empty gateway, MiB", self.value(many, "rss_empty_mib"), 20.0 * MB);
+        self.line("idle connection of 1,000, all included, bytes", whole(few), 2000.0);
+        self.line("of 19,000, bytes", whole(many), 456.0);
+        self.line("with user, topic and a 2 KiB session, bytes", whole(sessions), 2600.0);
+        self.line("encrypted, bytes", whole(tls), 3000.0);
+        self.line("left 10 s after 19,000 connections, MiB", left(many), 5.0 * MB);
+        self.line("left 10 s after 1,000,000 topics, MiB", left(topics), 5.0 * MB);
     }
 
     fn floor(&self, name: &str, result: usize, target: f64) {

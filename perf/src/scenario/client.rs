@@ -14,59 +14,77 @@ use crate::usage::resident;
 /// Connections that do nothing. Bound to a user and a topic each, unless `--bare`.
 pub struct Idle {
     figures: Vec<Figure>,
+    empty: u64,
+    clients: Vec<u32>,
+    rest: Duration,
 }
 
 impl Idle {
     pub fn prepare(size: &Size, rig: &mut Rig) -> Result<Idle> {
         let last = size.clients.unwrap_or(19_000);
-        let first = size.first.unwrap_or(5_000).min(last.saturating_sub(1));
-        let empty = resident(rig.server.pid)?;
+        let first = size.first.unwrap_or(0).min(last.saturating_sub(1));
+        let rest = Duration::from_secs_f64(size.rest.unwrap_or(10.0));
+        let empty = settled(rig, rest)?;
         let bare = size.bare || rig.server.worker.is_none();
-        let sizes = if bare {
-            rig.echo_clients(first)?;
-            let early = settled(rig)?;
-            rig.echo_clients(last - first)?;
-            [early, settled(rig)?]
+        let (sizes, clients) = if bare {
+            let mut clients = rig.echo_clients(first)?;
+            let early = settled(rig, rest)?;
+            clients.extend(rig.echo_clients(last - first)?);
+            ([early, settled(rig, rest)?], clients)
         } else {
-            Idle::known_clients(size, rig, first, last)?
+            Idle::known_clients(size, rig, [first, last], rest)?
         };
         let slope = sizes[1].saturating_sub(sizes[0]) as f64 / (last - first) as f64;
         let whole = sizes[1].saturating_sub(empty) as f64 / last as f64;
         let figures = vec![
             Figure::new("rss_slope_bytes", slope),
             Figure::new("rss_whole_bytes", whole),
-            Figure::new("rss_empty_mib", empty as f64 / (1 << 20) as f64),
+            Figure::new("rss_empty_mib", mib(empty)),
         ];
-        Ok(Idle { figures })
+        Ok(Idle { figures, empty, clients, rest })
     }
 
-    fn known_clients(size: &Size, rig: &mut Rig, first: usize, last: usize) -> Result<[u64; 2]> {
+    fn known_clients(
+        size: &Size,
+        rig: &mut Rig,
+        totals: [usize; 2],
+        rest: Duration,
+    ) -> Result<([u64; 2], Vec<u32>)> {
         let mut clients = rig.netsvr_clients(0, 0)?;
         let task = rig.task()?;
         let session = "s".repeat(size.session.unwrap_or(0));
+        let topics = |client: usize| match size.topics {
+            None => vec![format!("topic-{}", client % 100)],
+            Some(count) => (0..count).map(|topic| format!("topic-{client}-{topic}")).collect(),
+        };
         let mut known = 0;
         let mut sizes = [0; 2];
-        for (size, total) in sizes.iter_mut().zip([first, last]) {
+        for (size, total) in sizes.iter_mut().zip(totals) {
             rig.more_clients(&mut clients, total - known)?;
             let ids = clients.uniq_ids.split_off(known);
             rig.update(task, &ids, |number| ConnInfoUpdate {
                 new_customer_id: format!("user-{}", known + number),
-                new_topics: vec![format!("topic-{}", (known + number) % 100)],
+                new_topics: topics(known + number),
                 new_session: session.clone(),
                 ..ConnInfoUpdate::default()
             })?;
             clients.uniq_ids.extend(ids);
             known = total;
-            *size = settled(rig)?;
+            *size = settled(rig, rest)?;
         }
-        Ok(sizes)
+        Ok((sizes, clients.ids))
     }
 }
 
-/// Resident memory after everything has come to rest.
-fn settled(rig: &mut Rig) -> Result<u64> {
-    std::thread::sleep(Duration::from_millis(500));
+/// Resident memory after everything has come to rest: a fifth of the time after which a peak is to
+/// be forgotten.
+fn settled(rig: &mut Rig, rest: Duration) -> Result<u64> {
+    std::thread::sleep(rest / 5);
     Ok(resident(rig.server.pid)?)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
 }
 
 impl Load for Idle {
@@ -74,8 +92,16 @@ impl Load for Idle {
         rig.net.wait(Duration::from_millis(50)).map(drop)
     }
 
-    fn finish(&mut self, _rig: &mut Rig) -> Result<Vec<Figure>> {
-        Ok(std::mem::take(&mut self.figures))
+    /// The clients go, unless helpers have a part of them.
+    fn finish(&mut self, rig: &mut Rig) -> Result<Vec<Figure>> {
+        let mut figures = std::mem::take(&mut self.figures);
+        if rig.team.helpers.is_empty() {
+            self.clients.drain(..).for_each(|client| rig.net.close(client));
+            std::thread::sleep(self.rest);
+            let left = mib(resident(rig.server.pid)?) - mib(self.empty);
+            figures.push(Figure::new("rss_left_mib", left));
+        }
+        Ok(figures)
     }
 }
 
