@@ -1,5 +1,7 @@
 //! The configuration: what is read, what is refused and how, and that documents agree with it.
 
+#[path = "config/door.rs"]
+mod door;
 #[path = "config/environment.rs"]
 mod environment;
 #[path = "config/import.rs"]
@@ -17,8 +19,8 @@ use std::time::Duration;
 
 use ringway::config::all::{Config, Loaded};
 use ringway::config::model::{
-    Admin, ClientProtocol, Drain, Listener, Log, MessageType, OriginMode, Origins, Route, Runtime,
-    Service, SlowClient, TlsFiles, WorkerFull, WorkerPick,
+    Admin, Drain, Log, MessageType, OriginMode, Origins, Runtime, SlowClient, WorkerFull,
+    WorkerPick,
 };
 use ringway::config::{self, ConfigError};
 use ringway::limits::{self, Limit, Unit};
@@ -26,6 +28,8 @@ use ringway::protocols::netsvr::config::{
     Netsvr, NetsvrCustomer, NetsvrLimit, NetsvrTask, NetsvrWorker, WorkerCommands,
 };
 use ringway::protocols::netsvr::wire::Generation;
+use ringway::wire::forwarded::{Proxies, Saying};
+use ringway::wire::network::Network;
 
 /// Listeners that a configuration can not do without.
 const LISTENERS: &str = r#"
@@ -118,6 +122,7 @@ watchdog = "45s"
 [[listener]]
 bind = "[::1]:7000"
 socket = "web"
+proxy_protocol = "require"
 tls = { cert = "PEM", key = "PEM", client_ca = "PEM" }
 routes = [
     { path = "/a", protocol = "netsvr" },
@@ -132,6 +137,9 @@ trusted = true
 name = "first"
 [[connmix.server]]
 name = "second"
+[trust]
+proxies = ["10.0.0.0/8"]
+header = "forwarded"
 [netsvr]
 generation = 5
 advertise = "10.9.8.7:6543"
@@ -254,32 +262,12 @@ fn every_key_reaches_the_configuration() {
     }
     let loaded = load_in(dir.path(), &text, &[]).unwrap_or_else(|error| panic!("{error}"));
     let (runtime, customer, worker) = everything_else();
-    let pem = dir.path().join("both.pem");
-    let route = |path: &str, protocol| Route { path: path.to_owned(), protocol };
-    let routes = vec![
-        route("/a", ClientProtocol::Netsvr),
-        route("/b", ClientProtocol::Echo),
-        route("/c", ClientProtocol::Connmix { server: 1 }),
-    ];
-    let address = |text: &str| text.parse().expect("this is an address");
-    let tls = TlsFiles { cert: pem.clone(), key: pem.clone(), client_ca: Some(pem) };
+    let trusted = vec![Network::parse("10.0.0.0/8").expect("a network")];
     let expected = Config {
         node: 7,
         runtime,
-        listeners: vec![
-            Listener {
-                bind: address("[::1]:7000"),
-                socket: Some("web".to_owned()),
-                tls: Some(tls),
-                service: Service::Http(routes),
-            },
-            Listener {
-                bind: address("127.0.0.1:0"),
-                socket: None,
-                tls: None,
-                service: Service::NetsvrWorker,
-            },
-        ],
+        trust: Proxies { trusted, saying: Saying::Forwarded },
+        listeners: door::listeners(dir.path()),
         netsvr: Netsvr {
             generation: Generation::G5,
             advertise: "10.9.8.7:6543".parse().expect("this is an address"),

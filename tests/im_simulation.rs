@@ -50,6 +50,7 @@ fn config() -> Config {
 fn world(seed: u64, shards: usize, config: Config, weather: Weather) -> (World, usize) {
     let address = config.netsvr.advertise;
     let settings = |listener: &Listener| ListenerSettings {
+        proxy: Default::default(),
         service: listener.service.clone(),
         address,
         bound: listener.bind,

@@ -104,6 +104,7 @@ impl Story {
             .listeners
             .iter()
             .map(|listener| ListenerSettings {
+                proxy: Default::default(),
                 service: listener.service.clone(),
                 address: config.netsvr.advertise,
                 bound: listener.bind,
@@ -369,6 +370,7 @@ fn unanswered(input: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
     let config = Arc::new(config());
     let listener = &config.listeners[API];
     let listeners = vec![ListenerSettings {
+        proxy: Default::default(),
         service: listener.service.clone(),
         address: config.netsvr.advertise,
         bound: listener.bind,

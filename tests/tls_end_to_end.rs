@@ -11,7 +11,8 @@ use common::*;
 use prost::Message as _;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use ringway::config::all::Config;
-use ringway::config::model::{Listener, Service, TlsFiles};
+use ringway::config::model::{Listener, ProxyProtocol, Service, TlsFiles};
+use ringway::wire::network::Network;
 use ringway::wire::websocket::mask_frame;
 use ringway::wire::worker::proto;
 use rustls::crypto::ring::default_provider;
@@ -290,7 +291,13 @@ fn a_slow_handshake_with_an_old_gateway_is_waited_for() {
     let mut config = certificates.config();
     let xxim = config.listeners.len();
     let (bind, tls) = (config.listeners[0].bind, Some(certificates.files(false)));
-    config.listeners.push(Listener { bind, socket: None, tls, service: Service::XximTcp });
+    config.listeners.push(Listener {
+        bind,
+        proxy: ProxyProtocol::Off,
+        socket: None,
+        tls,
+        service: Service::XximTcp,
+    });
     config.xxim.params_timeout = Duration::from_millis(200);
     config.xxim.login_timeout = Duration::from_millis(200);
     let server = Server::start(config);
@@ -301,6 +308,28 @@ fn a_slow_handshake_with_an_old_gateway_is_waited_for() {
     assert_eq!(exactly(&mut client, 17), b"\x09\0\0\0\x01\0\0\0connected");
     // From now on they do.
     assert!(client.read(&mut [0]).is_ok_and(|count| count == 0), "closed with close_notify");
+}
+
+/// The load balancer says it before the client says anything.
+#[test]
+fn a_proxy_header_stands_before_the_handshake() {
+    let certificates = Certificates::new();
+    let mut config = certificates.config();
+    config.listeners[CLIENTS].proxy = ProxyProtocol::Require;
+    config.trust.trusted.push(Network::parse("127.0.0.1").expect("an address"));
+    let server = Server::start(config);
+    let mut worker = worker(&certificates, &server, 7);
+    let name = "localhost".try_into().expect("a name");
+    let client = certificates.client_config(None, &["http/1.1"]);
+    let connection = ClientConnection::new(client, name).expect("a configuration");
+    let mut socket = connect(server.address(CLIENTS));
+    socket.write_all(b"PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\n").expect("it reads");
+    let client = upgrade(StreamOwned::new(connection, socket));
+    let (number, body) = business(&mut worker);
+    assert_eq!(number, cmd::CONN_OPEN);
+    let open = proto::ConnOpen6::decode(&*body).expect("it decodes");
+    assert_eq!(open.remote_addr, "203.0.113.7");
+    drop(client);
 }
 
 /// Without the alert `close_notify` a client can not tell an end from a cut cable.

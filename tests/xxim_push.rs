@@ -19,7 +19,6 @@ use ringway::config::model::TlsFiles;
 use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
 use ringway::protocols::xxim;
-use ringway::protocols::xxim::config::Network;
 use ringway::protocols::xxim::config::push::XximPushService;
 use ringway::protocols::xxim::config::upstream::XximUpstreams;
 use ringway::protocols::xxim::letters::{Letter, PushFilter, PushRequest, PushResult, PushedConn};
@@ -27,6 +26,7 @@ use ringway::protocols::xxim::service::grpc::conn_service_client::ConnServiceCli
 use ringway::protocols::xxim::wire::Identity as Client;
 use ringway::protocols::xxim::wire::proto as pb;
 use ringway::sidecar::SidecarSettings;
+use ringway::wire::network::Network;
 use sidecar::server::runtime;
 use sidecar::*;
 use tokio::runtime::Runtime;

@@ -30,13 +30,14 @@ use ringway::hub::ConnId;
 use ringway::lists::letters::Mail;
 use ringway::protocols::netsvr::wire::Verdict;
 use ringway::protocols::xxim::config::upstream::{XximRoute, XximTarget};
-use ringway::protocols::xxim::config::{Network, XximEra, XximKey};
+use ringway::protocols::xxim::config::{XximEra, XximKey};
 use ringway::protocols::xxim::letters::{
     Letter, PushFilter, PushRequest, PushResult, UpstreamResult,
 };
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::{common_resp, proto as pb};
 use ringway::sim::{Peer, REFUSED, SEALED, UNAVAILABLE, Weather, World};
+use ringway::wire::network::Network;
 use ringway::wire::websocket::mask_frame;
 use tokio::sync::mpsc;
 
@@ -98,6 +99,7 @@ fn pick<'a, T>(rng: &mut fastrand::Rng, from: &'a [T]) -> &'a T {
 
 fn config(rng: &mut fastrand::Rng) -> Config {
     let mut config = Config::demo();
+    config.trust.trusted = vec![Network::parse("127.0.0.0/8").expect("a network")];
     let upstreams = &mut config.xxim_upstreams;
     let route = |prefix| XximRoute::new(prefix, XximTarget::Upstream(0), Duration::from_secs(10));
     upstreams.upstreams = Vec::new();
@@ -115,7 +117,6 @@ fn config(rng: &mut fastrand::Rng) -> Config {
     xxim.response_bytes_max = RESPONSE_BYTES_MAX as u32;
     xxim.requests_max = *pick(rng, &[1, 3, 256]);
     xxim.shard_requests_max = *pick(rng, &[1, 20, 16_384]);
-    xxim.trusted_proxies = vec![Network::parse("127.0.0.0/8").expect("a network")];
     let crypto = &mut xxim.crypto;
     crypto.private_key = Some(XximKey::Made);
     crypto.keyed_max = 1000;
@@ -149,6 +150,7 @@ impl Story {
         };
         let address = config.netsvr.advertise;
         let settings = |listener: &Listener| ListenerSettings {
+            proxy: Default::default(),
             service: listener.service.clone(),
             address,
             bound: listener.bind,

@@ -13,7 +13,7 @@ use super::mesh::Mesh;
 use super::model::{Admin, Listener, Log, Runtime, Service, Sidecar};
 use super::settings::Settings;
 use super::tables::Tables;
-use super::{env, file, listeners, login, mesh, process, reference};
+use super::{env, file, listeners, login, mesh, process, reference, trust};
 use crate::limits;
 use crate::protocols::connmix::config::server::{self as connmix_server, ConnmixServer};
 use crate::protocols::connmix::config::{self as connmix, Connmix};
@@ -21,11 +21,13 @@ use crate::protocols::im::config::{self as im, Im};
 use crate::protocols::netsvr::config::{self as netsvr, Netsvr};
 use crate::protocols::xxim::config::upstream::{self as xxim_upstream, XximUpstreams};
 use crate::protocols::xxim::config::{self as xxim, Xxim, push as xxim_push};
+use crate::wire::forwarded::Proxies;
 
 /// The sections, in the order of the reference.
 const SECTIONS: &[Section] = &[
     process::FIRST,
     listeners::SECTION,
+    trust::SECTION,
     netsvr::SECTION,
     process::ADMIN,
     login::SECTION,
@@ -54,6 +56,8 @@ pub struct Config {
     pub node: u16,
     pub runtime: Runtime,
     pub listeners: Vec<Listener>,
+    /// `[trust]`.
+    pub trust: Proxies,
     pub netsvr: Netsvr,
     pub sidecar: Sidecar,
     pub login: LoginSettings,
@@ -255,11 +259,13 @@ fn build(settings: &Settings, machine: &Machine) -> Result<Loaded, ConfigError> 
     settings.check_keys()?;
     let connmix_servers = connmix_server::read(settings)?;
     let number = |path: &str| connmix_server::number(settings, path, &connmix_servers);
-    let listeners = listeners::read(settings, &number)?;
+    let trust = trust::read(settings, "xxim.trusted_proxies")?;
+    let listeners = listeners::read(settings, &number, !trust.trusted.is_empty())?;
     let taken = || xxim_push::descriptors(settings, machine.descriptors_max);
     let config = Config {
         node: settings.number("node")?,
         runtime: process::runtime(settings, machine, &taken)?,
+        trust,
         netsvr: netsvr::read(settings, &listeners, machine)?,
         sidecar: process::sidecar(settings)?,
         login: login::read(settings, &listeners)?,

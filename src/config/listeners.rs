@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::choice::words;
 use super::error::{Complaint, ConfigError};
 use super::keys::{Key, Section, choice, flag, text};
-use super::model::{ClientProtocol, Listener, Route, Service};
+use super::model::{ClientProtocol, Listener, ProxyProtocol, Route, Service};
 use super::places::{address, tls};
 use super::settings::Settings;
 use crate::limits::LISTENERS_MAX;
@@ -31,6 +31,7 @@ words!(ListenerProtocol {
 });
 
 const SERVER: &str = "name of a [[connmix.server]]; may be left out if there is one only";
+const PROXY: &str = "listener.proxy_protocol";
 const NAME: &str = "1 to 255 printable ASCII characters, no `:`; or empty";
 const PEM: &str = "path of a PEM file, relative to the working directory";
 
@@ -55,6 +56,13 @@ const KEYS: &[Key] = &[
              socket the gateway binds it itself.",
         )
     },
+    choice::<ProxyProtocol>(
+        PROXY,
+        "\"off\"",
+        "Whether connections begin with a header of the PROXY protocol, version 1 or 2, which says \
+         whom they come from, before TLS. accept: those of `trust.proxies` may; require: there are \
+         no others.",
+    ),
     choice::<ListenerProtocol>(
         "listener.protocol",
         "",
@@ -123,8 +131,13 @@ const TITLES: &[(&str, &str, &str)] = &[
 /// The number of the rules that clients follow, which the key at a path names.
 pub(crate) type Server<'a> = &'a dyn Fn(&str) -> Result<u16, ConfigError>;
 
-/// Reads `[[listener]]`. Host names are resolved, TLS files looked at.
-pub(crate) fn read(settings: &Settings, number: Server<'_>) -> Result<Vec<Listener>, ConfigError> {
+/// Reads `[[listener]]`. Host names are resolved, TLS files looked at. `believes`: there are
+/// trusted proxies.
+pub(crate) fn read(
+    settings: &Settings,
+    number: Server<'_>,
+    believes: bool,
+) -> Result<Vec<Listener>, ConfigError> {
     let count = settings.count("listener");
     let wanted = match count {
         0 => "there is no listener",
@@ -137,7 +150,8 @@ pub(crate) fn read(settings: &Settings, number: Server<'_>) -> Result<Vec<Listen
             .advise("ringway.example.toml shows one of each kind");
         return Err(settings.error("listener", complaint));
     }
-    (0..count).map(|index| listener(settings, &format!("listener.{index}"), number)).collect()
+    let read = |index| listener(settings, &format!("listener.{index}"), number, believes);
+    (0..count).map(read).collect()
 }
 
 /// Refuses two sockets on one address. `admin` is that of the admin server.
@@ -161,7 +175,12 @@ pub(crate) fn check_overlap(
     Ok(())
 }
 
-fn listener(settings: &Settings, path: &str, number: Server<'_>) -> Result<Listener, ConfigError> {
+fn listener(
+    settings: &Settings,
+    path: &str,
+    number: Server<'_>,
+    believes: bool,
+) -> Result<Listener, ConfigError> {
     if !settings.has(path) {
         let complaint = Complaint::new("it is missing, but a later listener exists")
             .advise("Number the listeners without gaps, from 0");
@@ -174,7 +193,8 @@ fn listener(settings: &Settings, path: &str, number: Server<'_>) -> Result<Liste
     let ipv4 = matches!(service, Service::NetsvrWorker | Service::NetsvrTask);
     let bind = address(settings, &format!("{path}.bind"), ipv4)?;
     let socket = socket(settings, &format!("{path}.socket"))?;
-    let listener = Listener { bind, socket, tls: tls(settings, path)?, service };
+    let proxy = proxy(settings, &format!("{path}.proxy_protocol"), believes)?;
+    let listener = Listener { bind, proxy, socket, tls: tls(settings, path)?, service };
     if is_netsvr(&listener.service) && listener.lets_everybody_in() && !trusted {
         let complaint = Complaint::new(
             "whoever can reach this address could read and control every client: the protocol of \
@@ -188,6 +208,15 @@ fn listener(settings: &Settings, path: &str, number: Server<'_>) -> Result<Liste
         return Err(settings.error(&format!("{path}.bind"), complaint));
     }
     Ok(listener)
+}
+
+fn proxy(settings: &Settings, path: &str, believes: bool) -> Result<ProxyProtocol, ConfigError> {
+    let proxy = settings.choice(path)?;
+    if proxy == ProxyProtocol::Off || believes {
+        return Ok(proxy);
+    }
+    let complaint = Complaint::new("trust.proxies is empty, so nobody may say it");
+    Err(settings.error(path, complaint.advise("List the load balancers in trust.proxies")))
 }
 
 /// The name of a socket that is passed on.

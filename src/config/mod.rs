@@ -26,6 +26,7 @@ mod process;
 mod reference;
 pub(crate) mod settings;
 pub(crate) mod tables;
+mod trust;
 
 pub use self::error::ConfigError;
 pub use self::file::{free as toml_value, line_at};

@@ -86,11 +86,26 @@ words!(SlowClient { Close = "close", Drop = "drop" });
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub bind: SocketAddr,
+    pub proxy: ProxyProtocol,
     /// The name under which a supervisor passes its socket on, if one does.
     pub socket: Option<String>,
     pub tls: Option<TlsFiles>,
     pub service: Service,
 }
+
+/// Whether connections begin with a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// No.
+    #[default]
+    Off,
+    /// Those of trusted proxies may.
+    Accept,
+    /// All of them, and there are none but those of trusted proxies.
+    Require,
+}
+
+words!(ProxyProtocol { Off = "off", Accept = "accept", Require = "require" });
 
 impl Listener {
     /// Whether other machines may reach it and need no certificate.

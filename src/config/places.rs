@@ -7,6 +7,7 @@ use super::error::{Complaint, ConfigError};
 use super::model::TlsFiles;
 use super::settings::Settings;
 use crate::pem::{self, Problem, Wanted};
+use crate::wire::network::Network;
 
 /// Reads an address: literal or host name, and port. With `ipv4` an address of another family is
 /// refused, and of a name's addresses one that is not loopback is preferred (netsvr section 1).
@@ -23,6 +24,19 @@ pub(crate) fn address(
         Err(complaint) => complaint,
     };
     Err(settings.error(path, complaint))
+}
+
+/// Reads a list of addresses and networks.
+pub(crate) fn networks(settings: &Settings, key: &str) -> Result<Vec<Network>, ConfigError> {
+    let texts = settings.texts(key)?;
+    let read = |text: &String| {
+        Network::parse(text).ok_or_else(|| {
+            let complaint = Complaint::new(format!("{text:?} is not an address or network"))
+                .allowed("addresses such as \"10.1.2.3\", networks such as \"10.0.0.0/8\"");
+            settings.error(key, complaint)
+        })
+    };
+    texts.iter().map(read).collect()
 }
 
 /// The URL of a callback; `None` if it is empty.

@@ -42,7 +42,7 @@ use std::sync::atomic::Ordering;
 
 use slab::Slab;
 
-use crate::config::model::Service;
+use crate::config::model::{ProxyProtocol, Service};
 use crate::engine::conns::Conns;
 use crate::engine::conns::{Flags, Kind};
 use crate::engine::drain::Drain;
@@ -84,6 +84,8 @@ const READ_ON_PER_TURN: usize = 256;
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
     pub service: Service,
+    /// Whether its connections begin with a PROXY header.
+    pub proxy: ProxyProtocol,
     /// The address as business processes know it; part of their registration names.
     pub address: SocketAddrV4,
     /// The address that it is bound to.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::model::{SlowClient, WorkerFull, WorkerPick};
 use crate::hub::queues::QueueLimits;
+use crate::wire::forwarded::Proxies;
 
 /// See the module. Built by the shard, which knows the whole configuration.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Settings {
     pub close_timeout: Duration,
     /// -2..=9; 0 switches permessage-deflate off.
     pub compression_level: i8,
+    /// Whom it believes where a client comes from.
+    pub proxies: Proxies,
     /// The address in the names of connections that workers are told.
     pub advertise: SocketAddrV4,
     pub workers: Workers,

@@ -33,8 +33,7 @@ pub struct Upgrade {
     pub headers: Vec<(String, String)>,
     /// All offered sub-protocols, as business processes are told.
     pub sub_protocols: Vec<String>,
-    /// The `X-Forwarded-For` lines as one list, or nothing; for netsvr the first line alone, as it
-    /// came (netsvr section 2.3).
+    /// The first `X-Forwarded-For` line as it came, or nothing (netsvr section 2.3).
     pub x_forwarded_for: String,
     /// The first `X-Real-IP` line, or nothing.
     pub x_real_ip: String,

@@ -109,7 +109,8 @@ pub(super) fn listener_settings(
         };
         let bound = *address;
         let address = SocketAddrV4::new(ip, address.port());
-        Ok(ListenerSettings { service: listener.service.clone(), address, bound, tls })
+        let (service, proxy) = (listener.service.clone(), listener.proxy);
+        Ok(ListenerSettings { service, proxy, address, bound, tls })
     };
     config.listeners.iter().zip(addresses).map(settings).collect()
 }

@@ -9,6 +9,8 @@ use super::{Limit, Unit, fixed};
 pub const HTTP_HEAD_BYTES_MAX: usize = 16_384;
 /// Header lines of an HTTP request head.
 pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of a header of the PROXY protocol, with what version 2 may say beside the addresses.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 /// Levels of arrays and objects in JSON that is read.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Bytes of the reason in a WebSocket close frame (RFC 6455 section 5.5: 125 with the code).
@@ -77,6 +79,12 @@ pub(super) const PEERS: &[Limit] = &[
         HTTP_HEADERS_MAX as i64,
         "Headers of an HTTP request.",
         "The request is answered with 431 and the connection closed.",
+    ),
+    fixed(
+        Unit::Bytes,
+        PROXY_HEADER_BYTES_MAX as i64,
+        "Header of the PROXY protocol; of version 1: 107 bytes.",
+        "The connection is closed.",
     ),
     fixed(
         Unit::Count("levels"),

@@ -31,6 +31,8 @@ kinds! {
     LEAVING = "leaving",
     /// A client of an HTTP listener that has not been upgraded yet.
     GREETING = "http",
+    /// Its load balancer has not said yet whom it comes from.
+    PROXY = "proxy",
     /// Upgraded to netsvr; waits for the callback's verdict or for a worker with room.
     OPENING = "opening",
     NETSVR = "netsvr",

@@ -181,6 +181,8 @@ table! {
         "Accepts that failed, mostly for want of descriptors"
     connections_refused "ringway_connections_refused_total" Count
         "Connections closed at once, at the limit of connections or while draining"
+    proxy_headers_refused "ringway_proxy_headers_refused_total" Count
+        "Connections closed for want of a good PROXY header"
     upgrades_refused "ringway_upgrades_refused_total" Count
         "HTTP requests answered with something else than an upgrade"
     handshake_timeouts "ringway_handshake_timeouts_total" Count

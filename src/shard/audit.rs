@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use crate::engine::LEFT_SPARE;
 use crate::engine::conns::{Conn, Flags};
 use crate::engine::flight::{Flight, Source};
-use crate::limits::{FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::limits::{
+    FRAME_CHARGE_BYTES, HELD_BYTES_MAX, HTTP_HEAD_BYTES_MAX, PROXY_HEADER_BYTES_MAX,
+};
 use crate::lists::numbers::{self, kind};
 use crate::protocols::connmix::limits::CONNMIX_ANSWER_BYTES_MAX;
 use crate::protocols::netsvr::business::Tally;
@@ -144,7 +146,8 @@ impl Shard {
             "triples, requests of xxim"
         );
         assert!(self.engine.tells.is_empty(), "outcomes are awaited");
-        let nobody = self.greetings.is_empty() && self.tenants.have_nobody();
+        let preludes = self.greetings.is_empty() && self.preludes.is_empty();
+        let nobody = preludes && self.tenants.have_nobody();
         assert!(nobody, "protocols keep something of connections that are gone");
         assert!(self.tenants.connmix.rest.is_empty(), "rules go on");
         assert!(self.tenants.are_idle(), "questions of clients are left");
@@ -280,6 +283,7 @@ impl Shard {
             | kind::XXIM
             | kind::XXIM_HTTP
             | kind::GREETING
+            | kind::PROXY
             | kind::LEAVING => {
                 let message_max = self.config.netsvr.customer.receive_pack_limit as usize;
                 (message_max, outbox_bytes_max.max(sizes.frame_bytes_max) + CONTROL_BYTES_MAX)
@@ -304,6 +308,8 @@ impl Shard {
             let held = self.tenants.api.audit(&self.engine, slot).1;
             assert!(held <= message_max + HTTP_HEAD_BYTES_MAX + kept_max, "slot {slot}: {held}");
         }
+        let header = self.preludes.held(&self.engine, slot);
+        assert!(header <= PROXY_HEADER_BYTES_MAX + sizes.piece_bytes_max, "slot {slot}: {header}");
         if let Some(greeting) = self.greetings.of(self.engine.index(slot, kind::GREETING)) {
             let most = HTTP_HEAD_BYTES_MAX + sizes.piece_bytes_max;
             let held = greeting.held();

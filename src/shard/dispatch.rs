@@ -126,6 +126,7 @@ impl Shard {
         let engine = &mut self.engine;
         match engine.conns[slot].kind {
             kind::GREETING => _ = self.greetings.remove(engine.conns[slot].index),
+            kind::PROXY => self.preludes.remove(engine.conns[slot].index),
             kind => hook!(self.tenants, kind, gone(engine, slot), else {}),
         }
         let conn = &mut engine.conns[slot];
@@ -170,7 +171,7 @@ impl Shard {
     fn own_due(&mut self, slot: u32) {
         let engine = &mut self.engine;
         match engine.conns[slot].kind {
-            kind::GREETING => engine.handshake_timed_out(slot),
+            kind::GREETING | kind::PROXY => engine.handshake_timed_out(slot),
             kind => {
                 hook!(self.tenants, kind, due(engine, slot), else engine.set_due(slot, u64::MAX))
             }
@@ -210,9 +211,10 @@ impl Shard {
             let conn = &self.engine.conns[slot];
             let (kind, waits) = (conn.kind, conn.flags.has(Flags::WAITING));
             let engine = &mut self.engine;
-            engine.counters.clients_drained += u64::from(kind != kind::GREETING);
+            let client = !matches!(kind, kind::GREETING | kind::PROXY);
+            engine.counters.clients_drained += u64::from(client);
             match kind {
-                kind::GREETING => engine.finish(slot),
+                kind::GREETING | kind::PROXY => engine.finish(slot),
                 _ if hook!(self.tenants, kind, drain(engine, slot), else false) => {}
                 // What it has sent comes first; it is closed when it has read on.
                 _ if waits || engine.keeps_input(slot) => self.hear_out(slot),

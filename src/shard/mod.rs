@@ -31,6 +31,7 @@ mod dispatch;
 mod fan_out;
 mod letters;
 mod maker;
+mod prelude;
 mod reading;
 pub mod settings;
 mod spare;
@@ -56,6 +57,7 @@ use crate::lists::letters::{Mail, Outgoing};
 use crate::lists::numbers::kind;
 use crate::log::target;
 use crate::metrics::{Counters, DropReason, Gauges};
+use crate::shard::prelude::Preludes;
 use crate::shard::reading::Greeting;
 use crate::shard::tenants::Tenants;
 use crate::wire::tls::Tls;
@@ -81,6 +83,8 @@ pub struct Shard {
     pub engine: Engine,
     /// Connections whose request head is incomplete.
     greetings: Slots<Greeting>,
+    /// Connections whose PROXY header is incomplete.
+    preludes: Preludes,
     /// How they behave.
     greeting_row: u16,
     pub(crate) tenants: Tenants,
@@ -108,14 +112,37 @@ impl Shard {
             config,
             engine,
             greetings: Slots::default(),
+            preludes: Preludes::default(),
             greeting_row,
             forms: Forms::default(),
             spare_ms: 0,
         }
     }
 
-    /// The protocol of its listener takes a connection that was accepted.
+    /// The protocol of its listener takes a connection of which it is known whom it comes from.
     fn greet_with(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
+        self.give(slot, listener, peer);
+        if let Some(config) = &self.engine.listeners[listener].tls {
+            match Tls::new(config.clone()) {
+                Ok(tls) => self.engine.conns[slot].tls = Some(Box::new(tls)),
+                Err(error) => {
+                    if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
+                        tracing::error!(
+                            target: target::SHARD,
+                            listener, %error, unsaid, "TLS can not start"
+                        );
+                    }
+                    return self.engine.finish(slot);
+                }
+            }
+        }
+        self.engine.rearm(slot);
+        if self.engine.conns[slot].tls.is_none() {
+            self.stream_opened(slot);
+        }
+    }
+
+    fn give(&mut self, slot: u32, listener: usize, peer: SocketAddr) {
         let Shard { engine, tenants, .. } = self;
         match engine.listeners[listener].service {
             Service::Http(_) => {
@@ -183,27 +210,9 @@ impl Machine for Shard {
             return None;
         };
         self.engine.counters.connections_accepted += 1;
-        self.greet_with(slot, listener, peer);
-        if let Some(config) = &self.engine.listeners[listener].tls {
-            match Tls::new(config.clone()) {
-                Ok(tls) => self.engine.conns[slot].tls = Some(Box::new(tls)),
-                Err(error) => {
-                    if let Some(unsaid) = self.engine.complaints.allow(self.engine.now.ms) {
-                        tracing::error!(
-                            target: target::SHARD,
-                            listener, %error, unsaid, "TLS can not start"
-                        );
-                    }
-                    self.engine.finish(slot);
-                    self.settle();
-                    return Some(slot);
-                }
-            }
-        }
-        self.engine.rearm(slot);
-        if self.engine.conns[slot].tls.is_none() {
-            self.stream_opened(slot);
-        }
+        let row = self.greeting_row;
+        let heard = self.preludes.begin(&mut self.engine, slot, peer, row);
+        self.heard(slot, heard);
         self.settle_all();
         Some(slot)
     }

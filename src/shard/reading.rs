@@ -13,6 +13,7 @@ use crate::protocols::connmix;
 use crate::protocols::netsvr::business::Asked;
 use crate::protocols::xxim::Piece;
 use crate::shard::Shard;
+use crate::shard::prelude::Heard;
 use crate::shard::tenants::hook;
 use crate::shard::upgrade::{self, Refusal};
 use crate::wire::http::Request;
@@ -88,6 +89,10 @@ impl Shard {
         let conn = &mut self.engine.conns[slot];
         match conn.kind {
             kind::GREETING => self.greet(slot, data),
+            kind::PROXY => {
+                let heard = self.preludes.read(&mut self.engine, slot, data);
+                self.heard(slot, heard);
+            }
             kind::OPENING => conn.decoder.stash(data),
             kind::NETSVR | kind::LEAVING => self.read_frames(slot, data),
             _ if conn.flags.has(Flags::WEBSOCKET) => self.read_frames(slot, data),
@@ -98,6 +103,20 @@ impl Shard {
                 self.tenants.im.end_of_bytes(&mut self.engine, slot);
             }
             _ => self.read_stream(slot, data),
+        }
+    }
+
+    /// The protocol of its listener takes a connection when it is known whom it comes from.
+    pub(super) fn heard(&mut self, slot: u32, heard: Heard) {
+        let Heard::Client(client, mut rest) = heard else { return };
+        let listener = usize::from(self.engine.conns[slot].listener);
+        self.greet_with(slot, listener, client);
+        if rest.is_empty() {
+            return;
+        }
+        self.settle();
+        if !self.engine.holds(slot, &rest) {
+            self.take_in(slot, &mut rest);
         }
     }
 
@@ -137,7 +156,7 @@ impl Shard {
         let customer = &config.netsvr.customer;
         let decided = refusal.map_or_else(|| upgrade::upgrade(request, routes, customer), Err);
         match decided {
-            Ok(upgrade) => self.upgraded(slot, upgrade, rest),
+            Ok(upgrade) => self.upgraded(slot, upgrade, request, rest),
             Err(refusal) => self.turn_away(slot, refusal, Some(request)),
         }
     }
@@ -160,12 +179,13 @@ impl Shard {
         }
     }
 
-    fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, rest: &[u8]) {
+    fn upgraded(&mut self, slot: u32, mut upgrade: Upgrade, request: &Request<'_>, rest: &[u8]) {
         let peer = match self.greetings.remove_of(self.engine.index(slot, kind::GREETING)) {
             Some(greeting) => Some(greeting.peer),
             None => self.tenants.xxim.http_upgraded(&self.engine, slot),
         };
         let Some(peer) = peer else { return };
+        let peer = self.engine.settings.proxies.client(peer, request);
         let conn = &mut self.engine.conns[slot];
         conn.decoder.stash(rest);
         conn.active_ms = self.engine.now.ms;

@@ -22,6 +22,7 @@ pub(super) fn of_engine(config: &Config) -> Settings {
         handshake_timeout: runtime.handshake_timeout,
         close_timeout: runtime.close_timeout,
         compression_level: config.netsvr.customer.compression_level,
+        proxies: config.trust.clone(),
         advertise: config.netsvr.advertise,
         workers: Workers {
             pick: worker.pick,

@@ -146,17 +146,9 @@ pub fn upgrade(
         raw_query: text(request.query),
         headers: if netsvrs { Vec::new() } else { headers().collect() },
         sub_protocols: told_sub_protocols(request),
-        x_forwarded_for: forwarded_for(request, netsvrs),
+        x_forwarded_for: text(request.header("X-Forwarded-For").unwrap_or_default()),
         x_real_ip: text(request.header("X-Real-IP").unwrap_or_default()),
     })
-}
-
-fn forwarded_for(request: &Request<'_>, first_line: bool) -> String {
-    const NAME: &str = "X-Forwarded-For";
-    match first_line {
-        true => text(request.header(NAME).unwrap_or_default()),
-        false => text(&request.joined(NAME)),
-    }
 }
 
 /// What a request for xxim is refused for beside what every request is (xxim section 1.1): its

@@ -9,12 +9,15 @@
 //! [`crate::protocols`].
 
 pub mod deflate;
+pub mod forwarded;
 pub mod framing;
 pub mod http;
 pub mod json;
 pub mod mesh;
+pub mod network;
 pub mod origin;
 pub mod path;
+pub mod proxy;
 pub mod queue;
 pub mod sub_protocols;
 pub mod tls;

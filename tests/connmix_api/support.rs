@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use ringway::config::all::Config;
-use ringway::config::model::{Listener, Service};
+use ringway::config::model::{Listener, ProxyProtocol, Service};
 use ringway::hub::ConnId;
 use ringway::hub::client_id::ClientIds;
 use ringway::wire::websocket::mask_frame;
@@ -21,6 +21,7 @@ pub fn config() -> (Config, usize) {
         let bind = "127.0.0.1:0".parse().expect("an address");
         config.listeners.push(Listener {
             bind,
+            proxy: ProxyProtocol::Off,
             socket: None,
             tls: None,
             service: Service::ConnmixApi,

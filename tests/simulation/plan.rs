@@ -118,6 +118,7 @@ impl Plan {
     pub fn listeners(config: &Config) -> Vec<ListenerSettings> {
         let address = config.netsvr.advertise;
         let settings = |listener: &Listener| ListenerSettings {
+            proxy: Default::default(),
             service: listener.service.clone(),
             address,
             bound: listener.bind,

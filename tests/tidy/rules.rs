@@ -40,9 +40,21 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "protocols::im::config",
             "protocols::netsvr::config",
             "protocols::xxim::config",
+            "wire::forwarded",
         ],
     ),
-    ("config", &["config", "limits", "log::target", "pem", "wire::origin"]),
+    (
+        "config",
+        &[
+            "config",
+            "limits",
+            "log::target",
+            "pem",
+            "wire::forwarded",
+            "wire::network",
+            "wire::origin",
+        ],
+    ),
     ("metrics", &["metrics", "limits"]),
     ("patience.rs", &[]),
     (

@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
-use ringway::config::model::{Listener, Service, Verifier};
+use ringway::config::model::{Listener, ProxyProtocol, Service, Verifier};
 use ringway::protocols::xxim::wire::proto::{PushBody, ResponseBody};
 use ringway::protocols::xxim::wire::tcp;
 use ringway::wire::websocket::mask_frame;
@@ -140,7 +140,13 @@ fn without_a_websocket_the_stream_ends_behind_the_answers() {
     let mut config = config(&upstream.url);
     config.runtime.close_timeout = PATIENCE;
     let bind = ([127, 0, 0, 1], 0).into();
-    config.listeners.push(Listener { bind, socket: None, tls: None, service: Service::XximTcp });
+    config.listeners.push(Listener {
+        bind,
+        proxy: ProxyProtocol::Off,
+        socket: None,
+        tls: None,
+        service: Service::XximTcp,
+    });
     let at = config.listeners.len() - 1;
     let server = Server::start(config);
     let framed =

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use prost::Message;
 use ringway::config::all::Config;
 use ringway::config::model::{ClientProtocol, Service};
+use ringway::protocols::xxim::config::XximKey;
 use ringway::protocols::xxim::config::upstream::{XximMode, XximRoute, XximTarget, XximUpstream};
-use ringway::protocols::xxim::config::{Network, XximKey};
 use ringway::protocols::xxim::wire::cipher::Cipher;
 use ringway::protocols::xxim::wire::proto::{
     PushBody, RequestBody, ResponseBody, SetCxnParamsReq, SetUserParamsReq,
 };
+use ringway::wire::network::Network;
 use ringway::wire::websocket::mask_frame;
 
 use crate::common::{self, Client, Frame, Server};
@@ -33,7 +34,7 @@ const PREFIXES: [&str; 4] = ["/v1/user/", "/v1/relation/", "/v1/msg/", "/v1/grou
 pub fn config(upstream: &str) -> Config {
     let mut config = common::config();
     config.xxim.crypto.private_key = Some(XximKey::File(KEY_FILE.into()));
-    config.xxim.trusted_proxies = vec![Network::parse("127.0.0.0/8").expect("a network")];
+    config.trust.trusted = vec![Network::parse("127.0.0.0/8").expect("a network")];
     config.xxim_upstreams.upstreams = vec![http(upstream)];
     let route = |prefix| XximRoute::new(prefix, XximTarget::Upstream(0), Duration::from_secs(10));
     config.xxim_upstreams.routes = PREFIXES.map(route).into();

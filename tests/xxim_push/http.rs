@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
-use ringway::protocols::xxim::config::Network;
 use ringway::protocols::xxim::config::push::XximPushService;
 use ringway::protocols::xxim::wire::proto as pb;
+use ringway::wire::network::Network;
 
 use crate::{SECRET, service, start};
 

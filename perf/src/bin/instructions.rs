@@ -164,6 +164,7 @@ impl Rig {
         let config = ringway::config::all::load_with(file.path(), [])?.config;
         let settings = |listener: &ringway::config::model::Listener| ListenerSettings {
             service: listener.service.clone(),
+            proxy: listener.proxy,
             address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1),
             bound: listener.bind,
             tls: None,

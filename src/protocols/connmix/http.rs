@@ -217,9 +217,10 @@ impl super::api::Api {
         reading: &mut Reading,
         request: &Request<'_>,
     ) {
-        let Some(peer) = self.api(engine, slot).map(|conn| conn.peer.ip()) else { return };
+        let Some(peer) = self.api(engine, slot).map(|conn| conn.peer) else { return };
+        let client = engine.settings.proxies.client(peer, request).ip();
         let manner = request.manner();
-        match requests::endpoint(request, peer, &self.config.connmix.api) {
+        match requests::endpoint(request, client, &self.config.connmix.api) {
             Ok(endpoint) => reading.plan = Some(Plan { endpoint, manner }),
             Err(refusal) => {
                 // Nobody reads its body.

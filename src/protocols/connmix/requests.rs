@@ -105,8 +105,8 @@ impl From<HttpFault> for Refusal {
     }
 }
 
-/// Which endpoint a request is for. `peer` is the address that it came from.
-pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint, Refusal> {
+/// Which endpoint a request is for. `client` is the address that it came from.
+pub fn endpoint(request: &Http<'_>, client: IpAddr, api: &Api) -> Result<Endpoint, Refusal> {
     if !comes_from_a_friend(request, api) {
         return Err(FOREIGN);
     }
@@ -124,7 +124,7 @@ pub fn endpoint(request: &Http<'_>, peer: IpAddr, api: &Api) -> Result<Endpoint,
     if !right {
         return Err(if method == "POST" { ONLY_POST } else { ONLY_GET });
     }
-    let may_write = permission(request, peer, api).ok_or(UNAUTHORIZED)?;
+    let may_write = permission(request, client, api).ok_or(UNAUTHORIZED)?;
     match endpoint {
         Endpoint::Send | Endpoint::Publish if !may_write => Err(FORBIDDEN),
         Endpoint::WebSocket { .. } => {
@@ -146,7 +146,7 @@ fn comes_from_a_friend(request: &Http<'_>, api: &Api) -> bool {
 }
 
 /// Whether the sender may do more than look; `None` if it may do nothing (section 1.3).
-fn permission(request: &Http<'_>, peer: IpAddr, api: &Api) -> Option<bool> {
+fn permission(request: &Http<'_>, client: IpAddr, api: &Api) -> Option<bool> {
     if api.users.is_empty() {
         return Some(true);
     }
@@ -159,7 +159,7 @@ fn permission(request: &Http<'_>, peer: IpAddr, api: &Api) -> Option<bool> {
     let fits = |user: &&User| {
         // Both are compared, whatever the first one says.
         let same = same(&user.username, &name) & same(&user.password, &password);
-        same && user.may_come_from(peer)
+        same && user.may_come_from(client)
     };
     api.users.iter().find(fits).map(|user| user.write)
 }

@@ -28,7 +28,7 @@ use crate::hub::login::{Login, Question, Verdict};
 use crate::lists::numbers::kind;
 use crate::protocols::xxim::config::upstream::{XximMode, XximTarget};
 use crate::protocols::xxim::letters::{ServiceRequest, UpstreamCall, UpstreamResult};
-use crate::protocols::xxim::rules::{client_ip, cors, first_values};
+use crate::protocols::xxim::rules::{cors, first_values};
 use crate::protocols::xxim::wire::proto::{CommonReq, CommonResp};
 use crate::protocols::xxim::wire::{self, Identity, LocalMethod, code, text};
 use crate::wire::http;
@@ -239,15 +239,14 @@ impl super::Xxim {
             let line = request.header(name).unwrap_or_default();
             String::from_utf8_lossy(line).into_owned()
         };
-        let forwarded = String::from_utf8_lossy(&request.joined("X-Forwarded-For")).into_owned();
-        let real = value("X-Real-IP");
+        let client = engine.settings.proxies.client(peer, request);
         let headers = request.headers();
         let headers = headers
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()));
         let plan = Plan {
             method: String::from_utf8_lossy(request.path).into(),
             form: Form { manner, cors },
-            ip: client_ip(peer, &forwarded, &real, &config.xxim.trusted_proxies),
+            ip: client.ip().to_canonical().to_string(),
             user_agent: value("User-Agent"),
             headers: headers.collect(),
         };

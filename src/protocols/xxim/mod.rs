@@ -43,7 +43,7 @@ use crate::lists::numbers::kind;
 use crate::metrics::{DropReason, Gauges};
 use crate::protocols::xxim::letters::Letter;
 use crate::protocols::xxim::rules::{
-    Client, Close, InFlight, Step, Triple, client_ip, first_values, query_login,
+    Client, Close, InFlight, Step, Triple, first_values, query_login,
 };
 use crate::protocols::xxim::wire::{Carrier, EVENT_AFTER_CONNECT, GREETING, Identity, Push, tcp};
 use crate::spare::Look;
@@ -369,10 +369,10 @@ impl Tenant for Xxim {
     /// A WebSocket connection was upgraded; the answer is queued.
     fn upgraded(&mut self, engine: &mut Engine, slot: u32, peer: SocketAddr, upgrade: Upgrade) {
         let config = &self.config.xxim;
-        let Upgrade { headers, x_forwarded_for, x_real_ip, raw_query, .. } = upgrade;
+        let Upgrade { headers, raw_query, .. } = upgrade;
         let user_agent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("User-Agent"));
         let mut identity = Identity {
-            ip: client_ip(peer, &x_forwarded_for, &x_real_ip, &config.trusted_proxies),
+            ip: peer.ip().to_canonical().to_string(),
             user_agent: user_agent.map(|(_, value)| value.clone()).unwrap_or_default(),
             headers: first_values(headers),
             ..Identity::default()

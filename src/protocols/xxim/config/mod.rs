@@ -3,7 +3,6 @@
 pub mod push;
 pub mod upstream;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -77,8 +76,6 @@ pub struct Xxim {
     pub query_auth: bool,
     /// Pages whose clients may come in.
     pub allow_origin: Origins,
-    /// Whose `X-Forwarded-For` and `X-Real-IP` are believed (section 1.7).
-    pub trusted_proxies: Vec<Network>,
     /// Bytes of one message of a client.
     pub message_bytes_max: u32,
     /// Bytes of one message to a client.
@@ -141,49 +138,6 @@ pub enum XximKey {
     Made,
 }
 
-/// A network of IP addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    /// Reads `address/bits` or a single address. `None`: it is neither.
-    pub fn parse(text: &str) -> Option<Network> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(most);
-        (bits <= most).then_some(Network { address, bits })
-    }
-
-    /// Whether every address of its family is in it.
-    pub fn is_everybody(&self) -> bool {
-        self.bits == 0
-    }
-
-    /// Whether the address is in the network; families are told apart.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let shift = 32 - u32::from(self.bits);
-                let of = |bits: u32| bits.checked_shr(shift).unwrap_or(0);
-                of(network.to_bits()) == of(address.to_bits())
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128 - u32::from(self.bits);
-                let of = |bits: u128| bits.checked_shr(shift).unwrap_or(0);
-                of(network.to_bits()) == of(address.to_bits())
-            }
-            _ => false,
-        }
-    }
-}
-
 const fn off(key: &'static str, what: &'static str) -> Key {
     Key { default: "false", ..flag(key, what) }
 }
@@ -232,11 +186,7 @@ const KEYS: &[Key] = &[
     Key {
         kind: ValueType::Texts,
         allowed: "list of addresses and networks, e.g. \"10.0.0.0/8\"",
-        ..text(
-            "xxim.trusted_proxies",
-            "[]",
-            "Proxies whose `X-Forwarded-For` and `X-Real-IP` are believed.",
-        )
+        ..text("xxim.trusted_proxies", "[]", "Another name of `trust.proxies`, for all protocols.")
     },
     Key {
         allowed: "path of a PEM file (PKCS#8 or PKCS#1), \"generate\", or empty",
@@ -286,7 +236,6 @@ pub(crate) fn read(settings: &Settings) -> Result<Xxim, ConfigError> {
             == AuthUnavailable::Close,
         query_auth: settings.flag(&key("query_auth"))?,
         allow_origin: origins::read(settings, &key("allow_origin"), OriginMode::Origin)?,
-        trusted_proxies: networks(settings, "xxim.trusted_proxies")?,
         message_bytes_max: settings.number(&key("message_bytes_max"))?,
         response_bytes_max: settings.number(&key("response_bytes_max"))?,
         requests_max: settings.number(&key("requests_max"))?,
@@ -328,40 +277,4 @@ fn crypto(settings: &Settings) -> Result<XximCrypto, ConfigError> {
         ip_rate: settings.number(&key("ip_rate"))?,
         rate: settings.number(&key("rate"))?,
     })
-}
-
-/// Reads a list of addresses and networks.
-pub(crate) fn networks(settings: &Settings, key: &str) -> Result<Vec<Network>, ConfigError> {
-    let texts = settings.texts(key)?;
-    let read = |text: &String| {
-        Network::parse(text).ok_or_else(|| {
-            let complaint = Complaint::new(format!("{text:?} is not an address or network"))
-                .allowed("addresses such as \"10.1.2.3\", networks such as \"10.0.0.0/8\"");
-            settings.error(key, complaint)
-        })
-    };
-    texts.iter().map(read).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_are_compared_as_numbers() {
-        let network = |text| Network::parse(text).expect(text);
-        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert!(network("10.0.0.0/8").contains(ip("10.255.1.2")));
-        assert!(network("10.0.0.0/8").contains(ip("::ffff:10.1.1.1")));
-        assert!(!network("10.0.0.0/8").contains(ip("11.0.0.1")));
-        assert!(network("0.0.0.0/0").contains(ip("200.1.1.1")));
-        assert!(!network("0.0.0.0/0").contains(ip("::1")));
-        assert!(network("192.0.2.7").contains(ip("192.0.2.7")));
-        assert!(!network("192.0.2.7").contains(ip("192.0.2.8")));
-        assert!(network("fd00::/8").contains(ip("fdff::1")));
-        assert!(network("::/0").contains(ip("2001:db8::1")));
-        for text in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.0/", "host", "::/129"] {
-            assert_eq!(Network::parse(text), None, "{text}");
-        }
-    }
 }

@@ -6,12 +6,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Network, networks};
 use crate::config::error::{Complaint, ConfigError};
 use crate::config::keys::{Key, Section, ValueType, flag, secret, text};
 use crate::config::model::TlsFiles;
-use crate::config::places::{address, tls};
+use crate::config::places::{address, networks, tls};
 use crate::config::settings::Settings;
+use crate::wire::network::Network;
 
 /// The push service (section 6.1).
 #[derive(Clone, PartialEq)]

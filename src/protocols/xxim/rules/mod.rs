@@ -32,7 +32,7 @@ use crate::protocols::xxim::wire::{
 
 pub use holders::{Claimed, Holders, Triple};
 pub use in_flight::InFlight;
-pub use origin::{client_ip, cors, first_values, query_login};
+pub use origin::{cors, first_values, query_login};
 pub use turns::{TurnRules, Turns};
 
 /// Bytes below which `strict_seeds` refuses a seed (section 9.2).

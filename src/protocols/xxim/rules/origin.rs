@@ -1,45 +1,10 @@
-//! Where a client comes from, as its handshake and the proxies before the gateway tell it
-//! (specification sections 1.1, 1.7 and 7.1).
+//! Where a client comes from, as its handshake tells it (specification sections 1.1, 1.7 and 7.1).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 
-use crate::protocols::xxim::config::Network;
 use crate::protocols::xxim::wire::Identity;
 use crate::wire::http;
 use crate::wire::origin::{self, Origins};
-
-/// The address of the client: what a trusted proxy says, else the peer's. Of `X-Forwarded-For` the
-/// last address counts that is not a trusted proxy itself: what stands before it is hearsay.
-pub fn client_ip(
-    peer: SocketAddr,
-    forwarded_for: &str,
-    real_ip: &str,
-    trusted: &[Network],
-) -> String {
-    let peer = peer.ip().to_canonical();
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
-    if !is_trusted(peer) {
-        return peer.to_string();
-    }
-    let mut last = None;
-    for text in forwarded_for.rsplit(',') {
-        let Some(ip) = address(text) else { break };
-        last = Some(ip);
-        if !is_trusted(ip) {
-            break;
-        }
-    }
-    last.or_else(|| address(real_ip)).unwrap_or(peer).to_string()
-}
-
-/// An address, with or without port, brackets and white space.
-fn address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let ip = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|at| at.ip()));
-    ip.map(|ip: IpAddr| ip.to_canonical())
-}
 
 /// The first value of each header, ascending, under the names by which the original tells them
 /// (`ConnParam.headers`): the first letter and each one behind a hyphen are capital, the others
@@ -131,24 +96,6 @@ pub fn cors(request: &http::Request<'_>, listed: &Origins) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ip(peer: &str, forwarded: &str, real: &str) -> String {
-        let trusted: Vec<_> =
-            ["10.0.0.0/8", "::1"].iter().filter_map(|text| Network::parse(text)).collect();
-        client_ip(peer.parse().expect("an address"), forwarded, real, &trusted)
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_believed() {
-        assert_eq!(ip("203.0.113.9:5", "192.0.2.1", "192.0.2.2"), "203.0.113.9");
-        assert_eq!(ip("10.0.0.1:5", "192.0.2.1", "192.0.2.2"), "192.0.2.1");
-        assert_eq!(ip("10.0.0.1:5", "6.6.6.6, 192.0.2.1, 10.0.0.7", ""), "192.0.2.1");
-        assert_eq!(ip("10.0.0.1:5", "10.0.0.9,10.0.0.7", ""), "10.0.0.9");
-        assert_eq!(ip("10.0.0.1:5", "", "192.0.2.2:80"), "192.0.2.2");
-        assert_eq!(ip("10.0.0.1:5", "nonsense", "also"), "10.0.0.1");
-        assert_eq!(ip("[::1]:5", "[2001:db8::1]:443", ""), "2001:db8::1");
-        assert_eq!(ip("[::ffff:10.0.0.1]:5", "[2001:db8::2]", ""), "2001:db8::2");
-    }
 
     #[test]
     fn a_query_counts_only_with_user_and_token() {
