@@ -42,6 +42,9 @@ impl Admin {
             login: LoginSettings::default(),
             xxim: Default::default(),
             shown_key: None,
+            mesh: None,
+            admin_socket: None,
+            namer: Default::default(),
         };
         let (mailbox, _) = Mailbox::new(1, Gone::default()).unwrap();
         let (sidecar, requests) = sidecar::channel(1, &settings.life);

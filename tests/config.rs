@@ -10,17 +10,19 @@ mod import;
 mod limits_table;
 #[path = "config/origins.rs"]
 mod origins;
+#[path = "config/process.rs"]
+mod process;
 #[path = "config/secrets.rs"]
 mod secrets;
 
+use process::LISTENERS;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringway::config::all::{Config, Loaded};
 use ringway::config::model::{
-    Admin, Drain, Log, MessageType, OriginMode, Origins, Runtime, SlowClient, WorkerFull,
-    WorkerPick,
+    Drain, Log, MessageType, OriginMode, Origins, Runtime, SlowClient, WorkerFull, WorkerPick,
 };
 use ringway::config::{self, ConfigError};
 use ringway::limits::{self, Limit, Unit};
@@ -30,19 +32,6 @@ use ringway::protocols::netsvr::config::{
 use ringway::protocols::netsvr::wire::Generation;
 use ringway::wire::forwarded::{Proxies, Saying};
 use ringway::wire::network::Network;
-
-/// Listeners that a configuration can not do without.
-const LISTENERS: &str = r#"
-[[listener]]
-bind = "127.0.0.1:6060"
-routes = [ { path = "/netsvr", protocol = "netsvr" } ]
-[[listener]]
-bind = "127.0.0.1:6061"
-protocol = "netsvr-worker"
-[[listener]]
-bind = "127.0.0.1:6062"
-protocol = "netsvr-task"
-"#;
 
 fn root(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
@@ -184,6 +173,7 @@ heartbeat_message = "c"
 on_open = 21
 on_message = 22
 [admin]
+socket = "admin.sock"
 bind = ""
 connections_max = 16
 request_timeout = "3s"
@@ -283,7 +273,7 @@ fn every_key_reaches_the_configuration() {
             metrics_items: vec![1, 13],
             cluster: false,
         },
-        admin: Admin { bind: None, connections_max: 16, request_timeout: Duration::from_secs(3) },
+        admin: process::admin(),
         log: Log { filter: "warn,ringway::shard=debug".to_owned(), json: true },
         // What the other protocols have is tested beside them.
         connmix_servers: loaded.config.connmix_servers.clone(),

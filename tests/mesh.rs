@@ -10,6 +10,9 @@ mod cluster;
 mod credentials;
 #[path = "mesh/failures.rs"]
 mod failures;
+#[path = "operators/http.rs"]
+#[allow(dead_code)]
+mod http;
 #[path = "im/support.rs"]
 #[allow(dead_code)]
 mod im;
@@ -19,6 +22,8 @@ mod logins;
 mod nats;
 #[path = "mesh/operations.rs"]
 mod operations;
+#[path = "mesh/operators.rs"]
+mod operators;
 #[path = "mesh/queries.rs"]
 mod queries;
 #[path = "xxim/vectors.rs"]

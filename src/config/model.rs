@@ -225,8 +225,10 @@ words!(WorkerFull { Wait = "wait", Drop = "drop" });
 /// `/metrics`, `/healthz`, `/readyz`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
-    /// `None` switches the admin server off.
+    /// `None`: it has no port.
     pub bind: Option<SocketAddr>,
+    /// `None`: it has no socket in the file system.
+    pub socket: Option<PathBuf>,
     pub connections_max: u32,
     /// For one connection, from accept to the last byte.
     pub request_timeout: Duration,

@@ -1,6 +1,7 @@
 //! The process: `[runtime]`, `[sidecar]`, `[admin]`, `[log]`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::{Complaint, ConfigError};
@@ -39,7 +40,17 @@ const OUTSIDE: &[Key] = &[
         ..text(
             "admin.bind",
             "\"127.0.0.1:9464\"",
-            "Address of `/metrics`, `/healthz` and `/readyz`. Empty: none.",
+            "Address of `/metrics`, `/healthz` and `/readyz`; on loopback also of the interface of \
+             `ringway ctl`, by which whoever works on the machine can see and steer. Empty: none.",
+        )
+    },
+    Key {
+        allowed: "path of a file, or empty",
+        ..text(
+            "admin.socket",
+            "\"\"",
+            "Path of a Unix socket for `ringway ctl`, for root and the user of the gateway. Empty: \
+             none.",
         )
     },
     Key {
@@ -236,6 +247,7 @@ pub(crate) fn admin(settings: &Settings) -> Result<Admin, ConfigError> {
     let off = settings.text("admin.bind")?.is_empty();
     Ok(Admin {
         bind: if off { None } else { Some(address(settings, "admin.bind", false)?) },
+        socket: Some(settings.text("admin.socket")?).filter(|p| !p.is_empty()).map(PathBuf::from),
         connections_max: settings.number("admin.connections_max")?,
         request_timeout: settings.duration("admin.request_timeout")?,
     })

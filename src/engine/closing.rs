@@ -30,8 +30,8 @@ use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::wire::websocket::{self, Violation};
 
-pub(crate) const SHUTDOWN: CloseReason = CloseReason { code: 1001, text: "server shutdown" };
-const SLOW: CloseReason = CloseReason { code: 1008, text: "slow consumer" };
+pub(crate) const SHUTDOWN: CloseReason = CloseReason::new(1001, "server shutdown");
+const SLOW: CloseReason = CloseReason::new(1008, "slow consumer");
 /// Close code of a message that is too large.
 const TOO_LARGE: u16 = 1009;
 
@@ -40,7 +40,7 @@ impl Engine {
     /// Nothing is sent after it. Without a WebSocket there is no frame, and only the end of the
     /// stream follows.
     pub(crate) fn close(&mut self, slot: u32, reason: CloseReason) {
-        self.close_with(slot, reason.code, reason.text);
+        self.close_with(slot, reason.code, &reason.text);
     }
 
     /// The same with a text that is not a constant.

@@ -5,6 +5,7 @@
 //! rare (handshake, TLS, kept input, business connections) is boxed and freed when it is over.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::engine::flight::Flight;
 use crate::engine::forms::Made;
 use crate::engine::later::{Later, Seal};
 use crate::engine::outbox::Outbox;
+use crate::engine::traffic::{Peer, Traffic};
 use crate::hub::ConnId;
 use crate::wire::tls::Tls;
 use crate::wire::websocket::Decoder;
@@ -77,6 +79,9 @@ impl Kind {
     /// Refused, or closing without having been opened; only waits for its end.
     pub const LEAVING: Kind = Kind(1);
 }
+
+/// Every kind has a number below this one.
+pub const KINDS_MAX: usize = 32;
 
 /// State bits of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,7 +167,12 @@ const GONE_MAX: usize = 16 * 1024;
 pub struct Conns {
     shard: u8,
     slots: Vec<Conn>,
+    /// Of the connections in the same slots.
+    traffic: Vec<Traffic>,
+    peers: Vec<Peer>,
     free: VecDeque<u32>,
+    /// Connections by kind.
+    kinds: [u32; KINDS_MAX],
     /// What encrypts a push to the connection of a slot now; long enough for the highest slot that
     /// ever had one.
     seals: Vec<Option<Rc<dyn Seal>>>,
@@ -172,19 +182,30 @@ impl Conns {
     /// A slab that will not move while it holds up to `connections_max`.
     pub fn new(shard: u8, connections_max: u32) -> Conns {
         let slots_max = connections_max.min(ConnId::SLOTS_MAX);
-        let slots = Vec::with_capacity(slots_max as usize);
-        Conns { shard, slots, free: VecDeque::new(), seals: Vec::new() }
+        let slots_max = slots_max as usize;
+        Conns {
+            shard,
+            slots: Vec::with_capacity(slots_max),
+            traffic: Vec::with_capacity(slots_max),
+            peers: Vec::with_capacity(slots_max),
+            free: VecDeque::new(),
+            kinds: [0; KINDS_MAX],
+            seals: Vec::new(),
+        }
     }
 
-    /// Takes a slot for a connection accepted at `unix` seconds; `None` if there are too many.
+    /// Takes a slot for a connection of `peer` that was accepted at `unix` seconds; `None` if there
+    /// are too many.
     ///
     /// A slot that was born this very second is left for later if the slab can grow, so that
     /// generations stay close to the clock under a storm of short connections.
-    pub fn open(&mut self, unix: u32, listener: u16, now_ms: u64) -> Option<u32> {
+    pub fn open(&mut self, unix: u32, listener: u16, peer: SocketAddr, now_ms: u64) -> Option<u32> {
         let fresh = self.free.front().is_none_or(|&slot| self[slot].generation >= unix);
         let grow = fresh && self.slots.len() < self.slots.capacity();
         let slot = if grow {
             self.slots.push(Conn::free(0));
+            self.traffic.push(Traffic::default());
+            self.peers.push(Peer::NONE);
             self.slots.len() as u32 - 1
         } else {
             self.free.pop_front()?
@@ -192,11 +213,15 @@ impl Conns {
         let generation = unix.max(self[slot].generation.wrapping_add(1));
         let kind = Kind::LEAVING;
         self[slot] = Conn { listener, kind, active_ms: now_ms, ..Conn::free(generation) };
+        self.kinds[usize::from(kind.0)] += 1;
+        self.traffic[slot as usize] = Traffic::default();
+        self.peers[slot as usize] = peer.into();
         Some(slot)
     }
 
     /// Gives a slot back.
     pub fn free(&mut self, slot: u32) {
+        self.kinds[usize::from(self[slot].kind.0)] -= 1;
         self[slot] = Conn::free(self[slot].generation);
         self.set_seal(slot, None);
         self.free.push_back(slot);
@@ -216,9 +241,29 @@ impl Conns {
         let end = self.slots.len();
         self.free.retain(|&slot| (slot as usize) < end);
         self.free.shrink_to(2 * self.free.len());
+        self.traffic.truncate(end);
+        self.peers.truncate(end);
         self.seals.truncate(end);
         allocator::give_back_room(&mut self.slots);
+        allocator::give_back_room(&mut self.traffic);
+        allocator::give_back_room(&mut self.peers);
         allocator::give_back_room(&mut self.seals);
+    }
+
+    /// What has gone over the connection.
+    pub fn traffic(&self, slot: u32) -> Traffic {
+        self.traffic[slot as usize]
+    }
+
+    /// The same, to be counted.
+    #[inline]
+    pub fn traffic_mut(&mut self, slot: u32) -> &mut Traffic {
+        &mut self.traffic[slot as usize]
+    }
+
+    /// The address at the other end of the socket.
+    pub fn peer(&self, slot: u32) -> SocketAddr {
+        self.peers[slot as usize].address()
     }
 
     /// What encrypts a push to the connection now, if anything does.
@@ -275,6 +320,29 @@ impl Conns {
     /// Slots in use.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// How many connections there are of each kind of which there is one.
+    pub fn by_kind(&self) -> Vec<(Kind, u64)> {
+        let counts = (0..).map(Kind).zip(&self.kinds);
+        let there = counts.filter(|(kind, count)| *kind != Kind::FREE && **count > 0);
+        there.map(|(kind, count)| (kind, u64::from(*count))).collect()
+    }
+
+    /// A connection is of another kind now; its protocol keeps what it knows at `index`.
+    pub fn set_kind(&mut self, slot: u32, kind: Kind, index: u32) {
+        let conn = &mut self[slot];
+        let before = std::mem::replace(&mut conn.kind, kind);
+        conn.index = index;
+        self.kinds[usize::from(before.0)] -= 1;
+        self.kinds[usize::from(kind.0)] += 1;
+    }
+
+    /// For tests: panics if the connections of a kind are not as many as are counted.
+    pub fn check_kinds(&self) {
+        let mut kinds = [0; KINDS_MAX];
+        self.iter().for_each(|(_, conn)| kinds[usize::from(conn.kind.0)] += 1);
+        assert_eq!(kinds, self.kinds, "connections by kind");
     }
 
     /// Whether no slot is in use.
@@ -428,12 +496,15 @@ impl std::ops::IndexMut<u32> for Conns {
 mod tests {
     use super::*;
 
+    const PEER: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
     #[test]
     fn a_slot_never_has_the_same_generation_twice_even_within_one_second() {
         let mut conns = Conns::new(3, 2);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..100 {
-            let slot = conns.open(1000, 0, 0).expect("there is a free slot");
+            let slot = conns.open(1000, 0, PEER, 0).expect("there is a free slot");
             assert!(seen.insert(conns.id(slot)));
             let id = conns.id(slot);
             assert_eq!(conns.slot(id), Some(slot));
@@ -448,7 +519,8 @@ mod tests {
         let mut conns = Conns::new(0, PEAK);
         let mut seen = std::collections::HashSet::new();
         let mut fill = |conns: &mut Conns, unix: u32| -> Vec<u32> {
-            let mut slots: Vec<u32> = (0..PEAK).filter_map(|_| conns.open(unix, 0, 0)).collect();
+            let mut slots: Vec<u32> =
+                (0..PEAK).filter_map(|_| conns.open(unix, 0, PEER, 0)).collect();
             assert!(slots.iter().all(|&slot| seen.insert(conns.id(slot))));
             slots.sort_unstable();
             assert!(slots.iter().copied().eq(0..PEAK));
@@ -472,11 +544,11 @@ mod tests {
     #[test]
     fn a_full_slab_refuses_and_an_old_slot_is_used_again() {
         let mut conns = Conns::new(0, 2);
-        let first = conns.open(1000, 0, 0).expect("empty slab");
-        conns.open(1000, 0, 0).expect("one slot is left");
-        assert_eq!(conns.open(1000, 0, 0), None);
+        let first = conns.open(1000, 0, PEER, 0).expect("empty slab");
+        conns.open(1000, 0, PEER, 0).expect("one slot is left");
+        assert_eq!(conns.open(1000, 0, PEER, 0), None);
         conns.free(first);
-        assert_eq!(conns.open(1001, 0, 0), Some(first));
+        assert_eq!(conns.open(1001, 0, PEER, 0), Some(first));
         assert_eq!(conns.len(), 2);
     }
 }

@@ -84,7 +84,7 @@ impl Drain {
 
     /// What clients are told.
     pub fn reason(&self) -> CloseReason {
-        self.order.reason
+        self.order.reason.clone()
     }
 
     /// Whose turn it is, and whether it has not been put off before.

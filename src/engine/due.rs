@@ -11,7 +11,7 @@ use crate::hub::push::CloseReason;
 use crate::metrics::DropReason;
 use crate::wire::websocket;
 
-const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
+const IDLE: CloseReason = CloseReason::new(1001, "heartbeat timeout");
 
 /// What has come due and is not done yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

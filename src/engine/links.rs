@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::model::WorkerPick;
+use crate::engine::look;
 use crate::hub::ConnId;
 use crate::spare::Look;
 
@@ -128,6 +129,23 @@ impl Links {
     /// The worker with this registration name.
     pub fn named(&self, name: &str) -> Option<ConnId> {
         self.links.iter().find(|link| link.worker.name == name).map(|link| link.worker.conn)
+    }
+
+    /// The registration name of a worker.
+    pub fn name_of(&self, worker: ConnId) -> Option<String> {
+        self.links.iter().find(|link| link.worker.conn == worker).map(|l| l.worker.name.clone())
+    }
+
+    /// The workers, with what this shard has for each.
+    pub fn workers(&self) -> Vec<look::Worker> {
+        let of = |link: &Link| look::Worker {
+            conn: link.worker.conn,
+            name: link.worker.name.clone(),
+            events: link.worker.events,
+            frames: link.unwritten.len(),
+            bytes: link.bytes,
+        };
+        self.links.iter().map(of).collect()
     }
 
     /// Workers that are registered.

@@ -18,6 +18,7 @@ pub mod in_order;
 pub mod later;
 pub mod links;
 pub mod logins;
+pub mod look;
 pub mod manners;
 pub mod mesh;
 pub mod ops;
@@ -33,6 +34,7 @@ pub mod slots;
 pub mod tells;
 pub mod tenant;
 pub mod timers;
+pub mod traffic;
 pub mod wants;
 
 use std::collections::VecDeque;
@@ -268,8 +270,8 @@ impl Engine {
 
     /// A connection becomes something else, with other manners.
     pub(crate) fn turn_into(&mut self, slot: u32, kind: Kind, index: u32, row: u16) {
-        let conn = &mut self.conns[slot];
-        (conn.kind, conn.index, conn.row) = (kind, index, row);
+        self.conns.set_kind(slot, kind, index);
+        self.conns[slot].row = row;
         self.set_due(slot, u64::MAX);
     }
 
@@ -305,6 +307,14 @@ impl Engine {
             conn.flags.clear(Flags::PINGED);
             conn.active_ms = self.now.ms;
         }
+    }
+
+    /// A message of a client has come, with a payload of so many bytes.
+    #[inline]
+    pub(crate) fn message_came(&mut self, slot: u32, bytes: usize) {
+        self.counters.messages_received += 1;
+        self.counters.message_bytes_received += bytes as u64;
+        self.conns.traffic_mut(slot).received.messages += 1;
     }
 
     /// The peer is there, as its protocol says.

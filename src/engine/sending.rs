@@ -175,6 +175,9 @@ impl Engine {
         let taken = conn.outbox.take(framed, &mut self.joined);
         let data_frames = taken.as_ref().map_or(0, |taken| u64::from(taken.data_frames));
         if let Some(taken) = &taken {
+            let traffic = self.conns.traffic_mut(slot);
+            traffic.sent.add(data_frames, taken.batch.len() as u64);
+            let conn = &mut self.conns[slot];
             if client {
                 self.counters.frames_written += data_frames;
                 self.counters.frame_bytes_written += taken.data_bytes;

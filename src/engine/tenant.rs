@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use crate::config::model::ClientProtocol;
 use crate::engine::Engine;
+use crate::engine::look::Notes;
 use crate::hub::Departed;
 use crate::hub::login::Verdict;
 use crate::hub::push::CloseReason;
@@ -129,6 +130,9 @@ pub trait Tenant {
     fn next_ms(&self, _engine: &Engine) -> Option<u64> {
         None
     }
+
+    /// Tells operators what the protocol knows of a connection. No secrets.
+    fn describe(&self, _engine: &Engine, _slot: u32, _notes: &mut Notes) {}
 
     /// Adds what is the protocol's own to the gauges of this moment.
     fn report(&self, _gauges: &mut Gauges) {}

@@ -94,7 +94,7 @@ impl End {
         supervisor::stopping();
         let hurries = !drain.delay.is_zero() && bell.rung.recv_timeout(drain.delay).is_ok();
         let spread = if hurries { Duration::ZERO } else { drain.spread };
-        let reason = CloseReason { code: drain.code, text: "server shutdown" };
+        let reason = CloseReason::new(drain.code, "server shutdown");
         let order = Order { percent: 100, spread, jitter: drain.jitter, reason, last: true };
         let (timeout, now) = (runtime.shutdown_timeout, Instant::now());
         let deadline = now + spread + timeout;

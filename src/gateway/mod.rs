@@ -21,6 +21,7 @@ pub mod supervisor;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -60,6 +61,8 @@ pub enum StartError {
     Bind { address: SocketAddr, what: &'static str, reason: String },
     #[error("the socket {name:?} can not be listened on: {problem}")]
     Passed { name: String, problem: String },
+    #[error("admin.socket can not be made at {}: {reason}", path.display())]
+    Socket { path: PathBuf, reason: String },
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
     #[error(transparent)]
@@ -112,10 +115,10 @@ fn start_services(
     ends: Ends,
     sockets: Sockets,
 ) -> Result<Vec<Box<dyn Service>>, StartError> {
-    let Sockets { listeners, admin, push, .. } = sockets;
+    let Sockets { listeners, services: bound, .. } = sockets;
     let (calls, called) = ends.calls;
     let services = [
-        sidecar::start(common, ends.sidecar, admin, push, called)?,
+        sidecar::start(common, ends.sidecar, bound, called)?,
         mesh::start(common, ends.mesh, calls)?,
         queues::start(common, ends.queues)?,
         start_watchdog(common)?,
@@ -158,8 +161,8 @@ impl Gateway {
         config::reserve_descriptors(config.runtime.connections_max.saturating_add(OWN_DESCRIPTORS));
         let sockets = Sockets::bind(&config, patience)?;
         let local = |socket: &TcpListener| socket.local_addr().ok();
-        let admin = sockets.admin.as_ref().and_then(local);
-        let push = sockets.push.as_ref().and_then(local);
+        let admin = sockets.services.admin.as_ref().and_then(local);
+        let push = sockets.services.push.as_ref().and_then(local);
         sockets::settle_advertised(&mut config, &sockets.addresses);
         let (common, ends) = Common::new(config, &sockets.addresses)?;
         let services = start_services(&common, ends, sockets);

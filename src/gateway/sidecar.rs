@@ -1,6 +1,5 @@
 //! The service for what is not the data path: callbacks, upstreams, admin server, push service.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,9 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::drain::End;
 use super::service::{Service, Started};
-use super::sockets::push_tls;
+use super::sockets::{ServiceSockets, push_tls};
 use super::{Common, StartError};
 use crate::config::all::Config;
+use crate::engine::ListenerSettings;
+use crate::hub::client_id::ClientIds;
 use crate::limits;
 use crate::lists::letters::{MeshCall, SidecarRequest};
 use crate::mail::BoundedSender;
@@ -19,8 +20,9 @@ use crate::protocols::netsvr::service::CallbackSettings;
 use crate::protocols::xxim;
 use crate::protocols::xxim::config::XximKey;
 use crate::rsa_keys::{RsaKey, RsaKeyError};
-use crate::sidecar::{self, SidecarSettings};
+use crate::sidecar::{self, ListenerFacts, Namer, SidecarSettings};
 use crate::tls_files::TlsFilesError;
+use crate::wire::worker::UniqIds;
 
 struct Sidecar {
     way: BoundedSender<SidecarRequest>,
@@ -29,12 +31,11 @@ struct Sidecar {
     certificates: Option<watch::Sender<Arc<ServerConfig>>>,
 }
 
-/// Starts it. `admin` and `push` are the sockets of its servers, `calls` what other nodes ask it.
+/// Starts it. `calls` is what other nodes ask it.
 pub(super) fn start(
     common: &Common,
     requests: mpsc::Receiver<SidecarRequest>,
-    admin: Option<TcpListener>,
-    push: Option<TcpListener>,
+    sockets: ServiceSockets,
     calls: mpsc::Receiver<MeshCall>,
 ) -> Started {
     let Common { config, ways, registry, .. } = common;
@@ -44,10 +45,13 @@ pub(super) fn start(
     let settings = SidecarSettings {
         life: common.life.clone(),
         sidecar: config.sidecar,
-        admin,
+        admin: sockets.admin,
+        admin_socket: sockets.admin_socket,
         admin_time_max: config.admin.request_timeout,
         admin_connections_max: config.admin.connections_max as usize,
         readiness: common.readiness.clone(),
+        namer: namer(common),
+        mesh: ways.mesh.clone().map(|mesh| (mesh, calls)),
         callbacks: callbacks(config),
         shown_key: key.clone().filter(|_| made),
         login: config.login.clone(),
@@ -55,15 +59,29 @@ pub(super) fn start(
             key,
             key_threads: config.xxim.crypto.threads,
             upstreams: config.xxim_upstreams.clone(),
-            push: push.map(|socket| (socket, receiver)),
+            push: sockets.push.map(|socket| (socket, receiver)),
             pod: *config.netsvr.advertise.ip(),
-            mesh: ways.mesh.clone().map(|mesh| (mesh, calls)),
+            mesh: None,
         },
     };
     let thread = sidecar::start(settings, requests, ways.shards.clone(), registry.clone());
     let refused = |error| StartError::Service { what: "sidecar thread", error };
     let thread = thread.map_err(refused)?;
     Ok(Some(Box::new(Sidecar { way: ways.sidecar.clone(), thread, certificates })))
+}
+
+/// How operators get to see what is here.
+fn namer(common: &Common) -> Namer {
+    let Common { config, shared, ways, listeners, .. } = common;
+    let (node, slots_max) = (config.node, config.runtime.connections_max);
+    let client_ids = ClientIds::new(node, ways.shards.len(), slots_max);
+    let ids = UniqIds::new(config.netsvr.advertise).rotated(client_ids.rotation(shared.ids_start));
+    let facts = |listener: &ListenerSettings| ListenerFacts {
+        service: listener.service.id().to_string(),
+        bound: listener.bound,
+        tls: listener.tls.is_some(),
+    };
+    Namer { node, ids, listeners: listeners.iter().map(facts).collect() }
 }
 
 fn callbacks(config: &Config) -> CallbackSettings {

@@ -4,6 +4,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -25,7 +28,13 @@ pub(super) struct Sockets {
     pub addresses: Vec<SocketAddr>,
     /// A socket per shard, of each listener.
     pub listeners: Vec<Vec<OwnedFd>>,
+    pub services: ServiceSockets,
+}
+
+/// The sockets of the servers beside the shards.
+pub(super) struct ServiceSockets {
     pub admin: Option<TcpListener>,
+    pub admin_socket: Option<UnixListener>,
     pub push: Option<TcpListener>,
 }
 
@@ -46,8 +55,52 @@ impl Sockets {
         let admin = config.admin.bind.map(|address| alone(address, "admin"));
         let push = config.xxim_upstreams.push.as_ref();
         let push = push.map(|push| alone(push.bind, "xxim push service"));
-        Ok(Sockets { addresses, listeners, admin: admin.transpose()?, push: push.transpose()? })
+        let admin_socket =
+            config.admin.socket.as_deref().map(|path| unix_socket(path, patience)).transpose()?;
+        let (admin, push) = (admin.transpose()?, push.transpose()?);
+        let services = ServiceSockets { admin, admin_socket, push };
+        Ok(Sockets { addresses, listeners, services })
     }
+}
+
+/// Binds a socket in the file system, for processes of this user and of root. One that nobody
+/// listens at any more is replaced; anything else at the path is left alone.
+fn unix_socket(path: &Path, patience: Patience) -> Result<UnixListener, StartError> {
+    let refused = |reason: String| StartError::Socket { path: path.into(), reason };
+    if let Ok(there) = std::fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            return Err(refused("there is a file that is no socket".to_owned()));
+        }
+        // That of a gateway that was killed a moment ago is soon gone.
+        let free = || if is_listened_at(path) { Err(()) } else { Ok(()) };
+        let taken = |()| refused("another process listens there; is it a gateway?".to_owned());
+        patience.retry(|()| true, free).map_err(taken)?;
+    }
+    // Under another name until only this user reaches it.
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", std::process::id()));
+    let bound = UnixListener::bind(&new).and_then(|socket| {
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+        std::fs::rename(&new, path)?;
+        Ok(socket)
+    });
+    bound.map_err(|error| {
+        let _ = std::fs::remove_file(&new);
+        refused(error.to_string())
+    })
+}
+
+/// Whether a process listens at a socket. Does not wait for it.
+fn is_listened_at(path: &Path) -> bool {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    };
+    let (family, flags) = (AddressFamily::UNIX, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+    let Ok(address) = SocketAddrUnix::new(path) else { return false };
+    let socket = socket_with(family, SocketType::STREAM, flags, None);
+    socket.is_ok_and(|socket| {
+        !matches!(connect(&socket, &address), Err(rustix::io::Errno::CONNREFUSED))
+    })
 }
 
 fn refused(address: SocketAddr, what: &'static str, error: &io::Error) -> StartError {

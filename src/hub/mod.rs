@@ -371,6 +371,26 @@ impl Hub {
         self.topics.len()
     }
 
+    /// Every user is at a place below this one.
+    pub fn user_places(&self) -> u32 {
+        self.users.end()
+    }
+
+    /// The user at a place, and how many connections it has.
+    pub fn user_at(&self, place: u32) -> Option<(&Arc<str>, usize)> {
+        Some((self.users.get(place)?, self.users.conns(place).len()))
+    }
+
+    /// Every topic is at a place below this one.
+    pub fn topic_places(&self) -> u32 {
+        self.topics.end()
+    }
+
+    /// The topic at a place, and how many members it has.
+    pub fn topic_at(&self, place: u32) -> Option<(&Arc<str>, usize)> {
+        Some((self.topics.get(place)?, self.topics.subscribers(place).len()))
+    }
+
     /// Members of all topics together.
     pub fn subscriptions(&self) -> usize {
         self.topics.subscriptions()

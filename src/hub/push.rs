@@ -4,6 +4,7 @@
 //! concerns its own connections. Costs: one allocation per push for the shared [`Payload`], one
 //! more per wire format that is really needed.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -111,10 +112,17 @@ pub struct Change {
 }
 
 /// Why a connection is closed: WebSocket close code and reason text (at most 123 bytes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseReason {
     pub code: u16,
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
+}
+
+impl CloseReason {
+    /// One whose text is always the same.
+    pub const fn new(code: u16, text: &'static str) -> CloseReason {
+        CloseReason { code, text: Cow::Borrowed(text) }
+    }
 }
 
 /// What `conn.call` of connmix does to a connection (connmix section 4). Names are not empty.
@@ -215,7 +223,8 @@ impl Command {
         match self {
             Command::Push { payloads, .. } => Command::Push { target, payloads: payloads.clone() },
             Command::Kick { payload, reason, guests_only, .. } => {
-                let (payload, reason, guests_only) = (payload.clone(), *reason, *guests_only);
+                let (payload, reason) = (payload.clone(), reason.clone());
+                let guests_only = *guests_only;
                 Command::Kick { target, payload, reason, guests_only }
             }
             other => other.clone(),

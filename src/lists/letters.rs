@@ -8,9 +8,11 @@ mod queues;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::drain::Order;
 use crate::engine::links::WorkerInfo;
+use crate::engine::look;
 use crate::hub::ConnId;
 use crate::hub::login::{self, Login};
 use crate::hub::mesh::{Lent, Nodes};
@@ -46,6 +48,18 @@ pub enum Mail {
     Tell {
         command: Arc<Command>,
         reply: ReplyTo,
+    },
+    /// Answer this question of an operator from a place on, with so many rows at the most.
+    Look {
+        question: Arc<look::Question>,
+        from: u32,
+        max: usize,
+        reply: oneshot::Sender<look::Piece>,
+    },
+    /// Do this to your connections, for an operator, and say what came of it.
+    Order {
+        command: Arc<Command>,
+        reply: mpsc::UnboundedSender<Outcome>,
     },
     /// The answer of one shard.
     Replied {

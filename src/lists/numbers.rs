@@ -23,6 +23,7 @@ macro_rules! kinds {
             pub const NAMES: &[&str] = &["nobody", $($word,)+];
 
             const _: () = assert!(LEAVING.0 == Kind::LEAVING.0);
+            const _: () = assert!(NAMES.len() <= crate::engine::conns::KINDS_MAX);
         }
     };
 }

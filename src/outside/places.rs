@@ -26,7 +26,7 @@ use hyper::Request;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
 use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
@@ -64,6 +64,35 @@ pub struct Place {
     places: Arc<Places>,
 }
 
+/// What connections come from: a port, or a socket in the file system.
+pub trait Accept {
+    /// A connection.
+    type Stream;
+    /// The other end's address.
+    type Peer;
+
+    /// Waits for the next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send {
+        TcpListener::accept(self)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+    type Peer = unix::SocketAddr;
+
+    fn accept(&self) -> impl Future<Output = io::Result<(UnixStream, unix::SocketAddr)>> + Send {
+        UnixListener::accept(self)
+    }
+}
+
 /// Takes over a listener that was bound before the runtime existed. Needs the runtime's context.
 pub fn listener(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
@@ -89,11 +118,11 @@ impl Places {
     }
 
     /// Accepts connections until it is dropped, and gives each a place. `what` names the server.
-    pub async fn serve(
+    pub async fn serve<L: Accept>(
         self: Arc<Places>,
-        listener: TcpListener,
+        listener: L,
         what: &'static str,
-        begin: impl Fn(TcpStream, SocketAddr, Place),
+        begin: impl Fn(L::Stream, L::Peer, Place),
     ) {
         let mut log = Every::new(LOG_INTERVAL_MS);
         loop {

@@ -41,6 +41,7 @@ pub struct Holdings {
 impl Shard {
     /// Panics if an invariant does not hold. To be called between two turns.
     pub fn audit(&self, sizes: Sizes) -> Holdings {
+        self.engine.conns.check_kinds();
         let (mut touched, mut waiting) = (HashMap::new(), HashMap::new());
         self.engine.touched.iter().for_each(|&slot| *touched.entry(slot).or_insert(0) += 1);
         self.engine.waiting.iter().for_each(|&id| *waiting.entry(id).or_insert(0) += 1);

@@ -150,7 +150,7 @@ impl Shard {
                 Outcome { done: lost.len() as u64, failed: 0 }
             }
             Command::Kick { target, payload, reason, guests_only } => {
-                self.kick(target, payload.as_deref(), *reason, *guests_only)
+                self.kick(target, payload.as_deref(), reason, *guests_only)
             }
             Command::Room(message) => {
                 // Usually all members speak IM.
@@ -175,7 +175,7 @@ impl Shard {
         &mut self,
         target: &Target,
         payload: Option<&Payload>,
-        reason: CloseReason,
+        reason: &CloseReason,
         guests_only: bool,
     ) -> Outcome {
         let mut slots = Vec::new();
@@ -194,7 +194,7 @@ impl Shard {
             if let Some(payload) = payload {
                 self.push_all(&[slot], payload);
             }
-            self.send_away(slot, reason);
+            self.send_away(slot, reason.clone());
             outcome.done += 1;
         }
         outcome

@@ -129,8 +129,8 @@ impl Shard {
             kind::PROXY => self.preludes.remove(engine.conns[slot].index),
             kind => hook!(self.tenants, kind, gone(engine, slot), else {}),
         }
+        engine.conns.set_kind(slot, kind::LEAVING, 0);
         let conn = &mut engine.conns[slot];
-        conn.kind = kind::LEAVING;
         if conn.flags.clear(Flags::ONLINE) {
             engine.shared.online.fetch_sub(1, Ordering::Relaxed);
         }

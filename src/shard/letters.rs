@@ -6,6 +6,7 @@ use crate::lists::letters::{Mail, Reply};
 use crate::metrics::DropReason;
 use crate::protocols::{connmix, im};
 use crate::shard::Shard;
+use crate::shard::look::View;
 
 impl Shard {
     /// A message from another thread.
@@ -18,6 +19,17 @@ impl Shard {
                 self.tenants.netsvr.find(&mut self.engine, query, from, reply)
             }
             Mail::Tell { command, reply } => self.answer_tell(&command, reply),
+            // Who does not wait any more has no use for it.
+            Mail::Look { question, from, max, reply } => {
+                let Shard { engine, tenants, .. } = self;
+                _ = reply.send(View { engine, tenants }.look(&question, from, max));
+            }
+            Mail::Order { command, reply } => {
+                let outcome = self.apply(&command);
+                // Who is answered may rely on what follows of it.
+                self.settle();
+                _ = reply.send(outcome);
+            }
             Mail::Replied { number, reply: Reply::Outcome(part) } => self.outcome_of(number, part),
             Mail::Replied { number, reply } => {
                 self.tenants.netsvr.replied(&mut self.engine, number, reply)

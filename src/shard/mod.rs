@@ -30,6 +30,7 @@ mod commands;
 mod dispatch;
 mod fan_out;
 mod letters;
+mod look;
 mod maker;
 mod prelude;
 mod reading;
@@ -201,7 +202,7 @@ impl Machine for Shard {
             true => None,
             false => {
                 let now = self.engine.now;
-                self.engine.conns.open(now.unix, listener as u16, now.ms)
+                self.engine.conns.open(now.unix, listener as u16, peer, now.ms)
             }
         };
         let Some(slot) = slot else {
@@ -219,6 +220,7 @@ impl Machine for Shard {
 
     fn received(&mut self, slot: u32, data: &mut [u8]) {
         self.engine.counters.receives += 1;
+        self.engine.conns.traffic_mut(slot).received.bytes += data.len() as u64;
         if self.engine.holds(slot, data) {
             return;
         }

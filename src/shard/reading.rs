@@ -291,12 +291,11 @@ impl Shard {
         if conn.kind == kind::IM {
             return self.read_im_message(slot, opcode, data);
         }
-        self.engine.counters.messages_received += 1;
-        self.engine.counters.message_bytes_received += data.len() as u64;
         conn.active_ms = self.engine.now.ms;
         // A message is a sign of life whatever the protocol takes for one.
         conn.flags.clear(Flags::PINGED);
         let engine = &mut self.engine;
+        engine.message_came(slot, data.len());
         match engine.conns[slot].kind {
             kind::CONNMIX_API => {
                 if let Some(asked) = self.tenants.api.request(engine, slot, data) {

@@ -15,18 +15,19 @@ mod workers;
 
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::allocator;
 use crate::config::model::{LoginSettings, Sidecar};
 use crate::life::{Heart, Life};
-use crate::lists::letters::{Mail, SidecarRequest};
-use crate::mail::{BoundedSender, MailSender};
+use crate::lists::letters::{Mail, MeshCall, MeshRequest, SidecarRequest};
+use crate::mail::{BoundedSender, MailSender, UnboundedSender};
 use crate::metrics::Registry;
 use crate::outside::Outside;
 use crate::outside::places::{Places, listener};
@@ -34,7 +35,8 @@ use crate::outside::shards::Shards;
 use crate::protocols::{connmix, netsvr, xxim};
 use crate::rsa_keys::RsaKey;
 
-pub use admin::{Phase, Readiness};
+use admin::{Api, Asks, Door, METHOD, QUESTIONS_MAX, Role};
+pub use admin::{ListenerFacts, Namer, Phase, Readiness};
 use login::Logins;
 use workers::Workers;
 
@@ -48,6 +50,8 @@ const BEAT: Duration = Duration::from_secs(1);
 const LOOKUP_THREADS_MAX: usize = 4;
 /// Room in the channel for [`SidecarRequest::Stop`] beside the requests.
 const STOPS_MAX: usize = 4;
+/// Calls of other nodes that are under way.
+const CALLS_MAX: usize = 1024;
 /// Requests that are taken out of the channel at a time.
 const BATCH: usize = 64;
 
@@ -60,9 +64,15 @@ pub struct SidecarSettings {
     pub sidecar: Sidecar,
     /// The admin server's socket, bound already. `None`: no admin server.
     pub admin: Option<TcpListener>,
+    /// The same at a path of the file system.
+    pub admin_socket: Option<UnixListener>,
     /// What one admin connection may take, from accept to the last byte of the answer.
     pub admin_time_max: Duration,
     pub admin_connections_max: usize,
+    /// How operators get to see things of this node.
+    pub namer: Namer,
+    /// The way to other nodes and what they ask. `None`: no mesh.
+    pub mesh: Option<(UnboundedSender<MeshRequest>, mpsc::Receiver<MeshCall>)>,
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,
     pub callbacks: netsvr::service::CallbackSettings,
@@ -153,8 +163,25 @@ impl Services {
         let netsvr = netsvr::service::Service::start(settings.callbacks, &outside)?;
         let logins = Logins::new(&settings.login, settings.sidecar)?;
         let connmix = connmix::service::Service::start(&outside)?;
-        let xxim = xxim::service::Service::start(settings.xxim, &outside)?;
-        if let Some(socket) = settings.admin {
+        let (mesh, calls) = settings.mesh.unzip();
+        let api = Api {
+            asks: Asks::new(outside.shards.clone()),
+            namer: Arc::new(settings.namer),
+            mesh: mesh.clone(),
+            readiness: settings.readiness.clone(),
+            life: outside.life.clone(),
+            started: Instant::now(),
+            turns: Arc::new(Semaphore::new(QUESTIONS_MAX)),
+        };
+        let calls_of_xxim = mesh.clone().zip(calls).map(|(mesh, calls)| {
+            let (sender, receiver) = mpsc::channel(CALLS_MAX);
+            tokio::spawn(route(calls, mesh.clone(), api.clone(), sender));
+            (mesh, receiver)
+        });
+        let xxim = xxim::service::Settings { mesh: calls_of_xxim, ..settings.xxim };
+        let xxim = xxim::service::Service::start(xxim, &outside)?;
+        let doors = doors(settings.admin, settings.admin_socket)?;
+        if !doors.is_empty() {
             let time_max = settings.admin_time_max;
             let places = Places::new(settings.admin_connections_max, time_max, time_max);
             let facts = admin::Facts {
@@ -162,8 +189,13 @@ impl Services {
                 readiness: settings.readiness,
                 life: outside.life.clone(),
                 key: settings.shown_key,
+                api,
+                role: None,
             };
-            tokio::spawn(admin::serve(listener(socket)?, facts, places, outside.peers("admin")));
+            for door in doors {
+                let (facts, places) = (facts.clone(), places.clone());
+                tokio::spawn(admin::serve(door, facts, places, outside.peers("admin")));
+            }
         }
         let (logins, shards) = (Arc::new(logins), outside.shards);
         Ok(Services { logins, netsvr, xxim, connmix, shards })
@@ -184,6 +216,46 @@ impl Services {
             SidecarRequest::Stop => return false,
         }
         true
+    }
+}
+
+/// The ways to the admin server. Needs the context of a runtime.
+fn doors(port: Option<TcpListener>, socket: Option<UnixListener>) -> io::Result<Vec<Door>> {
+    let mut doors = Vec::new();
+    if let Some(port) = port {
+        let near = port.local_addr()?.ip().is_loopback();
+        doors.push(Door::Port(listener(port)?, near.then_some(Role::Steer)));
+    }
+    if let Some(socket) = socket {
+        socket.set_nonblocking(true)?;
+        doors.push(Door::Socket(tokio::net::UnixListener::from_std(socket)?));
+    }
+    Ok(doors)
+}
+
+/// Gives calls of other nodes to whom they are for, until the mesh ends.
+async fn route(
+    mut calls: mpsc::Receiver<MeshCall>,
+    mesh: UnboundedSender<MeshRequest>,
+    api: Api,
+    xxim: mpsc::Sender<MeshCall>,
+) {
+    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    while let Some(call) = calls.recv().await {
+        if call.method != METHOD {
+            // Its service ends with this one.
+            let _ = xxim.send(call).await;
+            continue;
+        }
+        // Calls of xxim do not wait for these; who is not answered is told so where it was asked.
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let (api, mesh) = (api.clone(), mesh.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let MeshCall { node, number, body, .. } = call;
+            let body = api.for_another_node(&body).await;
+            mesh.send(MeshRequest::Called { node, number, body });
+        });
     }
 }
 

@@ -135,6 +135,9 @@ fn settings(callbacks: CallbackSettings) -> SidecarSettings {
         life: Life::default(),
         callbacks,
         shown_key: None,
+        mesh: None,
+        admin_socket: None,
+        namer: Default::default(),
     }
 }
 

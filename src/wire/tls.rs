@@ -186,6 +186,18 @@ impl Tls {
         matches!(&self.layer, Layer::Rustls(connection) if connection.is_handshaking())
     }
 
+    /// Version and cipher suite, once they are agreed on.
+    pub fn describe(&self) -> Option<String> {
+        let (version, suite) = match &self.layer {
+            Layer::Rustls(connection) => {
+                (connection.protocol_version()?, connection.negotiated_cipher_suite()?.suite())
+            }
+            Layer::Records(records) => (ProtocolVersion::TLSv1_3, records.suite()),
+            Layer::Nobody => return None,
+        };
+        Some(format!("{} {}", version.as_str()?, suite.as_str()?))
+    }
+
     /// Whether the peer sent close_notify: the end of its data is authentic. An end of the socket
     /// without it is a truncation.
     pub fn peer_closed(&self) -> bool {

@@ -114,6 +114,7 @@ fn without_nats_local_traffic_goes_on_and_afterwards_all_of_it() {
     let mut here = listener(&mut a);
     let mut there = listener(&mut b);
     await_wanted(&a, 1);
+    let admin = a.binary.admin();
     let publisher = Publisher::start(a);
     publisher.await_more(20);
     nats.stop();
@@ -121,7 +122,8 @@ fn without_nats_local_traffic_goes_on_and_afterwards_all_of_it() {
     publisher.await_more(20);
     wait_until("five seconds", || gone.elapsed() > Duration::from_secs(5));
     nats.resume();
-    wait_until("the link is back", || b.metric("ringway_mesh_connected") == 1);
+    let linked = || crate::binary::metric(admin, "ringway_mesh_connected", "") == 1;
+    wait_until("the links are back", || b.metric("ringway_mesh_connected") == 1 && linked());
     publisher.await_more(20);
     let (mut a, count, longest) = publisher.stop();
     assert!(longest < ANSWER_TIME, "a publish took {longest:?}");

@@ -203,6 +203,9 @@ pub fn settings() -> SidecarSettings {
         login: LoginSettings::default(),
         xxim: xxim::service::Settings::default(),
         shown_key: None,
+        mesh: None,
+        admin_socket: None,
+        namer: Default::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use ringway::sim::Peer;
 use crate::peers::Kind;
 use crate::scenes::{Scene, close_frame};
 
-const MOVED: CloseReason = CloseReason { code: 4000, text: "moved" };
+const MOVED: CloseReason = CloseReason::new(4000, "moved");
 
 /// Over ten seconds, without chance.
 fn order(percent: u8, last: bool) -> Order {
@@ -37,7 +37,7 @@ fn drain(scene: &mut Scene, order: &Order) {
 
 /// The clients that were told to leave.
 fn told(scene: &Scene, clients: &[Peer]) -> Vec<usize> {
-    let goodbye = close_frame(MOVED.code, MOVED.text);
+    let goodbye = close_frame(MOVED.code, &MOVED.text);
     let told = |(_, peer): &(usize, &Peer)| scene.frames(**peer).contains(&goodbye);
     clients.iter().enumerate().filter(told).map(|(number, _)| number).collect()
 }

@@ -62,6 +62,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         &["machine", "engine::ring", "engine::driver", "config", "limits", "log", "patience"],
     ),
     ("pem.rs", &[]),
+    ("ctl", &["ctl"]),
     ("import", &["import", "config", "limits", "pem"]),
     ("tls_files.rs", &["config", "limits", "pem"]),
     ("rsa_keys.rs", &["pem"]),
@@ -83,7 +84,10 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "patience",
         ],
     ),
-    ("lists/numbers.rs", &["engine::conns::Kind", "engine::forms", "hub::push::Format"]),
+    (
+        "lists/numbers.rs",
+        &["engine::conns::Kind", "engine::conns::KINDS_MAX", "engine::forms", "hub::push::Format"],
+    ),
     (
         "lists",
         &[
@@ -175,6 +179,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "sidecar",
             "protocols",
             "outside",
+            "engine::look",
             "lists",
             "wire",
             "hub",

@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::flight::Source;
 use crate::engine::in_order::InOrder;
+use crate::engine::look::Notes;
 use crate::engine::manners::{Life, Manners};
 use crate::engine::ops::Frame;
 use crate::engine::queues::QueueMail;
@@ -42,8 +43,8 @@ use crate::protocols::connmix::wire::{self, Answer, Code};
 use crate::wire::json::Index;
 use crate::wire::websocket;
 
-const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout" };
-const TOO_MANY_ERRORS: CloseReason = CloseReason { code: 1008, text: "too many errors" };
+const READ_TIMEOUT: CloseReason = CloseReason::new(1000, "read timeout");
+const TOO_MANY_ERRORS: CloseReason = CloseReason::new(1008, "too many errors");
 
 /// What a shard has for all connections to the API together.
 #[derive(Debug)]
@@ -573,6 +574,13 @@ impl Tenant for Api {
     /// For tests: whether nothing is kept of any connection.
     fn has_nobody(&self) -> bool {
         self.conns.is_empty()
+    }
+
+    fn describe(&self, engine: &Engine, slot: u32, notes: &mut Notes) {
+        let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX_API)) else { return };
+        notes.fact("may_write", conn.may_write);
+        notes.fact("requests_in_flight", conn.pending.len());
+        notes.fact("consumes", !matches!(conn.consuming, Consuming::No));
     }
 
     fn is_idle(&self) -> bool {

@@ -162,11 +162,11 @@ impl Connmix {
             }
             Effect::User(user) => engine.hub.set_user(slot, &user),
             Effect::Close(goodbye) => {
-                engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+                engine.close(slot, CloseReason::new(goodbye.code, goodbye.reason));
             }
             Effect::Violation(goodbye) => {
                 engine.counters.protocol_violations += 1;
-                engine.close(slot, CloseReason { code: goodbye.code, text: goodbye.reason });
+                engine.close(slot, CloseReason::new(goodbye.code, goodbye.reason));
             }
             effect => self.apply(engine, effect),
         }
@@ -235,7 +235,7 @@ impl Connmix {
             );
         }
         if closes {
-            engine.close(slot, CloseReason { code: PUSH_FAILED, text: error.text() });
+            engine.close(slot, CloseReason::new(PUSH_FAILED, error.text()));
         }
     }
 

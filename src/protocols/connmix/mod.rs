@@ -27,6 +27,7 @@ use crate::config::model::{ClientProtocol, MessageType, Service};
 use crate::engine::Engine;
 use crate::engine::conns::Flags;
 use crate::engine::forms::{self, Made};
+use crate::engine::look::Notes;
 use crate::engine::manners::{Life, Manners};
 use crate::engine::ops::Frame;
 use crate::engine::slots::Slots;
@@ -47,9 +48,9 @@ use crate::wire::framing::{self, Framer, Framing};
 use crate::wire::json::Index;
 use crate::wire::websocket::Opcode;
 
-const READ_TIMEOUT: CloseReason = CloseReason { code: 1000, text: "read timeout" };
-const TOO_BIG: CloseReason = CloseReason { code: 1009, text: "message too big" };
-const NOT_UTF8: CloseReason = CloseReason { code: 1007, text: "invalid utf8 in text message" };
+const READ_TIMEOUT: CloseReason = CloseReason::new(1000, "read timeout");
+const TOO_BIG: CloseReason = CloseReason::new(1009, "message too big");
+const NOT_UTF8: CloseReason = CloseReason::new(1007, "invalid utf8 in text message");
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -245,9 +246,8 @@ impl Connmix {
 
     fn stream_message(&mut self, engine: &mut Engine, slot: u32, server: usize, message: &[u8]) {
         engine.shows_life(slot);
-        engine.counters.messages_received += 1;
+        engine.message_came(slot, message.len());
         engine.counters.connmix_socket_received += 1;
-        engine.counters.message_bytes_received += message.len() as u64;
         let kind = match self.config.connmix_servers[server].framing {
             ClientFraming::Length => MessageType::Binary,
             ClientFraming::Line | ClientFraming::JsonLine | ClientFraming::LengthText => {
@@ -479,6 +479,14 @@ impl Tenant for Connmix {
 
     fn is_busy(&self, _: &Engine) -> bool {
         !self.leaving.is_empty()
+    }
+
+    fn describe(&self, engine: &Engine, slot: u32, notes: &mut Notes) {
+        let Some(conn) = self.conns.of(engine.index(slot, kind::CONNMIX)) else { return };
+        notes.fact("server", &self.config.connmix_servers[usize::from(conn.server)].name);
+        notes.fact("client_id", engine.client_ids.encode(engine.conns.id(slot)));
+        notes.fact("context_bytes", conn.context.to_json().len());
+        notes.reason_if(conn.waits.is_some(), "a rule waits: for a queue, a login or a call");
     }
 
     fn report(&self, gauges: &mut Gauges) {

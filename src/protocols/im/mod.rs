@@ -25,6 +25,7 @@ use crate::engine::Engine;
 use crate::engine::conns;
 use crate::engine::conns::Flags;
 use crate::engine::links::EventKind;
+use crate::engine::look::Notes;
 use crate::engine::manners::{Life, Manners, Slow};
 use crate::engine::slots::Slots;
 use crate::engine::tenant::Tenant;
@@ -145,7 +146,7 @@ impl Im {
     pub(crate) fn begins(&mut self, engine: &mut Engine, slot: u32, opcode: Opcode) -> bool {
         if opcode == Opcode::Text {
             engine.counters.protocol_violations += 1;
-            let reason = CloseReason { code: 1003, text: "binary messages only" };
+            let reason = CloseReason::new(1003, "binary messages only");
             engine.close(slot, reason);
         }
         opcode == Opcode::Binary
@@ -460,6 +461,19 @@ impl Tenant for Im {
 
     fn next_ms(&self, _: &Engine) -> Option<u64> {
         self.timers.next_ms()
+    }
+
+    fn describe(&self, engine: &Engine, slot: u32, notes: &mut Notes) {
+        let Some(conn) = self.conns.of(engine.index(slot, kind::IM)) else { return };
+        notes.fact(
+            "login",
+            match conn.session.state() {
+                State::New => "none",
+                State::Guest => "guest",
+                State::User => "user",
+            },
+        );
+        notes.reason_if(conn.asked.is_some(), "its login is being checked");
     }
 
     fn report(&self, gauges: &mut Gauges) {

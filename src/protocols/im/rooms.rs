@@ -87,8 +87,7 @@ impl super::Im {
             }
             return;
         }
-        engine.counters.messages_received += 1;
-        engine.counters.message_bytes_received += message.message_content.len() as u64;
+        engine.message_came(slot, message.message_content.len());
         if config.forward != Forward::No {
             self.forward(engine, slot, &message, config.forward);
         }

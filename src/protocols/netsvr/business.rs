@@ -16,6 +16,7 @@ use crate::engine::conns::Flags;
 use crate::engine::flight::{Flight, Source};
 use crate::engine::in_order::InOrder;
 use crate::engine::links::{EventKind, WorkerInfo};
+use crate::engine::look::Notes;
 use crate::engine::outbox::charge;
 use crate::hub::ConnId;
 use crate::lists::letters::Mail;
@@ -108,6 +109,18 @@ impl Business {
     /// The name that a registration of this connection gets.
     fn name(listener: SocketAddrV4, peer: SocketAddr, unix: u32) -> String {
         conn_id(listener, peer, unix)
+    }
+
+    /// What operators see of it.
+    pub(super) fn describe(&self, notes: &mut Notes) {
+        notes.fact("port", if self.worker { "worker" } else { "task" });
+        notes.fact("registration", &self.name);
+        notes.fact("registered", self.registered && self.leaving.is_none());
+        notes.fact("events", self.mask);
+        notes.fact("questions", self.questions.len());
+        let full = self.questions.len() >= BUSINESS_QUERIES_MAX;
+        notes.reason_if(full, "as many of its questions are open as may be");
+        notes.reason_if(self.leaving.is_some(), "its registration is being ended");
     }
 
     /// Whether as many answers wait as may, of which `own_bytes` are in the outbox.
@@ -249,6 +262,7 @@ impl super::Netsvr {
         body: Bytes,
     ) -> (Commands, bool) {
         engine.counters.commands += 1;
+        engine.conns.traffic_mut(slot).received.messages += 1;
         let wide = self.config.cluster && engine.mesh.is_some();
         if wide && cmd.is_one_way() {
             self.carry_abroad(engine, cmd, &body);

@@ -196,12 +196,12 @@ impl Response {
 }
 
 /// Why clients are closed by the commands of the `ForceOffline` family (section 6.6).
-pub const FORCE_OFFLINE: CloseReason = CloseReason { code: 1008, text: "forceOffline" };
+pub const FORCE_OFFLINE: CloseReason = CloseReason::new(1008, "forceOffline");
 /// See [`FORCE_OFFLINE`].
 pub const FORCE_OFFLINE_BY_CUSTOMER_ID: CloseReason =
-    CloseReason { code: 1008, text: "forceOfflineByCustomerId" };
+    CloseReason::new(1008, "forceOfflineByCustomerId");
 /// See [`FORCE_OFFLINE`].
-pub const FORCE_OFFLINE_GUEST: CloseReason = CloseReason { code: 1008, text: "forceOfflineGuest" };
+pub const FORCE_OFFLINE_GUEST: CloseReason = CloseReason::new(1008, "forceOfflineGuest");
 
 fn one_way(
     cmd: Cmd,

@@ -30,6 +30,7 @@ use crate::engine::LEFT_SPARE;
 use crate::engine::conns::Flags;
 use crate::engine::forms::Made;
 use crate::engine::links::{Event, EventKind};
+use crate::engine::look::Notes;
 use crate::engine::manners::{Life, Manners};
 use crate::engine::slots::Slots;
 use crate::engine::tenant::Tenant;
@@ -56,11 +57,10 @@ use crate::wire::websocket::{CloseCodes, Opcode};
 use crate::wire::worker::{Cmd, HEADER, UniqIds, conn_close, transfer};
 
 /// Close reasons of a refused open (section 2.4).
-const RATE_LIMITED: CloseReason =
-    CloseReason { code: 1013, text: "open rate limited, try again later" };
+const RATE_LIMITED: CloseReason = CloseReason::new(1013, "open rate limited, try again later");
 /// Section 7.1; the original shows the client the error and with it the callback's address (W13).
-const CALLBACK_FAILED: CloseReason = CloseReason { code: 1011, text: "open callback failed" };
-const UNAUTHORIZED: CloseReason = CloseReason { code: 1008, text: "unauthorized" };
+const CALLBACK_FAILED: CloseReason = CloseReason::new(1011, "open callback failed");
+const UNAUTHORIZED: CloseReason = CloseReason::new(1008, "unauthorized");
 
 /// A connection that was upgraded but not opened.
 #[derive(Debug)]
@@ -438,6 +438,24 @@ impl Tenant for Netsvr {
     fn left(&mut self, engine: &mut Engine, slot: u32, departed: &Departed) {
         debug_assert!(engine.conns[slot].kind == kind::NETSVR, "only clients are in the hub");
         self.netsvr_left(engine, slot, departed);
+    }
+
+    fn describe(&self, engine: &Engine, slot: u32, notes: &mut Notes) {
+        let conn = &engine.conns[slot];
+        match conn.kind {
+            kind::OPENING => {
+                let opening = self.openings.of(Some(conn.index));
+                let decided = opening.is_some_and(|opening| opening.verdict.is_some());
+                notes.reason_if(!decided, "the open callback decides");
+                notes.reason_if(decided, "its open event waits for a worker");
+            }
+            kind::BUSINESS => {
+                if let Some(business) = self.backends.of(Some(conn.index)) {
+                    business.describe(notes);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn gone(&mut self, engine: &mut Engine, slot: u32) {

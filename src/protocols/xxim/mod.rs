@@ -9,6 +9,7 @@
 
 mod checks;
 pub mod config;
+mod describe;
 mod http;
 mod http_answers;
 pub mod letters;
@@ -32,6 +33,7 @@ use crate::engine::Engine;
 use crate::engine::LEFT_SPARE;
 use crate::engine::conns::Flags;
 use crate::engine::later::Seal;
+use crate::engine::look::Notes;
 use crate::engine::tenant::Tenant;
 use crate::engine::tenant::Upgrade;
 use crate::hub::Departed;
@@ -58,7 +60,7 @@ const MISSED_MAX: u8 = 2;
 /// The largest message that the original's clients take with the settings of their library
 /// (section 1.4); larger ones are counted.
 const COMMON_MESSAGE_BYTES: usize = 32_768;
-const IDLE: CloseReason = CloseReason { code: 1001, text: "heartbeat timeout" };
+const IDLE: CloseReason = CloseReason::new(1001, "heartbeat timeout");
 
 /// What the shard keeps of one connection.
 #[derive(Debug)]
@@ -428,8 +430,7 @@ impl Tenant for Xxim {
             Ok(None) => false,
             Ok(Some(frame)) => {
                 engine.conns[slot].active_ms = engine.now.ms;
-                engine.counters.messages_received += 1;
-                engine.counters.message_bytes_received += frame.payload.len() as u64;
+                engine.message_came(slot, frame.payload.len());
                 match frame.kind {
                     tcp::BINARY => self.request(engine, slot, frame.payload),
                     _ => engine.counters.xxim_text_ignored += 1,
@@ -581,6 +582,12 @@ impl Tenant for Xxim {
 
     fn next_ms(&self, _: &Engine) -> Option<u64> {
         self.unwraps.next_ms(&self.config.xxim.crypto)
+    }
+
+    fn describe(&self, engine: &Engine, slot: u32, notes: &mut Notes) {
+        if let Some(conn) = self.conns.of(engine.index(slot, kind::XXIM)) {
+            conn.describe(notes);
+        }
     }
 
     fn report(&self, gauges: &mut Gauges) {

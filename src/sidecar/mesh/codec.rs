@@ -52,7 +52,7 @@ pub(super) fn parts(command: &Command) -> Vec<Part> {
             What::Push(proto::Push { target: Some(target), payloads })
         }),
         Command::Kick { target, payload, reason, guests_only } => by_target(target, |target| {
-            What::Kick(kick(target, payload.as_deref(), *reason, *guests_only))
+            What::Kick(kick(target, payload.as_deref(), reason, *guests_only))
         }),
         Command::DeleteTopics { topics, payload } => by_bucket(Space::Topics, topics, |topics| {
             let payload = payload.as_deref().map(payload_of);
@@ -146,7 +146,7 @@ fn encode(command: &Command) -> proto::Command {
             payload: payload.as_deref().map(payload_of),
         }),
         Command::Kick { target, payload, reason, guests_only } => {
-            What::Kick(kick(target_of(target), payload.as_deref(), *reason, *guests_only))
+            What::Kick(kick(target_of(target), payload.as_deref(), reason, *guests_only))
         }
         Command::Call { conn, call: function } => What::ConnCall(call(*conn, function)),
         Command::Room(message) => What::Room(room(message)),
@@ -167,14 +167,14 @@ fn encode(command: &Command) -> proto::Command {
 fn kick(
     target: proto::Target,
     payload: Option<&Payload>,
-    reason: CloseReason,
+    reason: &CloseReason,
     guests_only: bool,
 ) -> proto::Kick {
     proto::Kick {
         target: Some(target),
         payload: payload.map(payload_of),
         code: reason.code.into(),
-        reason: reason.text.to_owned(),
+        reason: reason.text.clone().into_owned(),
         guests_only,
     }
 }
@@ -336,21 +336,19 @@ fn payload(payload: proto::Payload) -> Result<Arc<Payload>, MeshError> {
     Ok(Payload::of_kind(data, kind))
 }
 
-/// Reasons that backends close clients with. Another text comes from a newer program; then only
-/// the code is kept.
-const REASONS: [&str; 6] = [
-    "forceOffline",
-    "forceOfflineByCustomerId",
-    "forceOfflineGuest",
-    "kick",
-    "duplicate connection",
-    "server shutdown",
-];
+/// Bytes of the text of a close frame (RFC 6455 section 5.5).
+const REASON_BYTES_MAX: usize = 123;
 
 fn reason(code: u32, text: &str) -> Result<CloseReason, MeshError> {
-    let code = u16::try_from(code).map_err(|_| MeshError::Wrong("no close code"))?;
-    let text = REASONS.into_iter().find(|known| *known == text).unwrap_or_default();
-    Ok(CloseReason { code, text })
+    let code = u16::try_from(code).ok();
+    // RFC 6455 section 7.4: these stand in no close frame.
+    let code =
+        code.filter(|code| matches!(code, 1000..=4999) && !matches!(code, 1005 | 1006 | 1015));
+    let code = code.ok_or(MeshError::Wrong("no close code"))?;
+    match text.len() <= REASON_BYTES_MAX {
+        true => Ok(CloseReason { code, text: text.to_owned().into() }),
+        false => Err(MeshError::Wrong("a close reason that is too long")),
+    }
 }
 
 #[cfg(test)]
@@ -364,15 +362,19 @@ mod tests {
     fn commands() -> Vec<Command> {
         let payload = Payload::of_kind(Bytes::from_static(b"\0data"), PayloadKind::Binary);
         let conns = Target::Conns(vec![ConnId::new(1, 2, 3), ConnId::new(255, 77, u32::MAX)]);
-        let reason = CloseReason { code: 1008, text: "forceOffline" };
+        const REASON: CloseReason = CloseReason::new(1008, "forceOffline");
         let push = |target| Command::Push { target, payloads: vec![payload.clone(); 2] };
         let update = |topics, session: Option<&str>, user: Option<&str>| Command::Update {
             conn: ConnId::new(3, 4, 5),
             change: Change { topics, session: session.map(Box::from), user: user.map(Box::from) },
             payload: Some(payload.clone()),
         };
-        let kick =
-            |target, guests_only| Command::Kick { target, payload: None, reason, guests_only };
+        let kick = |target, guests_only| Command::Kick {
+            target,
+            payload: None,
+            reason: REASON,
+            guests_only,
+        };
         let calls = |call| Command::Call { conn: ConnId::new(1, 1, 1), call };
         vec![
             push(conns.clone()),
@@ -444,9 +446,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_that_is_not_known_keeps_its_code() {
-        assert_eq!(reason(4000, "new"), Ok(CloseReason { code: 4000, text: "" }));
-        assert_eq!(reason(1001, "kick"), Ok(CloseReason { code: 1001, text: "kick" }));
+    fn a_reason_is_kept_as_it_is() {
+        assert_eq!(reason(4000, "new"), Ok(CloseReason::new(4000, "new")));
+        assert!(reason(4000, &"x".repeat(124)).is_err(), "no close frame has room for it");
+        assert_eq!(reason(1001, "kick"), Ok(CloseReason::new(1001, "kick")));
         assert!(reason(65_536, "kick").is_err());
     }
 }

@@ -16,8 +16,8 @@ use rustls::crypto::cipher::{
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{
-    AlertDescription, ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, PeerMisbehaved,
-    ProtocolVersion, SupportedCipherSuite, Tls13CipherSuite,
+    AlertDescription, CipherSuite, ConnectionTrafficSecrets, ContentType, Error, InvalidMessage,
+    PeerMisbehaved, ProtocolVersion, SupportedCipherSuite, Tls13CipherSuite,
 };
 
 use super::RECORD_PLAINTEXT_MAX;
@@ -63,6 +63,11 @@ pub(super) struct Taken {
 }
 
 impl Records {
+    /// What the records are encrypted with.
+    pub fn suite(&self) -> CipherSuite {
+        self.suite.common.suite
+    }
+
     /// Goes on with a connection of TLS 1.3 whose handshake is over and that has nothing to send.
     pub fn of(connection: UnbufferedServerConnection) -> Result<Records, Error> {
         let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;

@@ -109,7 +109,7 @@ impl End {
             End::Stuck => (1001, "a frame takes too long"),
             End::Kicked => (4001, "kicked"),
         };
-        CloseReason { code, text }
+        CloseReason::new(code, text)
     }
 }
 

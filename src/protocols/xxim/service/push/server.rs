@@ -56,7 +56,7 @@ pub(in crate::protocols::xxim::service) async fn serve(
     let doors = Doors::new(pushes);
     let max = push_connections_max(bounds.connections_max, raise_nofile()) as usize;
     let places = Places::new(max, bounds.head_timeout, bounds.body_timeout);
-    let begin = |stream, peer: SocketAddr, place: Place| {
+    let begin = |stream: TcpStream, peer: SocketAddr, place: Place| {
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
         let (routes, tasks) = (doors.of(peer.ip()), peers.clone());
         peers.spawn(async move {
