@@ -26,6 +26,7 @@
 #[allow(unsafe_code)]
 pub mod allocator;
 pub mod config;
+pub mod ctl;
 pub mod demo;
 pub mod engine;
 pub mod gateway;

@@ -14,6 +14,7 @@ use ringway::allocator;
 use ringway::config::all::Loaded;
 use ringway::config::model::Service;
 use ringway::config::{self, ConfigError};
+use ringway::ctl;
 use ringway::demo::{self, Business};
 use ringway::engine::ring::PageAllocator;
 use ringway::gateway::{Gateway, supervisor};
@@ -51,6 +52,8 @@ enum Command {
     },
     /// Run every protocol on 127.0.0.1 with a built-in business process; needs no configuration.
     Demo,
+    /// See what a running gateway does, and steer it.
+    Ctl(Box<ctl::Ctl>),
     /// Check a configuration file or the machine, or print the reference of all keys.
     Check {
         /// The TOML file.
@@ -138,6 +141,11 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve { config } => gateway(move || load(&config), false),
+        Command::Ctl(asked) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(ctl::run(*asked))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Demo => gateway(|| Ok(config::all::demo_with_env()?), true),
         Command::Check { print_reference: true, .. } => {
             print!("{}", config::all::reference());
