@@ -69,8 +69,6 @@ pub fn load(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsFi
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = ring::Ticketer::new()?;
     config.send_tls13_tickets = 1;
-    // For the connection itself: see `wire/tls`.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
