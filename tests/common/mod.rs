@@ -46,6 +46,13 @@ pub fn config() -> Config {
     config
 }
 
+/// A drain begins at once and says goodbye to all together. How it does so otherwise is tested with
+/// processes.
+pub fn without_waiting(config: &mut Config) {
+    config.runtime.drain.delay = Duration::ZERO;
+    config.runtime.drain.spread = Duration::ZERO;
+}
+
 /// Routes of the client listener: netsvr and echo.
 pub fn routes() -> Vec<Route> {
     let route = |path: &str, protocol| Route { path: path.to_owned(), protocol };
@@ -59,7 +66,9 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(config: Config) -> Server {
+    /// Starts it; at its end nobody waits, see [`without_waiting`].
+    pub fn start(mut config: Config) -> Server {
+        without_waiting(&mut config);
         let gateway = Gateway::start(config).expect("the gateway starts");
         let addresses = gateway.addresses();
         Server { gateway: Some(gateway), addresses }
