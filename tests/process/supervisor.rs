@@ -2,11 +2,11 @@
 //! systemd does both.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::io::FdFlags;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -126,7 +126,6 @@ fn there_is_no_sign_of_life_while_a_shard_stands_still() {
 fn serve_with(file: &File, sockets: &[(&str, &TcpListener)]) -> Command {
     let mut script = String::new();
     for (place, (_, socket)) in sockets.iter().enumerate() {
-        rustix::io::fcntl_setfd(socket.as_fd(), FdFlags::empty()).expect("it is open");
         script += &format!("exec {}<&{}; ", place + 3, socket.as_raw_fd());
     }
     let names: Vec<&str> = sockets.iter().map(|(name, _)| *name).collect();
@@ -135,6 +134,15 @@ fn serve_with(file: &File, sockets: &[(&str, &TcpListener)]) -> Command {
     let mut command = Command::new("bash");
     command.arg("-c").arg(script + "exec \"$0\" serve --config \"$1\"");
     command.arg(RINGWAY).arg(file.path());
+    let passed: Vec<RawFd> = sockets.iter().map(|(_, socket)| socket.as_raw_fd()).collect();
+    // In the child alone: what tests beside this one start must not have them.
+    let keep = move || {
+        // SAFETY: they are numbers; nothing is read or written through a pointer.
+        let kept = passed.iter().all(|&fd| unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == 0);
+        if kept { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes a system call for each and allocates nothing.
+    unsafe { command.pre_exec(keep) };
     command
 }
 
